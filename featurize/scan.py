@@ -1,0 +1,225 @@
+"""A data folder → its classes and files, with a digest each. Reads files only to hash them; decides no split."""
+
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from featurize.dataset import Sample
+from featurize.errors import VggftError
+
+SPLIT_FOLDERS = {
+    "train": "train",
+    **dict.fromkeys(("validate", "validation", "val", "valid"), "validate"),
+    "test": "test",
+}
+
+PICTURE_SUFFIXES = frozenset(
+    ".jpg .jpeg .jpe .png .gif .webp .tif .tiff .bmp .dib .ppm .pgm .ico .tga .pcx .jp2 .heic .heif .avif".split()
+)
+
+# What file managers leave behind; hidden files are passed over anyway.
+LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+
+# A file changed this short a time before it was hashed may change again without its time moving (coarse clocks):
+# its time is not remembered, so the next scan reads it again.
+_SETTLED_NS = 2_000_000_000
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What lies in a data folder.
+
+    Attributes:
+        root: the data folder, absolute.
+        classes: sorted folder names.
+        samples: in path order. `split` is set where the folders say it; `group` is set to the digest or to what the
+            group pattern captured; status is "ok" or "rejected" (never opened: no regular file, no permission).
+        stored_splits: splits given by folders ("train", "validate", "test"); empty where class folders lie at the top.
+        loose: files beside the class folders, left alone.
+    """
+
+    root: Path
+    classes: tuple[str, ...]
+    samples: tuple[Sample, ...]
+    stored_splits: frozenset[str]
+    loose: int
+
+
+def scan(
+    root: Path,
+    known: Sequence[Sample] = (),
+    group_by: str | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Scan:
+    """Find every file under the class folders of `root` and hash those that are new or changed.
+
+    Args:
+        root: a folder of class folders, or of `train/` and perhaps `validate/` and `test/`, each of class folders.
+        known: samples of the last scan; where path, size, time and inode agree, the digest is taken from there.
+        group_by: regular expression; its first group, searched in the path, names the sample's group.
+        progress: called with (files done, files in all) while hashing.
+
+    Raises:
+        VggftError: no such folder, no class folders, fewer than two classes, a class without enough images, or a
+            pattern without a group.
+    """
+    pattern = _group_pattern(group_by)
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        what = "a file" if root.exists() else "nothing"
+        raise VggftError(f"{root}: expected a folder of class folders (cats/, dogs/, …), found {what} there.")
+    root = root.resolve()
+    homes, loose = _class_folders(root)
+    found = sorted(
+        (s for split, label, folder in homes for s in _files(root, folder, Sample("", label, split))),
+        key=lambda sample: sample.path,
+    )
+    classes = tuple(sorted({label for _, label, _ in homes}))
+    stored = frozenset(split for split, _, _ in homes if split)
+    _check_classes(root, classes, found, stored)
+    samples = _hash_all(root, found, {s.path: s for s in known}, progress)
+    samples = [replace(s, group=_group(s, pattern)) for s in samples]
+    return Scan(root, classes, tuple(samples), stored, loose)
+
+
+def _group_pattern(group_by: str | None) -> re.Pattern[str] | None:
+    if group_by is None:
+        return None
+    try:
+        pattern = re.compile(group_by)
+    except re.error as error:
+        raise VggftError(f"--group-by {group_by!r} is no regular expression: {error}.") from None
+    if pattern.groups < 1:
+        raise VggftError(f"--group-by {group_by!r} captures nothing: put parentheses around what names the group.")
+    return pattern
+
+
+def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
+    match = pattern.search(sample.path) if pattern else None
+    captured = match.group(1) if match else None
+    return sample.digest if captured is None else captured
+
+
+def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
+    """Return (split or "", class, folder) for every class folder, and how many files lie beside them."""
+    folders = _folders(root)
+    names = {folder.name: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
+    by_split = "train" in names.values() and None not in names.values() and any(_folders(f) for f in folders)
+    if not by_split:
+        return [("", folder.name, folder) for folder in folders], _loose_files(root)
+    splits = [split for split in names.values() if split]
+    if len(set(splits)) < len(splits):
+        raise VggftError(f"{root}: two folders for one split among {', '.join(sorted(names))}; keep one of them.")
+    homes = [(names[f.name] or "", label.name, label) for f in folders for label in _folders(f)]
+    return homes, sum(_loose_files(folder) for folder in [root, *folders])
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    except PermissionError:
+        raise VggftError(f"{folder}: no permission to list this folder; change its permissions.") from None
+
+
+def _loose_files(folder: Path) -> int:
+    return sum(1 for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir())
+
+
+def _files(root: Path, folder: Path, template: Sample, above: tuple[str, ...] = ()) -> Iterator[Sample]:
+    """Yield a sample for every file below a class folder; links are followed, loops cut."""
+    above = (*above, os.path.realpath(folder))
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        yield _unusable(root, folder, template, f"folder cannot be listed: {error.strerror}")
+        return
+    for entry in entries:
+        if entry.name.startswith(".") or entry.name.lower() in LITTER:
+            continue
+        path = Path(entry.path)
+        try:
+            status = entry.stat()
+        except OSError as error:
+            reason = "broken link" if entry.is_symlink() else f"cannot be read: {error.strerror}"
+            yield _unusable(root, path, template, reason)
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            if os.path.realpath(path) in above:
+                yield _unusable(root, path, template, "a link back to a folder above it")
+            elif path.suffix.lower() in PICTURE_SUFFIXES:
+                yield _unusable(root, path, template, "a folder, not a picture")
+            else:
+                yield from _files(root, path, template, above)
+        elif not stat.S_ISREG(status.st_mode):
+            yield _unusable(root, path, template, "not a regular file (a pipe, socket or device)")
+        else:
+            relative = path.relative_to(root).as_posix()
+            yield replace(
+                template, path=relative, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino
+            )
+
+
+def _unusable(root: Path, path: Path, template: Sample, reason: str) -> Sample:
+    return replace(template, path=path.relative_to(root).as_posix(), status="rejected", reason=reason)
+
+
+def _check_classes(root: Path, classes: Sequence[str], found: Sequence[Sample], stored: frozenset[str]) -> None:
+    if not classes:
+        loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
+        what = f"{loose} pictures but no folders" if loose else "no class folders"
+        raise VggftError(f"{root}: {what}. Expected one folder for each class (cats/, dogs/, …) with its pictures in it.")
+    if len(classes) < 2:
+        raise VggftError(f"{root}: only one class ({classes[0]!r}). A classifier needs two or more class folders.")
+    usable = [s for s in found if s.status == "ok"]
+    for name in classes:
+        own = [s for s in usable if s.label == name]
+        if not own:
+            raise VggftError(f"{root}: class {name!r} has no images. Add pictures to its folder or remove the folder.")
+        if stored and not any(s.split == "train" for s in own):
+            raise VggftError(f"{root}: class {name!r} has no images in train/. A class that is judged must be learnt.")
+        if len(own) < 2:
+            raise VggftError(
+                f"{root}: class {name!r} has one image ({own[0].path}); expected two or more, one to learn from and "
+                "one to validate on. Add pictures or remove the folder."
+            )
+
+
+def _hash_all(
+    root: Path, found: Sequence[Sample], known: Mapping[str, Sample], progress: Callable[[int, int], None]
+) -> list[Sample]:
+    hashed = []
+    with ThreadPoolExecutor() as pool:
+        try:
+            for sample in pool.map(lambda s: _hashed(root, s, known.get(s.path)), found):
+                hashed.append(sample)
+                progress(len(hashed), len(found))
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return hashed
+
+
+def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
+    if sample.status == "rejected":
+        return sample
+    same_file = before is not None and (before.size, before.mtime_ns, before.inode) == (
+        sample.size,
+        sample.mtime_ns,
+        sample.inode,
+    )
+    if before is not None and same_file and before.digest:
+        return replace(sample, digest=before.digest)
+    now = time.time_ns()
+    try:
+        with (root / sample.path).open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return replace(sample, status="rejected", reason=f"cannot be read: {error.strerror}", mtime_ns=0)
+    settled = abs(now - sample.mtime_ns) >= _SETTLED_NS
+    return replace(sample, digest=digest, mtime_ns=sample.mtime_ns if settled else 0)
