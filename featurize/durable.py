@@ -23,6 +23,12 @@ def write_bytes(path: Path, data: bytes) -> None:
     sync_folder(path.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Flush to disk a file that another library wrote."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
 def sync_folder(folder: Path) -> None:
     """Make renames in `folder` durable (POSIX; Windows has no such call)."""
     if os.name == "posix":

@@ -46,7 +46,7 @@ _UPRIGHT = {
 }
 
 
-class Unreadable(Exception):  # noqa: N818  (it reads as what it is: the file is unreadable, because …)
+class Unreadable(Exception):
     """The bytes are no picture that can be used; the message is a reason that a person understands."""
 
 

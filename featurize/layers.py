@@ -78,7 +78,9 @@ def split_point(unfreeze: str) -> str:
         )
     first = next(i for i, layer in enumerate(LAYERS) if unfreeze in (layer.name, layer.block))
     if not LAYERS[first].convolution:
-        raise VggftError(f"--unfreeze {unfreeze}: a pooling layer has no weights to tune. Name a block or a convolution.")
+        raise VggftError(
+            f"--unfreeze {unfreeze}: a pooling layer has no weights to tune. Name a block or a convolution."
+        )
     if first == 0:
         raise VggftError(
             f"--unfreeze {unfreeze}: nothing lies below the first convolution, so nothing could be cached. The lowest "

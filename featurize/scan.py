@@ -77,7 +77,7 @@ def scan(
     root = root.resolve()
     homes, loose = _class_folders(root)
     found = sorted(
-        (s for split, label, folder in homes for s in _files(root, folder, Sample("", label, split))),
+        (s for split, label, folder in homes for s in files_below(root, folder, Sample("", label, split))),
         key=lambda sample: sample.path,
     )
     classes = tuple(sorted({label for _, label, _ in homes}))
@@ -131,8 +131,14 @@ def _loose_files(folder: Path) -> int:
     return sum(1 for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir())
 
 
-def _files(root: Path, folder: Path, template: Sample, above: tuple[str, ...] = ()) -> Iterator[Sample]:
-    """Yield a sample for every file below a class folder; links are followed, loops cut."""
+def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ...] = ()) -> Iterator[Sample]:
+    """Yield a sample for every file below a folder, in name order; hidden files are passed over, links followed, loops cut.
+
+    Args:
+        root: paths are relative to it.
+        template: gives label and split.
+        above: real paths of the folders on the way here.
+    """
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -155,7 +161,7 @@ def _files(root: Path, folder: Path, template: Sample, above: tuple[str, ...] = 
             elif path.suffix.lower() in PICTURE_SUFFIXES:
                 yield _unusable(root, path, template, "a folder, not a picture")
             else:
-                yield from _files(root, path, template, above)
+                yield from files_below(root, path, template, above)
         elif not stat.S_ISREG(status.st_mode):
             yield _unusable(root, path, template, "not a regular file (a pipe, socket or device)")
         else:
@@ -173,7 +179,9 @@ def _check_classes(root: Path, classes: Sequence[str], found: Sequence[Sample], 
     if not classes:
         loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         what = f"{loose} pictures but no folders" if loose else "no class folders"
-        raise VggftError(f"{root}: {what}. Expected one folder for each class (cats/, dogs/, …) with its pictures in it.")
+        raise VggftError(
+            f"{root}: {what}. Expected one folder for each class (cats/, dogs/, …) with its pictures in it."
+        )
     if len(classes) < 2:
         raise VggftError(f"{root}: only one class ({classes[0]!r}). A classifier needs two or more class folders.")
     usable = [s for s in found if s.status == "ok"]

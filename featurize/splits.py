@@ -20,7 +20,9 @@ class Shares:
     def __post_init__(self) -> None:
         for option, value in (("--validation", self.validate), ("--test", self.test)):
             if not 0 <= value < 1:
-                raise VggftError(f"{option} {value}: expected a share from 0 up to, but not including, 1 (0.2 is a fifth).")
+                raise VggftError(
+                    f"{option} {value}: expected a share from 0 up to, but not including, 1 (0.2 is a fifth)."
+                )
         if self.validate == 0 or self.validate + self.test >= 1:
             raise VggftError(
                 f"--validation {self.validate} and --test {self.test}: expected a validation share above 0, and something "
@@ -83,7 +85,7 @@ def _held(samples: Sequence[Sample], before: Iterable[Sample]) -> dict[str, str]
             found[sample.group] |= by_group[sample.group]
         elif sample.path in by_path:
             found[sample.group].add(by_path[sample.path])
-    return {group: min(splits, key=SPLITS.index) for group, splits in found.items()}  # type: ignore[arg-type]
+    return {group: min(splits, key=SPLITS.index) for group, splits in found.items()}
 
 
 def _check_groups(groups: Mapping[str, Counter[str]]) -> None:
@@ -108,9 +110,7 @@ def _order(group: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogateescape")).digest()
 
 
-def _shortest(
-    counts: Counter[str], targets: Mapping[str, Mapping[str, int]], have: Mapping[str, Counter[str]]
-) -> str:
+def _shortest(counts: Counter[str], targets: Mapping[str, Mapping[str, int]], have: Mapping[str, Counter[str]]) -> str:
     """Return the first held-back split that is short by at least half of this group, else "train"."""
     for split, target in targets.items():
         room = sum(min(number, max(0, target[label] - have[split][label])) for label, number in counts.items())

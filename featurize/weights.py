@@ -168,7 +168,7 @@ def _reachable(url: str) -> bool:
 
 
 def _download() -> Path:
-    import keras  # noqa: PLC0415  (seconds to import, and needed for this source only)
+    import keras
 
     name = KERAS_URL.rsplit("/", 1)[1]
     return Path(keras.utils.get_file(name, KERAS_URL, cache_subdir="models", file_hash=KERAS_MD5))
@@ -202,8 +202,8 @@ def _read(path: Path) -> Arrays:
 
 def _read_onnx(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     try:
-        import onnx  # noqa: PLC0415  (optional, and needed for this source only)
-        from onnx import numpy_helper  # noqa: PLC0415
+        import onnx
+        from onnx import numpy_helper
     except ImportError:
         raise VggftError(f"{path}: reading it needs the package onnx: pip install 'vggft[weights]'.") from None
     try:
@@ -239,7 +239,7 @@ def _read_h5(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.floa
 
 def _read_keras_weights(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Read a Keras 3 `.weights.h5`, which numbers layers instead of naming them."""
-    import keras  # noqa: PLC0415  (seconds to import, and needed for this source only)
+    import keras
 
     model = keras.applications.VGG16(include_top=False, weights=None)
     try:
@@ -250,7 +250,7 @@ def _read_keras_weights(path: Path) -> dict[str, tuple[NDArray[np.float32], NDAr
 
 
 def _read_keras(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    import keras  # noqa: PLC0415  (seconds to import, and needed for this source only)
+    import keras
 
     try:
         model = keras.saving.load_model(path, compile=False)

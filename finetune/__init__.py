@@ -1,0 +1,1 @@
+"""Stage 3: the last block and the best head trained together, from the cached outputs of the block below."""

@@ -1,0 +1,157 @@
+"""What a head is: a pooling of `block5_pool`, dense layers, and class probabilities; kept as plain arrays and JSON."""
+
+import hashlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize import durable
+from featurize.errors import VggftError
+
+HEAD_VERSION = 1
+
+Pooling = Literal["flatten", "avg", "max", "avgmax"]
+Kind = Literal["dense", "logistic"]
+
+
+def pool(features: NDArray[Any], pooling: str) -> NDArray[np.float32]:
+    """Turn feature maps into vectors.
+
+    Args:
+        features: (n, height, width, filters), any float type.
+        pooling: "flatten" (row by row, as Keras does), "avg", "max" (over the map) or "avgmax" (both, in that order).
+
+    Returns:
+        float32 (n, height·width·filters), (n, filters) or (n, 2·filters).
+    """
+    if pooling == "flatten":
+        return features.reshape(len(features), -1).astype(np.float32)
+    parts = []
+    if pooling in ("avg", "avgmax"):
+        parts.append(features.mean(axis=(1, 2), dtype=np.float32))
+    if pooling in ("max", "avgmax"):
+        parts.append(features.max(axis=(1, 2)).astype(np.float32))
+    if not parts:
+        raise ValueError(f"pooling {pooling!r}: expected flatten, avg, max or avgmax")
+    return np.concatenate(parts, axis=1)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A dense layer: kernel float32 (inputs, units), bias float32 (units,), then "relu", "sigmoid" or "softmax"."""
+
+    kernel: NDArray[np.float32]
+    bias: NDArray[np.float32]
+    activation: str
+
+
+@dataclass(frozen=True)
+class Head:
+    """A trained head.
+
+    Attributes:
+        name: what people call it.
+        kind: how it was trained, "dense" or "logistic" (folded into one dense layer).
+        pooling: see `pool`.
+        classes: names, in the order of the scores.
+        layers: dense layers from bottom to top; the last has one sigmoid unit (two classes) or a softmax.
+        dropout: rate applied before the last layer when it is trained further.
+        provenance: what it was made from and how (manifest, fingerprint, seed, hyper-parameters, versions).
+    """
+
+    name: str
+    kind: Kind
+    pooling: Pooling
+    classes: tuple[str, ...]
+    layers: tuple[Layer, ...]
+    dropout: float = 0.0
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained numbers."""
+        return sum(layer.kernel.size + layer.bias.size for layer in self.layers)
+
+    def predict(self, features: NDArray[Any]) -> NDArray[np.float64]:
+        """Return class probabilities (n, classes) for `block5_pool` features (n, height, width, filters)."""
+        from scipy.special import expit, softmax
+
+        x = pool(features, self.pooling)
+        for layer in self.layers:
+            x = x @ layer.kernel + layer.bias
+            if layer.activation == "relu":
+                x = np.maximum(x, 0)
+        logits = x.astype(np.float64)
+        return with_both_classes(expit(logits)) if self.layers[-1].activation == "sigmoid" else softmax(logits, axis=1)
+
+    def save(self, folder: Path) -> None:
+        """Write head.json and weights.npz into `folder`."""
+        arrays: dict[str, Any] = {}
+        for i, layer in enumerate(self.layers):
+            arrays[f"kernel{i}"], arrays[f"bias{i}"] = layer.kernel, layer.bias
+        buffer = io.BytesIO()
+        np.savez(buffer, **arrays)
+        folder.mkdir(parents=True, exist_ok=True)
+        durable.write_bytes(folder / "weights.npz", buffer.getvalue())
+        description = {
+            "version": HEAD_VERSION,
+            "name": self.name,
+            "kind": self.kind,
+            "pooling": self.pooling,
+            "classes": list(self.classes),
+            "layers": [{"units": layer.bias.size, "activation": layer.activation} for layer in self.layers],
+            "dropout": self.dropout,
+            "parameters": self.parameters,
+            "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            "provenance": dict(self.provenance),
+        }
+        durable.write_json(folder / "head.json", description)
+
+
+def load(folder: Path) -> Head:
+    """Read a head that `Head.save` wrote. Nothing is unpickled.
+
+    Raises:
+        VggftError: no head there, another version, or damage.
+    """
+    again = "Train it again: vggft head"
+    try:
+        description = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        data = (folder / "weights.npz").read_bytes()
+    except (OSError, ValueError) as error:
+        raise VggftError(f"{folder}: no readable head ({error}). {again}") from None
+    if description.get("version") != HEAD_VERSION:
+        raise VggftError(f"{folder}: head of version {description.get('version')}, expected {HEAD_VERSION}. {again}")
+    if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
+        raise VggftError(f"{folder / 'weights.npz'}: damaged or not of this head (sha256 differs). {again}")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        layers = tuple(
+            Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])
+            for i, layer in enumerate(description["layers"])
+        )
+    return Head(
+        name=description["name"],
+        kind=description["kind"],
+        pooling=description["pooling"],
+        classes=tuple(description["classes"]),
+        layers=layers,
+        dropout=description["dropout"],
+        provenance=description["provenance"],
+    )
+
+
+def with_both_classes(p: NDArray[Any]) -> NDArray[np.float64]:
+    """Return (n, 2) probabilities for one sigmoid unit's (n, 1) output; wider input comes back as it is."""
+    p = np.asarray(p, np.float64)
+    return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
+
+
+def output_activation(classes: Sequence[str]) -> tuple[int, str]:
+    """Return units and activation of the last layer: one sigmoid unit for two classes, else a softmax."""
+    return (1, "sigmoid") if len(classes) == 2 else (len(classes), "softmax")

@@ -1,0 +1,252 @@
+"""The command line: one thin function a command. What a command does is in `vggft.commands`.
+
+Nothing heavy is imported before the command that needs it, so that `--help` answers at once.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featurize.errors import VggftError
+
+# Exit codes, see README.
+FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+
+app = typer.Typer(
+    name="vggft",
+    help="Transfer learning and fine-tuning of VGG16 on one machine: nothing frozen is ever computed twice.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="VGGFT_WORKSPACE", help="Folder that keeps everything of one experiment."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, messages on standard error.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and dropout.")]
+
+DEFAULT_WORKSPACE = Path("vggft-work")
+DEMO_WORKSPACE = Path("vggft-demo")
+
+
+@app.command()
+def featurize(
+    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/, validate/ and test/ with them.")],
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", help="Layer to keep; repeat for more.", show_default="block4_pool, block5_pool"),
+    ] = None,
+    validation: Annotated[
+        float | None, typer.Option(help="Share of each class held back for validation.", show_default="0.2")
+    ] = None,
+    test: Annotated[
+        float | None, typer.Option(help="Share of each class reserved for the last test.", show_default="0")
+    ] = None,
+    group_by: Annotated[
+        str | None, typer.Option(help="Regular expression; files with the same first capture stay in one split.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split.", show_default="0")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Other VGG16 weights: .h5, .onnx or .keras.")] = None,
+    shard: Annotated[int, typer.Option(help="Images in one file of the cache, at most.")] = 512,
+    rehash: Annotated[
+        bool, typer.Option("--rehash", help="Read every file again, also those that look unchanged.")
+    ] = False,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Run the frozen network once over the images (stage 1: images → cache)."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import featurize as stage
+        from vggft.workspace import Workspace
+
+        options = stage.Options(
+            layers=layers or stage.DEFAULT_LAYERS,
+            preprocess=preprocess,
+            weights=weights,
+            validation=validation,
+            test=test,
+            seed=seed,
+            group_by=group_by,
+            shard_rows=shard,
+            rehash=rehash,
+        )
+        return stage.run(Workspace(workspace), data, options, ui)
+
+    _run(command, json, quiet, debug, kept="Features committed so far are kept; run the same command to go on.")
+
+
+@app.command()
+def head(
+    epochs: Annotated[int, typer.Option(help="Epochs of the dense heads; the best one of each is kept.")] = 50,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Train dense heads and the logistic-regression baseline (stage 2: cache → leaderboard)."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import head as stage
+        from vggft.workspace import Workspace
+
+        return stage.run(Workspace(workspace), epochs, seed, ui)
+
+    _run(command, json, quiet, debug, kept="Heads that were finished are kept.")
+
+
+@app.command()
+def finetune(
+    unfreeze: Annotated[str, typer.Option(help="Block or layer: it and all above it are tuned.")] = "block5",
+    epochs: Annotated[int, typer.Option(help="Epochs; the best one is kept, and 0 (the head as it is) may win.")] = 10,
+    lr: Annotated[float, typer.Option("--lr", help="Learning rate of SGD.")] = 1e-4,
+    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = 0.9,
+    batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    seed: SeedOption = 0,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Tune the upper layers together with the best head (stage 3: cache → tuned network)."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from finetune.train import Sgd
+        from vggft.commands import finetune as stage
+        from vggft.workspace import Workspace
+
+        return stage.run(Workspace(workspace), stage.Options(unfreeze, epochs, batch_size, Sgd(lr, momentum), seed), ui)
+
+    _run(command, json, quiet, debug, kept="Heads and earlier runs are as they were; nothing of this run was saved.")
+
+
+@app.command()
+def compare(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Compare transfer learning with fine-tuning, and say which to use."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import compare as stage
+        from vggft.workspace import Workspace
+
+        return stage.run(Workspace(workspace), ui)
+
+    _run(command, json, quiet, debug)
+
+
+@app.command()
+def predict(
+    paths: Annotated[list[Path], typer.Argument(help="Images, and folders of images.", metavar="PATH...")],
+    model: Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say class and score of each image."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import predict as stage
+        from vggft.workspace import Workspace
+
+        return stage.run(Workspace(workspace), paths, model, ui)
+
+    _run(command, json, quiet, debug)
+
+
+@app.command()
+def doctor(
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Say what will be used on this machine (device, backend, weights, disk), and what to do where it is not right."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import doctor as stage
+        from vggft.workspace import Workspace
+
+        return stage.run(Workspace(workspace), ui)
+
+    _run(command, json, quiet, debug)
+
+
+@app.command()
+def demo(
+    workspace: WorkspaceOption = DEMO_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """See the whole story on bundled drawings: featurize, head, finetune, compare. A few minutes."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import demo as stage
+        from vggft.workspace import Workspace
+
+        return stage.run(Workspace(workspace), ui)
+
+    _run(command, json, quiet, debug, kept="Steps that were finished are kept; run the same command to go on.")
+
+
+def _run(
+    command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
+) -> None:
+    """Run one command; say errors in a line or two; leave with the exit code that README promises."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise opens with a page about CUDA
+    signal.signal(signal.SIGTERM, _terminate)
+    from vggft.console import Ui
+
+    ui = Ui(json=json, quiet=quiet)
+    try:
+        result = command(ui)
+    except KeyboardInterrupt:
+        ui.error(f"interrupted. {kept}")
+        raise typer.Exit(INTERRUPTED) from None
+    except (VggftError, OSError) as error:
+        if debug:
+            raise
+        ui.error(str(error))
+        raise typer.Exit(FAILED) from None
+    ui.result(result)
+    if result.get("rejected"):
+        raise typer.Exit(PARTIAL)
+    if result.get("ok") is False:
+        raise typer.Exit(FAILED)
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    if hasattr(sys.stderr, "reconfigure"):
+        for stream in (sys.stdout, sys.stderr):  # file names that are no Unicode are shown, not crashed on
+            stream.reconfigure(errors="backslashreplace")
+    app()

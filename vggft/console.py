@@ -1,0 +1,100 @@
+"""What a person sees: results on standard output, progress and messages on standard error."""
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+
+class Advance(Protocol):
+    """Moves a progress bar on."""
+
+    def __call__(self, done: int, of: int | None = None, /) -> None:
+        """Show that `done` of `of` are done; `of` may be left out where it does not change."""
+
+
+class _RateColumn(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        super().__init__()
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text(f"{speed:.1f} {self._unit}/s" if speed else "", style="progress.data.speed")
+
+
+class Ui:
+    """Speaks to the person and to programs.
+
+    With `json`, standard output carries one object and nothing else: whatever libraries print on file descriptor 1 in
+    the meantime goes to standard error.
+    """
+
+    def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
+        self.json = json
+        self.quiet = quiet
+        self._stdout = sys.stdout
+        if json:
+            self._stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+            sys.stdout.flush()
+            os.dup2(2, 1)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
+        self._out = Console(quiet=quiet or json, highlight=False)
+
+    def say(self, message: str) -> None:
+        """Say one thing on standard error, unless quiet."""
+        self._err.print(message, markup=False)
+
+    def warn(self, message: str) -> None:
+        """Say what the person must not miss, also when quiet."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {message}", markup=False, style="yellow")
+
+    def error(self, message: str) -> None:
+        """Say why it did not work, also when quiet; programs get {"error": …}."""
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", markup=False, style="red")
+        if self.json:
+            self._emit({"error": message})
+
+    def print(self, message: str) -> None:
+        """Print one line of the result on standard output, unless programs read it."""
+        self._out.print(message, markup=False, soft_wrap=True)
+
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
+        """Print a table; the first column is text, the others are numbers."""
+        table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+        for i, column in enumerate(columns):
+            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*(Text(cell) for cell in row))
+        self._out.print(table)
+
+    def result(self, value: dict[str, Any]) -> None:
+        """Hand the result to programs, with `--json`."""
+        if self.json:
+            self._emit(value)
+
+    def _emit(self, value: dict[str, Any]) -> None:
+        self._stdout.write(json.dumps(value, allow_nan=False) + "\n")
+        self._stdout.flush()
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int | None = None, unit: str = "images") -> Iterator[Advance]:
+        """Show a bar with rate and time left; the value is called with how much is done so far (of how much)."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            _RateColumn(unit),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+        )
+        with Progress(*columns, console=self._err, disable=self.quiet) as bar:
+            task = bar.add_task(what, total=total)
+            yield lambda done, of=total: bar.update(task, completed=done, total=of)

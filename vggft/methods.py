@@ -1,0 +1,158 @@
+"""Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, and how each predicts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.cache import FeatureCache
+from featurize.engines import CPU_BATCH, create
+from featurize.errors import VggftError
+from featurize.layers import TOP
+from finetune import store as runs
+from finetune.network import SCORES_LAYER
+from finetune.store import Run
+from heads import store as heads
+from heads.metrics import Metrics
+from heads.search import Result
+from heads.training import Epoch, predict
+from vggft.workspace import Workspace
+
+Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A head or a tuned network. `made` is the head's result or the run; `network` the tuned network's file."""
+
+    name: str
+    kind: Literal["logistic", "dense", "tuned"]
+    seconds: float
+    parameters: int
+    validation: Metrics
+    history: Sequence[Epoch]
+    made: Result | Run
+    network: Path | None = None
+
+    @property
+    def tuned(self) -> bool:
+        """True for a tuned network, False for a head."""
+        return self.network is not None
+
+    @property
+    def provenance(self) -> Any:
+        """What it was made from and how."""
+        return self.made.provenance if isinstance(self.made, Run) else self.made.head.provenance
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of its scores."""
+        return self.made.classes if isinstance(self.made, Run) else self.made.head.classes
+
+    def from_cache(self, cache: FeatureCache, digests: Sequence[str]) -> NDArray[np.float64]:
+        """Return class probabilities (n, classes) of cached images."""
+        if isinstance(self.made, Result):
+            return self.made.head.predict(cache.read(TOP, digests))
+        from featurize.backbone import between
+
+        upper = between(_load_network(self), self.made.split_point, [SCORES_LAYER])
+        parts = []
+        for first in range(0, len(digests), 8 * CPU_BATCH):
+            features = cache.read(self.made.split_point, digests[first : first + 8 * CPU_BATCH])
+            parts.append(predict(upper, features, CPU_BATCH))
+        return np.concatenate(parts)
+
+    def from_pixels(self, workspace: Workspace) -> Scorer:
+        """Return what turns pictures uint8 (n ≤ `CPU_BATCH`, size, size, 3) into class probabilities (n, classes)."""
+        if isinstance(self.made, Run):
+            network = _load_network(self)
+            return lambda pictures: predict(network, pictures, CPU_BATCH)
+        from vggft.features import load_weights
+
+        head = self.made.head
+        fingerprint = workspace.settings.fingerprint
+        engine = create(load_weights(workspace.settings), fingerprint, [TOP])
+        return lambda pictures: head.predict(engine(pictures)[0])
+
+
+def _load_network(method: Method) -> Any:
+    import keras
+
+    try:
+        return keras.saving.load_model(method.network, compile=False)
+    except (ValueError, OSError, TypeError, KeyError) as error:
+        raise VggftError(f"{method.network}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
+
+
+@dataclass(frozen=True)
+class Methods:
+    """All methods of a workspace: made from its present state, or from another (stale, never compared with fresh)."""
+
+    fresh: tuple[Method, ...]
+    stale: tuple[Method, ...]
+
+    @property
+    def heads(self) -> tuple[Method, ...]:
+        """Fresh heads, the best first."""
+        return tuple(method for method in self.fresh if not method.tuned)
+
+    @property
+    def networks(self) -> tuple[Method, ...]:
+        """Fresh tuned networks, the best first."""
+        return tuple(method for method in self.fresh if method.tuned)
+
+    def named(self, name: str) -> Method:
+        """Return the fresh method called `name`.
+
+        Raises:
+            VggftError: there is none; the message lists those there are.
+        """
+        for method in self.fresh:
+            if method.name == name:
+                return method
+        if any(method.name == name for method in self.stale):
+            raise VggftError(f"model {name!r} is stale: made from an earlier state of the data. Train it again.")
+        raise VggftError(f"no model {name!r} here. There are: {', '.join(m.name for m in self.fresh) or 'none yet'}.")
+
+
+def provenance(workspace: Workspace) -> dict[str, str]:
+    """Return what marks a method as made from the workspace's present state."""
+    return {"manifest": workspace.dataset.identity, "fingerprint": workspace.settings.fingerprint.key}
+
+
+def load(workspace: Workspace) -> Methods:
+    """Read all methods of a workspace, in order of validation log-loss; ties to heads and to fewer trained numbers."""
+    found = [
+        Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
+        for r in heads.load_all(workspace.heads)
+    ]
+    for run in runs.load_all(workspace.finetune):
+        network = workspace.finetune / run.name / "network.keras"
+        found.append(Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network))
+    found.sort(key=lambda m: (m.validation.log_loss, m.tuned, m.parameters))
+    now = provenance(workspace)
+    fresh = [{key: method.provenance.get(key) for key in now} == now for method in found]
+    return Methods(
+        tuple(m for m, is_fresh in zip(found, fresh, strict=True) if is_fresh),
+        tuple(m for m, is_fresh in zip(found, fresh, strict=True) if not is_fresh),
+    )
+
+
+def fresh_heads(workspace: Workspace) -> tuple[Method, ...]:
+    """Return the fresh heads, the best first.
+
+    Raises:
+        VggftError: there are none, or only stale ones.
+    """
+    methods = load(workspace)
+    if methods.heads:
+        return methods.heads
+    if any(not method.tuned for method in methods.stale):
+        raise VggftError(
+            f"{workspace.heads}: all heads were made from an earlier state of the data or with other features "
+            "(stale). Train them again: vggft head"
+        )
+    raise VggftError(f"{workspace.root}: no heads here yet. Run first: vggft head --workspace {workspace.root}")

@@ -1,0 +1,1 @@
+"""What the comparison leaves on disk: tables and plots."""

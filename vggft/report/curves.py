@@ -1,0 +1,42 @@
+"""Learning curves as PNG."""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from featurize import durable
+from heads.training import Epoch
+
+
+def plot(path: Path, histories: Mapping[str, Sequence[Epoch]], references: Mapping[str, tuple[float, float]]) -> None:
+    """Draw loss and accuracy against epochs, a row of two panels for each history.
+
+    Args:
+        histories: name → learning curve; dashed for training (with dropout), solid for validation.
+        references: name → (log-loss, accuracy) on validation of methods without epochs, drawn as dotted lines.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 3.2 * len(histories)), layout="constrained")
+    panels = figure.subplots(len(histories), 2, squeeze=False)
+    for (left, right), (name, history) in zip(panels, histories.items(), strict=True):
+        epochs = [e.epoch for e in history]
+        learnt = [e for e in history if e.loss is not None]
+        best = min(history, key=lambda e: e.val_log_loss)
+        series = (
+            (left, "log-loss", [e.loss for e in learnt], [e.val_log_loss for e in history], best.val_log_loss, 0),
+            (right, "accuracy", [e.accuracy for e in learnt], [e.val_accuracy for e in history], best.val_accuracy, 1),
+        )
+        for axes, what, training, validation, kept, column in series:
+            axes.plot([e.epoch for e in learnt], training, "--", marker=".", label="training (with dropout)")
+            axes.plot(epochs, validation, "-", marker=".", label="validation")
+            axes.plot([best.epoch], [kept], "o", mfc="none", ms=11, color="C1", label=f"kept: epoch {best.epoch}")
+            for i, (other, values) in enumerate(references.items()):
+                axes.axhline(values[column], ls=":", color=f"C{i + 2}", label=f"{other}, validation")
+            axes.set(xlabel="epoch", ylabel=what, title=f"{name}: {what}")
+            axes.xaxis.get_major_locator().set_params(integer=True)
+            axes.grid(alpha=0.3)
+            axes.legend(fontsize="small")
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=110)
+    durable.write_bytes(path, image.getvalue())

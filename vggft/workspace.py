@@ -1,0 +1,155 @@
+"""What one experiment keeps on disk; nothing else knows where.
+
+workspace.json   schema version, data folder, classes, fingerprint, how the split was made
+manifest.csv     every sample (`featurize.dataset`)
+cache/           features (`featurize.cache`)
+heads/           a folder a head, leaderboard.csv (`heads.store`)
+finetune/        a folder a run (`finetune.store`)
+report/          the comparison
+lock, lock.txt   held by the one command that writes; who that is, for people
+"""
+
+import contextlib
+import json
+import os
+import socket
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from featurize import durable
+from featurize.cache import FeatureCache
+from featurize.dataset import Dataset, read_manifest, write_manifest
+from featurize.errors import VggftError
+from featurize.fingerprint import Fingerprint
+from featurize.splits import Shares
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `vggft featurize` settled, for all later commands.
+
+    Attributes:
+        data: the data folder, absolute.
+        classes: class names in the order of the scores.
+        fingerprint: how pixels become features.
+        weights_file: what `--weights` named, absolute; None for the published weights.
+        shares, group_by: how the split was made.
+    """
+
+    data: str
+    classes: tuple[str, ...]
+    fingerprint: Fingerprint
+    weights_file: str | None = None
+    shares: Shares = field(default_factory=Shares)
+    group_by: str | None = None
+
+    @property
+    def weights_file_path(self) -> Path | None:
+        """`weights_file` as a path."""
+        return Path(self.weights_file) if self.weights_file else None
+
+
+class Workspace:
+    """One experiment's folder. Opening it reads and writes nothing."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root.expanduser().absolute()
+        self.manifest = self.root / "manifest.csv"
+        self.cache_folder = self.root / "cache"
+        self.heads = self.root / "heads"
+        self.leaderboard = self.heads / "leaderboard.csv"
+        self.finetune = self.root / "finetune"
+        self.report = self.root / "report"
+        self._settings = self.root / "workspace.json"
+
+    @property
+    def exists(self) -> bool:
+        """True once `vggft featurize` has finished here."""
+        return self._settings.is_file()
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What featurize settled.
+
+        Raises:
+            VggftError: not a workspace yet, written by a newer vggft, or damaged.
+        """
+        if not self.exists:
+            raise VggftError(
+                f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
+            )
+        try:
+            kept: dict[str, Any] = json.loads(self._settings.read_text(encoding="utf-8"))
+            schema = kept.pop("schema")
+            if schema == SCHEMA:
+                kept["classes"] = tuple(kept["classes"])
+                kept["fingerprint"] = Fingerprint(**kept["fingerprint"])
+                kept["shares"] = Shares(**kept["shares"])
+                return Settings(**kept)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise VggftError(
+                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again; cached features stay."
+            ) from None
+        raise VggftError(
+            f"{self.root}: workspace schema {schema}, this vggft knows {SCHEMA}. Use the vggft that made it."
+        )
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The samples as of the last featurize.
+
+        Raises:
+            VggftError: as `settings`, or a damaged manifest.
+        """
+        settings = self.settings
+        try:
+            samples = read_manifest(self.manifest)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise VggftError(f"{self.manifest}: missing or damaged ({error}). Run vggft featurize again.") from None
+        return Dataset(Path(settings.data), settings.classes, tuple(samples))
+
+    def cache(self, fingerprint: Fingerprint | None = None) -> FeatureCache:
+        """Open the feature cache, of the settled fingerprint or of another."""
+        return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint)
+
+    def settle(self, dataset: Dataset, settings: Settings) -> None:
+        """Write manifest and settings: the manifest first, so that settings never speak of one that is not there."""
+        write_manifest(self.manifest, dataset)
+        durable.write_json(self._settings, {"schema": SCHEMA, **asdict(settings)})
+        for name in ("settings", "dataset"):
+            self.__dict__.pop(name, None)
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the workspace's only lock, a lock of the kernel: it goes when the process goes.
+
+        Raises:
+            VggftError: another process holds it (named), or the folder cannot be written.
+        """
+        import filelock
+
+        who = self.root / "lock.txt"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = filelock.FileLock(self.root / "lock", timeout=0)
+            lock.acquire()
+        except filelock.Timeout:
+            holder = who.read_text(encoding="utf-8").strip() if who.is_file() else "another process"
+            raise VggftError(
+                f"{self.root}: {holder} is writing here. Wait for it, or use another --workspace."
+            ) from None
+        except OSError as error:
+            raise VggftError(
+                f"{self.root}: cannot be written ({error.strerror}). Choose another --workspace."
+            ) from None
+        try:
+            who.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            yield
+        finally:
+            who.unlink(missing_ok=True)
+            lock.release()
