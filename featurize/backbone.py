@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from featurize.backend import load_keras
 from featurize.layers import LAYERS
 from featurize.weights import Weights
 
@@ -31,7 +32,7 @@ def build(weights: Weights, preprocess: str, size: int, precision: str = "float3
     Returns:
         keras.Model with input float32 (batch, size, size, 3), RGB from 0 to 255.
     """
-    import keras
+    keras = load_keras()
 
     pixels = x = keras.Input((size, size, 3), name="pixels")
     if preprocess == "caffe":
@@ -56,7 +57,7 @@ def between(model: Any, below: str | None, outputs: Sequence[str]) -> Any:
         below: name of the layer whose output becomes the input; None for the pixels.
         outputs: names of the layers whose outputs are wanted.
     """
-    import keras
+    keras = load_keras()
 
     start = model.input if below is None else model.get_layer(below).output
     return keras.Model(start, [model.get_layer(name).output for name in outputs])

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import backbone
+from featurize.backend import load_keras
 from featurize.fingerprint import Fingerprint
 from featurize.weights import Weights
 
@@ -29,7 +30,7 @@ class KerasEngine:
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint, layers: Sequence[str], batch_size: int = CPU_BATCH):
         """Build and warm up; seconds."""
-        import keras
+        keras = load_keras()
 
         self.name = f"keras/{keras.backend.backend()}"
         self.batch_size = batch_size

@@ -19,10 +19,13 @@ DECODER_VERSION = 1
 MAX_PIXELS = 120_000_000
 
 # Pillow can also open EPS, PDF and WMF, some of them by starting other programs; a folder of photographs needs none.
-FORMATS = (
-    *("JPEG", "MPO", "PNG", "GIF", "WEBP", "TIFF", "BMP", "DIB", "PPM", "ICO", "TGA", "PCX", "JPEG2000"),
-    *("AVIF", "HEIF"),
-)
+# Those that this Pillow lacks (HEIF without a plug-in) are left out, or Image.open would trip over their names.
+Image.init()
+FORMATS = [
+    name
+    for name in "JPEG MPO PNG GIF WEBP TIFF BMP DIB PPM ICO TGA PCX JPEG2000 AVIF HEIF".split()
+    if name in Image.OPEN
+]
 
 # Pillow warns from 89 million pixels on; the limit above decides here, and it is an error, not a warning.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

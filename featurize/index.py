@@ -4,6 +4,7 @@ The index is derived: where it is missing, damaged or out of step with the shard
 """
 
 import hashlib
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -75,7 +76,8 @@ class Index:
     def save(self, path: Path) -> None:
         """Write the index, with a checksum over all it holds."""
         self._merge()
-        with h5py.File("index", "w", driver="core", backing_store=False, libver="latest") as file:
+        data = io.BytesIO()
+        with h5py.File(data, "w", libver="latest") as file:
             file.attrs["version"] = INDEX_VERSION
             file.attrs["checksum"] = _checksum(self.shards, self.layers)
             file["shards"] = np.array(self.shards, "S64")
@@ -83,8 +85,7 @@ class Index:
                 group = file.create_group(layer)
                 group["digest"] = rows.digest.view(np.uint8).reshape(-1, _DIGEST.itemsize)
                 group["shard"], group["row"] = rows.shard, rows.row
-            file.flush()
-            durable.write_bytes(path, file.id.get_file_image())
+        durable.write_bytes(path, data.getvalue())
 
 
 def load(path: Path) -> Index | None:

@@ -20,6 +20,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.layers import CONVOLUTIONS
 
@@ -168,7 +169,7 @@ def _reachable(url: str) -> bool:
 
 
 def _download() -> Path:
-    import keras
+    keras = load_keras()
 
     name = KERAS_URL.rsplit("/", 1)[1]
     return Path(keras.utils.get_file(name, KERAS_URL, cache_subdir="models", file_hash=KERAS_MD5))
@@ -239,7 +240,7 @@ def _read_h5(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.floa
 
 def _read_keras_weights(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
     """Read a Keras 3 `.weights.h5`, which numbers layers instead of naming them."""
-    import keras
+    keras = load_keras()
 
     model = keras.applications.VGG16(include_top=False, weights=None)
     try:
@@ -250,7 +251,7 @@ def _read_keras_weights(path: Path) -> dict[str, tuple[NDArray[np.float32], NDAr
 
 
 def _read_keras(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    import keras
+    keras = load_keras()
 
     try:
         model = keras.saving.load_model(path, compile=False)

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import backbone
+from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.layers import CONVOLUTIONS, LAYERS, NAMES
 from featurize.weights import Weights
@@ -32,7 +33,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head, seed: int
         keras.Model: pixels float32 (batch, size, size, 3), RGB 0–255 → scores (batch, 1), the probability of the second
         class, or (batch, classes). Built-in layers only.
     """
-    import keras
+    keras = load_keras()
 
     base = backbone.build(weights, preprocess, size)
     x = _pooled(keras, base.output, head.pooling)

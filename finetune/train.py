@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from featurize.backend import load_keras
 from featurize.errors import VggftError
 from finetune.network import above
 from heads.training import Diverged, Epoch, Examples, Plan, Trained, compile_for, fit
@@ -35,7 +36,7 @@ def train(
     Raises:
         VggftError: the loss became NaN or infinite.
     """
-    import keras
+    keras = load_keras()
 
     keras.utils.set_random_seed(plan.seed)
     upper = above(network, split_point)

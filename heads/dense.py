@@ -4,22 +4,25 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from heads.head import Head, Layer, Pooling, output_activation
+from featurize.backend import load_keras
+from heads.head import Head, Layer, Pooling, folded, output_activation
 from heads.training import Epoch, Examples, Plan, Trained, compile_for, fit
 
 
 @dataclass(frozen=True)
 class DenseSpec:
-    """Architecture and hyper-parameters of a dense head: pooling → hidden ReLU units → dropout → classes."""
+    """Architecture and hyper-parameters of a dense head: pooling → hidden ReLU units → dropout → classes.
+
+    With `standardise`, training sees features of mean 0 and variance 1 (as measured on the training split); the scaler is
+    folded into the first layer afterwards, so that the head reads features as they are.
+    """
 
     name: str
     pooling: Pooling
     units: int
     dropout: float
     learning_rate: float  # of Adam (Kingma & Ba, arXiv:1412.6980), other parameters as Keras has them
+    standardise: bool = True
 
 
 def train(
@@ -38,8 +41,13 @@ def train(
     Returns:
         The head with the weights of its best epoch, and its learning curve. Provenance is left to the caller.
     """
-    import keras
+    from sklearn.preprocessing import StandardScaler
 
+    keras = load_keras()
+
+    if spec.standardise:
+        scaler = StandardScaler().fit(train.inputs)
+        train, validation = (Examples(scaler.transform(e.inputs), e.targets) for e in (train, validation))
     keras.utils.set_random_seed(plan.seed)
     units, activation = output_activation(classes)
     model: Any = keras.Sequential(
@@ -52,12 +60,8 @@ def train(
     )
     compile_for(model, keras.optimizers.Adam(spec.learning_rate))
     trained = fit(model, train, validation, plan, on_epoch)
-    hidden, output = (
-        [_float32(array) for array in layer.get_weights()] for layer in (model.layers[0], model.layers[-1])
-    )
-    layers = (Layer(hidden[0], hidden[1], "relu"), Layer(output[0], output[1], activation))
-    return Head(spec.name, "dense", spec.pooling, tuple(classes), layers, spec.dropout), trained
-
-
-def _float32(array: Any) -> NDArray[np.float32]:
-    return np.asarray(array, np.float32)
+    first, last = model.layers[0].get_weights(), model.layers[-1].get_weights()
+    hidden, output = Layer(first[0], first[1], "relu"), Layer(last[0], last[1], activation)
+    if spec.standardise:
+        hidden = folded(hidden, scaler.mean_, scaler.scale_)
+    return Head(spec.name, "dense", spec.pooling, tuple(classes), (hidden, output), spec.dropout), trained

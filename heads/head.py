@@ -114,6 +114,17 @@ class Head:
         durable.write_json(folder / "head.json", description)
 
 
+def folded(layer: Layer, mean: NDArray[Any], scale: NDArray[Any]) -> Layer:
+    """Return the layer that reads x where `layer` read (x − mean)/scale: w·(x − μ)/σ + b = (w/σ)·x + (b − (w/σ)·μ).
+
+    Args:
+        mean, scale: (inputs,); computed in float64, so that folding costs nothing but the rounding to float32.
+    """
+    kernel = layer.kernel.astype(np.float64) / scale.reshape(-1, 1)
+    bias = layer.bias.astype(np.float64) - mean @ kernel
+    return Layer(kernel.astype(np.float32), bias.astype(np.float32), layer.activation)
+
+
 def load(folder: Path) -> Head:
     """Read a head that `Head.save` wrote. Nothing is unpickled.
 
@@ -147,9 +158,12 @@ def load(folder: Path) -> Head:
 
 
 def with_both_classes(p: NDArray[Any]) -> NDArray[np.float64]:
-    """Return (n, 2) probabilities for one sigmoid unit's (n, 1) output; wider input comes back as it is."""
+    """Return (n, classes) probabilities for a network's output: one sigmoid unit (n, 1), or a softmax (n, classes).
+
+    A softmax in float32 sums to 1 within 1e-7 only; here it is made to, in float64.
+    """
     p = np.asarray(p, np.float64)
-    return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p
+    return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p / p.sum(axis=1, keepdims=True)
 
 
 def output_activation(classes: Sequence[str]) -> tuple[int, str]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.head import Head, Layer, Pooling
+from heads.head import Head, Layer, Pooling, folded, output_activation
 from heads.training import Examples
 
 # Inverse L2 strengths (scikit-learn's C) that are tried, half a decade apart. On standardised features of pooled VGG16
@@ -60,13 +60,10 @@ def train(spec: LogisticSpec, classes: Sequence[str], train: Examples, groups: S
 
 
 def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:
-    """Write scaler and regression as one dense layer: w·(x − μ)/σ + b = (w/σ)·x + (b − (w/σ)·μ)."""
+    """Write scaler and regression as one dense layer."""
     scaler, regression = pipeline[0], pipeline[-1]
-    kernel = (regression.coef_.astype(np.float64) / scaler.scale_).T  # (inputs, units)
-    bias = regression.intercept_ - scaler.mean_ @ kernel
-    activation = "sigmoid" if len(classes) == 2 else "softmax"
-    layer = Layer(kernel.astype(np.float32), bias.astype(np.float32), activation)
-    return Head(spec.name, "logistic", spec.pooling, tuple(classes), (layer,))
+    layer = Layer(regression.coef_.T, regression.intercept_, output_activation(classes)[1])
+    return Head(spec.name, "logistic", spec.pooling, tuple(classes), (folded(layer, scaler.mean_, scaler.scale_),))
 
 
 def _choose_strength(train: Examples, groups: Sequence[str], classes: int, seed: int) -> tuple[float, str]:

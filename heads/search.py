@@ -24,7 +24,7 @@ DEFAULT_SPECS: tuple[Spec, ...] = (
     LogisticSpec("logistic-max", "max"),
     DenseSpec("avg-256", "avg", units=256, dropout=0.5, learning_rate=1e-3),
     DenseSpec("max-256", "max", units=256, dropout=0.5, learning_rate=3e-4),
-    DenseSpec("flatten-256-classic", "flatten", units=256, dropout=0.5, learning_rate=1e-4),
+    DenseSpec("flatten-256-classic", "flatten", units=256, dropout=0.5, learning_rate=1e-4, standardise=False),
 )
 
 

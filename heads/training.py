@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backend import load_keras
 from heads.head import with_both_classes
 from heads.metrics import Metrics, judge
 
@@ -64,7 +65,7 @@ class Diverged(Exception):
 
 def compile_for(model: Any, optimizer: Any) -> None:
     """Compile for one sigmoid unit or a softmax, whichever the model ends in."""
-    import keras
+    keras = load_keras()
 
     binary = model.output_shape[-1] == 1
     loss = keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy()
@@ -116,17 +117,19 @@ def fit(
 
 
 def _one_epoch(model: Any, train: Examples, plan: Plan, number: int) -> tuple[float, float]:
+    """Take every step of one epoch; return loss and accuracy as means over its images."""
     order = np.random.default_rng([plan.seed, number]).permutation(len(train.targets))
-    model.reset_metrics()
-    logs: dict[str, Any] = {}
+    loss = accuracy = 0.0
     for step, first in enumerate(range(0, len(order), plan.batch_size), start=1):
         chosen = order[first : first + plan.batch_size]
         targets = train.targets[chosen].astype(np.float32).reshape(-1, 1)
+        model.reset_metrics()  # what comes back is of this batch alone, whatever a backend carries over
         logs = model.train_on_batch(train.inputs[chosen].astype(np.float32), targets, return_dict=True)
         if not np.isfinite(float(logs["loss"])):
             raise Diverged(number, step)
-    accuracy = next(float(value) for key, value in logs.items() if key.endswith("accuracy"))
-    return float(logs["loss"]), accuracy
+        loss += float(logs["loss"]) * len(chosen)
+        accuracy += next(float(value) for key, value in logs.items() if key.endswith("accuracy")) * len(chosen)
+    return loss / len(order), accuracy / len(order)
 
 
 def predict(model: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.float64]:

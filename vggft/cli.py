@@ -3,7 +3,7 @@
 Nothing heavy is imported before the command that needs it, so that `--help` answers at once.
 """
 
-import os
+import io
 import signal
 import sys
 from collections.abc import Callable
@@ -218,7 +218,6 @@ def _run(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
     """Run one command; say errors in a line or two; leave with the exit code that README promises."""
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # TensorFlow otherwise opens with a page about CUDA
     signal.signal(signal.SIGTERM, _terminate)
     from vggft.console import Ui
 
@@ -246,7 +245,7 @@ def _terminate(signum: int, frame: Any) -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    if hasattr(sys.stderr, "reconfigure"):
-        for stream in (sys.stdout, sys.stderr):  # file names that are no Unicode are shown, not crashed on
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
     app()

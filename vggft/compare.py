@@ -46,10 +46,15 @@ class Judged:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The best tuned network against the best head, both chosen on validation: mean log-loss difference, 95% interval."""
+    """The best tuned network against the best head, both chosen on validation.
+
+    `difference`: mean log-loss of the network minus that of the head; `interval`: its 95% bootstrap interval;
+    `unchanged`: no epoch of fine-tuning was better than the head it came from.
+    """
 
     head: str
     tuned: str
+    unchanged: bool
     difference: float
     interval: tuple[float, float]
 
@@ -113,7 +118,7 @@ def losses(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> ND
 def _contrast(head: Judged, tuned: Judged, targets: NDArray[np.int64]) -> Contrast:
     difference = losses(tuned.probabilities, targets) - losses(head.probabilities, targets)
     low, high = bootstrap_interval(difference)
-    return Contrast(head.method.name, tuned.method.name, float(difference.mean()), (low, high))
+    return Contrast(head.method.name, tuned.method.name, tuned.method.unchanged, float(difference.mean()), (low, high))
 
 
 def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
@@ -126,6 +131,8 @@ def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _recommend(contrast: Contrast, n: int, measured_on: str) -> str:
     """One sentence: the interval of the log-loss difference decides; where it holds 0, the cheaper method."""
+    if contrast.unchanged:
+        return f"Use {contrast.head}: no epoch of fine-tuning was better than the head it started from."
     low, high = contrast.interval
     by = f"log-loss {abs(contrast.difference):.4f} {{}}, 95% interval of the difference {low:+.4f} to {high:+.4f}"
     if high < 0:

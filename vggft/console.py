@@ -7,10 +7,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
+from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+# Columns of a table that goes to a file or a pipe, where nothing says how wide it may be.
+_FILE_WIDTH = 110
 
 
 class Advance(Protocol):
@@ -27,7 +31,7 @@ class _RateColumn(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self._unit}/s" if speed else "", style="progress.data.speed")
+        return Text(f"{speed:.1f} {self._unit}/s" if speed else "", style="progress.data.speed", no_wrap=True)
 
 
 class Ui:
@@ -47,6 +51,8 @@ class Ui:
             os.dup2(2, 1)
         self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._out = Console(quiet=quiet or json, highlight=False)
+        if not self._out.is_terminal:
+            self._out.width = max(self._out.width, _FILE_WIDTH)
 
     def say(self, message: str) -> None:
         """Say one thing on standard error, unless quiet."""
@@ -66,11 +72,11 @@ class Ui:
         """Print one line of the result on standard output, unless programs read it."""
         self._out.print(message, markup=False, soft_wrap=True)
 
-    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], note: str = "") -> None:
+    def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others are numbers."""
-        table = Table(title=title, title_justify="left", caption=note or None, caption_justify="left")
+        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", overflow="fold")
+            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._out.print(table)
@@ -89,12 +95,12 @@ class Ui:
         """Show a bar with rate and time left; the value is called with how much is done so far (of how much)."""
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=None),
             MofNCompleteColumn(),
             _RateColumn(unit),
             TimeRemainingColumn(),
             TextColumn("left"),
         )
-        with Progress(*columns, console=self._err, disable=self.quiet) as bar:
+        with Progress(*columns, console=self._err, disable=self.quiet, expand=True) as bar:
             task = bar.add_task(what, total=total)
             yield lambda done, of=total: bar.update(task, completed=done, total=of)

@@ -82,7 +82,8 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
         engine = create(loaded, cache.fingerprint, layers)
         name = engine.name
         try:
-            with ui.progress(f"{' + '.join(layers)} on {name}", len(wanted)) as advance:
+            ui.say(f"computing {' and '.join(layers)} of {len(wanted)} images on {name}")
+            with ui.progress("computing", len(wanted)) as advance:
                 outcome = runner.run(
                     {digest: filling.files[digest] for digest in wanted},
                     layers,

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.engines import CPU_BATCH, create
 from featurize.errors import VggftError
@@ -41,6 +42,11 @@ class Method:
     def tuned(self) -> bool:
         """True for a tuned network, False for a head."""
         return self.network is not None
+
+    @property
+    def unchanged(self) -> bool:
+        """True for a tuned network whose best epoch was 0: it is its head on the published weights, to rounding."""
+        return isinstance(self.made, Run) and self.made.best_epoch == 0
 
     @property
     def provenance(self) -> Any:
@@ -79,7 +85,7 @@ class Method:
 
 
 def _load_network(method: Method) -> Any:
-    import keras
+    keras = load_keras()
 
     try:
         return keras.saving.load_model(method.network, compile=False)
@@ -124,7 +130,10 @@ def provenance(workspace: Workspace) -> dict[str, str]:
 
 
 def load(workspace: Workspace) -> Methods:
-    """Read all methods of a workspace, in order of validation log-loss; ties to heads and to fewer trained numbers."""
+    """Read all methods of a workspace, the best first: lowest validation log-loss, ties to fewer trained numbers.
+
+    Networks that fine-tuning left unchanged come last: their heads are in the list, and differ by rounding only.
+    """
     found = [
         Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
         for r in heads.load_all(workspace.heads)
@@ -132,7 +141,7 @@ def load(workspace: Workspace) -> Methods:
     for run in runs.load_all(workspace.finetune):
         network = workspace.finetune / run.name / "network.keras"
         found.append(Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network))
-    found.sort(key=lambda m: (m.validation.log_loss, m.tuned, m.parameters))
+    found.sort(key=lambda m: (m.unchanged, m.validation.log_loss, m.parameters))
     now = provenance(workspace)
     fresh = [{key: method.provenance.get(key) for key in now} == now for method in found]
     return Methods(

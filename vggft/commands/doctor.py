@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from featurize import weights
+from featurize.backend import load_keras
 from featurize.errors import VggftError
 from vggft.console import Ui
 from vggft.workspace import Workspace
@@ -56,10 +57,10 @@ def _versions() -> list[Check]:
 
 def _device() -> list[Check]:
     try:
-        import keras
+        keras = load_keras()
 
         backend = keras.backend.backend()
-        gpus = keras.distribution.list_devices("gpu")
+        gpus = _gpus(backend)
     except Exception as error:  # a broken installation fails in a hundred ways, and this command is there to say so
         advice = "pip install vggft, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
         return [Check("backend", "fail", f"Keras does not start: {error}", advice)]
@@ -74,6 +75,16 @@ def _device() -> list[Check]:
         checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
     checks.append(Check("engine", "ok", f"keras/{backend}: runs the frozen base on the device above"))
     return checks
+
+
+def _gpus(backend: str) -> list[str]:
+    if backend == "torch":  # Keras lists no devices for it
+        import torch
+
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    keras = load_keras()
+
+    return list(keras.distribution.list_devices("gpu"))
 
 
 def _weights() -> Check:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import layers, runner
+from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
@@ -176,7 +177,7 @@ def _parameters(network: Any, split_point: str) -> int:
 
 
 def _versions() -> dict[str, str]:
-    import keras
+    keras = load_keras()
 
     return {"python": platform.python_version(), "keras": keras.__version__, "backend": keras.backend.backend()}
 

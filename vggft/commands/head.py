@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.dataset import Sample
 from featurize.errors import VggftError
@@ -69,7 +70,7 @@ def _with_provenance(head: Head, made: dict[str, Any], remark: str) -> Head:
 
 
 def _versions() -> dict[str, str]:
-    import keras
+    keras = load_keras()
     import sklearn
 
     return {

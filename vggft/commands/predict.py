@@ -43,7 +43,8 @@ def run(workspace: Workspace, paths: Sequence[Path], model: str | None, ui: Ui) 
     with ThreadPoolExecutor() as pool:
         for batch in _batches(_files(paths), CPU_BATCH):
             usable = []
-            for (path, reason), picture in zip(batch, pool.map(lambda f: _picture(*f, decode), batch), strict=True):
+            pictures = pool.map(lambda file: _picture(file[0], file[1], decode), batch)
+            for (path, _), picture in zip(batch, pictures, strict=True):
                 if isinstance(picture, str):
                     rejected.append({"path": str(path), "reason": picture})
                     ui.warn(f"rejected {path}: {picture}")
