@@ -1,6 +1,9 @@
 """Who runs the frozen base: pictures in, outputs of the wanted layers out."""
 
+import importlib.util
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -8,11 +11,16 @@ from numpy.typing import NDArray
 
 from featurize import backbone
 from featurize.backend import load_keras
+from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
+from featurize.ncnn_engine import NcnnEngine
 from featurize.weights import Weights
 
 # Pictures a step on a CPU: from 8 to 32 the rate is the same within noise, and memory grows with it.
 CPU_BATCH = 16
+
+
+ENGINES = ("auto", "keras", "ncnn")
 
 
 class Engine(Protocol):
@@ -48,6 +56,39 @@ class KerasEngine:
         return [output[: len(pictures)] for output in self._model.predict_on_batch(self._batch)]
 
 
-def create(weights: Weights, fingerprint: Fingerprint, layers: Sequence[str]) -> Engine:
-    """Return the engine for this machine, ready to run."""
+@dataclass(frozen=True)
+class Choice:
+    """Which engine runs, and why."""
+
+    name: str
+    reason: str
+
+
+def choose(wanted: str = "auto") -> Choice:
+    """Decide who runs the frozen base, without importing anything heavy.
+
+    Args:
+        wanted: "auto", "keras" or "ncnn".
+
+    Raises:
+        VggftError: an unknown engine, or one that is not installed.
+    """
+    installed = importlib.util.find_spec("ncnn") is not None
+    if wanted not in ENGINES:
+        raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
+    if wanted == "ncnn" and not installed:
+        raise VggftError("--engine ncnn: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
+    if wanted != "auto":
+        return Choice(wanted, "asked for")
+    if shutil.which("nvidia-smi"):
+        return Choice("keras", "there is an NVIDIA GPU")
+    if installed:
+        return Choice("ncnn", "no GPU, and ncnn's Winograd convolutions are the fastest on a CPU")
+    return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings one")
+
+
+def create(name: str, weights: Weights, fingerprint: Fingerprint, layers: Sequence[str]) -> Engine:
+    """Return the engine called `name` ("keras" or "ncnn"), ready to run."""
+    if name == "ncnn":
+        return NcnnEngine(weights, fingerprint, layers, CPU_BATCH)
     return KerasEngine(weights, fingerprint, layers)

@@ -65,6 +65,7 @@ def featurize(
         str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Other VGG16 weights: .h5, .onnx or .keras.")] = None,
+    engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras or ncnn.")] = "auto",
     shard: Annotated[int, typer.Option(help="Images in one file of the cache, at most.")] = 512,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every file again, also those that look unchanged.")
@@ -88,6 +89,7 @@ def featurize(
             seed=seed,
             group_by=group_by,
             shard_rows=shard,
+            engine=engine,
             rehash=rehash,
         )
         return stage.run(Workspace(workspace), data, options, ui)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from featurize import images, runner, weights
 from featurize.cache import FeatureCache
-from featurize.engines import create
+from featurize.engines import choose, create
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.weights import Source, Weights
@@ -30,6 +30,7 @@ class Filling:
     weights_file: Path | None = None
     doubtful: frozenset[str] = field(default_factory=frozenset)
     shard_rows: int = runner.SHARD_ROWS
+    engine: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,9 @@ def plan(cache: FeatureCache, filling: Filling) -> Source | None:
     """Say where weights will come from, or None if nothing is missing. Writes nothing.
 
     Raises:
-        VggftError: something is missing, and there are no weights to compute it with.
+        VggftError: something is missing, and there is no such engine, or there are no weights to compute it with.
     """
+    choose(filling.engine)
     missing = set(cache.missing(filling.layers, list(filling.files))) - filling.doubtful
     return weights.locate(filling.weights_file) if missing else None
 
@@ -77,9 +79,11 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
     loaded = weights.load(source)
     if loaded.digest != cache.fingerprint.weights:
         raise VggftError(f"{source}: these weights changed since vggft looked at them. Run the command again.")
+    choice = choose(filling.engine)
+    ui.say(f"engine: {choice.name} ({choice.reason})")
     computed, seconds, name = 0, 0.0, ""
     for layers, wanted in work.items():
-        engine = create(loaded, cache.fingerprint, layers)
+        engine = create(choice.name, loaded, cache.fingerprint, layers)
         name = engine.name
         try:
             ui.say(f"computing {' and '.join(layers)} of {len(wanted)} images on {name}")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featurize.backend import load_keras
 from featurize.cache import FeatureCache
-from featurize.engines import CPU_BATCH, create
+from featurize.engines import CPU_BATCH, choose, create
 from featurize.errors import VggftError
 from featurize.layers import TOP
 from finetune import store as runs
@@ -80,7 +80,7 @@ class Method:
 
         head = self.made.head
         fingerprint = workspace.settings.fingerprint
-        engine = create(load_weights(workspace.settings), fingerprint, [TOP])
+        engine = create(choose().name, load_weights(workspace.settings), fingerprint, [TOP])
         return lambda pictures: head.predict(engine(pictures)[0])
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from featurize import weights
 from featurize.backend import load_keras
+from featurize.engines import choose
 from featurize.errors import VggftError
 from vggft.console import Ui
 from vggft.workspace import Workspace
@@ -73,7 +74,8 @@ def _device() -> list[Check]:
         checks.append(Check("device", "warn", f"CPU, {os.cpu_count()} cores, though there is an NVIDIA driver", advice))
     else:
         checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
-    checks.append(Check("engine", "ok", f"keras/{backend}: runs the frozen base on the device above"))
+    choice = choose()
+    checks.append(Check("engine", "ok", f"{choice.name} runs the frozen base: {choice.reason}"))
     return checks
 
 

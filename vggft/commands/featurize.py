@@ -34,6 +34,7 @@ class Options:
     seed: int | None = None
     group_by: str | None = None
     shard_rows: int = SHARD_ROWS
+    engine: str = "auto"
     rehash: bool = False
 
 
@@ -59,7 +60,7 @@ def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str,
         if sample.digest:
             files[sample.digest].append(scan.root / sample.path)
     doubtful = frozenset(s.digest for s in known if s.status == "rejected" and s.digest)
-    filling = Filling(files, layers, weights_file, doubtful, options.shard_rows)
+    filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
     stand = [s for s in known if not (reserve_test and s.split == "train")]
     _try_split(scan, shares, stand)  # a class that cannot be split is said before an hour of work, not after
 
