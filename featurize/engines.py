@@ -53,7 +53,10 @@ class KerasEngine:
         """Run one batch; a short one is filled up with black, so that one compiled program serves all."""
         self._batch[: len(pictures)] = pictures
         self._batch[len(pictures) :] = 0
-        return [output[: len(pictures)] for output in self._model.predict_on_batch(self._batch)]
+        outputs = self._model.predict_on_batch(self._batch)
+        if not isinstance(outputs, (list, tuple)):  # Keras hands a single output out bare
+            outputs = [outputs]
+        return [output[: len(pictures)] for output in outputs]
 
 
 @dataclass(frozen=True)

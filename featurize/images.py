@@ -27,8 +27,8 @@ FORMATS = [
     if name in Image.OPEN
 ]
 
-# Pillow warns from 89 million pixels on; the limit above decides here, and it is an error, not a warning.
-warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+# Pillow warns of many pixels (the limit above decides here) and of broken EXIF (it costs no pixels): not into the progress.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 RESIZE_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,

@@ -175,7 +175,11 @@ def _check_learnable(dataset: Dataset) -> None:
                 else f"class {name!r} has no training image. Add pictures or remove the folder."
             )
     if not dataset.accepted("validate"):
-        raise VggftError(f"{dataset.root}: no image is left to validate on. Add pictures.")
+        aside = len(dataset.duplicates)
+        raise VggftError(
+            f"{dataset.root}: no image is left to validate on ({aside} set aside, because the same bytes stand under another "
+            "label or in another split). Add pictures, or remove the copies."
+        )
 
 
 def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -> None:

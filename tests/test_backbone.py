@@ -1,0 +1,134 @@
+"""The network: preprocessing to the bit, the same numbers as Keras's own VGG16, engines that agree."""
+
+import numpy as np
+import pytest
+from conftest import PICTURES
+
+from featurize import backbone, engines, images
+from featurize.errors import VggftError
+from featurize.fingerprint import Fingerprint
+from featurize.layers import LAYERS, NAMES, layer, split_point
+
+TWO = ["block4_pool", "block5_pool"]
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    """33 drawings, so that no batch size of the tests divides them."""
+    paths = sorted(PICTURES.glob("b*/*.png"))[:33]
+    return np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
+
+
+@pytest.fixture(scope="module")
+def reference(weights, pictures):
+    """What Keras's own VGG16 and its own preprocessing give."""
+    import keras
+
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    for name, (kernel, bias) in weights.arrays.items():
+        model.get_layer(name).set_weights([kernel, bias])
+    base = keras.Model(model.input, [model.get_layer(name).output for name in TWO])
+    return base.predict(
+        keras.applications.vgg16.preprocess_input(pictures.astype(np.float32)), batch_size=11, verbose=0
+    )
+
+
+def relative_errors(found, expected):
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (found, expected))
+    return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
+
+
+def test_a_golden_pixel(weights):
+    model = backbone.build(weights, "caffe", 32)
+    pixels = np.empty((1, 32, 32, 3), np.float32)
+    pixels[:] = (255, 128, 7)
+    found = backbone.between(model, None, [backbone.PREPROCESS_LAYER])(pixels)
+    found = np.asarray(found[0] if isinstance(found, list) else found)[0, 5, 5]
+    expected = np.array([7, 128, 255], np.float32) - np.array([103.939, 116.779, 123.68], np.float32)
+    assert found.tolist() == expected.tolist()  # bit for bit
+    assert found == pytest.approx([-96.939, 11.221, 131.32], abs=1e-4)
+
+
+def test_every_value_is_preprocessed_to_the_bit(weights):
+    import keras
+
+    pixels = np.arange(256, dtype=np.float32).repeat(12).reshape(1, 32, 32, 3)
+    model = backbone.between(backbone.build(weights, "caffe", 32), None, [backbone.PREPROCESS_LAYER])
+    found = model.predict_on_batch(pixels)
+    expected = keras.applications.vgg16.preprocess_input(pixels.copy())
+    assert np.array_equal(np.asarray(found).reshape(expected.shape), expected)
+
+
+def test_raw_pixels_go_in_as_they_are(weights):
+    model = backbone.build(weights, "raw", 32)
+    assert backbone.PREPROCESS_LAYER not in [layer.name for layer in model.layers]
+    assert [layer.name for layer in model.layers][1:] == list(NAMES)
+
+
+def test_the_table_of_layers_is_keras_vgg16():
+    import keras
+
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    assert [(own.name, own.output.shape[1:]) for own in model.layers[1:]] == [
+        (known.name, known.shape(224)) for known in LAYERS
+    ]
+
+
+def engine_of(name, weights, fingerprint, layers, batch_size):
+    if name == "ncnn":
+        pytest.importorskip("ncnn", reason="the extra 'cpu' is not installed")
+        return engines.NcnnEngine(weights, fingerprint, layers, batch_size)
+    return engines.KerasEngine(weights, fingerprint, layers, batch_size)
+
+
+@pytest.mark.parametrize("name", ["keras", "ncnn"])
+def test_engines_agree_with_keras_own_network(name, weights, pictures, reference):
+    engine = engine_of(name, weights, Fingerprint(), TWO, 16)
+    parts = [engine(pictures[first : first + 16]) for first in range(0, len(pictures), 16)]
+    assert [len(p[0]) for p in parts] == [16, 16, 1]
+    for i in range(2):
+        found = np.concatenate([part[i] for part in parts])
+        assert found.shape == reference[i].shape
+        assert relative_errors(found, reference[i]).max() < 1e-4  # the promise is 1e-3, of what is stored as float16
+
+
+@pytest.mark.parametrize("name", ["keras", "ncnn"])
+def test_a_row_does_not_depend_on_its_neighbours(name, weights, pictures):
+    engine = engine_of(name, weights, Fingerprint(), ["block5_pool"], 8)
+    together = engine(pictures[:8])[0]
+    alone = np.concatenate([engine(pictures[i : i + 1])[0] for i in range(8)])
+    assert np.array_equal(together, alone)
+
+
+@pytest.mark.parametrize("name", ["keras", "ncnn"])
+def test_any_layers_in_any_order(name, weights, pictures):
+    engine = engine_of(name, weights, Fingerprint(preprocess="raw"), ["block5_pool", "block1_pool", "block5_conv1"], 4)
+    found = engine(pictures[:3])
+    assert [f.shape for f in found] == [(3, 7, 7, 512), (3, 112, 112, 64), (3, 14, 14, 512)]
+
+
+def test_which_engine_and_why(monkeypatch):
+    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
+    assert engines.choose().name == "ncnn"
+    assert engines.choose("keras").reason == "asked for"
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    assert engines.choose().name == "keras"
+    assert "vggft[cpu]" in engines.choose().reason
+    with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
+        engines.choose("ncnn")
+    with pytest.raises(VggftError, match="auto, keras, ncnn"):
+        engines.choose("mnn")
+    monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    assert engines.choose().name == "keras"
+
+
+def test_split_points():
+    assert split_point("block5") == "block4_pool"
+    assert split_point("block5_conv2") == "block5_conv1"
+    assert split_point("block2") == "block1_pool"
+    for wrong, message in (("block6", "block5_conv3"), ("block5_pool", "pooling"), ("block1", "nothing lies below")):
+        with pytest.raises(VggftError, match=message):
+            split_point(wrong)
+    with pytest.raises(VggftError, match="Known layers: block1_conv1, block1_conv2"):
+        layer("fc1")

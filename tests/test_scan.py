@@ -1,0 +1,150 @@
+"""Folders → samples: layouts, classes, what is passed over and what is refused."""
+
+import os
+
+import pytest
+from conftest import make_classes, paint
+
+from featurize.dataset import Dataset, read_manifest, write_manifest
+from featurize.errors import VggftError
+from featurize.scan import scan
+
+
+def test_class_folders(tmp_path):
+    make_classes(tmp_path, zebra=2, Ant=3, bee=2)
+    paint(tmp_path / "bee" / "nested" / "more.png", (1, 2, 3))
+    paint(tmp_path / ".hidden" / "x.png", (1, 2, 3))
+    paint(tmp_path / "bee" / ".x.png", (1, 2, 3))
+    (tmp_path / "bee" / "Thumbs.db").write_bytes(b"x")
+    (tmp_path / "notes.txt").write_text("x")
+    found = scan(tmp_path)
+    assert found.classes == ("Ant", "bee", "zebra")  # code-point order, as sorted() has it
+    assert [s.path for s in found.samples] == [
+        *(f"Ant/{i}.png" for i in range(3)),
+        *("bee/0.png", "bee/1.png", "bee/nested/more.png"),
+        *(f"zebra/{i}.png" for i in range(2)),
+    ]
+    assert {s.split for s in found.samples} == {""}
+    assert found.loose == 1
+
+
+@pytest.mark.parametrize("alias", ["validate", "validation", "val", "valid"])
+def test_split_folders(tmp_path, alias):
+    make_classes(tmp_path / "train", a=2, b=2)
+    make_classes(tmp_path / alias, a=1, b=1)
+    make_classes(tmp_path / "test", a=1)
+    found = scan(tmp_path)
+    assert found.classes == ("a", "b")
+    assert found.stored_splits == {"train", "validate", "test"}
+    assert {(s.path.split("/")[0], s.split) for s in found.samples} == {
+        ("train", "train"),
+        (alias, "validate"),
+        ("test", "test"),
+    }
+
+
+def test_a_class_called_train_beside_others_is_a_class(tmp_path):
+    make_classes(tmp_path, bus=2, train=2)
+    assert scan(tmp_path).classes == ("bus", "train")
+
+
+def test_two_folders_for_one_split(tmp_path):
+    for name in ("train", "val", "valid"):
+        make_classes(tmp_path / name, a=2, b=2)
+    with pytest.raises(VggftError, match="two folders for one split"):
+        scan(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda p: None, "nothing there"),
+        (lambda p: p.write_text("x"), "a file there"),
+        (lambda p: p.mkdir(), "no class folders"),
+        (lambda p: paint(p / "a.png", (1, 1, 1)), "1 pictures but no folders"),
+        (lambda p: make_classes(p, only=3), "only one class"),
+        (lambda p: make_classes(p, a=3, b=1), "'b' has one image"),
+        (lambda p: [make_classes(p, a=3, b=3), (p / "c").mkdir()], "'c' has no images"),
+        (lambda p: [make_classes(p / "train", a=3, b=3), make_classes(p / "val", c=3)], r"'c' has no images in train/"),
+    ],
+)
+def test_refused_folders(tmp_path, make, message):
+    folder = tmp_path / "data"
+    make(folder)
+    with pytest.raises(VggftError, match=message):
+        scan(folder)
+
+
+def test_what_is_no_regular_file_is_rejected_with_a_reason(tmp_path):
+    make_classes(tmp_path, a=2, b=2)
+    os.mkfifo(tmp_path / "a" / "pipe.jpg")
+    (tmp_path / "a" / "folder.jpg").mkdir()
+    (tmp_path / "a" / "loop").symlink_to(tmp_path / "a")
+    (tmp_path / "a" / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "b" / "link.png").symlink_to(tmp_path / "a" / "0.png")
+    found = {s.path: s for s in scan(tmp_path).samples}
+    assert {path: s.reason for path, s in found.items() if s.status == "rejected"} == {
+        "a/pipe.jpg": "not a regular file (a pipe, socket or device)",
+        "a/folder.jpg": "a folder, not a picture",
+        "a/loop": "a link back to a folder above it",
+        "a/gone.png": "broken link",
+    }
+    assert found["b/link.png"].digest == found["a/0.png"].digest
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_no_permission(tmp_path):
+    make_classes(tmp_path, a=3, b=2)
+    (tmp_path / "a" / "0.png").chmod(0)
+    found = {s.path: s for s in scan(tmp_path).samples}
+    assert "Permission denied" in found["a/0.png"].reason
+
+
+def test_unchanged_files_are_not_read_again(tmp_path):
+    make_classes(tmp_path, a=2, b=2)
+    path = tmp_path / "a" / "0.png"
+    for file in tmp_path.glob("*/*"):
+        os.utime(file, (1_000_000, 1_000_000))
+    first = scan(tmp_path)
+    before = path.stat()
+    changed = path.read_bytes()[:-1] + b"x"
+    path.write_bytes(changed)  # same size, and then the same time: only reading it would tell
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = scan(tmp_path, first.samples)
+    assert [s.digest for s in again.samples] == [s.digest for s in first.samples]
+    assert scan(tmp_path).samples[0].digest != first.samples[0].digest
+
+
+def test_a_file_just_written_is_read_again(tmp_path):
+    make_classes(tmp_path, a=2, b=2)
+    path = tmp_path / "a" / "0.png"
+    first = scan(tmp_path)
+    before = path.stat()
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    again = scan(tmp_path, first.samples)
+    assert again.samples[0].digest != first.samples[0].digest
+
+
+def test_groups(tmp_path):
+    for name in ("clip1_001", "clip1_002", "clip2_001"):
+        paint(tmp_path / "a" / f"{name}.png", (0, hash(name) % 256, 1))
+    make_classes(tmp_path, b=2)
+    found = {s.path: s.group for s in scan(tmp_path, group_by=r"(clip\d+)_").samples}
+    assert found["a/clip1_001.png"] == found["a/clip1_002.png"] == "clip1"
+    assert found["a/clip2_001.png"] == "clip2"
+    assert len(found["b/0.png"]) == 64  # no match: its digest
+    for pattern, message in (("(", "no regular expression"), ("clip", "captures nothing")):
+        with pytest.raises(VggftError, match=message):
+            scan(tmp_path, group_by=pattern)
+
+
+def test_manifest_keeps_every_name(tmp_path):
+    names = ["with space", "Ünïcödé 日本", "new\nline", "comma,quote\"'", os.fsdecode(b"not\xffutf8")]
+    for i, name in enumerate(names):
+        paint(tmp_path / "a" / f"{name}.png", (0, i, 0))
+    make_classes(tmp_path, b=2)
+    found = scan(tmp_path)
+    write_manifest(tmp_path / "manifest.csv", Dataset(found.root, found.classes, found.samples))
+    assert tuple(read_manifest(tmp_path / "manifest.csv")) == found.samples
+    assert {f"a/{name}.png" for name in names} <= {s.path for s in found.samples}

@@ -1,0 +1,118 @@
+"""Sharing out: right shares, nobody moves, copies that leak are set aside."""
+
+from collections import Counter
+
+import pytest
+
+from featurize.dataset import Dataset, Sample
+from featurize.errors import VggftError
+from featurize.splits import Shares, assign, conflicts, set_aside_duplicates
+
+
+def samples(label: str, numbers, **fields) -> list[Sample]:
+    names = [f"{label}{i}" for i in numbers]
+    return [Sample(f"{label}/{name}.png", label, group=name, digest=name, **fields) for name in names]
+
+
+def counts(assigned) -> dict:
+    return dict(Counter((s.label, s.split) for s in assigned))
+
+
+def test_shares_of_each_class():
+    assigned = assign([*samples("a", range(100)), *samples("b", range(10))], Shares(0.2, 0.1, seed=3))
+    assert counts(assigned) == {
+        **{("a", "train"): 70, ("a", "validate"): 20, ("a", "test"): 10},
+        **{("b", "train"): 7, ("b", "validate"): 2, ("b", "test"): 1},
+    }
+
+
+def test_the_seed_decides():
+    def held(seed):
+        return {s.path for s in assign(samples("a", range(100)), Shares(seed=seed)) if s.split == "validate"}
+
+    assert held(0) == held(0)
+    assert held(0) != held(1)
+
+
+def test_nobody_moves_when_images_come_and_go():
+    first = assign([*samples("a", range(50)), *samples("b", range(20))], Shares())
+    before = {s.path: s.split for s in first}
+    more = [*samples("a", range(10, 120)), *samples("b", range(60)), *samples("c", range(5))]
+    second = assign(more, Shares(), before=first)
+    assert all(before[s.path] == s.split for s in second if s.path in before)
+    found = counts(second)
+    assert found[("a", "validate")] == 22
+    assert found[("b", "validate")] == 12
+    assert found[("c", "validate")] == 1
+
+
+def test_a_renamed_or_edited_file_stays_where_it_was():
+    first = assign(samples("a", range(20)), Shares())
+    held_back = next(s for s in first if s.split == "validate")
+    renamed = [Sample("a/new name.png", "a", group=s.group, digest=s.digest) if s is held_back else s for s in first]
+    edited = [Sample(s.path, "a", group="other", digest="other") if s is held_back else s for s in first]
+    for changed in (renamed, edited):
+        fresh = [Sample(s.path, s.label, group=s.group, digest=s.digest) for s in changed]
+        second = assign(fresh, Shares(), before=first)
+        place = changed.index(next(s for s in changed if s not in first))
+        assert second[place].split == "validate"
+
+
+def test_no_split_parts_a_group():
+    frames = [Sample(f"a/{i}.png", "a", group=f"video{i // 10}", digest=str(i)) for i in range(100)]
+    assigned = assign(frames, Shares())
+    assert all(len({s.split for s in assigned if s.group == group}) == 1 for group in {s.group for s in frames})
+    assert counts(assigned) == {("a", "train"): 80, ("a", "validate"): 20}
+
+
+def test_two_groups_are_learnt_and_judged_whatever_their_size():
+    frames = [Sample(f"a/{i}.png", "a", group="big" if i < 9 else "other", digest=str(i)) for i in range(18)]
+    assert set(counts(assign(frames, Shares()))) == {("a", "train"), ("a", "validate")}
+    assert counts(assign(samples("a", range(2)), Shares())) == {("a", "train"): 1, ("a", "validate"): 1}
+
+
+def test_one_group_cannot_be_both():
+    with pytest.raises(VggftError, match="'a' has one group"):
+        assign([Sample(f"a/{i}.png", "a", group="same", digest="same") for i in range(5)], Shares())
+
+
+def test_folders_decide_and_what_they_lack_is_drawn_from_training():
+    given = [*samples("a", range(50), split="train"), *samples("a", range(50, 60), split="validate")]
+    assert assign(given, Shares(), {"train", "validate"}) == given
+    tested = assign(given, Shares(test=0.2), {"train", "validate"})
+    assert counts(tested) == {("a", "train"): 40, ("a", "test"): 10, ("a", "validate"): 10}
+    only_train = assign(samples("a", range(50), split="train"), Shares(), {"train"})
+    assert counts(only_train) == {("a", "train"): 40, ("a", "validate"): 10}
+
+
+def test_copies_on_the_judging_side_are_set_aside():
+    found = set_aside_duplicates(
+        [
+            Sample("a/1", "a", "train", digest="x"),
+            Sample("b/1", "b", "validate", digest="x"),
+            Sample("a/2", "a", "validate", digest="y"),
+            Sample("b/2", "b", "validate", digest="y"),
+            Sample("a/3", "a", "validate", digest="z"),
+            Sample("a/4", "a", "validate", digest="z"),
+            Sample("a/5", "a", "train", digest="u"),
+            Sample("b/5", "b", "train", digest="u"),
+        ]
+    )
+    assert [s.status for s in found] == ["ok", "duplicate", "duplicate", "duplicate", "ok", "ok", "ok", "ok"]
+    assert found[1].reason == "same bytes as a/1 (class 'a', train)"
+    assert [[s.path for s in own] for own in conflicts(found)] == [["a/1", "b/1"], ["a/2", "b/2"], ["a/5", "b/5"]]
+
+
+@pytest.mark.parametrize("shares", [(0, 0), (1, 0), (-0.1, 0), (0.5, 0.5), (0.2, 1.2)])
+def test_impossible_shares(shares):
+    with pytest.raises(VggftError, match="expected a"):
+        Shares(*shares)
+
+
+def test_identity_ignores_names_and_order_but_not_content(tmp_path):
+    rows = assign(samples("a", range(10)), Shares())
+    made = Dataset(tmp_path, ("a",), tuple(rows)).identity
+    renamed = tuple(Sample(f"elsewhere/{i}", s.label, s.split, s.group, s.digest) for i, s in enumerate(reversed(rows)))
+    assert Dataset(tmp_path, ("a",), renamed).identity == made
+    assert Dataset(tmp_path, ("a",), tuple(rows[1:])).identity != made
+    assert Dataset(tmp_path, ("a", "b"), tuple(rows)).identity != made
