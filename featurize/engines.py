@@ -44,7 +44,7 @@ class KerasEngine:
         self.batch_size = batch_size
         model = backbone.build(weights, fingerprint.preprocess, fingerprint.size)
         self._model = backbone.between(model, None, layers)
-        # TensorFlow's XLA made this forward pass 15% slower on the CPUs it was measured on, and its start slower.
+        # TensorFlow's XLA made this forward pass slower on the CPU it was measured on, and its start slower too.
         self._model.compile(jit_compile=keras.backend.backend() == "jax")
         self._batch = np.zeros((batch_size, fingerprint.size, fingerprint.size, 3), np.float32)
         self._model.predict_on_batch(self._batch)

@@ -1,4 +1,4 @@
-"""The frozen base on ncnn's Winograd convolutions: on a CPU about twice as fast as any Keras backend.
+"""The frozen base on ncnn's Winograd convolutions (Lavin & Gray, arXiv:1509.09308): fewer multiplications on a CPU.
 
 No converter is involved: ncnn's two files are a few lines of text and the weights themselves
 (https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure).
