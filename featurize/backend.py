@@ -1,9 +1,12 @@
 """Importing Keras: seconds long, so inside what needs it, and without TensorFlow's opening page about CUDA."""
 
+import logging
 import os
 import sys
 import tempfile
 from types import ModuleType
+
+from featurize.errors import VggftError
 
 
 def load_keras() -> ModuleType:
@@ -11,6 +14,9 @@ def load_keras() -> ModuleType:
 
     What the backend's C++ libraries write on standard error while they load (no setting silences all of it) is shown
     only if the import fails.
+
+    Raises:
+        VggftError: there is no such backend here.
     """
     if "keras" not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -20,6 +26,12 @@ def load_keras() -> ModuleType:
             os.dup2(unseen.fileno(), 2)
             try:
                 import keras  # noqa: F401
+            except (ImportError, ValueError) as error:
+                wanted = os.environ.get("KERAS_BACKEND", "as configured")
+                raise VggftError(
+                    f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
+                    "that is installed: tensorflow, jax or torch."
+                ) from None
             except BaseException:
                 unseen.seek(0)
                 os.write(terminal, unseen.read())
@@ -27,4 +39,16 @@ def load_keras() -> ModuleType:
             finally:
                 os.dup2(terminal, 2)
                 os.close(terminal)
+        # Its warning about tracing again at another batch size: meant, the last batch of an epoch is a short one.
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules["keras"]
+
+
+def gpus() -> list[str]:
+    """Return the GPUs that Keras's backend can use. Imports Keras."""
+    keras = load_keras()
+    if keras.backend.backend() == "torch":  # Keras lists no devices for it
+        import torch
+
+        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    return list(keras.distribution.list_devices("gpu"))

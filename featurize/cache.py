@@ -102,8 +102,8 @@ class FeatureCache:
         packed = index.pack(digests)
         data = _shard(packed, features, {"fingerprint": self.fingerprint.json, **made})
         name = hashlib.sha256(data).hexdigest()
-        if not self._shards.is_dir():
-            self._shards.mkdir(parents=True)
+        self._shards.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / "fingerprint.json").is_file():
             durable.write_json(self.folder / "fingerprint.json", asdict(self.fingerprint))
         durable.write_bytes(self._path(name), data)
         if name not in self._index.shards:
@@ -136,7 +136,7 @@ class FeatureCache:
         """Open a shard for reading; its bytes are checked against its name the first time."""
         path = self._path(shard)
         try:
-            if shard not in self._sound and _sha256(path) != shard:
+            if shard not in self._sound and durable.sha256(path) != shard:
                 raise VggftError(
                     f"{path}: damaged (its sha256 is not its name). Delete it and run vggft featurize: only its images are "
                     "computed again."
@@ -146,11 +146,6 @@ class FeatureCache:
             return h5py.File(path, "r", locking=False)
         except OSError as error:
             raise VggftError(f"{path}: cannot be read ({error}). Run vggft featurize to compute it again.") from None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shard(

@@ -1,26 +1,68 @@
 """Writing files that matter: a reader sees the old file or the new one, never half of one, also after a power cut."""
 
 import csv
+import hashlib
 import io
 import json
 import os
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from featurize.errors import VggftError
+
+# What a kill between two steps may leave behind; whoever holds the workspace's lock sweeps it up.
+TEMPORARY = ".*.tmp"
+
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace `path` by `data`: unique temporary name, flush to disk, rename, flush of the folder."""
+    """Replace `path` by `data`: unique temporary name, flush to disk, rename, flush of the folder.
+
+    Raises:
+        VggftError: the disk is full, or the folder cannot be written. The old file, if any, is as it was.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise VggftError(
+            f"{path}: cannot be written ({error.strerror}). What was written before is kept: free some space or mend the "
+            "permissions, and run the same command again."
+        ) from None
+
+
+def replace_folder(fresh: Path, place: Path) -> None:
+    """Put the finished folder `fresh` at `place`; what was there goes only when the new one stands."""
+    old = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    if place.exists():
+        place.rename(old)
+    fresh.rename(place)
+    shutil.rmtree(old, ignore_errors=True)
+    sync_folder(place.parent)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a killed process left half-written in `folder`."""
+    for path in folder.glob(TEMPORARY):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes, hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_file(path: Path) -> None:

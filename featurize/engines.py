@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import backbone
+from featurize import backbone, backend
 from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
@@ -68,7 +68,7 @@ class Choice:
 
 
 def choose(wanted: str = "auto") -> Choice:
-    """Decide who runs the frozen base, without importing anything heavy.
+    """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
 
     Args:
         wanted: "auto", "keras" or "ncnn".
@@ -83,10 +83,10 @@ def choose(wanted: str = "auto") -> Choice:
         raise VggftError("--engine ncnn: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
     if wanted != "auto":
         return Choice(wanted, "asked for")
-    if shutil.which("nvidia-smi"):
-        return Choice("keras", "there is an NVIDIA GPU")
+    if shutil.which("nvidia-smi") and (found := backend.gpus()):
+        return Choice("keras", f"{len(found)} GPU: {', '.join(found)}")
     if installed:
-        return Choice("ncnn", "no GPU, and ncnn's Winograd convolutions are the fastest on a CPU")
+        return Choice("ncnn", "no GPU to use, and ncnn's Winograd convolutions are the fastest on a CPU")
     return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings one")
 
 

@@ -144,7 +144,10 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image).astype(np.int64)
         if values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
             raise Unreadable("32-bit grey values outside 0–65535: no agreed way to show them in 8 bits")
-        return Image.fromarray((values // 256).astype(np.uint8)).convert("RGB")
+        grey = (values // 256).astype(np.uint8)
+        if isinstance(image.info.get("transparency"), int):  # one grey value that stands for "nothing here"
+            grey[values == image.info["transparency"]] = 255
+        return Image.fromarray(grey).convert("RGB")
     if image.mode == "F":
         raise Unreadable("floating-point pixels: no agreed way to show them in 8 bits; convert it to PNG")
     if image.has_transparency_data:

@@ -39,16 +39,10 @@ class Sink(Protocol):
 
 @dataclass
 class Outcome:
-    """What a run did: images computed, digest → reason for those it could not use, wall seconds."""
+    """What a run did: images computed, and digest → reason for those it could not use."""
 
     computed: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    @property
-    def images_per_second(self) -> float | None:
-        """Computed images a second, from the first file opened to the last shard durable; None if none was."""
-        return self.computed / self.seconds if self.computed else None
 
 
 def run(
@@ -72,7 +66,6 @@ def run(
         VggftError: a feature that float16 cannot hold.
     """
     outcome = Outcome()
-    started = time.perf_counter()
     shard = _Shard(
         layers, sink, {"engine": engine.name, "batch_size": str(engine.batch_size), "computed_from": "pixels"}
     )
@@ -87,7 +80,6 @@ def run(
             progress(outcome.computed + len(outcome.rejected))
     finally:  # also after Ctrl-C: rows that are computed are kept
         shard.commit()
-    outcome.seconds = time.perf_counter() - started
     return outcome
 
 
@@ -195,5 +187,9 @@ class _Shard:
             digests = [digest for part, _ in self._parts for digest in part]
             columns = zip(*(arrays for _, arrays in self._parts), strict=True)
             features = {layer: np.concatenate(arrays) for layer, arrays in zip(self._layers, columns, strict=True)}
-            self._sink.write(digests, features, self._made)
+            try:
+                self._sink.write(digests, features, self._made)
+            except Exception:  # a full disk is not tried again; an interrupt is no Exception, and its rows are
+                self._clear()
+                raise
         self._clear()

@@ -1,6 +1,5 @@
 """A data folder → its classes and files, with a digest each. Reads files only to hash them; decides no split."""
 
-import hashlib
 import os
 import re
 import stat
@@ -10,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featurize import durable
 from featurize.dataset import Sample
 from featurize.errors import VggftError
 
@@ -24,7 +24,7 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 # What file managers leave behind; hidden files are passed over anyway.
-LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "__macosx"})
 
 # A file changed this short a time before it was hashed may change again without its time moving (coarse clocks):
 # its time is not remembered, so the next scan reads it again.
@@ -77,7 +77,11 @@ def scan(
     root = root.resolve()
     homes, loose = _class_folders(root)
     found = sorted(
-        (s for split, label, folder in homes for s in files_below(root, folder, Sample("", label, split))),
+        (
+            sample
+            for split, label, folder in homes
+            for sample in files_below(root, folder, Sample("", label, split), (os.path.realpath(root),))
+        ),
         key=lambda sample: sample.path,
     )
     classes = tuple(sorted({label for _, label, _ in homes}))
@@ -109,20 +113,33 @@ def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
 def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
     """Return (split or "", class, folder) for every class folder, and how many files lie beside them."""
     folders = _folders(root)
-    names = {folder.name: SPLIT_FOLDERS.get(folder.name.lower()) for folder in folders}
-    by_split = "train" in names.values() and None not in names.values() and any(_folders(f) for f in folders)
+    splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
+    # train/ beside validate/ or test/ holds classes; "train" beside "bus" is a class; train/ alone is what it holds.
+    by_split = "train" in splits.values() and (len(splits) > 1 or (len(folders) == 1 and bool(_folders(folders[0]))))
     if not by_split:
         return [("", folder.name, folder) for folder in folders], _loose_files(root)
-    splits = [split for split in names.values() if split]
-    if len(set(splits)) < len(splits):
-        raise VggftError(f"{root}: two folders for one split among {', '.join(sorted(names))}; keep one of them.")
-    homes = [(names[f.name] or "", label.name, label) for f in folders for label in _folders(f)]
+    if len(set(splits.values())) < len(splits):
+        names = ", ".join(sorted(folder.name for folder in splits))
+        raise VggftError(f"{root}: two folders for one split among {names}; keep one of them.")
+    others = [folder.name for folder in folders if folder not in splits]
+    if others:
+        raise VggftError(
+            f"{root}: {', '.join(others)} beside train/: neither a split (train, validate, test) nor inside one. Move it away, "
+            "or into train/ if it is a class."
+        )
+    for folder in splits:
+        if not _folders(folder):
+            raise VggftError(
+                f"{folder}: no class folders. Expected one folder for each class, with its pictures in it."
+            )
+    homes = [(split, label.name, label) for folder, split in splits.items() for label in _folders(folder)]
     return homes, sum(_loose_files(folder) for folder in [root, *folders])
 
 
 def _folders(folder: Path) -> list[Path]:
     try:
-        return sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+        found = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        return sorted(entry for entry in found if entry.name.lower() not in LITTER)
     except PermissionError:
         raise VggftError(f"{folder}: no permission to list this folder; change its permissions.") from None
 
@@ -139,6 +156,9 @@ def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ..
         template: gives label and split.
         above: real paths of the folders on the way here.
     """
+    if os.path.realpath(folder) in above:
+        yield _unusable(root, folder, template, "a link back to a folder above it")
+        return
     above = (*above, os.path.realpath(folder))
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -156,9 +176,7 @@ def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ..
             yield _unusable(root, path, template, reason)
             continue
         if stat.S_ISDIR(status.st_mode):
-            if os.path.realpath(path) in above:
-                yield _unusable(root, path, template, "a link back to a folder above it")
-            elif path.suffix.lower() in PICTURE_SUFFIXES:
+            if path.suffix.lower() in PICTURE_SUFFIXES:
                 yield _unusable(root, path, template, "a folder, not a picture")
             else:
                 yield from files_below(root, path, template, above)
@@ -188,7 +206,10 @@ def _check_classes(root: Path, classes: Sequence[str], found: Sequence[Sample], 
     for name in classes:
         own = [s for s in usable if s.label == name]
         if not own:
-            raise VggftError(f"{root}: class {name!r} has no images. Add pictures to its folder or remove the folder.")
+            lost = next((f" ({s.path}: {s.reason})" for s in found if s.label == name), "")
+            raise VggftError(
+                f"{root}: class {name!r} has no images{lost}. Add pictures to its folder or remove the folder."
+            )
         if stored and not any(s.split == "train" for s in own):
             raise VggftError(f"{root}: class {name!r} has no images in train/. A class that is judged must be learnt.")
         if len(own) < 2:
@@ -225,8 +246,7 @@ def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
         return replace(sample, digest=before.digest)
     now = time.time_ns()
     try:
-        with (root / sample.path).open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = durable.sha256(root / sample.path)
     except OSError as error:
         return replace(sample, status="rejected", reason=f"cannot be read: {error.strerror}", mtime_ns=0)
     settled = abs(now - sample.mtime_ns) >= _SETTLED_NS

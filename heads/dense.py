@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from featurize.backend import load_keras
+from featurize.errors import VggftError
 from heads.head import Head, Layer, Pooling, folded, output_activation
-from heads.training import Epoch, Examples, Plan, Trained, compile_for, fit
+from heads.training import Diverged, Epoch, Examples, Plan, Trained, compile_for, fit
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,9 @@ def train(
 
     Returns:
         The head with the weights of its best epoch, and its learning curve. Provenance is left to the caller.
+
+    Raises:
+        VggftError: the loss is no number.
     """
     from sklearn.preprocessing import StandardScaler
 
@@ -59,7 +63,10 @@ def train(
         ]
     )
     compile_for(model, keras.optimizers.Adam(spec.learning_rate))
-    trained = fit(model, train, validation, plan, on_epoch)
+    try:
+        trained = fit(model, train, validation, plan, on_epoch)
+    except Diverged as error:
+        raise VggftError(f"head {spec.name}: {error}. Heads finished before it are kept.") from None
     first, last = model.layers[0].get_weights(), model.layers[-1].get_weights()
     hidden, output = Layer(first[0], first[1], "relu"), Layer(last[0], last[1], activation)
     if spec.standardise:

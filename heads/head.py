@@ -134,27 +134,27 @@ def load(folder: Path) -> Head:
     again = "Train it again: vggft head"
     try:
         description = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        if description["version"] != HEAD_VERSION:
+            raise VggftError(f"{folder}: head of version {description['version']}, expected {HEAD_VERSION}. {again}")
         data = (folder / "weights.npz").read_bytes()
-    except (OSError, ValueError) as error:
-        raise VggftError(f"{folder}: no readable head ({error}). {again}") from None
-    if description.get("version") != HEAD_VERSION:
-        raise VggftError(f"{folder}: head of version {description.get('version')}, expected {HEAD_VERSION}. {again}")
-    if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
-        raise VggftError(f"{folder / 'weights.npz'}: damaged or not of this head (sha256 differs). {again}")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        layers = tuple(
-            Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])
-            for i, layer in enumerate(description["layers"])
+        if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
+            raise VggftError(f"{folder / 'weights.npz'}: damaged or not of this head (sha256 differs). {again}")
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            layers = tuple(
+                Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])
+                for i, layer in enumerate(description["layers"])
+            )
+        return Head(
+            name=description["name"],
+            kind=description["kind"],
+            pooling=description["pooling"],
+            classes=tuple(description["classes"]),
+            layers=layers,
+            dropout=description["dropout"],
+            provenance=description["provenance"],
         )
-    return Head(
-        name=description["name"],
-        kind=description["kind"],
-        pooling=description["pooling"],
-        classes=tuple(description["classes"]),
-        layers=layers,
-        dropout=description["dropout"],
-        provenance=description["provenance"],
-    )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VggftError(f"{folder}: no readable head ({error!r}). {again}") from None
 
 
 def with_both_classes(p: NDArray[Any]) -> NDArray[np.float64]:

@@ -11,9 +11,8 @@ from numpy.typing import NDArray
 from heads.head import Head, Layer, Pooling, folded, output_activation
 from heads.training import Examples
 
-# Inverse L2 strengths (scikit-learn's C) that are tried, half a decade apart. On standardised features of pooled VGG16
-# outputs the best has always lain well inside.
-STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-5, 0.5, 0.5))
+# Inverse L2 strengths (scikit-learn's C) that are tried, half a decade apart; a choice at either end is remarked on.
+STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-5, 1.5, 0.5))
 FOLDS = 5
 _MAX_ITERATIONS = 2000
 
@@ -94,4 +93,6 @@ def _choose_strength(train: Examples, groups: Sequence[str], classes: int, seed:
             losses[i] += len(y_out) * float(
                 log_loss(y_out, p / p.sum(axis=1, keepdims=True), labels=list(range(classes)))
             )
-    return STRENGTHS[int(np.argmin(losses))], f"strength chosen over {folds} folds"
+    best = int(np.argmin(losses))
+    edge = ", at the edge of the range tried" if best in (0, len(STRENGTHS) - 1) else ""
+    return STRENGTHS[best], f"strength chosen over {folds} folds{edge}"

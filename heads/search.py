@@ -104,6 +104,11 @@ def train_all(
             yield Result(head, seconds, measured, trained.history, f"epoch {trained.best.epoch} kept")
 
 
+def merit(validation: Metrics, parameters: int) -> tuple[float, int]:
+    """What "best" means, for heads and tuned networks: lowest validation log-loss, ties to fewer trained numbers."""
+    return validation.log_loss, parameters
+
+
 def best_first(results: Sequence[Result]) -> list[Result]:
-    """Order by validation log-loss, ties to the head with fewer parameters: the first is the best."""
-    return sorted(results, key=lambda result: (result.validation.log_loss, result.head.parameters))
+    """Order by `merit`."""
+    return sorted(results, key=lambda result: merit(result.validation, result.head.parameters))

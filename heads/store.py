@@ -25,7 +25,7 @@ def save(folder: Path, result: Result) -> None:
     regression, for people with scikit-learn; never read here).
     """
     place = folder / result.head.name
-    fresh = folder / f".{result.head.name}.new"
+    fresh = folder / f".{result.head.name}.new.tmp"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     result.head.save(fresh)
@@ -34,10 +34,7 @@ def save(folder: Path, result: Result) -> None:
         write_history(fresh / "history.csv", result.history)
     if result.pipeline is not None:
         durable.write_bytes(fresh / "pipeline.joblib", _joblib(result.pipeline))
-    if place.exists():
-        shutil.rmtree(place)
-    fresh.rename(place)
-    durable.sync_folder(folder)
+    durable.replace_folder(fresh, place)
 
 
 def load_all(folder: Path) -> list[Result]:

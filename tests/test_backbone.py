@@ -119,8 +119,12 @@ def test_which_engine_and_why(monkeypatch):
         engines.choose("ncnn")
     with pytest.raises(VggftError, match="auto, keras, ncnn"):
         engines.choose("mnn")
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    assert engines.choose().name == "keras"
+    monkeypatch.setattr(engines.backend, "gpus", lambda: ["gpu:0"])
+    assert engines.choose() == engines.Choice("keras", "1 GPU: gpu:0")
+    monkeypatch.setattr(engines.backend, "gpus", list)  # a driver, but nothing that Keras can use
+    assert engines.choose().name == "ncnn"
 
 
 def test_split_points():

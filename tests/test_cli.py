@@ -125,6 +125,7 @@ def test_names_with_everything_in_them(tmp_path):
     done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work", "--json")
     found = strict_json(done.stdout)
     assert (done.returncode, found["images"], found["rejected"]) == (3, 12, 1)
+    json.dumps(found, ensure_ascii=False).encode("utf-8")  # text, no lone surrogates
     assert found["classes"] == ["one [red]", "two\nlines"]
     assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work").returncode == 3
 
@@ -153,10 +154,39 @@ def test_renamed_moved_and_edited_files(copied):
     (copied / "data").rename(copied / "moved")
     found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json").stdout)
     assert (found["computed"], found["reused"], found["images"]) == (1, 23, 24)
+    found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json", "--rehash").stdout)
+    assert (found["computed"], found["reused"]) == (0, 24)
     workspace = Workspace(copied / "work")
     after = {s.digest: s.split for s in workspace.dataset.samples}
     assert all(after[d] == split for d, split in before.items() if d in after)
     assert workspace.dataset.root == copied / "moved"
+
+
+def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
+    work = copied / "work"
+    before = {s.path: s.split for s in Workspace(work).dataset.samples}
+    for damage in (
+        (work / "manifest.csv").unlink,
+        lambda: (work / "manifest.csv").write_text("path,label\nx,y\n"),
+        (work / "workspace.json").unlink,
+    ):
+        damage()
+        assert "vggft featurize" in refused("head", "-w", work)
+        done = vggft("featurize", copied / "data", "-w", work, "--json")
+        assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 0), done.stderr
+        assert {s.path: s.split for s in Workspace(work).dataset.samples} == before
+
+
+def test_other_data_do_not_take_over_a_workspace(copied, tmp_path):
+    other = make_classes(tmp_path / "other", dogs=3, cats=3)
+    before = snapshot(copied / "work")
+    assert "--workspace for other data" in refused("featurize", other, "-w", copied / "work")
+    assert snapshot(copied / "work") == before
+
+
+def test_the_demo_leaves_a_persons_workspace_alone():
+    assert "VGGFT_WORKSPACE" not in vggft("demo", "--help").stdout
+    assert "VGGFT_WORKSPACE" in vggft("head", "--help").stdout
 
 
 def test_copies_under_two_labels(copied):
@@ -178,6 +208,8 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
     assert all(after[p] == "validate" for p, split in before.items() if split == "validate")
     again = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json").stdout)
     assert again["splits"] == found["splits"]
+    assert "test" not in {before[p] for p in before}
+    assert all(before[p] == "train" for p, split in after.items() if split == "test")
     assert {s.path: s.split for s in Workspace(copied / "work").dataset.samples} == after
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
         assert "stays" in refused("featurize", copied / "data", "-w", copied / "work", option, value)
@@ -214,12 +246,15 @@ def test_bad_folders_change_nothing(tmp_path, make, words):
         (["--validation", "1.5"], ["--validation 1.5", "expected"]),
         (["--preprocess", "torch"], ["caffe or raw"]),
         (["--engine", "tpu"], ["auto, keras, ncnn"]),
+        (["--nonsense"], ["--nonsense", "vggft --help"]),
+        (["--seed", "x"], ["--seed"]),
+        (["--test", "0.4"], ["no training image left", "--test"]),
         (["--weights", "nowhere.h5"], ["no such file"]),
         (["--group-by", "x"], ["captures nothing"]),
     ],
 )
 def test_bad_options_change_nothing(tmp_path, arguments, words):
-    make_classes(tmp_path / "data", a=3, b=3)
+    make_classes(tmp_path / "data", a=2, b=3)
     message = refused("featurize", tmp_path / "data", "-w", tmp_path / "work", *arguments)
     assert all(word in message for word in words)
     assert not (tmp_path / "work").exists()
@@ -244,6 +279,17 @@ def test_errors_as_json(tmp_path):
     done = vggft("head", "-w", tmp_path / "none", "--json")
     assert done.returncode == 1
     assert set(strict_json(done.stdout)) == {"error"}
+    for arguments in (["head", "--epochs", "abc", "--json"], ["featurize", "--json"], ["nonsense", "--json"]):
+        done = vggft(*arguments)
+        assert done.returncode == 1
+        assert set(strict_json(done.stdout)) == {"error"}
+    assert vggft("--version").stdout.startswith("vggft ")
+    assert vggft().stdout == vggft("--help").stdout
+
+
+def test_a_backend_that_is_not_there(copied):
+    for backend in ("jaxx", "mxnet"):
+        assert "KERAS_BACKEND" in refused("head", "-w", copied / "work", env={"KERAS_BACKEND": backend})
 
 
 def test_damage_in_the_workspace_is_said(copied):
@@ -255,8 +301,8 @@ def test_damage_in_the_workspace_is_said(copied):
 
 def test_a_second_writer_is_refused_and_told_who_writes(copied):
     with Workspace(copied / "work").writing():
-        message = refused("featurize", copied / "data", "-w", copied / "work")
-    assert f"process {os.getpid()} on " in message
+        for command in (["featurize", copied / "data"], ["head"]):
+            assert f"process {os.getpid()} on " in refused(*command, "-w", copied / "work")
     assert vggft("featurize", copied / "data", "-w", copied / "work").returncode == 0
 
 
@@ -327,6 +373,8 @@ def test_predict(trained, tmp_path):
     assert [p["label"] for p in found["predictions"]] == ["birds", "fruit", "fruit"]
     assert [r["path"] for r in found["rejected"]] == [str(folder / "broken.jpg")]
     assert "no such file" in refused("predict", tmp_path / "nowhere.jpg", "-w", workspace.root)
+    (tmp_path / "empty").mkdir()
+    assert "no files there" in refused("predict", tmp_path / "empty", "-w", workspace.root)
 
 
 def test_head_and_network_predict_alike_from_pixels(trained):

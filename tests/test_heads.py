@@ -210,9 +210,14 @@ def test_damaged_heads_are_named(tmp_path):
     (tmp_path / "weights.npz").write_bytes(data)
     with pytest.raises(VggftError, match="damaged"):
         load(tmp_path)
-    (tmp_path / "head.json").write_text(json.dumps({"version": 99}))
-    with pytest.raises(VggftError, match="version 99"):
-        load(tmp_path)
+    for content, message in (
+        ({"version": 99}, "version 99"),
+        ([], "no readable head"),
+        ({"version": 1}, "no readable head"),
+    ):
+        (tmp_path / "head.json").write_text(json.dumps(content))
+        with pytest.raises(VggftError, match=message):
+            load(tmp_path)
 
 
 def test_best_is_lowest_log_loss_then_fewest_parameters():

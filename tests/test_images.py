@@ -95,6 +95,11 @@ def test_sixteen_bit_grey_is_divided_by_256(kind):
     assert decode(encoded(Image.fromarray(values), kind))[0, :, 0].tolist() == [0, 0, 1, 1, 255]
 
 
+def test_sixteen_bit_grey_with_a_transparent_value():
+    values = Image.fromarray(np.array([[0, 512]], np.uint16))
+    assert decode(encoded(values, "PNG", transparency=512))[0, :, 0].tolist() == [0, 255]
+
+
 def test_float_pixels_are_refused():
     with pytest.raises(Unreadable, match="floating-point"):
         decode(encoded(Image.fromarray(np.zeros((2, 2), np.float32)), "TIFF"))

@@ -55,6 +55,34 @@ def test_two_folders_for_one_split(tmp_path):
         scan(tmp_path)
 
 
+def test_a_folder_beside_the_splits_is_refused(tmp_path):
+    for name in ("train", "validate"):
+        make_classes(tmp_path / name, a=2, b=2)
+    (tmp_path / "__MACOSX").mkdir()
+    assert scan(tmp_path).classes == ("a", "b")
+    (tmp_path / "extra").mkdir()
+    with pytest.raises(VggftError, match="extra beside train/"):
+        scan(tmp_path)
+
+
+def test_splits_without_class_folders_are_refused(tmp_path):
+    paint(tmp_path / "train" / "a.png", (1, 1, 1))
+    paint(tmp_path / "val" / "b.png", (1, 1, 1))
+    with pytest.raises(VggftError, match="train: no class folders"):
+        scan(tmp_path)
+
+
+def test_a_link_to_the_data_folder_is_not_followed(tmp_path):
+    make_classes(tmp_path, a=2, b=2)
+    (tmp_path / "a" / "up").symlink_to("..")
+    found = scan(tmp_path).samples
+    assert [s.path for s in found] == ["a/0.png", "a/1.png", "a/up", "b/0.png", "b/1.png"]
+    assert found[2].reason == "a link back to a folder above it"
+    (tmp_path / "c").symlink_to(".")
+    with pytest.raises(VggftError, match=r"'c' has no images \(c: a link back"):
+        scan(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [

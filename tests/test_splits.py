@@ -6,7 +6,16 @@ import pytest
 
 from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
-from featurize.splits import Shares, assign, conflicts, set_aside_duplicates
+from featurize.splits import (
+    Shares,
+    assign,
+    conflicts,
+    read_assigned,
+    remember,
+    reserve_test,
+    set_aside_duplicates,
+    write_assigned,
+)
 
 
 def samples(label: str, numbers, **fields) -> list[Sample]:
@@ -38,7 +47,7 @@ def test_nobody_moves_when_images_come_and_go():
     first = assign([*samples("a", range(50)), *samples("b", range(20))], Shares())
     before = {s.path: s.split for s in first}
     more = [*samples("a", range(10, 120)), *samples("b", range(60)), *samples("c", range(5))]
-    second = assign(more, Shares(), before=first)
+    second = assign(more, Shares(), before=remember([], first))
     assert all(before[s.path] == s.split for s in second if s.path in before)
     found = counts(second)
     assert found[("a", "validate")] == 22
@@ -53,9 +62,47 @@ def test_a_renamed_or_edited_file_stays_where_it_was():
     edited = [Sample(s.path, "a", group="other", digest="other") if s is held_back else s for s in first]
     for changed in (renamed, edited):
         fresh = [Sample(s.path, s.label, group=s.group, digest=s.digest) for s in changed]
-        second = assign(fresh, Shares(), before=first)
+        second = assign(fresh, Shares(), before=remember([], first))
         place = changed.index(next(s for s in changed if s not in first))
         assert second[place].split == "validate"
+
+
+def test_what_was_gone_for_a_while_comes_back_to_its_split(tmp_path):
+    first = assign(samples("a", range(20)), Shares())
+    known = remember([], first)
+    gone = [s for s in first if s.split == "validate"][:2]
+    left = [Sample(s.path, s.label, group=s.group, digest=s.digest) for s in first if s not in gone]
+    second = assign(left, Shares(), before=known)
+    known = remember(known, second)
+    write_assigned(tmp_path / "splits.csv", known)
+    unreadable = [Sample(s.path, s.label, status="rejected", reason="x") if s in gone else s for s in first]
+    assert remember(known, unreadable) == known
+    again = assign(samples("a", range(25)), Shares(), before=read_assigned(tmp_path / "splits.csv"))
+    assert {s.path: s.split for s in first}.items() <= {s.path: s.split for s in again}.items()
+    assert read_assigned(tmp_path / "nothing.csv") == []
+    (tmp_path / "splits.csv").write_text("path,other\nx,y\n")
+    with pytest.raises(VggftError, match="damaged"):
+        read_assigned(tmp_path / "splits.csv")
+
+
+def test_a_test_split_is_reserved_from_training_only():
+    first = assign([*samples("a", range(50)), *samples("b", range(2))], Shares())
+    before = remember([], first)
+    after = reserve_test(before, 0.2, 0)
+    changed = {(old.split, new.split) for old, new in zip(before, after, strict=True) if old != new}
+    assert changed == {("train", "test")}
+    assert counts(after) == {
+        **{("a", "train"): 30, ("a", "validate"): 10, ("a", "test"): 10},
+        **{("b", "train"): 1, ("b", "validate"): 1},  # its only training image is not taken
+    }
+
+
+def test_folders_that_contradict_a_drawn_split_are_refused():
+    drawn = assign(samples("a", range(50), split="train"), Shares(), {"train"})
+    later = [*samples("a", range(50), split="train"), *samples("a", range(50, 60), split="validate")]
+    with pytest.raises(VggftError, match=r"10 images of train/"):
+        assign(later, Shares(), {"train", "validate"}, remember([], drawn))
+    assert assign(later, Shares(), {"train", "validate"}, remember([], later)) == later
 
 
 def test_no_split_parts_a_group():

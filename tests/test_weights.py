@@ -83,7 +83,7 @@ def test_other_weights_are_named_as_what_they_are(tmp_path, weights):
         ("x.h5", b"no hdf5", "damaged HDF5"),
         ("x.onnx", b"\xff\xff no protobuf", "damaged ONNX"),
         ("x.txt", b"", "unknown kind"),
-        ("x.keras", b"no zip", "Keras cannot load it"),
+        ("x.keras", b"no zip", "not a zip archive"),
     ],
 )
 def test_files_that_are_no_weights(tmp_path, name, content, message):

@@ -20,7 +20,6 @@ FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
 app = typer.Typer(
     name="vggft",
     help="Transfer learning and fine-tuning of VGG16 on one machine: nothing frozen is ever computed twice.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -40,29 +39,52 @@ DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback o
 SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and dropout.")]
 
 DEFAULT_WORKSPACE = Path("vggft-work")
-DEMO_WORKSPACE = Path("vggft-demo")
+DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        import importlib.metadata
+
+        print(f"vggft {importlib.metadata.version('vggft')}")
+        raise typer.Exit
+
+
+VersionOption = Annotated[
+    bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
+]
+
+
+@app.callback()
+def before_any_command(version: VersionOption = False) -> None:
+    """Transfer learning and fine-tuning of VGG16 on one machine: nothing frozen is ever computed twice."""
 
 
 @app.command()
 def featurize(
-    data: Annotated[Path, typer.Argument(help="Folder of class folders, or of train/, validate/ and test/ with them.")],
+    data: Annotated[
+        Path,
+        typer.Argument(readable=False, help="Folder of class folders, or of train/, validate/ and test/ with them."),
+    ],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     layers: Annotated[
         list[str] | None,
         typer.Option("--layers", help="Layer to keep; repeat for more.", show_default="block4_pool, block5_pool"),
     ] = None,
     validation: Annotated[
-        float | None, typer.Option(help="Share of each class held back for validation.", show_default="0.2")
+        float | None,
+        typer.Option(help="Share of each class held back for validation.", show_default="0.2, or as before"),
     ] = None,
     test: Annotated[
-        float | None, typer.Option(help="Share of each class reserved for the last test.", show_default="0")
+        float | None,
+        typer.Option(help="Share of each class reserved for the last test.", show_default="0, or as before"),
     ] = None,
     group_by: Annotated[
         str | None, typer.Option(help="Regular expression; files with the same first capture stay in one split.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split.", show_default="0")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of the split.", show_default="0, or as before")] = None,
     preprocess: Annotated[
-        str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe")
+        str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe, or as before")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Other VGG16 weights: .h5, .onnx or .keras.")] = None,
     engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras or ncnn.")] = "auto",
@@ -162,7 +184,9 @@ def compare(
 
 @app.command()
 def predict(
-    paths: Annotated[list[Path], typer.Argument(help="Images, and folders of images.", metavar="PATH...")],
+    paths: Annotated[
+        list[Path], typer.Argument(readable=False, help="Images, and folders of images.", metavar="PATH...")
+    ],
     model: Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")] = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     json: JsonOption = False,
@@ -200,7 +224,9 @@ def doctor(
 
 @app.command()
 def demo(
-    workspace: WorkspaceOption = DEMO_WORKSPACE,
+    workspace: Annotated[
+        Path, typer.Option("--workspace", "-w", help="Folder that keeps everything of the demo.")
+    ] = DEMO_WORKSPACE,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -234,6 +260,11 @@ def _run(
             raise
         ui.error(str(error))
         raise typer.Exit(FAILED) from None
+    except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
+        if debug:
+            raise
+        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
+        raise typer.Exit(FAILED) from None
     ui.result(result)
     if result.get("rejected"):
         raise typer.Exit(PARTIAL)
@@ -250,4 +281,11 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
-    app()
+    arguments = sys.argv[1:] or ["--help"]
+    try:
+        sys.exit(app(arguments, prog_name="vggft", standalone_mode=False))
+    except typer.TyperException as error:  # a command line that cannot be understood
+        from vggft.console import Ui
+
+        Ui(json="--json" in arguments).error(f"{error.format_message()} See vggft --help.")
+        sys.exit(FAILED)

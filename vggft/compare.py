@@ -17,6 +17,9 @@ from vggft.workspace import Workspace
 # Said wherever the numbers come from images that took part in choosing heads, epochs or rates.
 CAVEAT = "these images also chose the models, so differences between methods are optimistic and no p-value is given"
 
+# Said where they come from a test split.
+FAIR = "best head and best network were chosen on validation, these images chose nothing"
+
 _DRAWS = 10_000
 _SEED = 0
 
@@ -135,11 +138,11 @@ def bootstrap_interval(values: NDArray[np.float64]) -> tuple[float, float]:
 
 def _recommend(contrast: Contrast, n: int, measured_on: str) -> str:
     """One sentence: the interval of the log-loss difference decides; where it holds 0, the cheaper method."""
-    if contrast.unchanged:
-        return f"Use {contrast.head}: no epoch of fine-tuning was better than the head it started from."
     low, high = contrast.interval
     by = f"log-loss {abs(contrast.difference):.4f} {{}}, 95% interval of the difference {low:+.4f} to {high:+.4f}"
-    if high < 0:
+    if contrast.unchanged:
+        sentence = f"Use {contrast.head}: no epoch of fine-tuning was better than the head it started from"
+    elif high < 0:
         sentence = f"Use {contrast.tuned}: fine-tuning beats {contrast.head} ({by.format('lower')})"
     elif low > 0:
         sentence = f"Use {contrast.head}: fine-tuning made it worse ({by.format('higher')})"
@@ -147,4 +150,4 @@ def _recommend(contrast: Contrast, n: int, measured_on: str) -> str:
         sentence = (
             f"Use {contrast.head}: no difference to {contrast.tuned} that these {n} images can show, and it is cheaper"
         )
-    return sentence + (f"; {CAVEAT}." if measured_on == "validation" else ".")
+    return f"{sentence}; {CAVEAT if measured_on == 'validation' else FAIR}."

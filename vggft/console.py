@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
@@ -32,6 +33,20 @@ class _RateColumn(ProgressColumn):
     def render(self, task: Task) -> Text:
         speed = task.finished_speed or task.speed
         return Text(f"{speed:.1f} {self._unit}/s" if speed else "", style="progress.data.speed", no_wrap=True)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python keeps a byte of a file name that is no UTF-8
+
+
+def _printable(value: Any) -> Any:
+    """Write bytes of file names that are no Unicode as \\xff: JSON has no other way, and lone surrogates are no text."""
+    if isinstance(value, str):
+        return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", value)
+    if isinstance(value, dict):
+        return {_printable(key): _printable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_printable(item) for item in value]
+    return value
 
 
 class Ui:
@@ -87,7 +102,7 @@ class Ui:
             self._emit(value)
 
     def _emit(self, value: dict[str, Any]) -> None:
-        self._stdout.write(json.dumps(value, allow_nan=False) + "\n")
+        self._stdout.write(json.dumps(_printable(value), allow_nan=False) + "\n")
         self._stdout.flush()
 
     @contextlib.contextmanager

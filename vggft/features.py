@@ -35,11 +35,10 @@ class Filling:
 
 @dataclass(frozen=True)
 class Filled:
-    """What was done: digests computed, digest → reason of those rejected, the rate, and the engine (None: not needed)."""
+    """What was done: digests computed, digest → reason of those rejected, and the engine (None: not needed)."""
 
     computed: int
     rejected: Mapping[str, str]
-    images_per_second: float | None
     engine: str | None
 
 
@@ -52,9 +51,8 @@ def plan(cache: FeatureCache, filling: Filling) -> Source | None:
     """Say where weights will come from, or None if nothing is missing. Writes nothing.
 
     Raises:
-        VggftError: something is missing, and there is no such engine, or there are no weights to compute it with.
+        VggftError: something is missing, and there are no weights to compute it with.
     """
-    choose(filling.engine)
     missing = set(cache.missing(filling.layers, list(filling.files))) - filling.doubtful
     return weights.locate(filling.weights_file) if missing else None
 
@@ -72,7 +70,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
         if digest not in rejected:
             work[tuple(layer for layer in filling.layers if digest in lacking[layer])].append(digest)
     if not work:
-        return Filled(0, rejected, None, None)
+        return Filled(0, rejected, None)
 
     source = weights.locate(filling.weights_file)
     ui.say(f"weights: {source}")
@@ -81,7 +79,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
         raise VggftError(f"{source}: these weights changed since vggft looked at them. Run the command again.")
     choice = choose(filling.engine)
     ui.say(f"engine: {choice.name} ({choice.reason})")
-    computed, seconds, name = 0, 0.0, ""
+    computed, name = 0, ""
     for layers, wanted in work.items():
         engine = create(choice.name, loaded, cache.fingerprint, layers)
         name = engine.name
@@ -101,8 +99,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
             cache.save_index()
         rejected |= outcome.rejected
         computed += outcome.computed
-        seconds += outcome.seconds
-    return Filled(computed, rejected, computed / seconds if computed else None, name)
+    return Filled(computed, rejected, name)
 
 
 def load_weights(settings: Settings) -> Weights:

@@ -18,7 +18,7 @@ from finetune.network import SCORES_LAYER
 from finetune.store import Run
 from heads import store as heads
 from heads.metrics import Metrics
-from heads.search import Result
+from heads.search import Result, merit
 from heads.training import Epoch, predict
 from vggft.workspace import Workspace
 
@@ -130,7 +130,7 @@ def provenance(workspace: Workspace) -> dict[str, str]:
 
 
 def load(workspace: Workspace) -> Methods:
-    """Read all methods of a workspace, the best first: lowest validation log-loss, ties to fewer trained numbers.
+    """Read all methods of a workspace, the best first (`heads.search.merit`).
 
     Networks that fine-tuning left unchanged come last: their heads are in the list, and differ by rounding only.
     """
@@ -141,7 +141,7 @@ def load(workspace: Workspace) -> Methods:
     for run in runs.load_all(workspace.finetune):
         network = workspace.finetune / run.name / "network.keras"
         found.append(Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network))
-    found.sort(key=lambda m: (m.unchanged, m.validation.log_loss, m.parameters))
+    found.sort(key=lambda m: (m.unchanged, merit(m.validation, m.parameters)))
     now = provenance(workspace)
     fresh = [{key: method.provenance.get(key) for key in now} == now for method in found]
     return Methods(

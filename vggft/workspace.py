@@ -2,6 +2,7 @@
 
 workspace.json   schema version, data folder, classes, fingerprint, how the split was made
 manifest.csv     every sample (`featurize.dataset`)
+splits.csv       which split every image ever seen belongs to (`featurize.splits`)
 cache/           features (`featurize.cache`)
 heads/           a folder a head, leaderboard.csv (`heads.store`)
 finetune/        a folder a run (`finetune.store`)
@@ -13,8 +14,8 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, read_manifest, write_manifest
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
-from featurize.splits import Shares
+from featurize.splits import Assigned, Shares, write_assigned
 
 SCHEMA = 1
 
@@ -39,6 +40,7 @@ class Settings:
         fingerprint: how pixels become features.
         weights_file: what `--weights` named, absolute; None for the published weights.
         shares, group_by: how the split was made.
+        manifest_sha256: of the manifest.csv that these settings belong to.
     """
 
     data: str
@@ -47,6 +49,7 @@ class Settings:
     weights_file: str | None = None
     shares: Shares = field(default_factory=Shares)
     group_by: str | None = None
+    manifest_sha256: str = ""
 
     @property
     def weights_file_path(self) -> Path | None:
@@ -60,6 +63,7 @@ class Workspace:
     def __init__(self, root: Path) -> None:
         self.root = root.expanduser().absolute()
         self.manifest = self.root / "manifest.csv"
+        self.splits = self.root / "splits.csv"
         self.cache_folder = self.root / "cache"
         self.heads = self.root / "heads"
         self.leaderboard = self.heads / "leaderboard.csv"
@@ -93,7 +97,7 @@ class Workspace:
                 return Settings(**kept)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VggftError(
-                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again; cached features stay."
+                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again: features and split stay."
             ) from None
         raise VggftError(
             f"{self.root}: workspace schema {schema}, this vggft knows {SCHEMA}. Use the vggft that made it."
@@ -104,10 +108,12 @@ class Workspace:
         """The samples as of the last featurize.
 
         Raises:
-            VggftError: as `settings`, or a damaged manifest.
+            VggftError: as `settings`, or a manifest that is damaged or not the one that the settings belong to.
         """
         settings = self.settings
         try:
+            if durable.sha256(self.manifest) != settings.manifest_sha256:
+                raise ValueError("changed since featurize wrote it")
             samples = read_manifest(self.manifest)
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise VggftError(f"{self.manifest}: missing or damaged ({error}). Run vggft featurize again.") from None
@@ -117,16 +123,24 @@ class Workspace:
         """Open the feature cache, of the settled fingerprint or of another."""
         return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint)
 
-    def settle(self, dataset: Dataset, settings: Settings) -> None:
-        """Write manifest and settings: the manifest first, so that settings never speak of one that is not there."""
+    def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
+        """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
+        write_assigned(self.splits, assigned)
         write_manifest(self.manifest, dataset)
+        settings = replace(settings, manifest_sha256=durable.sha256(self.manifest))
         durable.write_json(self._settings, {"schema": SCHEMA, **asdict(settings)})
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read settings and manifest again when next asked: another process may have written them."""
         for name in ("settings", "dataset"):
             self.__dict__.pop(name, None)
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
         """Hold the workspace's only lock, a lock of the kernel: it goes when the process goes.
+
+        Settings and manifest are read afresh under it, and what a killed process left half-written is removed.
 
         Raises:
             VggftError: another process holds it (named), or the folder cannot be written.
@@ -149,6 +163,10 @@ class Workspace:
             ) from None
         try:
             who.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            self._forget()
+            for folder in (self.root, self.heads, self.finetune, self.report, *self.cache_folder.glob("*/")):
+                durable.sweep(folder)
+                durable.sweep(folder / "shards")
             yield
         finally:
             who.unlink(missing_ok=True)

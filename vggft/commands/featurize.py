@@ -1,5 +1,7 @@
 """images → cache: scan, compute what is missing, share out over splits, remember."""
 
+import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -9,12 +11,13 @@ from typing import Any
 from featurize import scan as scanning
 from featurize import splits, weights
 from featurize.dataset import Dataset, Sample
+from featurize.engines import choose
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import layer
 from featurize.runner import SHARD_ROWS
-from featurize.splits import Shares
-from vggft.console import Ui
+from featurize.splits import Assigned, Shares
+from vggft.console import Advance, Ui
 from vggft.features import Filling, fill, plan
 from vggft.workspace import Settings, Workspace
 
@@ -38,53 +41,78 @@ class Options:
     rehash: bool = False
 
 
+@dataclass(frozen=True)
+class _Before:
+    """What the workspace knew: settings (None: a new one), samples of the last scan, and every split ever assigned."""
+
+    settings: Settings | None
+    samples: Sequence[Sample] = ()
+    assigned: Sequence[Assigned] = ()
+
+
 def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
     """Bring the cache and the manifest up to date with a data folder.
 
     Raises:
         VggftError: anything wrong with options, folder or weights, before anything is written.
     """
-    layers = list(dict.fromkeys(layer(name).name for name in options.layers))
-    if options.shard_rows < 1:
-        raise VggftError(f"--shard {options.shard_rows}: expected 1 image or more.")
-    before = workspace.settings if workspace.exists else None
-    known = workspace.dataset.samples if before else ()
-    shares, reserve_test = _shares(options, before)
-    group_by = _group_by(options, before)
-    fingerprint, weights_file = _fingerprint(options, before)
+    with contextlib.ExitStack() as held:
+        if workspace.exists:  # so that nobody changes what is read next; a new one is made only once all is checked
+            held.enter_context(workspace.writing())
+        return _featurize(workspace, data, options, ui, held)
 
-    scan = _scan(data, known if not options.rehash else (), group_by, ui)
-    _check_given(scan, options)
+
+def _featurize(
+    workspace: Workspace, data: Path, options: Options, ui: Ui, held: contextlib.ExitStack
+) -> dict[str, Any]:
+    before = _read_before(workspace, ui)
+    layers = list(dict.fromkeys(layer(name).name for name in options.layers))
+    _check(options)
+    shares, reserve = _shares(options, before.settings)
+    group_by = _group_by(options, before.settings)
+    fingerprint, weights_file = _fingerprint(options, before.settings)
+    if data.is_dir() and not workspace.cache(fingerprint).layers:
+        weights.locate(weights_file)  # all is still to be computed: without weights, say so before hashing everything
+
+    began = time.perf_counter()
+    scan = _scan(data, before.samples if not options.rehash else (), group_by, ui)
+    _check_scan(scan, options, before)
+    assigned = splits.reserve_test(before.assigned, shares.test, shares.seed) if reserve else before.assigned
+    _split(scan, scan.samples, shares, assigned)  # what is wrong with the split is said before the work, not after
+
     files: dict[str, list[Path]] = defaultdict(list)
     for sample in scan.samples:
         if sample.digest:
             files[sample.digest].append(scan.root / sample.path)
-    doubtful = frozenset(s.digest for s in known if s.status == "rejected" and s.digest)
+    doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
     filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
-    stand = [s for s in known if not (reserve_test and s.split == "train")]
-    _try_split(scan, shares, stand)  # a class that cannot be split is said before an hour of work, not after
-
     plan(workspace.cache(fingerprint), filling)
-    with workspace.writing():
-        cache = workspace.cache(fingerprint)
-        reused = len(files) - len(cache.missing(layers, list(files)))
-        done = fill(cache, filling, ui)
-        samples = [
-            replace(s, status="rejected", reason=done.rejected[s.digest]) if s.digest in done.rejected else s
-            for s in scan.samples
-        ]
-        samples = splits.set_aside_duplicates(splits.assign(samples, shares, scan.stored_splits, stand))
-        dataset = Dataset(scan.root, scan.classes, tuple(samples))
-        _check_learnable(dataset)
-        workspace.settle(
-            dataset,
-            Settings(
-                str(scan.root), scan.classes, fingerprint, str(weights_file) if weights_file else None, shares, group_by
-            ),
-        )
+    if before.settings is None:
+        held.enter_context(workspace.writing())
+        if workspace.exists:
+            raise VggftError(
+                f"{workspace.root}: another vggft made this workspace in the meantime. Run the command again."
+            )
+    cache = workspace.cache(fingerprint)
+    reused = len(files) - len(cache.missing(layers, list(files)))
+    done = fill(cache, filling, ui)
+    seconds = time.perf_counter() - began
+    samples = [
+        replace(s, status="rejected", reason=done.rejected[s.digest]) if s.digest in done.rejected else s
+        for s in scan.samples
+    ]
+    dataset = _split(scan, samples, shares, assigned)
+    file = str(weights_file) if weights_file else None
+    settings = Settings(str(scan.root), scan.classes, fingerprint, file, shares, group_by)
+    workspace.settle(dataset, settings, splits.remember(assigned, dataset.samples))
+    rate = done.computed / seconds if done.computed else None
     _tell(workspace, scan, dataset, ui)
-    if done.computed:
-        ui.print(f"computed {done.computed} at {done.images_per_second:.1f} images/s on {done.engine}, reused {reused}")
+    if reserve:
+        ui.warn(
+            f"{dataset.split_counts['test']} images are now reserved for the test; they were training images before"
+        )
+    if rate is not None:
+        ui.print(f"computed {done.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {done.engine}, reused {reused}")
     else:
         ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
     ui.print(f"cache: {cache.folder}")
@@ -98,11 +126,29 @@ def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str,
         "splits": dataset.split_counts,
         "layers": layers,
         "engine": done.engine,
-        "images_per_second": done.images_per_second,
+        "images_per_second": rate,
         "cache": str(cache.folder),
         "manifest": str(workspace.manifest),
         "conflicts": [[s.path for s in own] for own in splits.conflicts(dataset.samples)],
     }
+
+
+def _read_before(workspace: Workspace, ui: Ui) -> _Before:
+    assigned = splits.read_assigned(workspace.splits)
+    if not workspace.exists:
+        return _Before(None, (), assigned)
+    settings = workspace.settings
+    try:
+        return _Before(settings, workspace.dataset.samples, assigned)
+    except VggftError:
+        ui.warn(f"{workspace.manifest} was missing, damaged or changed by hand: it is made again, the split stays")
+        return _Before(settings, (), assigned)
+
+
+def _check(options: Options) -> None:
+    if options.shard_rows < 1:
+        raise VggftError(f"--shard {options.shard_rows}: expected 1 image or more.")
+    choose(options.engine)
 
 
 def _shares(options: Options, before: Settings | None) -> tuple[Shares, bool]:
@@ -140,39 +186,52 @@ def _group_by(options: Options, before: Settings | None) -> str | None:
 
 
 def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint, Path | None]:
+    """Return how pixels become features, and the file of the weights (None: the published ones, wherever they lie)."""
     default = before.fingerprint if before else Fingerprint()
     preprocess = options.preprocess or default.preprocess
-    if options.weights:
-        source = weights.locate(options.weights)
-        return Fingerprint(weights.load(source).digest, preprocess=preprocess), source.path
-    return Fingerprint(default.weights, preprocess=preprocess), before.weights_file_path if before else None
+    if options.weights is None:
+        return Fingerprint(default.weights, preprocess=preprocess), before.weights_file_path if before else None
+    loaded = weights.load(weights.locate(options.weights))
+    return Fingerprint(loaded.digest, preprocess=preprocess), None if loaded.published else options.weights.resolve()
 
 
 def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:
-    with ui.progress("reading files", unit="files") as advance:
-        return scanning.scan(data, known, group_by, advance)
+    with contextlib.ExitStack() as bar:
+        advance: Advance | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
+            advance(done)
+
+        return scanning.scan(data, known, group_by, progress)
 
 
-def _check_given(scan: scanning.Scan, options: Options) -> None:
+def _check_scan(scan: scanning.Scan, options: Options, before: _Before) -> None:
     for option, value, split in (("--validation", options.validation, "validate"), ("--test", options.test, "test")):
         if value is not None and split in scan.stored_splits:
             raise VggftError(f"{option} {value}: {scan.root} has a {split} folder of its own. Leave the option out.")
+    digests = {s.digest for s in before.samples if s.digest}
+    if before.settings and digests and not digests & {s.digest for s in scan.samples}:
+        classes = before.settings.classes
+        if not set(classes) & set(scan.classes):
+            raise VggftError(
+                f"{scan.root}: none of its images and classes is known to this workspace, which holds {', '.join(classes)} from "
+                f"{before.settings.data}. Use another --workspace for other data."
+            )
 
 
-def _try_split(scan: scanning.Scan, shares: Shares, before: Sequence[Sample]) -> None:
-    splits.assign(scan.samples, shares, scan.stored_splits, before)
-
-
-def _check_learnable(dataset: Dataset) -> None:
-    """Refuse a class left without training images once unreadable files are out."""
+def _split(scan: scanning.Scan, samples: Sequence[Sample], shares: Shares, assigned: Sequence[Assigned]) -> Dataset:
+    """Share the samples out, set leaking copies aside, and refuse what nothing could be learnt from or judged on."""
+    shared = splits.assign(samples, shares, scan.stored_splits, assigned)
+    dataset = Dataset(scan.root, scan.classes, tuple(splits.set_aside_duplicates(shared)))
     for name in dataset.classes:
         if not any(s.label == name for s in dataset.accepted("train")):
             lost = [s for s in dataset.rejected if s.label == name]
+            why = f" ({len(lost)} rejected, the first: {lost[0].path}: {lost[0].reason})" if lost else ""
             raise VggftError(
-                f"class {name!r} has no readable training image ({len(lost)} rejected, the first: "
-                f"{lost[0].path}: {lost[0].reason}). Mend them, or remove the folder. Features computed so far are kept."
-                if lost
-                else f"class {name!r} has no training image. Add pictures or remove the folder."
+                f"class {name!r} has no training image left{why}. Add pictures, or hold back less (--validation, --test). "
+                "Features computed so far are kept."
             )
     if not dataset.accepted("validate"):
         aside = len(dataset.duplicates)
@@ -180,6 +239,7 @@ def _check_learnable(dataset: Dataset) -> None:
             f"{dataset.root}: no image is left to validate on ({aside} set aside, because the same bytes stand under another "
             "label or in another split). Add pictures, or remove the copies."
         )
+    return dataset
 
 
 def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -> None:
@@ -189,6 +249,10 @@ def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -
     )
     if scan.loose:
         ui.say(f"{scan.loose} files beside the class folders were left alone")
+    judged = {s.label for s in dataset.accepted("validate")}
+    for name in dataset.classes:
+        if name not in judged:
+            ui.warn(f"class {name!r} has no validation image: validation says nothing about it")
     for own in splits.conflicts(dataset.samples)[:_SHOWN]:
         ui.warn("same bytes under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
     if dataset.duplicates:

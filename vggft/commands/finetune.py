@@ -1,5 +1,6 @@
 """The best head → a tuned network, trained from the cached outputs of the split point."""
 
+import math
 import platform
 import time
 from collections.abc import Sequence
@@ -50,12 +51,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     """
     split_point = layers.split_point(options.unfreeze)
     _check(options)
-    start = methods.fresh_heads(workspace)[0]
-    assert isinstance(start.made, Result)
-    head = start.made.head
-    dataset = workspace.dataset
+    methods.fresh_heads(workspace)  # before the lock makes a folder: is there a head to start from?
     weights = load_weights(workspace.settings)
     with workspace.writing():
+        start = methods.fresh_heads(workspace)[0]
+        assert isinstance(start.made, Result)
+        head, dataset = start.made.head, workspace.dataset
         cache = workspace.cache()
         _ensure_features(workspace, cache, split_point, ui)
         ui.say(f"start: {start.name}; tuning {', '.join(networks.tuned_layers(split_point))} from cached {split_point}")
@@ -122,7 +123,7 @@ def _check(options: Options) -> None:
     for name, value in (("--epochs", options.epochs), ("--batch-size", options.batch_size)):
         if value < 1:
             raise VggftError(f"{name} {value}: expected 1 or more.")
-    if not options.sgd.learning_rate > 0:
+    if not 0 < options.sgd.learning_rate < math.inf:
         raise VggftError(f"--lr {options.sgd.learning_rate}: expected a rate above 0, such as 1e-4.")
     if not 0 <= options.sgd.momentum < 1:
         raise VggftError(f"--momentum {options.sgd.momentum}: expected a number from 0 up to, but not including, 1.")

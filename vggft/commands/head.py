@@ -31,13 +31,19 @@ def run(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, Any]:
     """
     if epochs < 1:
         raise VggftError(f"--epochs {epochs}: expected 1 or more.")
+    _ = workspace.settings  # before the lock makes a folder: is there anything here?
+    with workspace.writing():
+        return _train(workspace, epochs, seed, ui)
+
+
+def _train(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, Any]:
     dataset = workspace.dataset
     cache = workspace.cache()
     train, validation = (_features(workspace, cache, dataset.accepted(split)) for split in ("train", "validate"))
     made = {**methods.provenance(workspace), "seed": seed, "epochs": epochs, "batch_size": BATCH_SIZE, **_versions()}
     results: list[Result] = []
     specs = search.DEFAULT_SPECS
-    with workspace.writing(), ui.progress("training heads", len(specs) * epochs, "epochs") as advance:
+    with ui.progress("training heads", len(specs) * epochs, "epochs") as advance:
         plan = Plan(epochs, BATCH_SIZE, seed)
 
         def on_epoch(name: str, epoch: Any) -> None:
@@ -46,9 +52,9 @@ def run(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, Any]:
         for result in search.train_all(specs, dataset.classes, train, validation, plan, on_epoch):
             kept = replace(result, head=_with_provenance(result.head, made, result.remark))
             store.save(workspace.heads, kept)
+            store.write_leaderboard(workspace.leaderboard, store.load_all(workspace.heads))
             results.append(kept)
             advance(len(results) * epochs)
-        store.write_leaderboard(workspace.leaderboard, store.load_all(workspace.heads))
     ranked = search.best_first(results)
     _show(ranked, ui)
     ui.print(f"leaderboard: {workspace.leaderboard}")

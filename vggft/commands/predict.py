@@ -36,7 +36,7 @@ def run(workspace: Workspace, paths: Sequence[Path], model: str | None, ui: Ui) 
     method = found.named(model) if model else found.fresh[0]
     scorer = method.from_pixels(workspace)
     decode = decoder(workspace.settings.fingerprint)
-    ui.print(f"model: {method.name}")
+    ui.say(f"model: {method.name}")
 
     predictions: list[dict[str, Any]] = []
     rejected: list[dict[str, str]] = []
@@ -64,6 +64,8 @@ def run(workspace: Workspace, paths: Sequence[Path], model: str | None, ui: Ui) 
                     }
                 )
                 ui.print(f"{method.classes[top]:>12}  {p[top]:.4f}  {path}")
+    if not predictions and not rejected:
+        raise VggftError(f"{', '.join(map(str, paths))}: no files there. Expected images, or folders of images.")
     return {"model": method.name, "predictions": predictions, "rejected": rejected}
 
 
