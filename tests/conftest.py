@@ -104,3 +104,34 @@ def trained(tmp_path_factory):
         "compare": compare.run(workspace, ui),
     }
     return workspace, data, results
+
+
+@pytest.fixture(scope="session")
+def featurized(tmp_path_factory):
+    """12 drawings each of bugs and flowers, and their workspace; tests that change it copy it first."""
+    base = tmp_path_factory.mktemp("cli")
+    drawings(base / "data", 12, "bugs", "flowers")
+    done = vggft("featurize", base / "data", "-w", base / "work", "--json")
+    assert done.returncode == 0, done.stderr
+    return base, strict_json(done.stdout)
+
+
+@pytest.fixture
+def copied(featurized, tmp_path):
+    shutil.copytree(featurized[0], tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def snapshot(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def refused(*arguments, cwd=None, **options):
+    """Run a command that must fail: exit 1, one error of a line or two, nothing on standard output. Return the message."""
+    done = vggft(*arguments, cwd=cwd, **options)
+    assert done.returncode == 1, (done.stdout, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+    messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(messages) == 1
+    return messages[0]

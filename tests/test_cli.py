@@ -1,56 +1,19 @@
 """The command line as a person and a program meet it: every command, every exit code, from a clean process."""
 
 import csv
-import hashlib
 import json
 import os
-import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 
-import numpy as np
 import pytest
-from conftest import PICTURES, drawings, make_classes, paint, strict_json, vggft
+from conftest import drawings, paint, refused, snapshot, strict_json, vggft
 
-from featurize import images
-from featurize.layers import NAMES
 from vggft.workspace import Workspace
 
 HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
-
-
-@pytest.fixture(scope="module")
-def featurized(tmp_path_factory):
-    """12 drawings each of bugs and flowers, and their workspace; tests that change it copy it first."""
-    base = tmp_path_factory.mktemp("cli")
-    drawings(base / "data", 12, "bugs", "flowers")
-    done = vggft("featurize", base / "data", "-w", base / "work", "--json")
-    assert done.returncode == 0, done.stderr
-    return base, strict_json(done.stdout)
-
-
-@pytest.fixture
-def copied(featurized, tmp_path):
-    shutil.copytree(featurized[0], tmp_path / "copy")
-    return tmp_path / "copy"
-
-
-def snapshot(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
-
-
-def refused(*arguments, cwd=None, **options):
-    """Run a command that must fail: exit 1, one error of a line or two, nothing on standard output. Return the message."""
-    done = vggft(*arguments, cwd=cwd, **options)
-    assert done.returncode == 1, (done.stdout, done.stderr)
-    assert "Traceback" not in done.stderr
-    assert done.stdout == ""
-    messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(messages) == 1
-    return messages[0]
 
 
 def test_help_answers_at_once():
@@ -72,192 +35,9 @@ def test_help_imports_nothing_heavy():
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
-def test_featurize_and_again(featurized):
-    base, first = featurized
-    assert first["images"] == first["computed"] == 24
-    assert first["reused"] == first["duplicates"] == first["rejected"] == 0
-    assert first["classes"] == ["bugs", "flowers"]
-    assert first["splits"] == {"train": 20, "validate": 4, "test": 0}
-    assert first["layers"] == ["block4_pool", "block5_pool"]
-    assert first["images_per_second"] > 0
-    before = snapshot(base / "work" / "cache")
-    again = vggft("featurize", base / "data", "-w", base / "work", "--json")
-    found = strict_json(again.stdout)
-    assert (again.returncode, found["computed"], found["reused"], found["engine"]) == (0, 0, 24, None)
-    assert snapshot(base / "work" / "cache") == before
-    said = vggft("featurize", base / "data", "-w", base / "work")
-    assert "nothing to compute" in said.stdout
-
-
-def test_every_file_resolves_to_the_row_of_its_digest_with_its_own_label(featurized, weights):
-    """Features against an independent way: Keras's own VGG16 and preprocessing, on the decoder's pixels."""
-    import keras
-
-    base, _ = featurized
-    workspace = Workspace(base / "work")
-    with (base / "work" / "manifest.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {"path", "label", "split", "group", "digest", "status", "reason"} <= set(rows[0])
-    assert len(rows) == 24
-    for row in rows:
-        data = (base / "data" / row["path"]).read_bytes()
-        assert row["digest"] == hashlib.sha256(data).hexdigest()
-        assert row["label"] == row["path"].split("/")[0]
-    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
-    for name, (kernel, bias) in weights.arrays.items():
-        model.get_layer(name).set_weights([kernel, bias])
-    pixels = np.stack([images.decode_resized((base / "data" / r["path"]).read_bytes(), 224) for r in rows])
-    expected = model.predict(keras.applications.vgg16.preprocess_input(pixels.astype("float32")), verbose=0)
-    found = workspace.cache().read("block5_pool", [r["digest"] for r in rows]).astype(np.float64)
-    difference = np.linalg.norm((found - expected).reshape(24, -1), axis=1)
-    assert (difference / np.linalg.norm(expected.reshape(24, -1), axis=1)).max() <= 1e-3
-
-
-def test_names_with_everything_in_them(tmp_path):
-    odd = ["a b", "Ünï 日本", "new\nline", "-dash", os.fsdecode(b"not\xffutf8"), "[bold]x[/bold]"]
-    for label in ("one [red]", "two\nlines"):
-        for i, name in enumerate(odd):
-            paint(
-                tmp_path / "data" / label / f"{name}.png",
-                (0, 20 * i, 50 + len(label)) if label[0] == "o" else (0, 20 * i, 1),
-            )
-    (tmp_path / "data" / "one [red]" / "bad\n[x]name.jpg").write_text("text")
-    done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work", "--json")
-    found = strict_json(done.stdout)
-    assert (done.returncode, found["images"], found["rejected"]) == (3, 12, 1)
-    json.dumps(found, ensure_ascii=False).encode("utf-8")  # text, no lone surrogates
-    assert found["classes"] == ["one [red]", "two\nlines"]
-    assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work").returncode == 3
-
-
-def test_rejected_files_are_listed_and_looked_at_again(copied):
-    (copied / "data" / "bugs" / "empty.png").write_bytes(b"")
-    (copied / "data" / "bugs" / "text.jpg").write_text("not a picture")
-    done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
-    found = strict_json(done.stdout)
-    assert (done.returncode, found["images"], found["computed"], found["rejected"]) == (3, 24, 0, 2)
-    rows = {s.path: s for s in Workspace(copied / "work").dataset.samples}
-    assert rows["bugs/empty.png"].reason == "empty file (0 bytes)"
-    assert rows["bugs/text.jpg"].status == "rejected"
-    shutil.copy(PICTURES / "bugs" / "spider.png", copied / "data" / "bugs" / "text.jpg")
-    (copied / "data" / "bugs" / "empty.png").unlink()
-    mended = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json").stdout)
-    assert (mended["images"], mended["rejected"]) == (25, 0)
-
-
-def test_renamed_moved_and_edited_files(copied):
-    before = {s.digest: s.split for s in Workspace(copied / "work").dataset.samples}
-    files = sorted((copied / "data" / "bugs").iterdir())
-    files[0].rename(files[0].with_name("renamed.png"))
-    files[1].rename(copied / "data" / "flowers" / files[1].name)  # re-labelled
-    paint(files[2], (1, 2, 3))  # edited
-    (copied / "data").rename(copied / "moved")
-    found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json").stdout)
-    assert (found["computed"], found["reused"], found["images"]) == (1, 23, 24)
-    found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json", "--rehash").stdout)
-    assert (found["computed"], found["reused"]) == (0, 24)
-    workspace = Workspace(copied / "work")
-    after = {s.digest: s.split for s in workspace.dataset.samples}
-    assert all(after[d] == split for d, split in before.items() if d in after)
-    assert workspace.dataset.root == copied / "moved"
-
-
-def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
-    work = copied / "work"
-    before = {s.path: s.split for s in Workspace(work).dataset.samples}
-    for damage in (
-        (work / "manifest.csv").unlink,
-        lambda: (work / "manifest.csv").write_text("path,label\nx,y\n"),
-        (work / "workspace.json").unlink,
-    ):
-        damage()
-        assert "vggft featurize" in refused("head", "-w", work)
-        done = vggft("featurize", copied / "data", "-w", work, "--json")
-        assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 0), done.stderr
-        assert {s.path: s.split for s in Workspace(work).dataset.samples} == before
-
-
-def test_other_data_do_not_take_over_a_workspace(copied, tmp_path):
-    other = make_classes(tmp_path / "other", dogs=3, cats=3)
-    before = snapshot(copied / "work")
-    assert "--workspace for other data" in refused("featurize", other, "-w", copied / "work")
-    assert snapshot(copied / "work") == before
-
-
 def test_the_demo_leaves_a_persons_workspace_alone():
     assert "VGGFT_WORKSPACE" not in vggft("demo", "--help").stdout
     assert "VGGFT_WORKSPACE" in vggft("head", "--help").stdout
-
-
-def test_copies_under_two_labels(copied):
-    sample = Workspace(copied / "work").dataset.accepted("validate")[0]
-    other = "flowers" if sample.label == "bugs" else "bugs"
-    shutil.copy(copied / "data" / sample.path, copied / "data" / other / "copy.png")
-    done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
-    found = strict_json(done.stdout)
-    assert (found["computed"], found["duplicates"], found["images"]) == (0, 2, 23)
-    assert "same bytes under two labels" in done.stderr
-    assert [sorted(paths) for paths in found["conflicts"]] == [sorted([sample.path, f"{other}/copy.png"])]
-
-
-def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
-    before = {s.path: s.split for s in Workspace(copied / "work").dataset.samples}
-    found = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--test", "0.25", "--json").stdout)
-    assert found["splits"] == {"train": 14, "validate": 4, "test": 6}
-    after = {s.path: s.split for s in Workspace(copied / "work").dataset.samples}
-    assert all(after[p] == "validate" for p, split in before.items() if split == "validate")
-    again = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json").stdout)
-    assert again["splits"] == found["splits"]
-    assert "test" not in {before[p] for p in before}
-    assert all(before[p] == "train" for p, split in after.items() if split == "test")
-    assert {s.path: s.split for s in Workspace(copied / "work").dataset.samples} == after
-    for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
-        assert "stays" in refused("featurize", copied / "data", "-w", copied / "work", option, value)
-
-
-def test_other_layers_and_preprocessing(copied):
-    for arguments, computed in ((["--layers", "block3_pool"], 24), (["--preprocess", "raw"], 24), ([], 0)):
-        found = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments).stdout)
-        assert found["computed"] == computed
-    assert Workspace(copied / "work").settings.fingerprint.preprocess == "raw"
-
-
-@pytest.mark.parametrize(
-    ("make", "words"),
-    [
-        (lambda p: None, ["expected a folder of class folders"]),
-        (lambda p: p.mkdir(), ["no class folders"]),
-        (lambda p: make_classes(p, only=3), ["only one class", "'only'"]),
-        (lambda p: make_classes(p, a=3, b=1), ["class 'b' has one image", "two or more"]),
-    ],
-)
-def test_bad_folders_change_nothing(tmp_path, make, words):
-    make(tmp_path / "data")
-    message = refused("featurize", tmp_path / "data", "-w", tmp_path / "work")
-    assert all(word in message for word in words)
-    assert not (tmp_path / "work").exists()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (["--layers", "fc1"], ["unknown layer 'fc1'", *NAMES]),
-        (["--shard", "0"], ["--shard 0"]),
-        (["--validation", "1.5"], ["--validation 1.5", "expected"]),
-        (["--preprocess", "torch"], ["caffe or raw"]),
-        (["--engine", "tpu"], ["auto, keras, ncnn"]),
-        (["--nonsense"], ["--nonsense", "vggft --help"]),
-        (["--seed", "x"], ["--seed"]),
-        (["--test", "0.4"], ["no training image left", "--test"]),
-        (["--weights", "nowhere.h5"], ["no such file"]),
-        (["--group-by", "x"], ["captures nothing"]),
-    ],
-)
-def test_bad_options_change_nothing(tmp_path, arguments, words):
-    make_classes(tmp_path / "data", a=2, b=3)
-    message = refused("featurize", tmp_path / "data", "-w", tmp_path / "work", *arguments)
-    assert all(word in message for word in words)
-    assert not (tmp_path / "work").exists()
 
 
 def test_steps_out_of_order(tmp_path, copied):
@@ -415,76 +195,6 @@ def _bad_keras_home(folder):
     models.mkdir(parents=True)
     (models / "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5").write_bytes(b"cut short")
     return folder / "keras"
-
-
-def start(*arguments) -> subprocess.Popen:
-    command = [sys.executable, "-m", "vggft", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def shards(work) -> dict:
-    return {p.name: p.read_bytes() for p in (work / "cache").glob("*/shards/*.h5")}
-
-
-def wait_for_shards(work, number, process):
-    deadline = time.monotonic() + 120
-    while len(list((work / "cache").glob("*/shards/[0-9a-f]*.h5"))) < number:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def test_interrupted_by_a_person(tmp_path):
-    data = drawings(tmp_path / "data", 24, "bugs", "flowers")
-    process = start("featurize", data, "-w", tmp_path / "work", "--shard", "8", "--json")
-    wait_for_shards(tmp_path / "work", 1, process)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "interrupted" in err
-    assert "kept" in err
-    assert "Traceback" not in err
-    assert "error" in strict_json(out)
-    kept = shards(tmp_path / "work")
-    found = strict_json(vggft("featurize", data, "-w", tmp_path / "work", "--json").stdout)
-    assert found["computed"] + found["reused"] == 48
-    assert found["reused"] >= 8
-    assert kept.items() <= shards(tmp_path / "work").items()
-
-
-def kill_at_random(tmp_path, data, kills, rng):
-    """Kill -9 `kills` times at random moments, then finish; return what the undisturbed and the killed cache hold."""
-    work = tmp_path / "killed"
-    for _ in range(kills):
-        before = shards(work)
-        process = start("featurize", data, "-w", work, "--shard", "8", "--json")
-        with_shards = len(before) + 1
-        if len(before) < 4 and rng.random() < 0.7:
-            wait_for_shards(work, with_shards, process)
-        time.sleep(rng.random() * 1.5)
-        process.kill()
-        process.communicate()
-        after = shards(work)
-        assert before.items() <= after.items()
-    done = vggft("featurize", data, "-w", work, "--shard", "8", "--json")
-    assert done.returncode == 0, done.stderr
-    assert vggft("featurize", data, "-w", tmp_path / "undisturbed", "--shard", "8").returncode == 0
-    killed, undisturbed = Workspace(work), Workspace(tmp_path / "undisturbed")
-    assert killed.dataset.identity == undisturbed.dataset.identity
-    digests = sorted({s.digest for s in undisturbed.dataset.accepted()})
-    for layer in ("block4_pool", "block5_pool"):
-        assert np.array_equal(killed.cache().read(layer, digests), undisturbed.cache().read(layer, digests))
-
-
-def test_killed_and_run_again(tmp_path):
-    kill_at_random(tmp_path, drawings(tmp_path / "data", 20, "bugs", "flowers"), 2, random.Random(0))
-
-
-@pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
-    kill_at_random(
-        tmp_path, drawings(tmp_path / "data", 33, *("birds", "bugs", "flowers", "fruit")), 20, random.Random(1)
-    )
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from featurize.cache import FeatureCache
 from featurize.engines import choose, create
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
-from featurize.weights import Source, Weights
+from featurize.weights import Weights
 from vggft.console import Ui
 from vggft.workspace import Settings
 
@@ -47,14 +47,15 @@ def decoder(fingerprint: Fingerprint) -> runner.Decoder:
     return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize)
 
 
-def plan(cache: FeatureCache, filling: Filling) -> Source | None:
-    """Say where weights will come from, or None if nothing is missing. Writes nothing.
+def require_weights(cache: FeatureCache, filling: Filling) -> None:
+    """See that there are weights to compute what is missing with. Writes nothing.
 
     Raises:
         VggftError: something is missing, and there are no weights to compute it with.
     """
     missing = set(cache.missing(filling.layers, list(filling.files))) - filling.doubtful
-    return weights.locate(filling.weights_file) if missing else None
+    if missing:
+        weights.locate(filling.weights_file)
 
 
 def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:

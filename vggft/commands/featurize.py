@@ -18,7 +18,7 @@ from featurize.layers import layer
 from featurize.runner import SHARD_ROWS
 from featurize.splits import Assigned, Shares
 from vggft.console import Advance, Ui
-from vggft.features import Filling, fill, plan
+from vggft.features import Filling, fill, require_weights
 from vggft.workspace import Settings, Workspace
 
 DEFAULT_LAYERS = ("block4_pool", "block5_pool")
@@ -68,6 +68,11 @@ def _featurize(
     before = _read_before(workspace, ui)
     layers = list(dict.fromkeys(layer(name).name for name in options.layers))
     _check(options)
+    if workspace.root.resolve().is_relative_to(data.resolve()):
+        raise VggftError(
+            f"the workspace {workspace.root} lies inside the data folder and would be taken for a class. Choose another place "
+            "for it with --workspace."
+        )
     shares, reserve = _shares(options, before.settings)
     group_by = _group_by(options, before.settings)
     fingerprint, weights_file = _fingerprint(options, before.settings)
@@ -86,7 +91,7 @@ def _featurize(
             files[sample.digest].append(scan.root / sample.path)
     doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
     filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
-    plan(workspace.cache(fingerprint), filling)
+    require_weights(workspace.cache(fingerprint), filling)
     if before.settings is None:
         held.enter_context(workspace.writing())
         if workspace.exists:

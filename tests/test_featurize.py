@@ -1,0 +1,205 @@
+"""`vggft featurize` from a clean process: what is computed, what is not, what is refused before anything changes."""
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from conftest import PICTURES, make_classes, paint, refused, snapshot, strict_json, vggft
+
+from featurize import images
+from featurize.layers import NAMES
+from vggft.workspace import Workspace
+
+
+def test_featurize_and_again(featurized):
+    base, first = featurized
+    assert first["images"] == first["computed"] == 24
+    assert first["reused"] == first["duplicates"] == first["rejected"] == 0
+    assert first["classes"] == ["bugs", "flowers"]
+    assert first["splits"] == {"train": 20, "validate": 4, "test": 0}
+    assert first["layers"] == ["block4_pool", "block5_pool"]
+    assert first["images_per_second"] > 0
+    before = snapshot(base / "work" / "cache")
+    again = vggft("featurize", base / "data", "-w", base / "work", "--json")
+    found = strict_json(again.stdout)
+    assert (again.returncode, found["computed"], found["reused"], found["engine"]) == (0, 0, 24, None)
+    assert snapshot(base / "work" / "cache") == before
+    said = vggft("featurize", base / "data", "-w", base / "work")
+    assert "nothing to compute" in said.stdout
+
+
+def test_every_file_resolves_to_the_row_of_its_digest_with_its_own_label(featurized, weights):
+    """Features against an independent way: Keras's own VGG16 and preprocessing, on the decoder's pixels."""
+    import keras
+
+    base, _ = featurized
+    workspace = Workspace(base / "work")
+    with (base / "work" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {"path", "label", "split", "group", "digest", "status", "reason"} <= set(rows[0])
+    assert len(rows) == 24
+    for row in rows:
+        data = (base / "data" / row["path"]).read_bytes()
+        assert row["digest"] == hashlib.sha256(data).hexdigest()
+        assert row["label"] == row["path"].split("/")[0]
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    for name, (kernel, bias) in weights.arrays.items():
+        model.get_layer(name).set_weights([kernel, bias])
+    pixels = np.stack([images.decode_resized((base / "data" / r["path"]).read_bytes(), 224) for r in rows])
+    expected = model.predict(keras.applications.vgg16.preprocess_input(pixels.astype("float32")), verbose=0)
+    found = workspace.cache().read("block5_pool", [r["digest"] for r in rows]).astype(np.float64)
+    difference = np.linalg.norm((found - expected).reshape(24, -1), axis=1)
+    assert (difference / np.linalg.norm(expected.reshape(24, -1), axis=1)).max() <= 1e-3
+
+
+def test_names_with_everything_in_them(tmp_path):
+    odd = ["a b", "Ünï 日本", "new\nline", "-dash", os.fsdecode(b"not\xffutf8"), "[bold]x[/bold]"]
+    for label in ("one [red]", "two\nlines"):
+        for i, name in enumerate(odd):
+            paint(
+                tmp_path / "data" / label / f"{name}.png",
+                (0, 20 * i, 50 + len(label)) if label[0] == "o" else (0, 20 * i, 1),
+            )
+    (tmp_path / "data" / "one [red]" / "bad\n[x]name.jpg").write_text("text")
+    done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work", "--json")
+    found = strict_json(done.stdout)
+    assert (done.returncode, found["images"], found["rejected"]) == (3, 12, 1)
+    json.dumps(found, ensure_ascii=False).encode("utf-8")  # text, no lone surrogates
+    assert found["classes"] == ["one [red]", "two\nlines"]
+    assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work").returncode == 3
+
+
+def test_rejected_files_are_listed_and_looked_at_again(copied):
+    (copied / "data" / "bugs" / "empty.png").write_bytes(b"")
+    (copied / "data" / "bugs" / "text.jpg").write_text("not a picture")
+    done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
+    found = strict_json(done.stdout)
+    assert (done.returncode, found["images"], found["computed"], found["rejected"]) == (3, 24, 0, 2)
+    rows = {s.path: s for s in Workspace(copied / "work").dataset.samples}
+    assert rows["bugs/empty.png"].reason == "empty file (0 bytes)"
+    assert rows["bugs/text.jpg"].status == "rejected"
+    shutil.copy(PICTURES / "bugs" / "spider.png", copied / "data" / "bugs" / "text.jpg")
+    (copied / "data" / "bugs" / "empty.png").unlink()
+    mended = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json").stdout)
+    assert (mended["images"], mended["rejected"]) == (25, 0)
+
+
+def test_renamed_moved_and_edited_files(copied):
+    before = {s.digest: s.split for s in Workspace(copied / "work").dataset.samples}
+    files = sorted((copied / "data" / "bugs").iterdir())
+    files[0].rename(files[0].with_name("renamed.png"))
+    files[1].rename(copied / "data" / "flowers" / files[1].name)  # re-labelled
+    paint(files[2], (1, 2, 3))  # edited
+    (copied / "data").rename(copied / "moved")
+    found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json").stdout)
+    assert (found["computed"], found["reused"], found["images"]) == (1, 23, 24)
+    found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json", "--rehash").stdout)
+    assert (found["computed"], found["reused"]) == (0, 24)
+    workspace = Workspace(copied / "work")
+    after = {s.digest: s.split for s in workspace.dataset.samples}
+    assert all(after[d] == split for d, split in before.items() if d in after)
+    assert workspace.dataset.root == copied / "moved"
+
+
+def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
+    work = copied / "work"
+    before = {s.path: s.split for s in Workspace(work).dataset.samples}
+    for damage in (
+        (work / "manifest.csv").unlink,
+        lambda: (work / "manifest.csv").write_text("path,label\nx,y\n"),
+        (work / "workspace.json").unlink,
+    ):
+        damage()
+        assert "vggft featurize" in refused("head", "-w", work)
+        done = vggft("featurize", copied / "data", "-w", work, "--json")
+        assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 0), done.stderr
+        assert {s.path: s.split for s in Workspace(work).dataset.samples} == before
+
+
+def test_other_data_do_not_take_over_a_workspace(copied, tmp_path):
+    other = make_classes(tmp_path / "other", dogs=3, cats=3)
+    before = snapshot(copied / "work")
+    assert "--workspace for other data" in refused("featurize", other, "-w", copied / "work")
+    assert snapshot(copied / "work") == before
+
+
+def test_copies_under_two_labels(copied):
+    sample = Workspace(copied / "work").dataset.accepted("validate")[0]
+    other = "flowers" if sample.label == "bugs" else "bugs"
+    shutil.copy(copied / "data" / sample.path, copied / "data" / other / "copy.png")
+    done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
+    found = strict_json(done.stdout)
+    assert (found["computed"], found["duplicates"], found["images"]) == (0, 2, 23)
+    assert "same bytes under two labels" in done.stderr
+    assert [sorted(paths) for paths in found["conflicts"]] == [sorted([sample.path, f"{other}/copy.png"])]
+
+
+def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
+    before = {s.path: s.split for s in Workspace(copied / "work").dataset.samples}
+    found = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--test", "0.25", "--json").stdout)
+    assert found["splits"] == {"train": 14, "validate": 4, "test": 6}
+    after = {s.path: s.split for s in Workspace(copied / "work").dataset.samples}
+    assert all(after[p] == "validate" for p, split in before.items() if split == "validate")
+    again = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json").stdout)
+    assert again["splits"] == found["splits"]
+    assert "test" not in {before[p] for p in before}
+    assert all(before[p] == "train" for p, split in after.items() if split == "test")
+    assert {s.path: s.split for s in Workspace(copied / "work").dataset.samples} == after
+    for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
+        assert "stays" in refused("featurize", copied / "data", "-w", copied / "work", option, value)
+
+
+def test_other_layers_and_preprocessing(copied):
+    for arguments, computed in ((["--layers", "block3_pool"], 24), (["--preprocess", "raw"], 24), ([], 0)):
+        found = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments).stdout)
+        assert found["computed"] == computed
+    assert Workspace(copied / "work").settings.fingerprint.preprocess == "raw"
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda p: None, ["expected a folder of class folders"]),
+        (lambda p: p.mkdir(), ["no class folders"]),
+        (lambda p: make_classes(p, only=3), ["only one class", "'only'"]),
+        (lambda p: make_classes(p, a=3, b=1), ["class 'b' has one image", "two or more"]),
+    ],
+)
+def test_bad_folders_change_nothing(tmp_path, make, words):
+    make(tmp_path / "data")
+    message = refused("featurize", tmp_path / "data", "-w", tmp_path / "work")
+    assert all(word in message for word in words)
+    assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--layers", "fc1"], ["unknown layer 'fc1'", *NAMES]),
+        (["--shard", "0"], ["--shard 0"]),
+        (["--validation", "1.5"], ["--validation 1.5", "expected"]),
+        (["--preprocess", "torch"], ["caffe or raw"]),
+        (["--engine", "tpu"], ["auto, keras, ncnn"]),
+        (["--nonsense"], ["--nonsense", "vggft --help"]),
+        (["--seed", "x"], ["--seed"]),
+        (["--test", "0.4"], ["no training image left", "--test"]),
+        (["--weights", "nowhere.h5"], ["no such file"]),
+        (["--group-by", "x"], ["captures nothing"]),
+    ],
+)
+def test_bad_options_change_nothing(tmp_path, arguments, words):
+    make_classes(tmp_path / "data", a=2, b=3)
+    message = refused("featurize", tmp_path / "data", "-w", tmp_path / "work", *arguments)
+    assert all(word in message for word in words)
+    assert not (tmp_path / "work").exists()
+
+
+def test_a_workspace_among_the_classes_is_refused(tmp_path):
+    make_classes(tmp_path / "data", a=3, b=3)
+    before = snapshot(tmp_path)
+    assert "lies inside the data folder" in refused("featurize", ".", cwd=tmp_path / "data")
+    assert snapshot(tmp_path) == before
