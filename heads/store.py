@@ -3,7 +3,7 @@
 import io
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
@@ -37,24 +37,35 @@ def save(folder: Path, result: Result) -> None:
     durable.replace_folder(fresh, place)
 
 
-def load_all(folder: Path) -> list[Result]:
+def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None) -> list[Result]:
     """Read every head below `folder`, in name order.
+
+    Args:
+        on_damage: told of damaged heads, which are left out; without it the first one is an error.
 
     Raises:
         VggftError: one of them is damaged.
     """
     results = []
     for path in sorted(folder.glob("[!.]*/head.json")):
-        head = heads.load(path.parent)
         try:
-            kept = json.loads((path.parent / "metrics.json").read_text(encoding="utf-8"))
-            validation = Metrics(**kept["validation"])
-            history = path.parent / "history.csv"
-            epochs = read_history(history) if history.exists() else []
-            results.append(Result(head, kept["seconds"], validation, epochs, kept.get("remark", "")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VggftError(f"{path.parent}: damaged ({error}). Train it again: vggft head") from None
+            results.append(_load(path.parent))
+        except VggftError as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
     return results
+
+
+def _load(folder: Path) -> Result:
+    head = heads.load(folder)
+    try:
+        kept = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        history = folder / "history.csv"
+        epochs = read_history(history) if history.exists() else []
+        return Result(head, kept["seconds"], Metrics(**kept["validation"]), epochs, kept.get("remark", ""))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VggftError(f"{folder}: damaged ({error}). Train it again: vggft head") from None
 
 
 def write_leaderboard(path: Path, results: Sequence[Result]) -> None:

@@ -99,6 +99,10 @@ def test_heads_leaderboard_and_stale_heads(copied):
     assert shapes["flatten-256-classic"] == [256, 1]
     assert "vggft finetune" in refused("compare", *work)
 
+    (copied / "work" / "heads" / "max-256" / "weights.npz").write_bytes(b"damaged")
+    assert "Train it again: vggft head" in refused("finetune", *work)
+    assert vggft("head", "--epochs", "1", *work).returncode == 0
+
     predicted = strict_json(vggft("predict", copied / "data" / "bugs", "--model", "avg-256", *work, "--json").stdout)
     assert predicted["model"] == "avg-256"
     assert "no model 'nope'" in refused("predict", copied / "data", "--model", "nope", *work)

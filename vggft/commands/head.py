@@ -52,9 +52,13 @@ def _train(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, An
         for result in search.train_all(specs, dataset.classes, train, validation, plan, on_epoch):
             kept = replace(result, head=_with_provenance(result.head, made, result.remark))
             store.save(workspace.heads, kept)
-            store.write_leaderboard(workspace.leaderboard, store.load_all(workspace.heads))
+            # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
+            store.write_leaderboard(
+                workspace.leaderboard, store.load_all(workspace.heads, on_damage=lambda error: None)
+            )
             results.append(kept)
             advance(len(results) * epochs)
+    store.load_all(workspace.heads, on_damage=lambda error: ui.warn(str(error)))
     ranked = search.best_first(results)
     _show(ranked, ui)
     ui.print(f"leaderboard: {workspace.leaderboard}")
