@@ -86,7 +86,7 @@ def choose(wanted: str = "auto") -> Choice:
     if shutil.which("nvidia-smi") and (found := backend.gpus()):
         return Choice("keras", f"{len(found)} GPU: {', '.join(found)}")
     if installed:
-        return Choice("ncnn", "no GPU to use, and ncnn's Winograd convolutions are the fastest on a CPU")
+        return Choice("ncnn", "no GPU to use; ncnn's Winograd convolutions are faster than Keras on a CPU")
     return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings one")
 
 

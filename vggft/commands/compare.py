@@ -3,7 +3,7 @@
 from typing import Any
 
 from featurize import durable
-from vggft.compare import CAVEAT, Comparison, compare
+from vggft.compare import Comparison, compare
 from vggft.console import Ui
 from vggft.report import curves
 from vggft.table import auc_text, interval_text
@@ -74,6 +74,4 @@ def _show(found: Comparison, ui: Ui) -> None:
     ui.table(f"{found.rows[0].metrics.n} {found.measured_on} images, lowest log-loss first", columns, rows)
     if found.stale:
         ui.warn(f"stale, not compared (made from an earlier state of the data): {', '.join(found.stale)}")
-    if found.measured_on == "validation":
-        ui.print(f"Note: {CAVEAT}.")
     ui.print(found.recommendation)
