@@ -77,6 +77,14 @@ def test_an_index_with_one_flipped_number_is_not_believed(cache):
     assert index.load(path) is None
 
 
+def test_an_index_that_points_at_other_rows_gives_no_numbers(cache, tmp_path):
+    wrong = index.load(cache.folder / "index.h5")
+    wrong.layers["block5_pool"].row[:] = wrong.layers["block5_pool"].row[::-1].copy()
+    wrong.save(cache.folder / "index.h5")  # with a right checksum
+    with pytest.raises(VggftError, match="out of step with its shards"):
+        FeatureCache(tmp_path, Fingerprint()).read("block5_pool", [digest(i) for i in range(50)])
+
+
 def test_a_shard_that_the_index_does_not_know_is_found(cache, tmp_path):
     before = (cache.folder / "index.h5").read_bytes()
     fill(cache, range(50, 60))

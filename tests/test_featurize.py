@@ -11,6 +11,7 @@ import pytest
 from conftest import PICTURES, make_classes, paint, refused, snapshot, strict_json, vggft
 
 from featurize import images
+from featurize.errors import VggftError
 from featurize.layers import NAMES
 from vggft.workspace import Workspace
 
@@ -203,3 +204,21 @@ def test_a_workspace_among_the_classes_is_refused(tmp_path):
     before = snapshot(tmp_path)
     assert "lies inside the data folder" in refused("featurize", ".", cwd=tmp_path / "data")
     assert snapshot(tmp_path) == before
+
+
+def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritten(copied, monkeypatch, ui):
+    from vggft.commands import featurize
+
+    new = copied / "new"
+    look = featurize.scanning.scan
+
+    def slow(*arguments):
+        found = look(*arguments)
+        shutil.copytree(copied / "work", new)  # while this one was hashing, another finished
+        return found
+
+    monkeypatch.setattr(featurize.scanning, "scan", slow)
+    with pytest.raises(VggftError, match="in the meantime"):
+        featurize.run(Workspace(new), copied / "data", featurize.Options(validation=0.5, seed=7), ui)
+    assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
+    assert Workspace(new).settings.shares.seed == 0

@@ -1,0 +1,39 @@
+"""Files that matter: whole or not at all."""
+
+import pytest
+
+from featurize import durable
+from featurize.errors import VggftError
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    durable.write_bytes(path, b"old")
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(durable.os, "fsync", full)
+    with pytest.raises(VggftError, match=r"No space left on device.*free some space"):
+        durable.write_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_strict_json(tmp_path):
+    with pytest.raises(ValueError, match="JSON"):
+        durable.write_json(tmp_path / "x.json", {"x": float("nan")})
+    assert not list(tmp_path.iterdir())
+
+
+def test_folders_are_swapped_whole_and_leftovers_swept(tmp_path):
+    for name, content in (("place", "old"), (".place.new.tmp", "new")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text(content)
+    durable.replace_folder(tmp_path / ".place.new.tmp", tmp_path / "place")
+    assert (tmp_path / "place" / "file").read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["place"]
+    (tmp_path / ".left.1.tmp").write_bytes(b"half")
+    (tmp_path / ".left.2.tmp").mkdir()
+    durable.sweep(tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["place"]
