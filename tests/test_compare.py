@@ -1,12 +1,18 @@
 """The comparison: rules that can be stated, numbers that can be recomputed."""
 
 import csv
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
+from finetune.store import Run
+from heads.head import Head
+from heads.metrics import Metrics
+from heads.search import Result
 from vggft.compare import CAVEAT, FAIR, Contrast, _recommend, bootstrap_interval, losses
+from vggft.methods import Method, _rank
 
 
 def contrast(low, high, unchanged=False):
@@ -31,6 +37,20 @@ def test_the_interval_decides(low, high, start):
 def test_an_unchanged_network_never_wins_by_rounding():
     said = _recommend(contrast(-2e-6, -1e-6, unchanged=True), 40, "validation")
     assert said == f"Use avg-256: no epoch of fine-tuning was better than the head it started from; {CAVEAT}."
+
+
+def test_an_unchanged_network_is_never_the_best():
+    def run(best_epoch):
+        metrics = Metrics(40, 0.9, 0.2, 0.95)
+        return Run("r", "h", "block5", "block4_pool", ("a", "b"), 1, 5, best_epoch, 0.0, 1.0, metrics, metrics, (), {})
+
+    def method(name, made, loss):
+        network = Path("n.keras") if isinstance(made, Run) else None
+        return Method(name, "tuned" if network else "dense", 1.0, 10, Metrics(40, 0.9, loss, 0.95), (), made, network)
+
+    head = method("head", Result(Head("head", "dense", "avg", ("a", "b"), ()), 1.0, Metrics(40, 0.9, 0.2, 0.95)), 0.2)
+    copy, better = method("copy", run(0), 0.2 - 1e-7), method("better", run(3), 0.1)
+    assert [m.name for m in sorted([copy, head, better], key=_rank)] == ["better", "head", "copy"]
 
 
 def test_the_bootstrap_interval_covers():

@@ -105,6 +105,13 @@ def test_folders_that_contradict_a_drawn_split_are_refused():
     assert assign(later, Shares(), {"train", "validate"}, remember([], later)) == later
 
 
+def test_renamed_files_stay_whatever_the_hash_would_say():
+    first = assign(samples("a", range(40)), Shares())
+    renamed = [Sample(f"a/other {i}.png", "a", group=s.group, digest=s.digest) for i, s in enumerate(first)]
+    second = assign(renamed, Shares(seed=9), before=remember([], first))
+    assert [s.split for s in second] == [s.split for s in first]
+
+
 def test_no_split_parts_a_group():
     frames = [Sample(f"a/{i}.png", "a", group=f"video{i // 10}", digest=str(i)) for i in range(100)]
     assigned = assign(frames, Shares())

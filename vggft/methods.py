@@ -130,10 +130,7 @@ def provenance(workspace: Workspace) -> dict[str, str]:
 
 
 def load(workspace: Workspace) -> Methods:
-    """Read all methods of a workspace, the best first (`heads.search.merit`).
-
-    Networks that fine-tuning left unchanged come last: their heads are in the list, and differ by rounding only.
-    """
+    """Read all methods of a workspace, the best first."""
     found = [
         Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
         for r in heads.load_all(workspace.heads)
@@ -141,13 +138,21 @@ def load(workspace: Workspace) -> Methods:
     for run in runs.load_all(workspace.finetune):
         network = workspace.finetune / run.name / "network.keras"
         found.append(Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network))
-    found.sort(key=lambda m: (m.unchanged, merit(m.validation, m.parameters)))
+    found.sort(key=_rank)
     now = provenance(workspace)
     fresh = [{key: method.provenance.get(key) for key in now} == now for method in found]
     return Methods(
         tuple(m for m, is_fresh in zip(found, fresh, strict=True) if is_fresh),
         tuple(m for m, is_fresh in zip(found, fresh, strict=True) if not is_fresh),
     )
+
+
+def _rank(method: Method) -> tuple[bool, tuple[float, int]]:
+    """Order by `heads.search.merit`; networks that fine-tuning left unchanged come last.
+
+    Their heads are in the list too, and differ from them by rounding only.
+    """
+    return method.unchanged, merit(method.validation, method.parameters)
 
 
 def fresh_heads(workspace: Workspace) -> tuple[Method, ...]:
