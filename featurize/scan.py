@@ -14,9 +14,9 @@ from featurize.dataset import Sample
 from featurize.errors import VggftError
 
 SPLIT_FOLDERS = {
-    "train": "train",
+    **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("validate", "validation", "val", "valid"), "validate"),
-    "test": "test",
+    **dict.fromkeys(("test", "testing"), "test"),
 }
 
 PICTURE_SUFFIXES = frozenset(
@@ -117,6 +117,12 @@ def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
     # train/ beside validate/ or test/ holds classes; "train" beside "bus" is a class; train/ alone is what it holds.
     by_split = "train" in splits.values() and (len(splits) > 1 or (len(folders) == 1 and bool(_folders(folders[0]))))
     if not by_split:
+        for folder in splits:  # a class called "test" has pictures in it, a split has folders
+            if _folders(folder) and not _loose_files(folder):
+                raise VggftError(
+                    f"{folder}: a split's name, with class folders in it. Expected train/ beside validate/ or test/, and "
+                    "no other folder. Rename the folders, or move them away."
+                )
         return [("", folder.name, folder) for folder in folders], _loose_files(root)
     if len(set(splits.values())) < len(splits):
         names = ", ".join(sorted(folder.name for folder in splits))

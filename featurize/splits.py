@@ -1,14 +1,16 @@
 """Who learns and who judges: sharing groups out over splits, once, and setting leaking copies aside."""
 
+import csv
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import astuple, dataclass, fields, replace
 from pathlib import Path
 
 from featurize import durable
 from featurize.dataset import SPLITS, Sample
 from featurize.errors import VggftError
+from featurize.scan import SPLIT_FOLDERS
 
 
 @dataclass(frozen=True)
@@ -34,26 +36,35 @@ class Shares:
 
 @dataclass(frozen=True)
 class Assigned:
-    """That an image once seen belongs to a split, for good: found again by its group, else by its path."""
+    """That an image once seen belongs to a split, for good: found again by its group, its bytes, or its path."""
 
+    digest: str
     path: str
     label: str
     group: str
     split: str
 
+    @property
+    def drawn(self) -> bool:
+        """False where a folder said so (validate/cats/1.jpg), which its owner may change; True where vggft drew it."""
+        return SPLIT_FOLDERS.get(self.path.split("/", 1)[0].lower()) != self.split
+
+
+_COLUMNS = [field.name for field in fields(Assigned)]
+
 
 def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assigned]:
     """Add the splits of `samples` to what is known, also keeping those of images that are gone: they may come back."""
-    known = {entry.path: entry for entry in before}
-    known |= {
-        s.path: Assigned(s.path, s.label, s.group, s.split) for s in samples if s.split and s.status != "rejected"
-    }
-    return [known[path] for path in sorted(known)]
+    known = {(entry.path, entry.digest): entry for entry in before}
+    for s in samples:
+        if s.split and s.status != "rejected":
+            known[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, s.split)
+    return [known[key] for key in sorted(known)]
 
 
 def write_assigned(path: Path, entries: Iterable[Assigned]) -> None:
     """Write one row an image; the columns are the attributes of `Assigned`."""
-    durable.write_csv(path, [field.name for field in fields(Assigned)], (astuple(entry) for entry in entries))
+    durable.write_csv(path, _COLUMNS, (astuple(entry) for entry in entries))
 
 
 def read_assigned(path: Path) -> list[Assigned]:
@@ -65,26 +76,38 @@ def read_assigned(path: Path) -> list[Assigned]:
     if not path.is_file():
         return []
     try:
-        return [Assigned(**row) for row in durable.read_csv(path)]
-    except (OSError, TypeError, ValueError) as error:
+        if not path.read_bytes().startswith((",".join(_COLUMNS) + "\r\n").encode()):
+            raise ValueError("its first line is not the expected one")
+        entries = [Assigned(**row) for row in durable.read_csv(path)]
+        if any(None in astuple(entry) or entry.split not in SPLITS for entry in entries):
+            raise ValueError("a row is cut short")
+        return entries
+    except (OSError, TypeError, ValueError, csv.Error) as error:
         raise VggftError(
-            f"{path}: damaged ({error}). It says which image belongs to which split. Restore it, or delete it to have the "
-            "split drawn anew, and train heads and networks again."
+            f"{path}: damaged ({error}). It says which image belongs to which split. Restore it, or delete it: the split is "
+            "then taken from manifest.csv."
         ) from None
 
 
-def reserve_test(before: Sequence[Assigned], share: float, seed: int) -> list[Assigned]:
-    """Turn a share of each class from training to test, in hash order; nothing else moves, and a class keeps one group."""
+def reserve_test(before: Sequence[Assigned], present: Set[str], shares: Shares) -> list[Assigned]:
+    """Turn a share of each class from training to test, in hash order; nothing else moves, and a class keeps one group.
+
+    Args:
+        before: what was ever assigned.
+        present: digests of the images there are now; only these are counted and taken.
+        shares: of which `test` is to be reserved.
+    """
+    here = [entry for entry in before if entry.digest in present]
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry in before:
+    for entry in here:
         if entry.split == "train":
             groups[entry.group][entry.label] += 1
-    sizes = Counter(entry.label for entry in before)
-    targets = {"test": {label: max(1, round(share * size)) for label, size in sizes.items()}}
+    sizes = Counter(entry.label for entry in here)
+    targets = {"test": {label: max(1, round(shares.test * size)) for label, size in sizes.items()}}
     left = Counter(label for counts in groups.values() for label in counts)
     have: dict[str, Counter[str]] = {"test": Counter()}
     chosen = set()
-    for group in sorted(groups, key=lambda name: _order(name, seed)):
+    for group in sorted(groups, key=lambda name: _order(name, shares.seed)):
         if _shortest(groups[group], targets, have) == "test" and all(left[label] > 1 for label in groups[group]):
             chosen.add(group)
             have["test"].update(groups[group])
@@ -108,14 +131,15 @@ def assign(
         before: what was ever assigned, and stands.
 
     Raises:
-        VggftError: folders that newly contradict a split that was drawn.
-        VggftError: a class whose usable images are all one group, so that it cannot be both learnt and judged.
+        VggftError: folders that newly contradict a split that was drawn; or a class whose usable images
+            are all one group, so that it cannot be both learnt and judged.
     """
     given = set(given)
-    _check_contradictions(samples, given, before)
     drawn = [split for split, share in (("validate", shares.validate), ("test", shares.test)) if share > 0]
     drawn = [split for split in drawn if split not in given]
     undecided = [s for s in samples if s.status != "rejected" and (not s.split or (drawn and s.split == "train"))]
+    open_ids = {id(s) for s in undecided}
+    _check_contradictions([s for s in samples if id(s) not in open_ids], before)
     groups: dict[str, Counter[str]] = defaultdict(Counter)
     for sample in undecided:
         groups[sample.group][sample.label] += 1
@@ -131,35 +155,43 @@ def assign(
         chosen[group] = _shortest(groups[group], targets, have)
         have[chosen[group]].update(groups[group])
     _at_least_one(groups, chosen, held, [s for s in ("train", "validate") if s not in given or s == "train"])
-    decided = {id(s) for s in undecided}
-    return [replace(s, split=chosen[s.group]) if id(s) in decided else s for s in samples]
+    return [replace(s, split=chosen[s.group]) if id(s) in open_ids else s for s in samples]
 
 
-def _check_contradictions(samples: Sequence[Sample], given: set[str], before: Sequence[Assigned]) -> None:
-    """Refuse folders that now say "train" of an image that was drawn for a split which has a folder of its own by now."""
-    drawn = {entry.path: entry.split for entry in before if entry.split in given - {"train"}}
-    moved = [s.path for s in samples if s.split == "train" and s.path in drawn]
-    if moved:
-        raise VggftError(
-            f"{len(moved)} images of train/ (the first: {moved[0]}) were held back for {drawn[moved[0]]} before there was a "
-            "folder for it, and samples are never moved. Use a new --workspace for the new folders."
-        )
+def _check_contradictions(samples: Sequence[Sample], before: Sequence[Assigned]) -> None:
+    """Refuse folders that say otherwise of an image than what was drawn for it before there were such folders."""
+    remembered = _Memory(entry for entry in before if entry.drawn)
+    for sample in samples:
+        drawn = remembered.splits(sample) if sample.split and sample.status != "rejected" else set()
+        if drawn and sample.split not in drawn:
+            raise VggftError(
+                f"{sample.path} was drawn for {' and '.join(sorted(drawn))} before a folder said {sample.split}, and samples are "
+                "never moved. Use a new --workspace for the new folders."
+            )
+
+
+class _Memory:
+    """Looks up which splits a sample was given before: by its group, else by its bytes, else by its path."""
+
+    def __init__(self, entries: Iterable[Assigned]) -> None:
+        self._tables: tuple[dict[str, set[str]], ...] = (defaultdict(set), defaultdict(set), defaultdict(set))
+        for entry in entries:
+            for table, key in zip(self._tables, (entry.group, entry.digest, entry.path), strict=True):
+                table[key].add(entry.split)
+
+    def splits(self, sample: Sample) -> set[str]:
+        """Return the splits known for the sample, an empty set if it is new."""
+        keys = (sample.group, sample.digest, sample.path)
+        return next((table[key] for table, key in zip(self._tables, keys, strict=True) if key in table), set())
 
 
 def _held(samples: Sequence[Sample], before: Sequence[Assigned]) -> dict[str, str]:
     """Return the split of every group that was decided before; where two stand, training (it judges nothing)."""
-    by_group: dict[str, set[str]] = defaultdict(set)
-    by_path: dict[str, str] = {}
-    for entry in before:
-        by_group[entry.group].add(entry.split)
-        by_path[entry.path] = entry.split
+    remembered = _Memory(before)
     found: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
-        if sample.group in by_group:
-            found[sample.group] |= by_group[sample.group]
-        elif sample.path in by_path:
-            found[sample.group].add(by_path[sample.path])
-    return {group: min(splits, key=SPLITS.index) for group, splits in found.items()}
+        found[sample.group] |= remembered.splits(sample)
+    return {group: min(splits, key=SPLITS.index) for group, splits in found.items() if splits}
 
 
 def _check_groups(groups: Mapping[str, Counter[str]]) -> None:

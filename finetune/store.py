@@ -22,7 +22,7 @@ class Run:
 
     Attributes:
         name: of its folder.
-        start: name of the head it started from.
+        start, start_digest: name and digest of the head it started from.
         unfreeze, split_point: what was tuned, and the layer below it.
         classes: names in the order of the scores.
         parameters: number of trained numbers.
@@ -36,6 +36,7 @@ class Run:
 
     name: str
     start: str
+    start_digest: str
     unfreeze: str
     split_point: str
     classes: tuple[str, ...]

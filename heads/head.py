@@ -78,6 +78,14 @@ class Head:
         """Number of trained numbers."""
         return sum(layer.kernel.size + layer.bias.size for layer in self.layers)
 
+    @property
+    def digest(self) -> str:
+        """sha256 over pooling and layers: two heads with one digest predict alike."""
+        total = hashlib.sha256(self.pooling.encode())
+        for layer in self.layers:
+            total.update(layer.activation.encode() + layer.kernel.tobytes() + layer.bias.tobytes())
+        return total.hexdigest()
+
     def predict(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes) for `block5_pool` features (n, height, width, filters)."""
         from scipy.special import expit, softmax

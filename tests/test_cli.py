@@ -59,7 +59,12 @@ def test_errors_as_json(tmp_path):
     done = vggft("head", "-w", tmp_path / "none", "--json")
     assert done.returncode == 1
     assert set(strict_json(done.stdout)) == {"error"}
-    for arguments in (["head", "--epochs", "abc", "--json"], ["featurize", "--json"], ["nonsense", "--json"]):
+    for arguments in (
+        ["head", "--seed", "-1", "--json"],
+        ["head", "--epochs", "abc", "--json"],
+        ["featurize", "--json"],
+        ["nonsense", "--json"],
+    ):
         done = vggft(*arguments)
         assert done.returncode == 1
         assert set(strict_json(done.stdout)) == {"error"}

@@ -42,11 +42,23 @@ def test_an_unchanged_network_never_wins_by_rounding():
 def test_an_unchanged_network_is_never_the_best():
     def run(best_epoch):
         metrics = Metrics(40, 0.9, 0.2, 0.95)
-        return Run("r", "h", "block5", "block4_pool", ("a", "b"), 1, 5, best_epoch, 0.0, 1.0, metrics, metrics, (), {})
+        return Run(
+            "r", "h", "0", "block5", "block4_pool", ("a", "b"), 1, 5, best_epoch, 0.0, 1.0, metrics, metrics, (), {}
+        )
 
     def method(name, made, loss):
         network = Path("n.keras") if isinstance(made, Run) else None
-        return Method(name, "tuned" if network else "dense", 1.0, 10, Metrics(40, 0.9, loss, 0.95), (), made, network)
+        return Method(
+            name,
+            "tuned" if network else "dense",
+            1.0,
+            10,
+            Metrics(40, 0.9, loss, 0.95),
+            (),
+            made,
+            network,
+            isinstance(made, Run) and made.best_epoch == 0,
+        )
 
     head = method("head", Result(Head("head", "dense", "avg", ("a", "b"), ()), 1.0, Metrics(40, 0.9, 0.2, 0.95)), 0.2)
     copy, better = method("copy", run(0), 0.2 - 1e-7), method("better", run(3), 0.1)

@@ -113,9 +113,11 @@ def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
         (work / "manifest.csv").unlink,
         lambda: (work / "manifest.csv").write_text("path,label\nx,y\n"),
         (work / "workspace.json").unlink,
+        (work / "splits.csv").unlink,
     ):
         damage()
-        assert "vggft featurize" in refused("head", "-w", work)
+        if (work / "splits.csv").exists():
+            assert "vggft featurize" in refused("head", "-w", work)
         done = vggft("featurize", copied / "data", "-w", work, "--json")
         assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 0), done.stderr
         assert {s.path: s.split for s in Workspace(work).dataset.samples} == before
@@ -150,6 +152,10 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
     assert "test" not in {before[p] for p in before}
     assert all(before[p] == "train" for p, split in after.items() if split == "test")
     assert {s.path: s.split for s in Workspace(copied / "work").dataset.samples} == after
+    (copied / "work" / "workspace.json").unlink()  # with the settings gone, nothing is reserved a second time
+    for arguments in ([], ["--test", "0.25"]):
+        done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
+        assert strict_json(done.stdout)["splits"] == found["splits"]
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
         assert "stays" in refused("featurize", copied / "data", "-w", copied / "work", option, value)
 

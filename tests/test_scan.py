@@ -65,6 +65,21 @@ def test_a_folder_beside_the_splits_is_refused(tmp_path):
         scan(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("Training", "Testing"), ("train", "VAL")])
+def test_names_of_splits_in_any_case(tmp_path, names):
+    for name in names:
+        make_classes(tmp_path / name, a=2, b=2)
+    assert scan(tmp_path).classes == ("a", "b")
+
+
+@pytest.mark.parametrize("names", [("val", "test"), ("train", "holdout")])
+def test_layouts_that_look_like_splits_but_are_not_are_refused(tmp_path, names):
+    for name in names:
+        make_classes(tmp_path / name, a=2, b=2)
+    with pytest.raises(VggftError, match="a split's name, with class folders in it"):
+        scan(tmp_path)
+
+
 def test_splits_without_class_folders_are_refused(tmp_path):
     paint(tmp_path / "train" / "a.png", (1, 1, 1))
     paint(tmp_path / "val" / "b.png", (1, 1, 1))

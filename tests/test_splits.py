@@ -80,15 +80,16 @@ def test_what_was_gone_for_a_while_comes_back_to_its_split(tmp_path):
     again = assign(samples("a", range(25)), Shares(), before=read_assigned(tmp_path / "splits.csv"))
     assert {s.path: s.split for s in first}.items() <= {s.path: s.split for s in again}.items()
     assert read_assigned(tmp_path / "nothing.csv") == []
-    (tmp_path / "splits.csv").write_text("path,other\nx,y\n")
-    with pytest.raises(VggftError, match="damaged"):
-        read_assigned(tmp_path / "splits.csv")
+    for damage in ("", "path,other\r\nx,y\r\n", (tmp_path / "splits.csv").read_text()[:-8]):
+        (tmp_path / "splits.csv").write_text(damage, newline="")
+        with pytest.raises(VggftError, match="damaged"):
+            read_assigned(tmp_path / "splits.csv")
 
 
 def test_a_test_split_is_reserved_from_training_only():
     first = assign([*samples("a", range(50)), *samples("b", range(2))], Shares())
     before = remember([], first)
-    after = reserve_test(before, 0.2, 0)
+    after = reserve_test(before, {entry.digest for entry in before}, Shares(test=0.2))
     changed = {(old.split, new.split) for old, new in zip(before, after, strict=True) if old != new}
     assert changed == {("train", "test")}
     assert counts(after) == {
@@ -97,12 +98,48 @@ def test_a_test_split_is_reserved_from_training_only():
     }
 
 
+def test_only_images_that_are_here_are_reserved():
+    before = remember([], assign(samples("a", range(50)), Shares()))
+    here = {f"a{i}" for i in range(25)}
+    after = reserve_test(before, here, Shares(test=0.2))
+    reserved = {entry.digest for entry in after if entry.split == "test"}
+    assert len(reserved) == 5
+    assert reserved <= here
+
+
 def test_folders_that_contradict_a_drawn_split_are_refused():
     drawn = assign(samples("a", range(50), split="train"), Shares(), {"train"})
     later = [*samples("a", range(50), split="train"), *samples("a", range(50, 60), split="validate")]
-    with pytest.raises(VggftError, match=r"10 images of train/"):
+    with pytest.raises(VggftError, match="was drawn for validate before a folder said train"):
         assign(later, Shares(), {"train", "validate"}, remember([], drawn))
-    assert assign(later, Shares(), {"train", "validate"}, remember([], later)) == later
+    moved = [
+        Sample(f"train/{s.path}", s.label, "train", s.group, s.digest) for s in assign(samples("a", range(9)), Shares())
+    ]
+    with pytest.raises(VggftError, match="was drawn for validate"):  # other paths, the same bytes
+        assign(moved, Shares(), {"train", "validate"}, remember([], assign(samples("a", range(9)), Shares())))
+    given = [Sample(f"{s.split}/{s.path}", s.label, s.split, s.group, s.digest) for s in later]
+    swapped = [Sample(s.path, s.label, "validate", s.group, s.digest) if s is given[0] else s for s in given]
+    for folders in (given, swapped):  # what folders said before, their owner may change
+        assert assign(folders, Shares(), {"train", "validate"}, remember([], given)) == folders
+
+
+def test_renamed_frames_stay_though_their_group_has_another_name():
+    frames = [Sample(f"a/v{i // 5}_{i}.png", "a", group=f"v{i // 5}", digest=str(i)) for i in range(50)]
+    first = assign(frames, Shares())
+    renamed = [Sample(f"a/w{i // 5}_{i}.png", "a", group=f"w{i // 5}", digest=str(i)) for i in range(50)]
+    second = assign(renamed, Shares(seed=9), before=remember([], first))
+    assert [s.split for s in second] == [s.split for s in first]
+
+
+def test_an_edited_image_does_not_erase_the_memory_of_its_old_bytes():
+    first = assign(samples("a", range(20)), Shares())
+    held_back = next(s for s in first if s.split == "validate")
+    edited = [Sample(s.path, "a", group="new", digest="new") if s is held_back else s for s in first]
+    fresh = [Sample(s.path, s.label, group=s.group, digest=s.digest) for s in edited]
+    known = remember(remember([], first), assign(fresh, Shares(), before=remember([], first)))
+    back = Sample("a/zzz.png", "a", group=held_back.group, digest=held_back.digest)
+    third = assign([*fresh, back], Shares(seed=5), before=known)
+    assert third[-1].split == "validate"
 
 
 def test_renamed_files_stay_whatever_the_hash_would_say():

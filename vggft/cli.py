@@ -4,6 +4,7 @@ Nothing heavy is imported before the command that needs it, so that `--help` ans
 """
 
 import io
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -36,7 +37,7 @@ QuietOption = Annotated[
     bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-SeedOption = Annotated[int, typer.Option(help="Seed of weights, order and dropout.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, order and dropout.")]
 
 DEFAULT_WORKSPACE = Path("vggft-work")
 DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
@@ -82,7 +83,7 @@ def featurize(
     group_by: Annotated[
         str | None, typer.Option(help="Regular expression; files with the same first capture stay in one split.")
     ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the split.", show_default="0, or as before")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the split.", show_default="0, or as before")] = None,
     preprocess: Annotated[
         str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe, or as before")
     ] = None,
@@ -252,6 +253,10 @@ def _run(
     ui = Ui(json=json, quiet=quiet)
     try:
         result = command(ui)
+        ui.result(result)
+    except BrokenPipeError:  # the reader has seen enough
+        _close_standard_output()
+        raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
         ui.error(f"interrupted. {kept}")
         raise typer.Exit(INTERRUPTED) from None
@@ -265,11 +270,16 @@ def _run(
             raise
         ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
         raise typer.Exit(FAILED) from None
-    ui.result(result)
     if result.get("rejected"):
         raise typer.Exit(PARTIAL)
     if result.get("ok") is False:
         raise typer.Exit(FAILED)
+
+
+def _close_standard_output() -> None:
+    """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
 
 
 def _terminate(signum: int, frame: Any) -> None:
@@ -288,4 +298,9 @@ def main() -> None:
         from vggft.console import Ui
 
         Ui(json="--json" in arguments).error(f"{error.format_message()} See vggft --help.")
+        sys.exit(FAILED)
+    except KeyboardInterrupt:  # before or after a command
+        sys.exit(INTERRUPTED)
+    except BrokenPipeError:
+        _close_standard_output()
         sys.exit(FAILED)

@@ -77,7 +77,10 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
     ui.say(f"weights: {source}")
     loaded = weights.load(source)
     if loaded.digest != cache.fingerprint.weights:
-        raise VggftError(f"{source}: these weights changed since vggft looked at them. Run the command again.")
+        raise VggftError(
+            f"{source}: not the weights that the features were made with (another digest). Put the "
+            "old file back, or name the weights: vggft featurize DATA --weights FILE."
+        )
     choice = choose(filling.engine)
     ui.say(f"engine: {choice.name} ({choice.reason})")
     computed, name = 0, ""

@@ -27,7 +27,13 @@ Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Method:
-    """A head or a tuned network. `made` is the head's result or the run; `network` the tuned network's file."""
+    """A head or a tuned network.
+
+    Attributes:
+        made: the head's result, or the run.
+        network: the tuned network's file.
+        unchanged: a tuned network whose best epoch was 0, so that it is, to rounding, a head that is here too.
+    """
 
     name: str
     kind: Literal["logistic", "dense", "tuned"]
@@ -37,16 +43,12 @@ class Method:
     history: Sequence[Epoch]
     made: Result | Run
     network: Path | None = None
+    unchanged: bool = False
 
     @property
     def tuned(self) -> bool:
         """True for a tuned network, False for a head."""
         return self.network is not None
-
-    @property
-    def unchanged(self) -> bool:
-        """True for a tuned network whose best epoch was 0: it is its head on the published weights, to rounding."""
-        return isinstance(self.made, Run) and self.made.best_epoch == 0
 
     @property
     def provenance(self) -> Any:
@@ -131,13 +133,17 @@ def provenance(workspace: Workspace) -> dict[str, str]:
 
 def load(workspace: Workspace) -> Methods:
     """Read all methods of a workspace, the best first."""
+    results = heads.load_all(workspace.heads)
+    present = {result.head.digest for result in results}
     found = [
-        Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
-        for r in heads.load_all(workspace.heads)
+        Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r) for r in results
     ]
     for run in runs.load_all(workspace.finetune):
         network = workspace.finetune / run.name / "network.keras"
-        found.append(Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network))
+        unchanged = run.best_epoch == 0 and run.start_digest in present
+        found.append(
+            Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network, unchanged)
+        )
     found.sort(key=_rank)
     now = provenance(workspace)
     fresh = [{key: method.provenance.get(key) for key in now} == now for method in found]

@@ -97,7 +97,8 @@ class Workspace:
                 return Settings(**kept)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise VggftError(
-                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again: features and split stay."
+                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
+                "options of the first time (--preprocess, --weights, --group-by): features and split stay."
             ) from None
         raise VggftError(
             f"{self.root}: workspace schema {schema}, this vggft knows {SCHEMA}. Use the vggft that made it."

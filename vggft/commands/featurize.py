@@ -56,16 +56,18 @@ def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str,
     Raises:
         VggftError: anything wrong with options, folder or weights, before anything is written.
     """
-    with contextlib.ExitStack() as held:
+    with contextlib.ExitStack() as lock:
         if workspace.exists:  # so that nobody changes what is read next; a new one is made only once all is checked
-            held.enter_context(workspace.writing())
-        return _featurize(workspace, data, options, ui, held)
+            lock.enter_context(workspace.writing())
+            before = _read_before(workspace, ui)
+        else:
+            before = _Before(None, (), splits.read_assigned(workspace.splits))
+        return _featurize(workspace, data, options, before, ui, lock)
 
 
 def _featurize(
-    workspace: Workspace, data: Path, options: Options, ui: Ui, held: contextlib.ExitStack
+    workspace: Workspace, data: Path, options: Options, before: _Before, ui: Ui, lock: contextlib.ExitStack
 ) -> dict[str, Any]:
-    before = _read_before(workspace, ui)
     layers = list(dict.fromkeys(layer(name).name for name in options.layers))
     _check(options)
     if workspace.root.resolve().is_relative_to(data.resolve()):
@@ -73,7 +75,7 @@ def _featurize(
             f"the workspace {workspace.root} lies inside the data folder and would be taken for a class. Choose another place "
             "for it with --workspace."
         )
-    shares, reserve = _shares(options, before.settings)
+    shares, reserve = _shares(options, before)
     group_by = _group_by(options, before.settings)
     fingerprint, weights_file = _fingerprint(options, before.settings)
     if data.is_dir() and not workspace.cache(fingerprint).layers:
@@ -82,7 +84,9 @@ def _featurize(
     began = time.perf_counter()
     scan = _scan(data, before.samples if not options.rehash else (), group_by, ui)
     _check_scan(scan, options, before)
-    assigned = splits.reserve_test(before.assigned, shares.test, shares.seed) if reserve else before.assigned
+    assigned = before.assigned
+    if reserve:
+        assigned = splits.reserve_test(assigned, {s.digest for s in scan.samples}, shares)
     _split(scan, scan.samples, shares, assigned)  # what is wrong with the split is said before the work, not after
 
     files: dict[str, list[Path]] = defaultdict(list)
@@ -93,7 +97,7 @@ def _featurize(
     filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
     require_weights(workspace.cache(fingerprint), filling)
     if before.settings is None:
-        held.enter_context(workspace.writing())
+        lock.enter_context(workspace.writing())
         if workspace.exists:
             raise VggftError(
                 f"{workspace.root}: another vggft made this workspace in the meantime. Run the command again."
@@ -113,9 +117,8 @@ def _featurize(
     rate = done.computed / seconds if done.computed else None
     _tell(workspace, scan, dataset, ui)
     if reserve:
-        ui.warn(
-            f"{dataset.split_counts['test']} images are now reserved for the test; they were training images before"
-        )
+        moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
+        ui.warn(f"{moved} images are now reserved for the test; they were training images before")
     if rate is not None:
         ui.print(f"computed {done.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {done.engine}, reused {reused}")
     else:
@@ -140,11 +143,12 @@ def _featurize(
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:
     assigned = splits.read_assigned(workspace.splits)
-    if not workspace.exists:
-        return _Before(None, (), assigned)
     settings = workspace.settings
     try:
-        return _Before(settings, workspace.dataset.samples, assigned)
+        samples = workspace.dataset.samples
+        if not assigned:
+            ui.warn(f"{workspace.splits} is gone: the split is taken from {workspace.manifest.name}")
+        return _Before(settings, samples, assigned or splits.remember([], samples))
     except VggftError:
         ui.warn(f"{workspace.manifest} was missing, damaged or changed by hand: it is made again, the split stays")
         return _Before(settings, (), assigned)
@@ -156,16 +160,17 @@ def _check(options: Options) -> None:
     choose(options.engine)
 
 
-def _shares(options: Options, before: Settings | None) -> tuple[Shares, bool]:
+def _shares(options: Options, before: _Before) -> tuple[Shares, bool]:
     """Return the shares to hold back, and whether a test split is to be reserved from what was training before."""
-    if before is None:
+    reserve = bool(options.test and before.assigned) and all(entry.split != "test" for entry in before.assigned)
+    if before.settings is None:
         default = Shares()
         return Shares(
             default.validate if options.validation is None else options.validation,
             default.test if options.test is None else options.test,
             default.seed if options.seed is None else options.seed,
-        ), False
-    kept = before.shares
+        ), reserve
+    kept = before.settings.shares
     for option, given, stored in (
         ("--validation", options.validation, kept.validate),
         ("--seed", options.seed, kept.seed),
@@ -176,9 +181,7 @@ def _shares(options: Options, before: Settings | None) -> tuple[Shares, bool]:
                 f"{option} {given}: the split of this workspace was made with {stored} and stays. Use another --workspace "
                 "for another split."
             )
-    if options.test and not kept.test:
-        return replace(kept, test=options.test), True
-    return kept, False
+    return replace(kept, test=options.test or kept.test), reserve
 
 
 def _group_by(options: Options, before: Settings | None) -> str | None:
@@ -254,10 +257,11 @@ def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -
     )
     if scan.loose:
         ui.say(f"{scan.loose} files beside the class folders were left alone")
-    judged = {s.label for s in dataset.accepted("validate")}
-    for name in dataset.classes:
-        if name not in judged:
-            ui.warn(f"class {name!r} has no validation image: validation says nothing about it")
+    for split in ("validate", "test"):
+        judged = {s.label for s in dataset.accepted(split)}
+        for name in dataset.classes:
+            if judged and name not in judged:
+                ui.warn(f"class {name!r} has no image in the {split} split, which says nothing about it")
     for own in splits.conflicts(dataset.samples)[:_SHOWN]:
         ui.warn("same bytes under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
     if dataset.duplicates:

@@ -82,6 +82,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         kept = Run(
             name=store.free_name(workspace.finetune, f"{options.unfreeze}-{start.name}"),
             start=start.name,
+            start_digest=head.digest,
             unfreeze=options.unfreeze,
             split_point=split_point,
             classes=dataset.classes,
