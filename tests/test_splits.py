@@ -4,17 +4,15 @@ from collections import Counter
 
 import pytest
 
+from featurize.assigned import read, remember, write
 from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.splits import (
     Shares,
     assign,
     conflicts,
-    read_assigned,
-    remember,
     reserve_test,
     set_aside_duplicates,
-    write_assigned,
 )
 
 
@@ -74,16 +72,16 @@ def test_what_was_gone_for_a_while_comes_back_to_its_split(tmp_path):
     left = [Sample(s.path, s.label, group=s.group, digest=s.digest) for s in first if s not in gone]
     second = assign(left, Shares(), before=known)
     known = remember(known, second)
-    write_assigned(tmp_path / "splits.csv", known)
+    write(tmp_path / "splits.csv", known)
     unreadable = [Sample(s.path, s.label, status="rejected", reason="x") if s in gone else s for s in first]
     assert remember(known, unreadable) == known
-    again = assign(samples("a", range(25)), Shares(), before=read_assigned(tmp_path / "splits.csv"))
+    again = assign(samples("a", range(25)), Shares(), before=read(tmp_path / "splits.csv"))
     assert {s.path: s.split for s in first}.items() <= {s.path: s.split for s in again}.items()
-    assert read_assigned(tmp_path / "nothing.csv") == []
+    assert read(tmp_path / "nothing.csv") == []
     for damage in ("", "path,other\r\nx,y\r\n", (tmp_path / "splits.csv").read_text()[:-8]):
         (tmp_path / "splits.csv").write_text(damage, newline="")
         with pytest.raises(VggftError, match="damaged"):
-            read_assigned(tmp_path / "splits.csv")
+            read(tmp_path / "splits.csv")
 
 
 def test_a_test_split_is_reserved_from_training_only():

@@ -2,7 +2,7 @@
 
 workspace.json   schema version, data folder, classes, fingerprint, how the split was made
 manifest.csv     every sample (`featurize.dataset`)
-splits.csv       which split every image ever seen belongs to (`featurize.splits`)
+splits.csv       which split every image ever seen belongs to (`featurize.assigned`)
 cache/           features (`featurize.cache`)
 heads/           a folder a head, leaderboard.csv (`heads.store`)
 finetune/        a folder a run (`finetune.store`)
@@ -20,12 +20,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from featurize import assigned as assigned_splits
 from featurize import durable
+from featurize.assigned import Assigned
 from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, read_manifest, write_manifest
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
-from featurize.splits import Assigned, Shares, write_assigned
+from featurize.splits import Shares
 
 SCHEMA = 1
 
@@ -126,7 +128,7 @@ class Workspace:
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
-        write_assigned(self.splits, assigned)
+        assigned_splits.write(self.splits, assigned)
         write_manifest(self.manifest, dataset)
         settings = replace(settings, manifest_sha256=durable.sha256(self.manifest))
         durable.write_json(self._settings, {"schema": SCHEMA, **asdict(settings)})

@@ -8,15 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from featurize import assigned as memory
 from featurize import scan as scanning
 from featurize import splits, weights
+from featurize.assigned import Assigned
 from featurize.dataset import Dataset, Sample
 from featurize.engines import choose
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import layer
 from featurize.runner import SHARD_ROWS
-from featurize.splits import Assigned, Shares
+from featurize.splits import Shares
 from vggft.console import Advance, Ui
 from vggft.features import Filling, fill, require_weights
 from vggft.workspace import Settings, Workspace
@@ -61,7 +63,7 @@ def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str,
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
-            before = _Before(None, (), splits.read_assigned(workspace.splits))
+            before = _Before(None, (), memory.read(workspace.splits))
         return _featurize(workspace, data, options, before, ui, lock)
 
 
@@ -113,7 +115,7 @@ def _featurize(
     dataset = _split(scan, samples, shares, assigned)
     file = str(weights_file) if weights_file else None
     settings = Settings(str(scan.root), scan.classes, fingerprint, file, shares, group_by)
-    workspace.settle(dataset, settings, splits.remember(assigned, dataset.samples))
+    workspace.settle(dataset, settings, memory.remember(assigned, dataset.samples))
     rate = done.computed / seconds if done.computed else None
     _tell(workspace, scan, dataset, ui)
     if reserve:
@@ -142,13 +144,13 @@ def _featurize(
 
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:
-    assigned = splits.read_assigned(workspace.splits)
+    assigned = memory.read(workspace.splits)
     settings = workspace.settings
     try:
         samples = workspace.dataset.samples
         if not assigned:
             ui.warn(f"{workspace.splits} is gone: the split is taken from {workspace.manifest.name}")
-        return _Before(settings, samples, assigned or splits.remember([], samples))
+        return _Before(settings, samples, assigned or memory.remember([], samples))
     except VggftError:
         ui.warn(f"{workspace.manifest} was missing, damaged or changed by hand: it is made again, the split stays")
         return _Before(settings, (), assigned)
