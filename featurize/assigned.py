@@ -4,6 +4,7 @@ import csv
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 
 from featurize import durable
@@ -42,7 +43,7 @@ def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assi
 
 def write(path: Path, entries: Iterable[Assigned]) -> None:
     """Write one row an image; the columns are the attributes of `Assigned`."""
-    durable.write_csv(path, _COLUMNS, (astuple(entry) for entry in entries))
+    durable.write_csv(path, _COLUMNS, map(attrgetter(*_COLUMNS), entries))
 
 
 def read(path: Path) -> list[Assigned]:

@@ -6,8 +6,9 @@ Finding the files is `featurize.scan`'s work, sharing them out over splits is `f
 import hashlib
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 from typing import Literal
 
@@ -96,7 +97,7 @@ _NUMBERS = ("size", "mtime_ns", "inode")
 
 def write_manifest(path: Path, dataset: Dataset) -> None:
     """Write one row a sample; the columns are the attributes of `Sample`."""
-    durable.write_csv(path, _COLUMNS, (astuple(sample) for sample in dataset.samples))
+    durable.write_csv(path, _COLUMNS, map(attrgetter(*_COLUMNS), dataset.samples))
 
 
 def read_manifest(path: Path) -> list[Sample]:

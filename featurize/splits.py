@@ -171,15 +171,12 @@ def set_aside_duplicates(samples: Sequence[Sample]) -> list[Sample]:
 
     Copies on the training side stay: the person is told of them, and the images that judge are clean.
     """
-    places: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        if sample.status != "rejected":
-            places[sample.digest].append(sample)
+    mixed = {own[0].digest: own for own in conflicts(samples)}
     result = []
     for sample in samples:
-        others = [o for o in places.get(sample.digest, ()) if (o.label, o.split) != (sample.label, sample.split)]
-        if others and sample.status != "rejected" and sample.split in ("validate", "test"):
-            other = others[0]
+        if sample.status != "rejected" and sample.digest in mixed and sample.split in ("validate", "test"):
+            own = mixed[sample.digest]
+            other = next(o for o in own if (o.label, o.split) != (sample.label, sample.split))
             reason = f"same bytes as {other.path} (class {other.label!r}, {other.split})"
             result.append(replace(sample, status="duplicate", reason=reason))
         else:
