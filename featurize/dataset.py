@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from featurize import durable
 
@@ -104,6 +104,6 @@ def read_manifest(path: Path) -> list[Sample]:
     """Read what `write_manifest` wrote. A column that is missing raises KeyError."""
     rows = []
     for row in durable.read_csv(path):
-        values: dict[str, object] = {name: int(row[name]) if name in _NUMBERS else row[name] for name in _COLUMNS}
-        rows.append(Sample(**values))  # type: ignore[arg-type]  # every column was converted to its type just above
+        values: dict[str, Any] = {name: int(row[name]) if name in _NUMBERS else row[name] for name in _COLUMNS}
+        rows.append(Sample(**values))
     return rows

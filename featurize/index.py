@@ -49,6 +49,11 @@ class Index:
         for layer in layers:
             self._new.setdefault(layer, []).append(rows)
 
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the layers that have rows, sorted."""
+        return sorted({*self.layers, *self._new})
+
     def _merge(self) -> None:
         """Sort in what was added: once for many shards."""
         for layer, new in self._new.items():

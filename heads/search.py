@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -97,7 +97,7 @@ def train_all(
                 ours,
                 theirs,
                 plan,
-                lambda epoch, name=spec.name: on_epoch(name, epoch),  # type: ignore[misc]
+                partial(on_epoch, spec.name),
             )
             seconds = time.perf_counter() - began
             measured = judge(head.predict(validation.outputs), validation.targets)

@@ -87,10 +87,11 @@ def write_history(path: Path, history: Sequence[Epoch]) -> None:
 
 def read_history(path: Path) -> list[Epoch]:
     """Read what `write_history` wrote."""
-    return [
-        Epoch(int(row["epoch"]), **{key: float(row[key]) if row[key] else None for key in _HISTORY[1:]})  # type: ignore[arg-type]
-        for row in durable.read_csv(path)
-    ]
+    history = []
+    for row in durable.read_csv(path):
+        values: dict[str, Any] = {key: float(row[key]) if row[key] else None for key in _HISTORY}
+        history.append(Epoch(**{**values, "epoch": int(row["epoch"])}))
+    return history
 
 
 def _blank(epoch: Epoch) -> tuple[Any, ...]:

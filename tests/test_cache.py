@@ -67,6 +67,7 @@ def test_the_index_is_used_and_remade(cache, tmp_path):
         (cache.folder / "index.h5").write_bytes(damage)
         check(FeatureCache(tmp_path, Fingerprint()), range(50))
     (cache.folder / "index.h5").unlink()
+    assert FeatureCache(tmp_path, Fingerprint()).layers == ["block4_pool", "block5_pool"]
     check(FeatureCache(tmp_path, Fingerprint()), range(50))
 
 

@@ -1,5 +1,6 @@
 """Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, and how each predicts."""
 
+import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,19 @@ class Methods:
 def provenance(workspace: Workspace) -> dict[str, str]:
     """Return what marks a method as made from the workspace's present state."""
     return {"manifest": workspace.dataset.identity, "fingerprint": workspace.settings.fingerprint.key}
+
+
+def versions() -> dict[str, str]:
+    """Return what trained a method: kept with it, so that it can be repeated."""
+    keras = load_keras()
+    import sklearn
+
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": keras.backend.backend(),
+        "scikit-learn": sklearn.__version__,
+    }
 
 
 def load(workspace: Workspace) -> Methods:

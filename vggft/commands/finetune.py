@@ -1,7 +1,6 @@
 """The best head → a tuned network, trained from the cached outputs of the split point."""
 
 import math
-import platform
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import layers, runner
-from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
@@ -51,12 +49,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     """
     split_point = layers.split_point(options.unfreeze)
     _check(options)
-    methods.fresh_heads(workspace)  # before the lock makes a folder: is there a head to start from?
-    weights = load_weights(workspace.settings)
+    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
         start = methods.fresh_heads(workspace)[0]
         assert isinstance(start.made, Result)
         head, dataset = start.made.head, workspace.dataset
+        weights = load_weights(workspace.settings)
         cache = workspace.cache()
         _ensure_features(workspace, cache, split_point, ui)
         ui.say(f"start: {start.name}; tuning {', '.join(networks.tuned_layers(split_point))} from cached {split_point}")
@@ -97,7 +95,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             provenance={
                 **methods.provenance(workspace),
                 **asdict(options),
-                **_versions(),
+                **methods.versions(),
                 **_origin(workspace, weights),
             },
             history=tuple(trained.history),
@@ -176,12 +174,6 @@ def _parameters(network: Any, split_point: str) -> int:
         *(layer.name for layer in network.layers if layer.name not in layers.NAMES),
     ]
     return sum(int(np.prod(w.shape)) for n in names for w in network.get_layer(n).trainable_weights)
-
-
-def _versions() -> dict[str, str]:
-    keras = load_keras()
-
-    return {"python": platform.python_version(), "keras": keras.__version__, "backend": keras.backend.backend()}
 
 
 def _origin(workspace: Workspace, weights: Weights) -> dict[str, Any]:

@@ -1,18 +1,15 @@
 """cache → heads and their leaderboard."""
 
-import platform
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.dataset import Sample
 from featurize.errors import VggftError
 from featurize.layers import TOP
 from heads import search, store
-from heads.head import Head
 from heads.search import Features, Result
 from heads.training import Plan
 from vggft import methods
@@ -40,7 +37,13 @@ def _train(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, An
     dataset = workspace.dataset
     cache = workspace.cache()
     train, validation = (_features(workspace, cache, dataset.accepted(split)) for split in ("train", "validate"))
-    made = {**methods.provenance(workspace), "seed": seed, "epochs": epochs, "batch_size": BATCH_SIZE, **_versions()}
+    made = {
+        **methods.provenance(workspace),
+        "seed": seed,
+        "epochs": epochs,
+        "batch_size": BATCH_SIZE,
+        **methods.versions(),
+    }
     results: list[Result] = []
     specs = search.DEFAULT_SPECS
     with ui.progress("training heads", len(specs) * epochs, "epochs") as advance:
@@ -50,7 +53,7 @@ def _train(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, An
             advance(len(results) * epochs + epoch.epoch)
 
         for result in search.train_all(specs, dataset.classes, train, validation, plan, on_epoch):
-            kept = replace(result, head=_with_provenance(result.head, made, result.remark))
+            kept = replace(result, head=replace(result.head, provenance={**made, "remark": result.remark}))
             store.save(workspace.heads, kept)
             # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
             store.write_leaderboard(
@@ -73,22 +76,6 @@ def _features(workspace: Workspace, cache: FeatureCache, samples: list[Sample]) 
     outputs = cache.read(TOP, [s.digest for s in samples])
     targets = np.asarray(workspace.dataset.targets(samples), np.int64)
     return Features(outputs, targets, [s.group for s in samples])
-
-
-def _with_provenance(head: Head, made: dict[str, Any], remark: str) -> Head:
-    return replace(head, provenance={**made, "remark": remark})
-
-
-def _versions() -> dict[str, str]:
-    keras = load_keras()
-    import sklearn
-
-    return {
-        "python": platform.python_version(),
-        "keras": keras.__version__,
-        "backend": keras.backend.backend(),
-        "scikit-learn": sklearn.__version__,
-    }
 
 
 def _show(ranked: list[Result], ui: Ui) -> None:
