@@ -1,62 +1,94 @@
 """The HDF5 feature cache: rows found by (fingerprint, layer, digest) in shards that never change once written.
 
-A shard is called by the sha256 of its bytes, so its name is its checksum. Layout, below the cache folder:
+Layout, below the cache folder:
 
     <fingerprint>/fingerprint.json   what the fingerprint stands for
-    <fingerprint>/shards/<sha256>.h5 `digest` (rows, 32) uint8, and one dataset a layer, (rows, H, W, C), a row a chunk
+    <fingerprint>/shards/<sha256>.h5 rows of features (`featurize.shards`)
     <fingerprint>/index.h5           digest → shard, row, for each layer (`featurize.index`)
+    <fingerprint>/damaged/           what was found damaged, out of the way until `vggft cache prune`
+
+Shards whose stamp is the one in the index are taken for sound without reading them; but whoever reads rows first checks
+the hash of the file they are in, so that no damaged number is ever returned.
 """
 
-import hashlib
-import io
-from collections.abc import Mapping, Sequence
+import contextlib
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
 import h5py
-import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable, index
+from featurize import durable, index, shards
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
+from featurize.layers import NAMES
+from featurize.shards import Damaged, Stamp
 
-SHARD_VERSION = 1
-
-# Zstandard level 1, on float16 features of 397 photographs: 3.0× smaller for block4_pool and 5.6× for block5_pool (LZ4, in
-# the same run: 2.1× and 3.7×). LZ4 reads faster; either takes far less time than any engine here needs to compute them.
-_COMPRESSION = hdf5plugin.Zstd(clevel=1)
+FINGERPRINT_FILE = "fingerprint.json"
+INDEX_FILE = "index.h5"
 
 
 class FeatureCache:
-    """The cached rows of one fingerprint. One writer at a time; the workspace's lock sees to that."""
+    """The cached rows of one fingerprint. One writer at a time (the workspace's lock sees to that), any number of readers.
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint) -> None:
+    Attributes:
+        damaged: shards that were found damaged when the cache was opened, with the reason. Their rows count as missing.
+        lost: shards that the index knew and that are gone. Their rows count as missing, too.
+    """
+
+    def __init__(self, folder: Path, fingerprint: Fingerprint, *, recheck: bool = False) -> None:
         """Open the cache below `folder`; nothing is written before the first `write`.
 
-        Raises:
-            VggftError: a damaged shard (named, with what to do).
+        Args:
+            folder: holds a folder a fingerprint.
+            fingerprint: how the features are made.
+            recheck: read every shard again, also those that look untouched.
         """
         self.fingerprint = fingerprint
         self.folder = folder / fingerprint.key
-        self._shards = self.folder / "shards"
-        self._sound: set[str] = set()
-        self._index, self._index_saved = self._open_index()
+        self.shards = self.folder / "shards"
+        self.damaged: dict[str, str] = {}
+        self.lost: list[str] = []
+        self._sound: set[str] = set()  # checked by this process
+        self._distrusted = False
+        self._guard = threading.RLock()  # rows are written by one thread while another reads
+        self._load(recheck)
+
+    @property
+    def index(self) -> index.Index:
+        """Where every row lies."""
+        return self._index
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers that have any rows."""
-        return self._index.layer_names
+        """Names of the layers that have any rows, lowest first."""
+        with self._guard:
+            return sorted(self._index.layer_names, key=NAMES.index)
 
     def missing(self, layers: Sequence[str], digests: Sequence[str]) -> list[str]:
         """Return the digests, each once, in order, that lack a row for any of the layers."""
         digests = list(dict.fromkeys(digests))
-        packed = index.pack(digests)
+        packed = shards.pack(digests)
         absent = np.zeros(len(digests), bool)
         for layer in layers:
-            absent |= self._index.locate(layer, packed)[0] < 0
+            absent |= self._locate(layer, packed)[0] < 0
         return [digest for digest, gone in zip(digests, absent, strict=True) if gone]
+
+    def rows(self, layer: str, digests: Sequence[str], at_once: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        """Yield (digest, row) in the order in which the rows lie on the disk, reading so many at once.
+
+        Raises:
+            VggftError: as `read`.
+        """
+        order = np.lexsort(self._locate(layer, shards.pack(digests))[::-1])
+        for first in range(0, len(order), at_once):
+            piece = [digests[i] for i in order[first : first + at_once]]
+            yield from zip(piece, self.read(layer, piece), strict=True)
 
     def read(self, layer: str, digests: Sequence[str]) -> NDArray[np.float16]:
         """Return the rows of `digests`, in their order (repeats allowed), as one array (n, height, width, filters).
@@ -64,30 +96,16 @@ class FeatureCache:
         Raises:
             VggftError: a digest without a row, or a damaged shard.
         """
-        packed = index.pack(digests)
-        shards, rows = self._index.locate(layer, packed)
-        if (shards < 0).any() or not len(packed):
-            raise VggftError(
-                f"{self.folder}: no {layer} for {int((shards < 0).sum())} of {len(packed)} images. Run: vggft featurize"
-            )
-        result: NDArray[np.float16] | None = None
-        for number in np.unique(shards):
-            wanted = np.flatnonzero(shards == number)
-            with self._open(self._index.shards[number]) as file:
-                held = file["digest"][...].reshape(-1).view(packed.dtype)
-                if (rows[wanted] >= len(held)).any() or (held[rows[wanted]] != packed[wanted]).any():
-                    raise VggftError(
-                        f"{self.folder / 'index.h5'}: out of step with its shards. Delete it; it is remade."
-                    )
-                values = file[layer]
-                if result is None:
-                    result = np.empty((len(packed), *values.shape[1:]), values.dtype)
-                unique, back = np.unique(rows[wanted], return_inverse=True)
-                # Whole-array reads are much faster than long lists of rows; unpacking a few rows too many costs less.
-                block = values[unique] if 4 * len(unique) < len(values) else values[...][unique]
-                result[wanted] = block[back]
-        assert result is not None  # there is at least one digest, hence one shard
-        return result
+        packed = shards.pack(digests)
+        try:
+            return self._read(layer, packed)
+        except FileNotFoundError:  # pruned under our feet: its rows are in a new shard now
+            with self._guard:
+                self._load()
+        try:
+            return self._read(layer, packed)
+        except FileNotFoundError as error:
+            raise VggftError(f"{error.filename}: gone while it was read. Run the command again.") from None
 
     def write(
         self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], made: Mapping[str, str]
@@ -99,65 +117,140 @@ class FeatureCache:
             features: layer → array (rows, height, width, filters) of the fingerprint's dtype.
             made: how the numbers were made (engine, batch size), kept as attributes. No times, no host names.
         """
-        packed = index.pack(digests)
-        data = _shard(packed, features, {"fingerprint": self.fingerprint.json, **made})
-        name = hashlib.sha256(data).hexdigest()
-        self._shards.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / "fingerprint.json").is_file():
-            durable.write_json(self.folder / "fingerprint.json", asdict(self.fingerprint))
-        durable.write_bytes(self._path(name), data)
-        if name not in self._index.shards:
-            self._index.add(name, list(features), packed)
-        self._sound.add(name)
-        self._index_saved = False
+        packed = shards.pack(digests)
+        self.shards.mkdir(parents=True, exist_ok=True)
+        if not (self.folder / FINGERPRINT_FILE).is_file():
+            durable.write_json(self.folder / FINGERPRINT_FILE, asdict(self.fingerprint))
+        name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **made})
+        stamp = Stamp.of(shards.path(self.shards, name))
+        with self._guard:
+            if name not in self._index.shards:
+                self._index.add(name, stamp, list(features), packed)
+            self._sound.add(name)
+            self._index_saved = False
 
     def save_index(self) -> None:
-        """Write the index if shards were added since it was last written."""
-        if not self._index_saved:
-            self._index.save(self.folder / "index.h5")
-            self._index_saved = True
+        """Write the index if it is not what lies on the disk."""
+        with self._guard:
+            if not (self._index_saved or self._distrusted):
+                self._index.save(self.folder / INDEX_FILE)
+                self._index_saved = True
 
-    def _path(self, shard: str) -> Path:
-        return self._shards / f"{shard}.h5"
+    def set_aside(self) -> None:
+        """Move damaged shards out of the way. The lock must be held."""
+        aside = self.folder / "damaged"
+        for name in self.damaged:
+            aside.mkdir(exist_ok=True)
+            shards.path(self.shards, name).replace(aside / f"{name}.h5")
+        self.damaged = {}
 
-    def _open_index(self) -> tuple[index.Index, bool]:
-        present = sorted(path.stem for path in self._shards.glob("[0-9a-f]*.h5"))
-        stored = index.load(self.folder / "index.h5")
-        if stored is not None and sorted(stored.shards) == present:
-            return stored, True
-        fresh = index.Index()
-        for name in present:
-            with self._open(name) as file:
-                layers = [key for key in file if key != "digest"]
-                fresh.add(name, layers, file["digest"][...].reshape(-1).view("S32"))
-        return fresh, not present
+    def bytes_per_row(self, layer: str) -> float | None:
+        """Return what a row of a layer takes on disk, from one shard of this cache; None where there is none."""
+        with self._guard:
+            name = self._index.a_shard_with(layer)
+        if name is None:
+            return None
+        with self.open(name) as file:
+            return float(file[layer].id.get_storage_size() / len(file[layer]))
 
-    def _open(self, shard: str) -> h5py.File:
-        """Open a shard for reading; its bytes are checked against its name the first time."""
-        path = self._path(shard)
+    def _locate(self, layer: str, packed: NDArray[np.bytes_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        with self._guard:
+            return self._index.locate(layer, packed)
+
+    def _read(self, layer: str, packed: NDArray[np.bytes_]) -> NDArray[np.float16]:
+        with self._guard:
+            at, rows = self._index.locate(layer, packed)
+            names = list(self._index.shards)
+        if (at < 0).any() or not len(packed):
+            damage = f" ({len(self.damaged)} damaged files there hold none)" if self.damaged else ""
+            raise VggftError(
+                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damage}. Run: vggft featurize"
+            )
+        result: NDArray[np.float16] | None = None
+        for number in np.unique(at):
+            wanted = np.flatnonzero(at == number)
+            with self.open(names[number]) as file:
+                held = shards.digests_of(file)
+                if (rows[wanted] >= len(held)).any() or (held[rows[wanted]] != packed[wanted]).any():
+                    self._distrust()
+                    raise VggftError(
+                        f"{self.folder / INDEX_FILE}: was out of step with its shards. It was deleted, and is made anew by "
+                        "the next command: run it again."
+                    )
+                values = file[layer]
+                if result is None:
+                    result = np.empty((len(packed), *values.shape[1:]), values.dtype)
+                unique, back = np.unique(rows[wanted], return_inverse=True)
+                # Whole-array reads are much faster than long lists of rows; unpacking a few rows too many costs less.
+                block = values[unique] if 4 * len(unique) < len(values) else values[...][unique]
+                result[wanted] = block[back]
+        assert result is not None  # there is at least one digest, hence one shard
+        return result
+
+    def open(self, name: str) -> h5py.File:
+        """Open a shard for reading; its bytes are checked against its name the first time.
+
+        Raises:
+            VggftError: it is damaged.
+            FileNotFoundError: it is gone.
+        """
         try:
-            if shard not in self._sound and durable.sha256(path) != shard:
-                raise VggftError(
-                    f"{path}: damaged (its sha256 is not its name). Delete it and run vggft featurize: only its images are "
-                    "computed again."
-                )
-            self._sound.add(shard)
-            # The lock that HDF5 itself would take is refused by some network file systems, and shards never change.
-            return h5py.File(path, "r", locking=False)
-        except OSError as error:
-            raise VggftError(f"{path}: cannot be read ({error}). Run vggft featurize to compute it again.") from None
+            if name not in self._sound:
+                shards.check(self.shards, name)
+                self._sound.add(name)
+            return shards.open_sound(self.shards, name, self.fingerprint.json)
+        except Damaged as damage:
+            self._distrust()
+            raise VggftError(
+                f"{shards.path(self.shards, name)}: damaged ({damage}). Run vggft featurize: it sets the file aside and computes "
+                "its images again, and only those."
+            ) from None
+
+    def _distrust(self) -> None:
+        """Delete the index, which is only a shortcut: whoever opens the cache next checks every shard."""
+        self._distrusted = True
+        with contextlib.suppress(OSError):
+            (self.folder / INDEX_FILE).unlink()
+
+    def _load(self, recheck: bool = False) -> None:
+        """Take the index from the disk if it fits the shards that are there; else make it from them."""
+        present = shards.present(self.shards)
+        stored = index.load(self.folder / INDEX_FILE)
+        if stored is not None and stored.shards == present and not recheck:
+            self._index, self._index_saved = stored, True
+            return
+        trusted = {} if stored is None or recheck else stored.shards
+        self.lost = [name for name in (stored.shards if stored else {}) if name not in present]
+        self.damaged = dict(damage(self.shards, [name for name in present if trusted.get(name) != present[name]]))
+        self._index = index.Index()
+        for name, stamp in present.items():
+            if name not in self.damaged:
+                try:
+                    with shards.open_sound(self.shards, name, self.fingerprint.json) as file:
+                        self._index.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
+                except FileNotFoundError:
+                    continue
+                except Damaged as found:
+                    self.damaged[name] = str(found)
+        self._index_saved = stored is None and not present
 
 
-def _shard(
-    digests: NDArray[np.bytes_], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]
-) -> bytes:
-    data = io.BytesIO()
-    # Closed before its bytes are taken: the image of an open file in the latest format has a wrong superblock checksum.
-    with h5py.File(data, "w", libver="latest") as file:
-        file.attrs["version"] = SHARD_VERSION
-        for key, value in attributes.items():
-            file.attrs[key] = value
-        file["digest"] = digests.view(np.uint8).reshape(-1, digests.dtype.itemsize)
-        for layer, array in features.items():
-            file.create_dataset(layer, data=array, chunks=(1, *array.shape[1:]), compression=_COMPRESSION)
-    return data.getvalue()
+def damage(
+    folder: Path, names: Sequence[str], progress: Callable[[int], None] = lambda done: None
+) -> Iterator[tuple[str, str]]:
+    """Check the bytes of shards, as many at a time as there are cores; yield name and reason of those that are damaged."""
+
+    def reason(name: str) -> str | None:
+        try:
+            shards.check(folder, name)
+        except FileNotFoundError:
+            return None  # pruned in the meantime
+        except Damaged as found:
+            return str(found)
+        return None
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for done, (name, found) in enumerate(zip(names, pool.map(reason, names), strict=True), 1):
+            progress(done)
+            if found:
+                yield name, found

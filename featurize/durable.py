@@ -16,7 +16,7 @@ from featurize.errors import VggftError
 TEMPORARY = ".*.tmp"
 
 
-def write_bytes(path: Path, data: bytes) -> None:
+def write_bytes(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`: unique temporary name, flush to disk, rename, flush of the folder.
 
     Raises:

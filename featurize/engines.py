@@ -1,97 +1,199 @@
-"""Who runs the frozen base: pictures in, outputs of the wanted layers out."""
+"""Who runs the frozen base: pictures (or outputs of a cached layer) in, outputs of the wanted layers out."""
 
 import importlib.util
 import shutil
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurize import backbone, backend
-from featurize.backend import load_keras
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
+from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
+from featurize.layers import layer
+from featurize.mnn_engine import MnnEngine
 from featurize.ncnn_engine import NcnnEngine
 from featurize.weights import Weights
 
 # Pictures a step: enough to keep a few cores busy. The widest layer of 16 pictures takes 16·224·224·64·4 bytes, 205 MB.
 CPU_BATCH = 16
+# Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
+GPU_BATCH = 256
 
-
-ENGINES = ("auto", "keras", "ncnn")
+ENGINES = ("auto", "keras", "ncnn", "mnn")
 
 
 class Engine(Protocol):
-    """Runs the frozen base on whole batches."""
+    """The frozen base, loaded once. Its rows meet relative error ≤ 1e-3 against Keras in float32, or say so.
+
+    Attributes:
+        name: who it is, for people and for the record.
+        batch_size: rows that it likes to be handed at once.
+    """
 
     name: str
     batch_size: int
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Return one array of shape (n, height, width, filters) a layer, for pictures (n, size, size, 3), n ≤ batch."""
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Return one array (n, height, width, filters) a layer.
+
+        Args:
+            inputs: uint8 pictures (n, size, size, 3), RGB; with `below`, outputs (n, h, w, filters) of that layer.
+            layers: names of the wanted layers, all above `below`.
+            below: the layer whose outputs come in; None for pictures.
+        """
 
 
 class KerasEngine:
-    """The base as a Keras model, on whatever device and backend Keras has."""
+    """The base as a Keras model, on whatever device and backend Keras has; on a GPU the batch size is found by trying."""
 
-    def __init__(self, weights: Weights, fingerprint: Fingerprint, layers: Sequence[str], batch_size: int = CPU_BATCH):
-        """Build and warm up; seconds."""
-        keras = load_keras()
+    def __init__(self, weights: Weights, fingerprint: Fingerprint, batch_size: int | None = None) -> None:
+        """Build the model; seconds.
 
+        Args:
+            weights: of the 13 convolutions.
+            fingerprint: gives size, preprocessing and precision.
+            batch_size: None for 16 on a CPU, and for 256 or less on a GPU.
+        """
+        keras = backend.load_keras()
         self.name = f"keras/{keras.backend.backend()}"
-        self.batch_size = batch_size
-        model = backbone.build(weights, fingerprint.preprocess, fingerprint.size)
-        self._model = backbone.between(model, None, layers)
-        # TensorFlow's XLA made this forward pass slower on the CPU it was measured on, and its start slower too.
-        self._model.compile(jit_compile=keras.backend.backend() == "jax")
-        self._batch = np.zeros((batch_size, fingerprint.size, fingerprint.size, 3), np.float32)
-        self._model.predict_on_batch(self._batch)
+        self.batch_size = batch_size or (GPU_BATCH if backend.gpus() else CPU_BATCH)
+        self._model = backbone.build(weights, fingerprint.preprocess, fingerprint.size, fingerprint.precision)
+        self._jit = keras.backend.backend() == "jax"
+        self._parts: dict[tuple[str | None, tuple[str, ...]], Any] = {}
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Run one batch; a short one is filled up with black, so that one compiled program serves all."""
-        self._batch[: len(pictures)] = pictures
-        self._batch[len(pictures) :] = 0
-        outputs = self._model.predict_on_batch(self._batch)
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Run any number of rows. Where memory runs out, the batch is halved, and stays so."""
+        part = self._part(layers, below)
+        done: list[list[NDArray[np.float32]]] = []
+        first = 0
+        while first < len(inputs):
+            rows = inputs[first : first + self.batch_size]
+            try:
+                done.append(self._run(part, rows))
+            except Exception as error:  # each backend has an exception of its own for this
+                if not _out_of_memory(error) or self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                continue
+            first += len(rows)
+        return [np.concatenate(column) for column in zip(*done, strict=True)]
+
+    def _part(self, layers: Sequence[str], below: str | None) -> Any:
+        key = (below, tuple(layers))
+        if key not in self._parts:
+            part = backbone.between(self._model, below, layers)
+            # TensorFlow's XLA made this forward pass slower on the CPU it was measured on, and its start slower too.
+            part.compile(jit_compile=self._jit)
+            self._parts[key] = part
+        return self._parts[key]
+
+    def _run(self, part: Any, rows: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Run at most one batch; a short one is filled up with zeros, so that one compiled program serves all."""
+        batch = np.zeros((self.batch_size, *rows.shape[1:]), np.float32)
+        batch[: len(rows)] = rows
+        outputs = part.predict_on_batch(batch)
         if not isinstance(outputs, (list, tuple)):  # Keras hands a single output out bare
             outputs = [outputs]
-        return [output[: len(pictures)] for output in outputs]
+        return [np.asarray(output[: len(rows)], np.float32) for output in outputs]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Tell TensorFlow's, JAX's and PyTorch's ways of saying that the device's memory is full."""
+    text = f"{type(error).__name__} {error}".lower()
+    return any(word in text for word in ("resourceexhausted", "resource_exhausted", "out of memory", "outofmemory"))
+
+
+def rate(engine: Engine, fingerprint: Fingerprint, layers: Sequence[str], below: str | None = None) -> float:
+    """Warm an engine up and return its images a second on this machine, on blank input: a moment's measurement."""
+    if below is None:
+        blank = np.zeros((engine.batch_size, fingerprint.size, fingerprint.size, 3), np.uint8)
+    else:
+        blank = np.zeros((engine.batch_size, *layer(below).shape(fingerprint.size)), np.float16)
+    engine(blank[:1], layers, below)
+    blank = blank[: engine.batch_size]
+    began = time.perf_counter()
+    engine(blank, layers, below)
+    return len(blank) / (time.perf_counter() - began)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which engine runs, and why."""
+    """Which engine runs, and why; and in which precision it computes best."""
 
     name: str
     reason: str
+    precision: str = FULL_PRECISION
 
 
-def choose(wanted: str = "auto") -> Choice:
+def require(wanted: str) -> None:
+    """See that an engine exists and is installed; imports nothing.
+
+    Raises:
+        VggftError: it does not, or it is not.
+    """
+    if wanted not in ENGINES:
+        raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
+    if wanted in ("ncnn", "mnn") and not _installed(wanted):
+        raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
+
+
+def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
     """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
 
     Args:
-        wanted: "auto", "keras" or "ncnn".
+        wanted: "auto", "keras", "ncnn" or "mnn".
+        precision: that of a workspace's features, which its engines must keep to; None: whatever suits the machine.
 
     Raises:
-        VggftError: an unknown engine, or one that is not installed.
+        VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision.
     """
-    installed = importlib.util.find_spec("ncnn") is not None
-    if wanted not in ENGINES:
-        raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
-    if wanted == "ncnn" and not installed:
-        raise VggftError("--engine ncnn: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
-    if wanted != "auto":
+    require(wanted)
+    if wanted in ("ncnn", "mnn"):
+        if precision == MIXED_PRECISION:
+            raise VggftError(
+                f"--engine {wanted}: the features here were made in mixed precision, on a GPU, which only Keras computes. Use "
+                "--engine keras, or another --workspace."
+            )
         return Choice(wanted, "asked for")
-    if shutil.which("nvidia-smi") and (found := backend.gpus()):
-        return Choice("keras", f"{len(found)} GPU: {', '.join(found)}")
-    if installed:
+    found = backend.gpus() if shutil.which("nvidia-smi") else []
+    best = MIXED_PRECISION if found else FULL_PRECISION
+    kept = precision or best
+    if wanted == "keras":
+        return Choice("keras", "asked for", kept)
+    if found:
+        return Choice("keras", f"{len(found)} GPU: {', '.join(found)}", kept)
+    if kept == MIXED_PRECISION:
+        return Choice(
+            "keras", "no GPU; but the features here were made in mixed precision, which only Keras computes", kept
+        )
+    return _winograd()
+
+
+def _winograd() -> Choice:
+    """Choose between the CPU engines."""
+    if _installed("ncnn"):
         return Choice("ncnn", "no GPU to use; ncnn's Winograd convolutions are faster than Keras on a CPU")
+    if _installed("mnn"):
+        return Choice("mnn", "no GPU to use; MNN's Winograd convolutions are faster than Keras on a CPU")
     return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings one")
 
 
-def create(name: str, weights: Weights, fingerprint: Fingerprint, layers: Sequence[str]) -> Engine:
-    """Return the engine called `name` ("keras" or "ncnn"), ready to run."""
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec({"ncnn": "ncnn", "mnn": "MNN"}[name]) is not None
+
+
+def create(name: str, weights: Weights, fingerprint: Fingerprint) -> Engine:
+    """Return the engine called `name` ("keras", "ncnn" or "mnn"), its weights loaded."""
     if name == "ncnn":
-        return NcnnEngine(weights, fingerprint, layers, CPU_BATCH)
-    return KerasEngine(weights, fingerprint, layers)
+        return NcnnEngine(weights, fingerprint)
+    if name == "mnn":
+        return MnnEngine(weights, fingerprint)
+    return KerasEngine(weights, fingerprint)

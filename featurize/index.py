@@ -1,12 +1,13 @@
 """digest → shard and row, for each layer: sorted arrays, made from the shards and kept beside them in one file.
 
-The index is derived: where it is missing, damaged or out of step with the shards, it is made again.
+The index is derived: where it is missing, damaged or out of step with the shards, it is made again. It also remembers
+the stamp of each shard when its bytes were last known to be sound, so that untouched files need not be hashed again.
 """
 
 import hashlib
 import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 import h5py
@@ -14,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.shards import DIGEST, Stamp
 
-INDEX_VERSION = 1
-_DIGEST = np.dtype("S32")  # compares as 32 raw bytes; only whole arrays are ever used, so trailing zeros are safe
+INDEX_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -28,22 +29,17 @@ class Rows:
     row: NDArray[np.int32]
 
 
-def pack(digests: Iterable[str]) -> NDArray[np.bytes_]:
-    """Return hexadecimal sha256 digests as an array of 32 raw bytes each."""
-    return np.frombuffer(bytes.fromhex("".join(digests)), _DIGEST)
-
-
 @dataclass
 class Index:
-    """Positions of all rows in all shards. `shards` holds names; a row's shard is a position in that list."""
+    """Positions of all rows in all shards. `shards` holds name → stamp; a row's shard is a position in that order."""
 
-    shards: list[str] = field(default_factory=list)
+    shards: dict[str, Stamp] = field(default_factory=dict)
     layers: dict[str, Rows] = field(default_factory=dict)
     _new: dict[str, list[Rows]] = field(default_factory=dict)
 
-    def add(self, shard: str, layers: Sequence[str], digests: NDArray[np.bytes_]) -> None:
+    def add(self, shard: str, stamp: Stamp, layers: Sequence[str], digests: NDArray[np.bytes_]) -> None:
         """Enter a new shard's rows. A digest already known keeps its first place."""
-        self.shards.append(shard)
+        self.shards[shard] = stamp
         number = np.full(len(digests), len(self.shards) - 1, np.int32)
         rows = Rows(digests, number, np.arange(len(digests), dtype=np.int32))
         for layer in layers:
@@ -53,6 +49,17 @@ class Index:
     def layer_names(self) -> list[str]:
         """Names of the layers that have rows, sorted."""
         return sorted({*self.layers, *self._new})
+
+    def rows(self, layer: str) -> Rows:
+        """Return where all rows of a layer lie. Raises KeyError for a layer without rows."""
+        self._merge()
+        return self.layers[layer]
+
+    def a_shard_with(self, layer: str) -> str | None:
+        """Return the name of some shard that holds a layer."""
+        if layer not in self.layer_names:
+            return None
+        return list(self.shards)[int(self.rows(layer).shard[0])]
 
     def _merge(self) -> None:
         """Sort in what was added: once for many shards."""
@@ -84,11 +91,12 @@ class Index:
         data = io.BytesIO()
         with h5py.File(data, "w", libver="latest") as file:
             file.attrs["version"] = INDEX_VERSION
-            file.attrs["checksum"] = _checksum(self.shards, self.layers)
-            file["shards"] = np.array(self.shards, "S64")
+            file.attrs["checksum"] = _checksum(self)
+            file["shards"] = np.array(list(self.shards), "S64")
+            file["stamps"] = np.array([astuple(stamp) for stamp in self.shards.values()], np.uint64).reshape(-1, 3)
             for layer, rows in self.layers.items():
                 group = file.create_group(layer)
-                group["digest"] = rows.digest.view(np.uint8).reshape(-1, _DIGEST.itemsize)
+                group["digest"] = rows.digest.view(np.uint8).reshape(-1, DIGEST.itemsize)
                 group["shard"], group["row"] = rows.shard, rows.row
         durable.write_bytes(path, data.getvalue())
 
@@ -99,21 +107,24 @@ def load(path: Path) -> Index | None:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs["version"] != INDEX_VERSION:
                 return None
-            shards = [name.decode() for name in file["shards"][...]]
+            names = [name.decode() for name in file["shards"][...]]
+            stamps = [Stamp(*map(int, row)) for row in file["stamps"][...]]
             layers = {
-                name: Rows(group["digest"][...].reshape(-1).view(_DIGEST), group["shard"][...], group["row"][...])
+                name: Rows(group["digest"][...].reshape(-1).view(DIGEST), group["shard"][...], group["row"][...])
                 for name, group in file.items()
                 if isinstance(group, h5py.Group)
             }
-            return Index(shards, layers) if file.attrs["checksum"] == _checksum(shards, layers) else None
+            index = Index(dict(zip(names, stamps, strict=True)), layers)
+            return index if file.attrs["checksum"] == _checksum(index) else None
     except (OSError, KeyError, ValueError, RuntimeError):  # whatever h5py says of a missing or damaged file
         return None
 
 
-def _checksum(shards: Sequence[str], layers: Mapping[str, Rows]) -> str:
-    total = hashlib.sha256("\n".join(shards).encode())
-    for name in sorted(layers):
+def _checksum(index: Index) -> str:
+    total = hashlib.sha256("\n".join(f"{name} {stamp}" for name, stamp in index.shards.items()).encode())
+    for name in sorted(index.layers):
+        rows = index.layers[name]
         total.update(name.encode())
-        for array in (layers[name].digest, layers[name].shard, layers[name].row):
-            total.update(np.ascontiguousarray(array).tobytes())
+        for array in (rows.digest, rows.shard, rows.row):
+            total.update(np.ascontiguousarray(array).view(np.uint8).data)
     return total.hexdigest()

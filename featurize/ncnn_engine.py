@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from featurize.backbone import CAFFE_MEANS_BGR
 from featurize.fingerprint import Fingerprint
-from featurize.layers import LAYERS
+from featurize.layers import LAYERS, NAMES
 from featurize.weights import Weights
 
 _MAGIC = "7767517"  # first line of a .param file
 _FLOAT32 = b"\0\0\0\0"  # before a layer's weights: stored as they are
+_ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
 
 
 class NcnnEngine:
@@ -28,13 +29,13 @@ class NcnnEngine:
 
     name = "ncnn"
 
-    def __init__(self, weights: Weights, fingerprint: Fingerprint, layers: Sequence[str], batch_size: int) -> None:
+    def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Load the network; about a second. Raises ImportError where ncnn is not installed."""
         import ncnn
 
-        self.batch_size = batch_size
+        cores = os.cpu_count() or 1
+        self.batch_size = _ROUNDS * cores
         self._ncnn: Any = ncnn
-        self._layers = list(layers)
         self._caffe = fingerprint.preprocess == "caffe"
         self._net: Any = ncnn.Net()
         options = self._net.opt
@@ -49,32 +50,30 @@ class NcnnEngine:
             model.write_bytes(_model(weights))
             if self._net.load_param(str(param)) or self._net.load_model(str(model)):
                 raise RuntimeError("ncnn refused the network that vggft wrote for it")
-        self._pool = ThreadPoolExecutor(os.cpu_count())
+        self._pool = ThreadPoolExecutor(cores)
 
-    def __call__(self, pictures: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        """Run one batch."""
-        rows = list(self._pool.map(self._one, pictures))
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Run any number of rows, see `featurize.engines.Engine`."""
+        rows = list(self._pool.map(lambda row: self._one(row, layers, below), inputs))
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
-    def _one(self, picture: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
-        x = picture.astype(np.float32)
-        if self._caffe:
+    def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
+        x = row.astype(np.float32)
+        if below is None and self._caffe:
             x = x[..., ::-1] - np.asarray(CAFFE_MEANS_BGR, np.float32)
         planes = np.ascontiguousarray(x.transpose(2, 0, 1))
         extractor = self._net.create_extractor()
         # A Mat borrows the array's memory without holding on to it: `planes` must outlive the clone, which owns its own.
-        extractor.input("pixels", self._ncnn.Mat(planes).clone())
+        extractor.input(below or "pixels", self._ncnn.Mat(planes).clone())
         outputs = {}
-        for layer in sorted(self._layers, key=_depth):  # upwards: each goes on from where the last one stopped
+        for layer in sorted(layers, key=NAMES.index):  # upwards: each goes on from where the last one stopped
             status, mat = extractor.extract(layer)
             if status:
                 raise RuntimeError(f"ncnn failed at {layer} (status {status})")
             outputs[layer] = np.array(mat).transpose(1, 2, 0)
-        return [outputs[layer] for layer in self._layers]
-
-
-def _depth(name: str) -> int:
-    return [layer.name for layer in LAYERS].index(name)
+        return [outputs[layer] for layer in layers]
 
 
 def _param(size: int) -> str:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +37,14 @@ class Sink(Protocol):
         """Commit rows."""
 
 
+@dataclass(frozen=True)
+class Step:
+    """What an engine is to do: compute `layers` from the outputs of the layer `below`; None: from pixels."""
+
+    layers: Sequence[str]
+    below: str | None = None
+
+
 @dataclass
 class Outcome:
     """What a run did: images computed, and digest → reason for those it could not use."""
@@ -59,27 +67,49 @@ def run(
 
     Args:
         work: digest → files with those bytes; the first that still reads and still hashes to the digest is used.
-        layers: names of the engine's outputs, in its order.
+        layers: names of the wanted layers.
+        progress: called with the number of digests dealt with so far.
+
+    Raises:
+        VggftError: a feature that float16 cannot hold.
+    """
+    pictures = decoded(work, decoder, _DECODE_AHEAD * engine.batch_size)
+    return compute(pictures, Step(layers), engine, sink, progress=progress, shard_rows=shard_rows)
+
+
+def compute(
+    inputs: Iterable[tuple[str, NDArray[Any] | str]],
+    step: Step,
+    engine: Engine,
+    sink: Sink,
+    *,
+    progress: Callable[[int], None] = lambda done: None,
+    shard_rows: int = SHARD_ROWS,
+) -> Outcome:
+    """Run an engine over inputs and commit what comes out, at most `shard_rows` rows or a minute at a time.
+
+    Args:
+        inputs: (digest, picture or row of the layer below, or the reason why there is none).
+        step: from where to where.
         progress: called with the number of digests dealt with so far.
 
     Raises:
         VggftError: a feature that float16 cannot hold.
     """
     outcome = Outcome()
-    shard = _Shard(
-        layers, sink, {"engine": engine.name, "batch_size": str(engine.batch_size), "computed_from": "pixels"}
-    )
-    size = min(engine.batch_size, shard_rows)
-    try:
-        for batch in _batches(decoded(work, decoder, _DECODE_AHEAD * size), size, outcome.rejected):
-            if shard.rows + len(batch) > shard_rows or shard.age >= SHARD_SECONDS:
-                shard.commit()
+    made = {
+        "engine": engine.name,
+        "batch_size": str(engine.batch_size),
+        "computed_from": step.below or "pixels",
+    }
+    with _Shards(step.layers, sink, made) as shards:
+        for batch in _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected):
+            if shards.rows + len(batch) > shard_rows or shards.age >= SHARD_SECONDS:
+                shards.commit()
             digests = [digest for digest, _ in batch]
-            shard.add(digests, engine(np.stack([picture for _, picture in batch])))
+            shards.add(digests, engine(np.stack([row for _, row in batch]), step.layers, step.below))
             outcome.computed += len(batch)
             progress(outcome.computed + len(outcome.rejected))
-    finally:  # also after Ctrl-C: rows that are computed are kept
-        shard.commit()
     return outcome
 
 
@@ -131,16 +161,14 @@ def unreadable(error: OSError) -> str:
 
 
 def _batches(
-    pictures: Iterable[tuple[str, NDArray[np.uint8] | str]],
-    size: int,
-    rejected: dict[str, str],
-) -> Iterator[list[tuple[str, NDArray[np.uint8]]]]:
-    batch: list[tuple[str, NDArray[np.uint8]]] = []
-    for digest, picture in pictures:
-        if isinstance(picture, str):
-            rejected[digest] = picture
+    inputs: Iterable[tuple[str, NDArray[Any] | str]], size: int, rejected: dict[str, str]
+) -> Iterator[list[tuple[str, NDArray[Any]]]]:
+    batch: list[tuple[str, NDArray[Any]]] = []
+    for digest, row in inputs:
+        if isinstance(row, str):
+            rejected[digest] = row
             continue
-        batch.append((digest, picture))
+        batch.append((digest, row))
         if len(batch) == size:
             yield batch
             batch = []
@@ -148,14 +176,29 @@ def _batches(
         yield batch
 
 
-class _Shard:
-    """Rows on their way to one shard."""
+class _Shards:
+    """Rows on their way to the cache: one shard is filled while the one before it is written by a thread of its own.
+
+    Leaving the context commits the rest, also after Ctrl-C: rows that are computed are kept.
+    """
 
     def __init__(self, layers: Sequence[str], sink: Sink, made: Mapping[str, str]) -> None:
         self._layers = layers
         self._sink = sink
         self._made = made
+        self._writer = ThreadPoolExecutor(1, "writer")
+        self._writing: Future[None] | None = None
         self._clear()
+
+    def __enter__(self) -> "_Shards":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        try:
+            self.commit()
+            self._wait()
+        finally:
+            self._writer.shutdown()
 
     def _clear(self) -> None:
         self._parts: list[tuple[Sequence[str], list[NDArray[np.float16]]]] = []
@@ -183,13 +226,26 @@ class _Shard:
         self._parts.append((digests, narrow))  # in one step: an interrupt finds digests and rows together or neither
 
     def commit(self) -> None:
-        if self._parts:
-            digests = [digest for part, _ in self._parts for digest in part]
-            columns = zip(*(arrays for _, arrays in self._parts), strict=True)
-            features = {layer: np.concatenate(arrays) for layer, arrays in zip(self._layers, columns, strict=True)}
-            try:
-                self._sink.write(digests, features, self._made)
-            except Exception:  # a full disk is not tried again; an interrupt is no Exception, and its rows are
-                self._clear()
-                raise
+        """Hand the rows to the writer, once it is done with those before: memory holds two shards at most."""
+        if not self._parts:
+            self._clear()
+            return
+        try:
+            self._wait()
+        except Exception:  # a full disk is not tried again; an interrupt is no Exception, and its rows are
+            self._clear()
+            raise
+        self._writing = self._writer.submit(self._write, self._parts)
         self._clear()
+
+    def _wait(self) -> None:
+        if self._writing is not None:
+            writing = self._writing
+            writing.result()
+            self._writing = None
+
+    def _write(self, parts: list[tuple[Sequence[str], list[NDArray[np.float16]]]]) -> None:
+        digests = [digest for part, _ in parts for digest in part]
+        columns = zip(*(arrays for _, arrays in parts), strict=True)
+        features = {layer: np.concatenate(arrays) for layer, arrays in zip(self._layers, columns, strict=True)}
+        self._sink.write(digests, features, self._made)

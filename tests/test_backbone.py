@@ -74,17 +74,20 @@ def test_the_table_of_layers_is_keras_vgg16():
     ]
 
 
-def engine_of(name, weights, fingerprint, layers, batch_size):
+def engine_of(name, weights, fingerprint, batch_size=16):
     if name == "ncnn":
         pytest.importorskip("ncnn", reason="the extra 'cpu' is not installed")
-        return engines.NcnnEngine(weights, fingerprint, layers, batch_size)
-    return engines.KerasEngine(weights, fingerprint, layers, batch_size)
+        return engines.NcnnEngine(weights, fingerprint)
+    return engines.KerasEngine(weights, fingerprint, batch_size)
 
 
-@pytest.mark.parametrize("name", ["keras", "ncnn"])
-def test_engines_agree_with_keras_own_network(name, weights, pictures, reference):
-    engine = engine_of(name, weights, Fingerprint(), TWO, 16)
-    parts = [engine(pictures[first : first + 16]) for first in range(0, len(pictures), 16)]
+@pytest.fixture(scope="module", params=["keras", "ncnn"])
+def engine(request, weights):
+    return engine_of(request.param, weights, Fingerprint())
+
+
+def test_engines_agree_with_keras_own_network(engine, pictures, reference):
+    parts = [engine(pictures[first : first + 16], TWO) for first in range(0, len(pictures), 16)]
     assert [len(p[0]) for p in parts] == [16, 16, 1]
     for i in range(2):
         found = np.concatenate([part[i] for part in parts])
@@ -92,37 +95,116 @@ def test_engines_agree_with_keras_own_network(name, weights, pictures, reference
         assert relative_errors(found, reference[i]).max() < 1e-4  # the promise is 1e-3, of what is stored as float16
 
 
-@pytest.mark.parametrize("name", ["keras", "ncnn"])
-def test_a_row_does_not_depend_on_its_neighbours(name, weights, pictures):
-    engine = engine_of(name, weights, Fingerprint(), ["block5_pool"], 8)
-    together = engine(pictures[:8])[0]
-    alone = np.concatenate([engine(pictures[i : i + 1])[0] for i in range(8)])
+def test_engines_agree_on_photographs(engine, weights, hymenoptera):
+    paths = sorted(hymenoptera.glob("*/*/*.jpg"))[::25]
+    photographs = np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
+    expected = engine_of("keras", weights, Fingerprint())(photographs, TWO)
+    for found, own in zip(engine(photographs, TWO), expected, strict=True):
+        assert relative_errors(found, own).max() < 1e-4
+
+
+def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
+    together = engine(pictures[:8], TWO[1:])[0]
+    alone = np.concatenate([engine(pictures[i : i + 1], TWO[1:])[0] for i in range(8)])
     assert np.array_equal(together, alone)
 
 
 @pytest.mark.parametrize("name", ["keras", "ncnn"])
 def test_any_layers_in_any_order(name, weights, pictures):
-    engine = engine_of(name, weights, Fingerprint(preprocess="raw"), ["block5_pool", "block1_pool", "block5_conv1"], 4)
-    found = engine(pictures[:3])
+    engine = engine_of(name, weights, Fingerprint(preprocess="raw"), 4)
+    found = engine(pictures[:3], ["block5_pool", "block1_pool", "block5_conv1"])
     assert [f.shape for f in found] == [(3, 7, 7, 512), (3, 112, 112, 64), (3, 14, 14, 512)]
 
 
+def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):
+    below, *expected = engine(pictures[:5], ["block4_pool", "block5_conv1", "block5_pool"])
+    found = engine(below.astype(np.float16), ["block5_conv1", "block5_pool"], "block4_pool")
+    for own, from_pixels in zip(found, expected, strict=True):
+        assert relative_errors(own, from_pixels).max() < 2e-3
+
+
+def test_more_rows_than_a_batch(weights, pictures):
+    engine = engine_of("keras", weights, Fingerprint(), 4)
+    together = engine(pictures[:11], TWO[1:])[0]
+    assert together.shape == (11, 7, 7, 512)
+    assert np.array_equal(together[8:], engine(pictures[8:11], TWO[1:])[0])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        type("ResourceExhaustedError", (Exception,), {})("OOM when allocating tensor"),
+        RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 4110417920 bytes."),
+        type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    ],
+)
+def test_the_batch_is_halved_until_it_fits_and_stays_so(weights, pictures, monkeypatch, error):
+    engine = engine_of("keras", weights, Fingerprint(), 16)
+    run, sizes = engine._run, []
+
+    def small(part, rows):
+        sizes.append(engine.batch_size)
+        if engine.batch_size > 4:
+            raise error
+        return run(part, rows)
+
+    monkeypatch.setattr(engine, "_run", small)
+    found = engine(pictures[:6], TWO[1:])[0]
+    assert sizes == [16, 8, 4, 4]
+    assert engine.batch_size == 4
+    engine(pictures[:4], TWO[1:])
+    assert sizes == [16, 8, 4, 4, 4]
+    monkeypatch.undo()
+    assert np.array_equal(found, engine(pictures[:6], TWO[1:])[0])
+
+
+def test_other_errors_of_an_engine_are_not_swallowed(weights, pictures, monkeypatch):
+    engine = engine_of("keras", weights, Fingerprint(), 16)
+    for size, message in ((16, "a bug"), (1, "out of memory")):
+
+        def broken(part, rows, message=message):
+            raise RuntimeError(message)
+
+        engine.batch_size = size
+        monkeypatch.setattr(engine, "_run", broken)
+        with pytest.raises(RuntimeError, match=message):
+            engine(pictures[:2], TWO)
+
+
+def test_mixed_precision_is_another_fingerprint(weights, pictures, reference):
+    mixed = Fingerprint(precision="mixed_float16")
+    assert mixed.key != Fingerprint().key
+    assert "precision" not in Fingerprint().json
+    found = engine_of("keras", weights, mixed, 4)(pictures[:4], TWO)
+    for own, expected in zip(found, reference, strict=True):
+        assert own.dtype == np.float32
+        assert 1e-4 < relative_errors(own, expected[:4]).max() < 1e-2
+
+
 def test_which_engine_and_why(monkeypatch):
+    installed = {"ncnn", "MNN"}
     monkeypatch.setattr(engines.shutil, "which", lambda name: None)
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object() if name in installed else None)
     assert engines.choose().name == "ncnn"
-    assert engines.choose("keras").reason == "asked for"
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    assert engines.choose("keras").reason == engines.choose("mnn").reason == "asked for"
+    installed.remove("ncnn")
+    assert engines.choose().name == "mnn"
+    installed.clear()
     assert engines.choose().name == "keras"
     assert "vggft[cpu]" in engines.choose().reason
-    with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
-        engines.choose("ncnn")
-    with pytest.raises(VggftError, match="auto, keras, ncnn"):
-        engines.choose("mnn")
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
+    for name in ("ncnn", "mnn"):
+        with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
+            engines.choose(name)
+    with pytest.raises(VggftError, match="auto, keras, ncnn, mnn"):
+        engines.choose("tpu")
+    installed.add("ncnn")
+    assert engines.choose("auto", "mixed_float16").name == "keras"
+    with pytest.raises(VggftError, match="mixed precision"):
+        engines.choose("ncnn", "mixed_float16")
     monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(engines.backend, "gpus", lambda: ["gpu:0"])
-    assert engines.choose() == engines.Choice("keras", "1 GPU: gpu:0")
+    assert engines.choose() == engines.Choice("keras", "1 GPU: gpu:0", "mixed_float16")
+    assert engines.choose("auto", "float32") == engines.Choice("keras", "1 GPU: gpu:0", "float32")
     monkeypatch.setattr(engines.backend, "gpus", list)  # a driver, but nothing that Keras can use
     assert engines.choose().name == "ncnn"
 

@@ -1,12 +1,13 @@
 """The cache: what is written comes back, what is damaged is named, and nothing else is believed."""
 
 import hashlib
+import os
 
 import h5py
 import numpy as np
 import pytest
 
-from featurize import index
+from featurize import index, shards
 from featurize.cache import FeatureCache
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
@@ -84,6 +85,7 @@ def test_an_index_that_points_at_other_rows_gives_no_numbers(cache, tmp_path):
     wrong.save(cache.folder / "index.h5")  # with a right checksum
     with pytest.raises(VggftError, match="out of step with its shards"):
         FeatureCache(tmp_path, Fingerprint()).read("block5_pool", [digest(i) for i in range(50)])
+    check(FeatureCache(tmp_path, Fingerprint()), range(50))  # the next command makes it anew
 
 
 def test_a_shard_that_the_index_does_not_know_is_found(cache, tmp_path):
@@ -93,27 +95,124 @@ def test_a_shard_that_the_index_does_not_know_is_found(cache, tmp_path):
     check(FeatureCache(tmp_path, Fingerprint()), range(60))
 
 
+def damages(sound: bytes, number: int):
+    """Yield damaged variants of a file: single flipped bits anywhere, cut short, emptied, lengthened."""
+    rng = np.random.default_rng(0)
+    for _ in range(number):
+        damaged = bytearray(sound)
+        damaged[rng.integers(len(sound))] ^= 1 << int(rng.integers(8))
+        yield bytes(damaged)
+    yield from (sound[:-10], b"", sound + b"\0", sound[: len(sound) // 2])
+
+
 def test_a_deleted_shard_is_missed(cache, tmp_path):
-    shards = list(cache.folder.glob("shards/*.h5"))
-    shards[0].unlink()
+    gone = sorted(cache.folder.glob("shards/*.h5"))[0]
+    gone.unlink()
     opened = FeatureCache(tmp_path, Fingerprint())
+    assert opened.lost == [gone.stem]
     assert len(opened.missing(["block5_pool"], [digest(i) for i in range(50)])) in (20, 30)
 
 
-def test_any_flipped_byte_is_noticed(cache, tmp_path):
-    rng = np.random.default_rng(0)
+def test_any_damage_is_noticed_when_the_cache_is_opened(cache, tmp_path):
+    everything = [digest(i) for i in range(50)]
     for shard in cache.folder.glob("shards/*.h5"):
         sound = shard.read_bytes()
-        for _ in range(30):
-            damaged = bytearray(sound)
-            damaged[rng.integers(len(sound))] ^= 1 << int(rng.integers(8))
+        for damaged in damages(sound, 20):
             shard.write_bytes(damaged)
-            with pytest.raises(VggftError, match=shard.name):
-                FeatureCache(tmp_path, Fingerprint()).read("block5_pool", [digest(i) for i in range(50)])
-        shard.write_bytes(sound[:-10])
-        with pytest.raises(VggftError, match="damaged"):
-            FeatureCache(tmp_path, Fingerprint()).read("block5_pool", [digest(i) for i in range(50)])
+            opened = FeatureCache(tmp_path, Fingerprint())
+            assert list(opened.damaged) == [shard.stem]
+            assert len(opened.missing(["block5_pool"], everything)) in (20, 30)
+            with pytest.raises(VggftError, match="1 damaged files"):
+                opened.read("block5_pool", everything)
         shard.write_bytes(sound)
+
+
+def test_damage_that_leaves_no_trace_in_the_file_s_time_is_noticed_when_it_is_read(cache, tmp_path):
+    everything = [digest(i) for i in range(50)]
+    for shard in cache.folder.glob("shards/*.h5"):
+        sound, before = shard.read_bytes(), shard.stat()
+        for damaged in damages(sound, 20):
+            if len(damaged) != len(sound):
+                continue
+            FeatureCache(tmp_path, Fingerprint()).save_index()
+            shard.write_bytes(damaged)
+            os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+            opened = FeatureCache(tmp_path, Fingerprint())
+            assert not opened.damaged  # not read yet
+            with pytest.raises(VggftError, match=f"{shard.name}: damaged"):
+                opened.read("block5_pool", everything)
+            assert list(FeatureCache(tmp_path, Fingerprint()).damaged) == [
+                shard.stem
+            ]  # from now on nothing is believed
+            shard.write_bytes(sound)
+            os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    FeatureCache(tmp_path, Fingerprint()).save_index()
+    shard.write_bytes(damaged)
+    os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert list(FeatureCache(tmp_path, Fingerprint(), recheck=True).damaged) == [shard.stem]
+
+
+def test_damaged_shards_are_set_aside_and_their_rows_written_again(cache, tmp_path):
+    shard = sorted(cache.folder.glob("shards/*.h5"))[1]
+    sound = shard.read_bytes()
+    shard.write_bytes(sound[:-1] + b"x")
+    opened = FeatureCache(tmp_path, Fingerprint())
+    opened.set_aside()
+    assert (opened.folder / "damaged" / shard.name).read_bytes() == sound[:-1] + b"x"
+    assert not shard.exists()
+    lost = opened.missing(["block5_pool"], [digest(i) for i in range(50)])
+    fill(opened, [i for i in range(50) if digest(i) in lost])
+    opened.save_index()
+    assert shard.read_bytes() == sound  # the same rows make the same file
+    check(FeatureCache(tmp_path, Fingerprint()), range(50))
+
+
+def test_a_shard_of_another_fingerprint_is_not_believed(cache, tmp_path):
+    other = FeatureCache(tmp_path, Fingerprint(preprocess="raw"))
+    fill(other, range(5))
+    stray = next(other.folder.glob("shards/*.h5"))
+    (cache.folder / "shards" / stray.name).write_bytes(stray.read_bytes())
+    opened = FeatureCache(tmp_path, Fingerprint())
+    assert "not of this cache" in opened.damaged[stray.stem]
+    check(opened, range(50))
+
+
+def test_untouched_shards_are_not_read_again(cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "check", lambda folder, name: pytest.fail("read"))
+    assert not FeatureCache(tmp_path, Fingerprint()).missing(["block5_pool"], [digest(i) for i in range(50)])
+
+
+def test_rows_in_the_order_of_the_disk(cache):
+    asked = [digest(i) for i in np.random.default_rng(0).permutation(50)]
+    found = dict(cache.rows("block5_pool", asked, 7))
+    assert sorted(found) == sorted(asked)
+    assert all(np.array_equal(found[digest(i)], row("block5_pool", i)) for i in range(50))
+    order = [int(cache.index.locate("block5_pool", shards.pack([d]))[0][0]) for d in found]
+    assert order == sorted(order)
+
+
+def test_a_reader_goes_on_when_files_are_replaced_under_its_feet(cache, tmp_path):
+    reader = FeatureCache(tmp_path, Fingerprint())
+    check(reader, [0])
+    both = (
+        cache.read("block4_pool", [digest(i) for i in range(50)]),
+        cache.read("block5_pool", [digest(i) for i in range(50)]),
+    )
+    old = list(cache.folder.glob("shards/*.h5"))
+    cache.write([digest(i) for i in range(50)], dict(zip(SHAPES, both, strict=True)), {})
+    for path in old:
+        path.unlink()
+    check(reader, range(50))
+
+
+def test_files_that_another_process_has_locked_are_read(cache, tmp_path):
+    fcntl = pytest.importorskip("fcntl")
+    files = [path.open("rb") for path in cache.folder.rglob("*.h5")]
+    for file in files:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    check(FeatureCache(tmp_path, Fingerprint()), range(50))
+    for file in files:
+        file.close()
 
 
 def test_shards_are_a_function_of_their_rows(cache, tmp_path):

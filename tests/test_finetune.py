@@ -27,8 +27,8 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def features(weights, pictures):
-    engine = engines.KerasEngine(weights, Fingerprint(size=SIZE), ["block3_pool", "block4_pool", "block5_pool"], 12)
-    return [f.astype(np.float16) for f in engine(pictures)]
+    engine = engines.KerasEngine(weights, Fingerprint(size=SIZE), 12)
+    return [f.astype(np.float16) for f in engine(pictures, ["block3_pool", "block4_pool", "block5_pool"])]
 
 
 def head(pooling="avg", classes=2, seed=0, dropout=0.0) -> Head:

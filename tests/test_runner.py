@@ -23,7 +23,7 @@ class MeanEngine:
         self.fail_after = fail_after
         self.error = error
 
-    def __call__(self, pictures):
+    def __call__(self, pictures, layers, below=None):
         if self.fail_after is not None and len(self.batches) == self.fail_after:
             raise self.error
         self.batches.append(len(pictures))
@@ -110,8 +110,8 @@ def test_a_stopped_run_keeps_what_it_computed(work, tmp_path, error):
 @pytest.mark.parametrize("value", [np.inf, np.nan, 70_000.0])
 def test_numbers_that_float16_cannot_hold(work, tmp_path, value):
     class Broken(MeanEngine):
-        def __call__(self, pictures):
-            found = super().__call__(pictures)
+        def __call__(self, pictures, layers, below=None):
+            found = super().__call__(pictures, layers, below)
             if len(self.batches) == 2:
                 found[0][3] = value
             return found

@@ -18,6 +18,15 @@ from rich.text import Text
 _FILE_WIDTH = 110
 
 
+def duration(seconds: float) -> str:
+    """Write a length of time for people, roughly."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    if seconds < 6000:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"
+
+
 class Advance(Protocol):
     """Moves a progress bar on."""
 

@@ -1,4 +1,4 @@
-"""Filling a workspace's feature cache: what is missing is computed, from files that still hold the right bytes."""
+"""Filling a workspace's feature cache: what is missing is computed, from as far up as the cache allows."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -6,16 +6,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from featurize import images, runner, weights
+from featurize import estimate, images, runner, weights
 from featurize.cache import FeatureCache
-from featurize.engines import choose, create
+from featurize.engines import Engine, choose, create, rate
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
+from featurize.layers import NAMES
+from featurize.runner import Step
 from featurize.weights import Weights
-from vggft.console import Ui
+from vggft.console import Advance, Ui, duration
 from vggft.workspace import Settings
 
 _KEEP_DECODED = 16  # pictures in memory while only looking whether they decode
+_ROWS_AT_ONCE = 64  # cached rows read at once, when a layer is computed from one below it
+_DAMAGED_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -47,30 +51,54 @@ def decoder(fingerprint: Fingerprint) -> runner.Decoder:
     return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize)
 
 
-def require_weights(cache: FeatureCache, filling: Filling) -> None:
-    """See that there are weights to compute what is missing with. Writes nothing.
+def require(cache: FeatureCache, filling: Filling) -> None:
+    """See that what is missing can be computed and kept. Writes nothing.
 
     Raises:
-        VggftError: something is missing, and there are no weights to compute it with.
+        VggftError: something is missing, and there are no weights to compute it with, or no room on the disk.
     """
-    missing = set(cache.missing(filling.layers, list(filling.files))) - filling.doubtful
-    if missing:
+    steps = plan(cache, filling, filling.doubtful)
+    if steps:
         weights.locate(filling.weights_file)
+        needed = sum(estimate.bytes_needed(cache, step.layers, len(wanted)) for step, wanted in steps.items())
+        estimate.require_room(cache.folder, needed, len({digest for wanted in steps.values() for digest in wanted}))
+
+
+def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict[Step, list[str]]:
+    """Return what is to be computed from where: for each layer the deepest cached one below it, else the pixels.
+
+    Args:
+        without: digests that are to be left out.
+    """
+    steps: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # digest → start → layers
+    for layer in filling.layers:
+        lacking = [digest for digest in cache.missing([layer], list(filling.files)) if digest not in without]
+        for below in reversed(NAMES[: NAMES.index(layer)]):
+            if lacking and below in cache.layers:
+                still = set(cache.missing([below], lacking))
+                for digest in lacking:
+                    if digest not in still:
+                        steps[digest][below].append(layer)
+                lacking = [digest for digest in lacking if digest in still]
+        for digest in lacking:
+            steps[digest][""].append(layer)
+    work: dict[Step, list[str]] = defaultdict(list)
+    for digest, own in steps.items():
+        for start, layers in own.items():
+            work[Step(tuple(layers), start or None)].append(digest)
+    return work
 
 
 def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
     """Compute what is missing and commit it to the cache. The workspace's lock must be held."""
-    decode = decoder(cache.fingerprint)
-    digests = list(filling.files)
-    missing = cache.missing(filling.layers, digests)
-    again = {digest: filling.files[digest] for digest in missing if digest in filling.doubtful}
-    rejected = {d: p for d, p in runner.decoded(again, decode, _KEEP_DECODED) if isinstance(p, str)}
-    lacking = {layer: set(cache.missing([layer], missing)) for layer in filling.layers}
-    work: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for digest in missing:
-        if digest not in rejected:
-            work[tuple(layer for layer in filling.layers if digest in lacking[layer])].append(digest)
+    _set_aside(cache, ui)
+    again = {
+        d: filling.files[d] for d in cache.missing(filling.layers, sorted(filling.doubtful & filling.files.keys()))
+    }
+    rejected = {d: p for d, p in runner.decoded(again, decoder(cache.fingerprint), _KEEP_DECODED) if isinstance(p, str)}
+    work = plan(cache, filling, frozenset(rejected))
     if not work:
+        cache.save_index()
         return Filled(0, rejected, None)
 
     source = weights.locate(filling.weights_file)
@@ -81,29 +109,60 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
             f"{source}: not the weights that the features were made with (another digest). Put the "
             "old file back, or name the weights: vggft featurize DATA --weights FILE."
         )
-    choice = choose(filling.engine)
+    choice = choose(filling.engine, cache.fingerprint.precision)
     ui.say(f"engine: {choice.name} ({choice.reason})")
-    computed, name = 0, ""
-    for layers, wanted in work.items():
-        engine = create(choice.name, loaded, cache.fingerprint, layers)
-        name = engine.name
+    engine = create(choice.name, loaded, cache.fingerprint)
+    computed: set[str] = set()
+    for step, wanted in work.items():
+        _announce(cache, step, len(wanted), engine, ui)
         try:
-            ui.say(f"computing {' and '.join(layers)} of {len(wanted)} images on {name}")
             with ui.progress("computing", len(wanted)) as advance:
-                outcome = runner.run(
-                    {digest: filling.files[digest] for digest in wanted},
-                    layers,
-                    decode,
-                    engine,
-                    cache,
-                    progress=advance,
-                    shard_rows=filling.shard_rows,
+                outcome = _compute(
+                    cache, step, {d: filling.files[d] for d in wanted}, engine, filling.shard_rows, advance
                 )
         finally:
             cache.save_index()
         rejected |= outcome.rejected
-        computed += outcome.computed
-    return Filled(computed, rejected, name)
+        computed |= set(wanted) - outcome.rejected.keys()
+    return Filled(len(computed), rejected, engine.name)
+
+
+def _compute(
+    cache: FeatureCache,
+    step: Step,
+    files: Mapping[str, Sequence[Path]],
+    engine: Engine,
+    shard_rows: int,
+    advance: Advance,
+) -> runner.Outcome:
+    if step.below is None:
+        decode = decoder(cache.fingerprint)
+        return runner.run(files, step.layers, decode, engine, cache, progress=advance, shard_rows=shard_rows)
+    rows = cache.rows(step.below, list(files), _ROWS_AT_ONCE)
+    return runner.compute(rows, step, engine, cache, progress=advance, shard_rows=shard_rows)
+
+
+def _set_aside(cache: FeatureCache, ui: Ui) -> None:
+    """Put damaged shards out of the way, and say what is lost: it is computed again like anything that is missing."""
+    for name, reason in list(cache.damaged.items())[:_DAMAGED_SHOWN]:
+        ui.warn(f"{cache.shards / name}.h5 is damaged ({reason}): set aside, its images are computed again")
+    for name in cache.lost[:_DAMAGED_SHOWN]:
+        ui.warn(f"{cache.shards / name}.h5 is gone: its images are computed again")
+    more = len(cache.damaged) + len(cache.lost)
+    if more > _DAMAGED_SHOWN:
+        ui.warn(f"{more} files of the cache are damaged or gone in all")
+    cache.set_aside()
+
+
+def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
+    """Say what is going to be computed, and what it will take: room by what such features take, time by a short trial."""
+    what = f"computing {' and '.join(step.layers)} of {number} images"
+    start = f" from cached {step.below}" if step.below else ""
+    room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
+    time = ""
+    if number > engine.batch_size:
+        time = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
+    ui.say(f"{what}{start} on {engine.name}: about {room} on disk{time}")
 
 
 def load_weights(settings: Settings) -> Weights:

@@ -83,8 +83,8 @@ class Method:
 
         head = self.made.head
         fingerprint = workspace.settings.fingerprint
-        engine = create(choose().name, load_weights(workspace.settings), fingerprint, [TOP])
-        return lambda pictures: head.predict(engine(pictures)[0])
+        engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+        return lambda pictures: head.predict(engine(pictures, [TOP])[0])
 
 
 def _load_network(method: Method) -> Any:

@@ -14,7 +14,7 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,7 @@ from featurize.fingerprint import Fingerprint
 from featurize.splits import Shares
 
 SCHEMA = 1
+_POLL_SECONDS = 0.2  # between two looks at a lock that is waited for
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,15 @@ class Settings:
 class Workspace:
     """One experiment's folder. Opening it reads and writes nothing."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, waiting: Callable[[str], None] | None = None) -> None:
+        """Name the folder.
+
+        Args:
+            root: the folder; it need not exist.
+            waiting: told whom a command waits for that finds another one writing; None: such a command fails at once.
+        """
         self.root = root.expanduser().absolute()
+        self.waiting = waiting
         self.manifest = self.root / "manifest.csv"
         self.splits = self.root / "splits.csv"
         self.cache_folder = self.root / "cache"
@@ -122,9 +130,9 @@ class Workspace:
             raise VggftError(f"{self.manifest}: missing or damaged ({error}). Run vggft featurize again.") from None
         return Dataset(Path(settings.data), settings.classes, tuple(samples))
 
-    def cache(self, fingerprint: Fingerprint | None = None) -> FeatureCache:
-        """Open the feature cache, of the settled fingerprint or of another."""
-        return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint)
+    def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
+        """Open the feature cache, of the settled fingerprint or of another; `recheck` reads every file of it again."""
+        return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint, recheck=recheck)
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
@@ -146,23 +154,28 @@ class Workspace:
         Settings and manifest are read afresh under it, and what a killed process left half-written is removed.
 
         Raises:
-            VggftError: another process holds it (named), or the folder cannot be written.
+            VggftError: another process holds it (named) and nobody waits, or the folder cannot be written or locked.
         """
         import filelock
 
         who = self.root / "lock.txt"
+        lock = filelock.FileLock(self.root / "lock")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            lock = filelock.FileLock(self.root / "lock", timeout=0)
-            lock.acquire()
-        except filelock.Timeout:
-            holder = who.read_text(encoding="utf-8").strip() if who.is_file() else "another process"
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                holder = _holder(who)
+                if self.waiting is None:
+                    raise VggftError(
+                        f"{self.root}: {holder} is writing here. Wait for it (--wait does), or use another --workspace."
+                    ) from None
+                self.waiting(f"waiting: {holder} is writing in {self.root}")
+                lock.acquire(poll_interval=_POLL_SECONDS)
+        except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
+            reason = getattr(error, "strerror", None) or error
             raise VggftError(
-                f"{self.root}: {holder} is writing here. Wait for it, or use another --workspace."
-            ) from None
-        except OSError as error:
-            raise VggftError(
-                f"{self.root}: cannot be written ({error.strerror}). Choose another --workspace."
+                f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
             ) from None
         try:
             who.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
@@ -174,3 +187,11 @@ class Workspace:
         finally:
             who.unlink(missing_ok=True)
             lock.release()
+
+
+def _holder(who: Path) -> str:
+    """Return who holds the lock, as far as that was written down."""
+    try:
+        return who.read_text(encoding="utf-8").strip() or "another process"
+    except OSError:
+        return "another process"

@@ -9,18 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from featurize import assigned as memory
+from featurize import engines, splits, weights
 from featurize import scan as scanning
-from featurize import splits, weights
 from featurize.assigned import Assigned
 from featurize.dataset import Dataset, Sample
-from featurize.engines import choose
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import layer
 from featurize.runner import SHARD_ROWS
 from featurize.splits import Shares
 from vggft.console import Advance, Ui
-from vggft.features import Filling, fill, require_weights
+from vggft.features import Filling, fill, require
 from vggft.workspace import Settings, Workspace
 
 DEFAULT_LAYERS = ("block4_pool", "block5_pool")
@@ -52,12 +51,23 @@ class _Before:
     assigned: Sequence[Assigned] = ()
 
 
+class _MadeMeanwhile(Exception):
+    """Another process made the workspace while this one was looking at the data."""
+
+
 def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
     """Bring the cache and the manifest up to date with a data folder.
 
     Raises:
         VggftError: anything wrong with options, folder or weights, before anything is written.
     """
+    try:
+        return _run(workspace, data, options, ui)
+    except _MadeMeanwhile:
+        return _run(workspace, data, options, ui)  # with what the other one settled
+
+
+def _run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
     with contextlib.ExitStack() as lock:
         if workspace.exists:  # so that nobody changes what is read next; a new one is made only once all is checked
             lock.enter_context(workspace.writing())
@@ -80,7 +90,8 @@ def _featurize(
     shares, reserve = _shares(options, before)
     group_by = _group_by(options, before.settings)
     fingerprint, weights_file = _fingerprint(options, before.settings)
-    if data.is_dir() and not workspace.cache(fingerprint).layers:
+    cache = workspace.cache(fingerprint, recheck=options.rehash)
+    if data.is_dir() and not cache.layers:
         weights.locate(weights_file)  # all is still to be computed: without weights, say so before hashing everything
 
     began = time.perf_counter()
@@ -97,14 +108,13 @@ def _featurize(
             files[sample.digest].append(scan.root / sample.path)
     doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
     filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
-    require_weights(workspace.cache(fingerprint), filling)
+    require(cache, filling)
     if before.settings is None:
         lock.enter_context(workspace.writing())
         if workspace.exists:
-            raise VggftError(
-                f"{workspace.root}: another vggft made this workspace in the meantime. Run the command again."
-            )
-    cache = workspace.cache(fingerprint)
+            raise _MadeMeanwhile
+        cache = workspace.cache(fingerprint)  # nobody else writes in it any more
+    damaged = len(cache.damaged) + len(cache.lost)
     reused = len(files) - len(cache.missing(layers, list(files)))
     done = fill(cache, filling, ui)
     seconds = time.perf_counter() - began
@@ -132,6 +142,7 @@ def _featurize(
         "reused": reused,
         "duplicates": len(dataset.duplicates),
         "rejected": len(dataset.rejected),
+        "damaged_files": damaged,
         "classes": list(dataset.classes),
         "splits": dataset.split_counts,
         "layers": layers,
@@ -159,7 +170,7 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
 def _check(options: Options) -> None:
     if options.shard_rows < 1:
         raise VggftError(f"--shard {options.shard_rows}: expected 1 image or more.")
-    choose(options.engine)
+    engines.require(options.engine)
 
 
 def _shares(options: Options, before: _Before) -> tuple[Shares, bool]:
@@ -197,12 +208,12 @@ def _group_by(options: Options, before: Settings | None) -> str | None:
 
 def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint, Path | None]:
     """Return how pixels become features, and the file of the weights (None: the published ones, wherever they lie)."""
-    default = before.fingerprint if before else Fingerprint()
-    preprocess = options.preprocess or default.preprocess
+    default = before.fingerprint if before else Fingerprint(precision=engines.choose(options.engine).precision)
+    default = replace(default, preprocess=options.preprocess or default.preprocess)
     if options.weights is None:
-        return Fingerprint(default.weights, preprocess=preprocess), before.weights_file_path if before else None
+        return default, before.weights_file_path if before else None
     loaded = weights.load(weights.locate(options.weights))
-    return Fingerprint(loaded.digest, preprocess=preprocess), None if loaded.published else options.weights.resolve()
+    return replace(default, weights=loaded.digest), None if loaded.published else options.weights.resolve()
 
 
 def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:
