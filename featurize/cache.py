@@ -14,7 +14,7 @@ the hash of the file they are in, so that no damaged number is ever returned.
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -31,6 +31,7 @@ from featurize.shards import Damaged, Stamp
 
 FINGERPRINT_FILE = "fingerprint.json"
 INDEX_FILE = "index.h5"
+_DISTRUSTED = "index.old.h5"  # an index that is only asked which shards there were
 
 
 class FeatureCache:
@@ -60,7 +61,7 @@ class FeatureCache:
         self._load(recheck)
 
     @property
-    def index(self) -> index.Index:
+    def positions(self) -> index.Index:
         """Where every row lies."""
         return self._index
 
@@ -134,7 +135,17 @@ class FeatureCache:
         with self._guard:
             if not (self._index_saved or self._distrusted):
                 self._index.save(self.folder / INDEX_FILE)
+                (self.folder / _DISTRUSTED).unlink(missing_ok=True)
                 self._index_saved = True
+
+    def forget(self, gone: Collection[str]) -> None:
+        """Make and write the index as it is without some shards, which are about to be deleted. The lock must be held."""
+        with self._guard:
+            self._index = self._made_of(
+                {name: s for name, s in shards.present(self.shards).items() if name not in gone}
+            )
+            self._index_saved = False
+        self.save_index()
 
     def set_aside(self) -> None:
         """Move damaged shards out of the way. The lock must be held."""
@@ -174,7 +185,7 @@ class FeatureCache:
                 if (rows[wanted] >= len(held)).any() or (held[rows[wanted]] != packed[wanted]).any():
                     self._distrust()
                     raise VggftError(
-                        f"{self.folder / INDEX_FILE}: was out of step with its shards. It was deleted, and is made anew by "
+                        f"{self.folder / INDEX_FILE}: was out of step with its shards. It was put away, and is made anew by "
                         "the next command: run it again."
                     )
                 values = file[layer]
@@ -207,10 +218,8 @@ class FeatureCache:
             ) from None
 
     def _distrust(self) -> None:
-        """Delete the index, which is only a shortcut: whoever opens the cache next checks every shard."""
         self._distrusted = True
-        with contextlib.suppress(OSError):
-            (self.folder / INDEX_FILE).unlink()
+        distrust(self.folder)
 
     def _load(self, recheck: bool = False) -> None:
         """Take the index from the disk if it fits the shards that are there; else make it from them."""
@@ -220,19 +229,31 @@ class FeatureCache:
             self._index, self._index_saved = stored, True
             return
         trusted = {} if stored is None or recheck else stored.shards
-        self.lost = [name for name in (stored.shards if stored else {}) if name not in present]
+        former = stored or index.load(self.folder / _DISTRUSTED) or index.Index()
+        self.lost = [name for name in former.shards if name not in present]
         self.damaged = dict(damage(self.shards, [name for name in present if trusted.get(name) != present[name]]))
-        self._index = index.Index()
+        self._index = self._made_of(present)
+        self._index_saved = stored is None and not present
+
+    def _made_of(self, present: Mapping[str, Stamp]) -> index.Index:
+        """Make the index of some shards; those that turn out to be none of this cache are damaged."""
+        made = index.Index()
         for name, stamp in present.items():
             if name not in self.damaged:
                 try:
                     with shards.open_sound(self.shards, name, self.fingerprint.json) as file:
-                        self._index.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
-                except FileNotFoundError:
+                        made.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
+                except FileNotFoundError:  # pruned in the meantime
                     continue
                 except Damaged as found:
                     self.damaged[name] = str(found)
-        self._index_saved = stored is None and not present
+        return made
+
+
+def distrust(folder: Path) -> None:
+    """Put the index of one fingerprint away, after damage was found: whoever opens that cache next checks every shard."""
+    with contextlib.suppress(OSError):  # it may be gone already, or not ours to change
+        (folder / INDEX_FILE).replace(folder / _DISTRUSTED)
 
 
 def damage(

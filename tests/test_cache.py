@@ -187,7 +187,7 @@ def test_rows_in_the_order_of_the_disk(cache):
     found = dict(cache.rows("block5_pool", asked, 7))
     assert sorted(found) == sorted(asked)
     assert all(np.array_equal(found[digest(i)], row("block5_pool", i)) for i in range(50))
-    order = [int(cache.index.locate("block5_pool", shards.pack([d]))[0][0]) for d in found]
+    order = [int(cache.positions.locate("block5_pool", shards.pack([d]))[0][0]) for d in found]
     assert order == sorted(order)
 
 

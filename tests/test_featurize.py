@@ -224,7 +224,7 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
         return found
 
     monkeypatch.setattr(featurize.scanning, "scan", slow)
-    with pytest.raises(VggftError, match="--validation 0.5: the split of this workspace was made with 0.2"):
+    with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace was made with 0\.2"):
         featurize.run(Workspace(new), copied / "data", featurize.Options(validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new).settings.shares.seed == 0

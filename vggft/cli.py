@@ -4,19 +4,28 @@ Nothing heavy is imported before the command that needs it, so that `--help` ans
 """
 
 import io
-import os
-import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from featurize.errors import VggftError
-
-# Exit codes, see README.
-FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+from vggft import cli_cache
+from vggft.command import (
+    DEFAULT_WORKSPACE,
+    DEMO_WORKSPACE,
+    FAILED,
+    INTERRUPTED,
+    DebugOption,
+    JsonOption,
+    QuietOption,
+    SeedOption,
+    WaitOption,
+    WorkspaceOption,
+    close_standard_output,
+    execute,
+    workspace_of,
+)
 
 app = typer.Typer(
     name="vggft",
@@ -25,22 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-
-WorkspaceOption = Annotated[
-    Path,
-    typer.Option("--workspace", "-w", envvar="VGGFT_WORKSPACE", help="Folder that keeps everything of one experiment."),
-]
-JsonOption = Annotated[
-    bool, typer.Option("--json", help="One JSON object on standard output, messages on standard error.")
-]
-QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
-]
-DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, order and dropout.")]
-
-DEFAULT_WORKSPACE = Path("vggft-work")
-DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
+app.add_typer(cli_cache.app)
 
 
 def _show_version(wanted: bool) -> None:
@@ -88,11 +82,12 @@ def featurize(
         str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe, or as before")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Other VGG16 weights: .h5, .onnx or .keras.")] = None,
-    engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras or ncnn.")] = "auto",
+    engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras, ncnn or mnn.")] = "auto",
     shard: Annotated[int, typer.Option(help="Images in one file of the cache, at most.")] = 512,
     rehash: Annotated[
-        bool, typer.Option("--rehash", help="Read every file again, also those that look unchanged.")
+        bool, typer.Option("--rehash", help="Read every file again, of the data and of the cache.")
     ] = False,
+    wait: WaitOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -101,7 +96,6 @@ def featurize(
 
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import featurize as stage
-        from vggft.workspace import Workspace
 
         options = stage.Options(
             layers=layers or stage.DEFAULT_LAYERS,
@@ -115,9 +109,9 @@ def featurize(
             engine=engine,
             rehash=rehash,
         )
-        return stage.run(Workspace(workspace), data, options, ui)
+        return stage.run(workspace_of(workspace, ui, wait), data, options, ui)
 
-    _run(command, json, quiet, debug, kept="Features committed so far are kept; run the same command to go on.")
+    execute(command, json, quiet, debug, kept="Features committed so far are kept; run the same command to go on.")
 
 
 @app.command()
@@ -125,6 +119,7 @@ def head(
     epochs: Annotated[int, typer.Option(help="Epochs of the dense heads; the best one of each is kept.")] = 50,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     seed: SeedOption = 0,
+    wait: WaitOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -133,11 +128,10 @@ def head(
 
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import head as stage
-        from vggft.workspace import Workspace
 
-        return stage.run(Workspace(workspace), epochs, seed, ui)
+        return stage.run(workspace_of(workspace, ui, wait), epochs, seed, ui)
 
-    _run(command, json, quiet, debug, kept="Heads that were finished are kept.")
+    execute(command, json, quiet, debug, kept="Heads that were finished are kept.")
 
 
 @app.command()
@@ -149,6 +143,7 @@ def finetune(
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     seed: SeedOption = 0,
+    wait: WaitOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -158,16 +153,18 @@ def finetune(
     def command(ui: Any) -> dict[str, Any]:
         from finetune.train import Sgd
         from vggft.commands import finetune as stage
-        from vggft.workspace import Workspace
 
-        return stage.run(Workspace(workspace), stage.Options(unfreeze, epochs, batch_size, Sgd(lr, momentum), seed), ui)
+        return stage.run(
+            workspace_of(workspace, ui, wait), stage.Options(unfreeze, epochs, batch_size, Sgd(lr, momentum), seed), ui
+        )
 
-    _run(command, json, quiet, debug, kept="Heads and earlier runs are as they were; nothing of this run was saved.")
+    execute(command, json, quiet, debug, kept="Heads and earlier runs are as they were; nothing of this run was saved.")
 
 
 @app.command()
 def compare(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    wait: WaitOption = False,
     json: JsonOption = False,
     quiet: QuietOption = False,
     debug: DebugOption = False,
@@ -176,11 +173,10 @@ def compare(
 
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import compare as stage
-        from vggft.workspace import Workspace
 
-        return stage.run(Workspace(workspace), ui)
+        return stage.run(workspace_of(workspace, ui, wait), ui)
 
-    _run(command, json, quiet, debug)
+    execute(command, json, quiet, debug)
 
 
 @app.command()
@@ -198,11 +194,10 @@ def predict(
 
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import predict as stage
-        from vggft.workspace import Workspace
 
-        return stage.run(Workspace(workspace), paths, model, ui)
+        return stage.run(workspace_of(workspace, ui), paths, model, ui)
 
-    _run(command, json, quiet, debug)
+    execute(command, json, quiet, debug)
 
 
 @app.command()
@@ -216,11 +211,10 @@ def doctor(
 
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import doctor as stage
-        from vggft.workspace import Workspace
 
-        return stage.run(Workspace(workspace), ui)
+        return stage.run(workspace_of(workspace, ui), ui)
 
-    _run(command, json, quiet, debug)
+    execute(command, json, quiet, debug)
 
 
 @app.command()
@@ -236,54 +230,10 @@ def demo(
 
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import demo as stage
-        from vggft.workspace import Workspace
 
-        return stage.run(Workspace(workspace), ui)
+        return stage.run(workspace_of(workspace, ui), ui)
 
-    _run(command, json, quiet, debug, kept="Steps that were finished are kept; run the same command to go on.")
-
-
-def _run(
-    command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
-) -> None:
-    """Run one command; say errors in a line or two; leave with the exit code that README promises."""
-    signal.signal(signal.SIGTERM, _terminate)
-    from vggft.console import Ui
-
-    ui = Ui(json=json, quiet=quiet)
-    try:
-        result = command(ui)
-        ui.result(result)
-    except BrokenPipeError:  # the reader has seen enough
-        _close_standard_output()
-        raise typer.Exit(FAILED) from None
-    except KeyboardInterrupt:
-        ui.error(f"interrupted. {kept}")
-        raise typer.Exit(INTERRUPTED) from None
-    except (VggftError, OSError) as error:
-        if debug:
-            raise
-        ui.error(str(error))
-        raise typer.Exit(FAILED) from None
-    except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
-        if debug:
-            raise
-        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
-        raise typer.Exit(FAILED) from None
-    if result.get("rejected"):
-        raise typer.Exit(PARTIAL)
-    if result.get("ok") is False:
-        raise typer.Exit(FAILED)
-
-
-def _close_standard_output() -> None:
-    """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 1)
-
-
-def _terminate(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt
+    execute(command, json, quiet, debug, kept="Steps that were finished are kept; run the same command to go on.")
 
 
 def main() -> None:
@@ -302,5 +252,5 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after a command
         sys.exit(INTERRUPTED)
     except BrokenPipeError:
-        _close_standard_output()
+        close_standard_output()
         sys.exit(FAILED)

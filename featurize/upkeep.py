@@ -1,0 +1,213 @@
+"""Looking after the cache: what it holds, whether all of it is sound, and removing what nobody needs."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize import cache as caches
+from featurize import durable, index, shards
+from featurize.cache import FINGERPRINT_FILE, INDEX_FILE, FeatureCache
+from featurize.errors import VggftError
+from featurize.fingerprint import Fingerprint
+from featurize.index import Index
+from featurize.shards import Damaged
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class LayerInfo:
+    """One layer: rows, their bytes on disk, and the bytes of the numbers in memory."""
+
+    rows: int
+    stored: int
+    raw: int
+
+
+@dataclass(frozen=True)
+class Info:
+    """What the cache of one fingerprint holds. `fingerprint` is None where its file cannot be read."""
+
+    folder: Path
+    fingerprint: Fingerprint | None
+    images: int = 0
+    files: int = 0
+    stored: int = 0
+    damaged: int = 0
+    set_aside: int = 0
+    layers: Mapping[str, LayerInfo] = field(default_factory=dict)
+
+
+def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
+    """Return the folders of a cache folder, and what they stand for; None where that cannot be read."""
+    return {path: _fingerprint(path) for path in sorted(folder.glob("[0-9a-f]*/")) if path.is_dir()}
+
+
+def _fingerprint(folder: Path) -> Fingerprint | None:
+    try:
+        found = Fingerprint(**json.loads((folder / FINGERPRINT_FILE).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, VggftError):
+        return None
+    return found if found.key == folder.name else None
+
+
+def info(folder: Path, fingerprint: Fingerprint | None) -> Info:
+    """Look at the cache of one fingerprint: sizes from every file's own table, without reading the rows."""
+    aside = len(list((folder / "damaged").glob("*.h5")))
+    if fingerprint is None:
+        files = list((folder / "shards").glob("*.h5"))
+        return Info(folder, None, files=len(files), stored=sum(f.stat().st_size for f in files), set_aside=aside)
+    cache = FeatureCache(folder.parent, fingerprint)
+    layers: dict[str, LayerInfo] = {}
+    for name in cache.positions.shards:
+        try:
+            with shards.open_sound(cache.shards, name, fingerprint.json) as file:
+                for layer in shards.layers_of(file):
+                    own, before = file[layer], layers.get(layer, LayerInfo(0, 0, 0))
+                    layers[layer] = LayerInfo(
+                        before.rows + len(own), before.stored + own.id.get_storage_size(), before.raw + own.nbytes
+                    )
+        except (Damaged, FileNotFoundError) as error:
+            raise VggftError(f"{cache.shards / name}.h5: {error}. Run: vggft cache verify") from None
+    digests = [cache.positions.rows(layer).digest for layer in cache.layers]
+    return Info(
+        folder,
+        fingerprint,
+        images=len(np.unique(np.concatenate(digests))) if digests else 0,
+        files=len(cache.positions.shards),
+        stored=sum(stamp.size for stamp in cache.positions.shards.values()),
+        damaged=len(cache.damaged) + len(cache.lost),
+        set_aside=aside,
+        layers={layer: layers[layer] for layer in cache.layers},
+    )
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as it was written."""
+
+    path: Path
+    reason: str
+
+
+def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) -> list[Finding]:
+    """Read every byte of one fingerprint's cache and compare it with what was written; changes no features.
+
+    Where something is damaged the index, a mere shortcut, is put away: the next `vggft featurize` then checks every file
+    itself, sets the damaged ones aside and computes what they held.
+    """
+    place = folder / "shards"
+    if fingerprint is None:
+        return [Finding(folder / FINGERPRINT_FILE, "missing or damaged: nothing tells what these features are")]
+    present = shards.present(place)
+    names = list(present)
+    damaged = dict(caches.damage(place, names, lambda done: progress(done, len(names))))
+    findings = [Finding(shards.path(place, name), f"damaged: {reason}") for name, reason in damaged.items()]
+    held: dict[str, NDArray[np.bytes_]] = {}
+    for name in names:
+        if name not in damaged:
+            try:
+                with shards.open_sound(place, name, fingerprint.json) as file:
+                    held[name] = shards.digests_of(file)
+            except (Damaged, FileNotFoundError) as error:
+                findings.append(Finding(shards.path(place, name), f"damaged: {error}"))
+    index_file = folder / INDEX_FILE
+    if index_file.exists():
+        stored = index.load(index_file)
+        if stored is None:
+            findings.append(Finding(index_file, "damaged; the next command makes it anew"))
+        else:
+            gone = [name for name in stored.shards if name not in present]
+            findings += [Finding(shards.path(place, name), "missing") for name in gone]
+            if not _points_right(stored, held, {*gone, *damaged}):
+                findings.append(Finding(index_file, "points at wrong rows; the next command makes it anew"))
+    if findings:
+        caches.distrust(folder)
+    return findings
+
+
+def _points_right(stored: Index, held: Mapping[str, NDArray[np.bytes_]], unknown: set[str]) -> bool:
+    """Tell whether every entry of an index names the row that holds its digest, as far as the files are there."""
+    for layer in stored.layer_names:
+        rows = stored.rows(layer)
+        for number, name in enumerate(stored.shards):
+            if name in unknown:
+                continue
+            own = np.flatnonzero(rows.shard == number)
+            digests = held.get(name)
+            if digests is None or (rows.row[own] >= len(digests)).any():
+                return False
+            if (digests[rows.row[own]] != rows.digest[own]).any():
+                return False
+    return True
+
+
+@dataclass(frozen=True)
+class Surplus:
+    """What prune would remove from one cache: for each file with rows to drop, which of its rows are kept."""
+
+    rows: int
+    kept: Mapping[str, NDArray[np.bool_]]
+
+
+def surplus(cache: FeatureCache, wanted: Sequence[str]) -> Surplus:
+    """Find rows that belong to none of the `wanted` digests, or that another file holds as well. Changes nothing."""
+    packed = shards.pack(wanted)
+    names = list(cache.positions.shards)
+    needed: dict[str, list[NDArray[np.int32]]] = {name: [] for name in names}
+    for layer in cache.layers:
+        rows = cache.positions.rows(layer)
+        keep = np.isin(rows.digest, packed)
+        order = np.argsort(rows.shard[keep], kind="stable")
+        at, row = rows.shard[keep][order], rows.row[keep][order]
+        bounds = np.searchsorted(at, np.arange(len(names) + 1))
+        for number, name in enumerate(names):
+            needed[name].append(row[bounds[number] : bounds[number + 1]])
+    kept, dropped = {}, 0
+    for name in names:
+        with cache.open(name) as file:
+            mask = np.zeros(len(file["digest"]), bool)
+        mask[np.concatenate(needed[name])] = True
+        if not mask.all():
+            kept[name] = mask
+            dropped += int((~mask).sum())
+    return Surplus(dropped, kept)
+
+
+def drop(cache: FeatureCache, found: Surplus, progress: Progress) -> None:
+    """Remove surplus rows: new files first, then the index, then the old files. The workspace's lock must be held.
+
+    Killed in between, it leaves rows twice, and the next prune finds them; readers lose a file at most once.
+    """
+    for done, (name, mask) in enumerate(found.kept.items(), 1):
+        if mask.any():
+            with cache.open(name) as file:
+                digests = shards.digests_of(file)[mask]
+                features = {layer: file[layer][...][mask] for layer in shards.layers_of(file)}
+                attributes = shards.attributes_of(file)
+            shards.write(cache.shards, digests, features, attributes)
+        progress(done, len(found.kept))
+    cache.forget(found.kept)
+    for name in found.kept:
+        shards.path(cache.shards, name).unlink(missing_ok=True)
+    durable.sync_folder(cache.shards)
+
+
+def occupied(folder: Path) -> int:
+    """Return the bytes of all files below a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder with all it holds."""
+    shutil.rmtree(folder)
+
+
+def folders_set_aside(folder: Path) -> Iterator[Path]:
+    """Yield the folders of damaged files below a cache folder."""
+    yield from folder.glob("[0-9a-f]*/damaged/")

@@ -1,0 +1,124 @@
+"""MNN's engine: the same numbers as Keras, rows that do not depend on their neighbours, and a terminal left alone."""
+
+import ctypes
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import PICTURES
+
+from featurize import engines, images, mnn_engine
+from featurize.fingerprint import Fingerprint
+from featurize.layers import layer
+
+pytest.importorskip("MNN", reason="the extra 'cpu' is not installed")
+pytest.importorskip("onnx", reason="the extra 'cpu' is not installed")
+
+TWO = ["block4_pool", "block5_pool"]
+
+# One run of a tiny network, in a process of its own.
+QUIET = """
+import sys
+import numpy as np
+from featurize import weights
+from featurize.fingerprint import Fingerprint
+from featurize.mnn_engine import MnnEngine
+engine = MnnEngine(weights.load(weights.locate()), Fingerprint(size=32))
+engine(np.zeros((3, 32, 32, 3), np.uint8), ["block5_pool"])
+assert not [name for name in sys.modules if name.startswith("MNN.tools")]
+"""
+
+
+def read(paths, size=224):
+    return np.stack([images.decode_resized(path.read_bytes(), size) for path in paths])
+
+
+def relative_errors(found, expected):
+    a, b = (x.reshape(len(x), -1).astype(np.float64) for x in (found, expected))
+    return np.linalg.norm(a - b, axis=1) / np.linalg.norm(b, axis=1)
+
+
+@pytest.fixture(scope="module")
+def drawings():
+    """11 of them: a number that no number of cores divides."""
+    return read(sorted(PICTURES.glob("*/*.png"))[::17][:11])
+
+
+@pytest.fixture(scope="module")
+def photographs(hymenoptera):
+    return read(sorted(hymenoptera.rglob("*.jpg"))[::40])
+
+
+@pytest.fixture(scope="module")
+def engine(weights):
+    return mnn_engine.MnnEngine(weights, Fingerprint())
+
+
+@pytest.fixture(scope="module")
+def keras_engine(weights):
+    return engines.KerasEngine(weights, Fingerprint())
+
+
+@pytest.mark.parametrize("kind", ["drawings", "photographs"])
+def test_agrees_with_keras(kind, engine, keras_engine, request):
+    pictures = request.getfixturevalue(kind)
+    for name, found, expected in zip(TWO, engine(pictures, TWO), keras_engine(pictures, TWO), strict=True):
+        assert found.dtype == np.float32
+        assert found.shape == expected.shape == (len(pictures), *layer(name).shape(224))
+        assert relative_errors(found, expected).max() < 1e-3
+
+
+def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
+    together = engine(drawings, TWO)
+    backwards = engine(drawings[::-1], TWO)
+    alone = [engine(drawings[i : i + 1], TWO) for i in range(len(drawings))]
+    for i in range(2):
+        assert np.array_equal(together[i], backwards[i][::-1])
+        assert np.array_equal(together[i], np.concatenate([one[i] for one in alone]))
+    assert relative_errors(together[1][1:], together[1][:-1]).min() > 0.1  # and rows are not all alike
+
+
+def test_any_layers_in_any_order_from_raw_pixels(weights):
+    wanted = ["block5_pool", "block1_pool", "block5_conv1"]
+    pictures = read(sorted(PICTURES.glob("fruit/*.png"))[:3], 64)
+    fingerprint = Fingerprint(preprocess="raw", size=64)
+    found = mnn_engine.MnnEngine(weights, fingerprint)(pictures, wanted)
+    assert [f.shape for f in found] == [(3, 2, 2, 512), (3, 32, 32, 64), (3, 4, 4, 512)]
+    for own, expected in zip(found, engines.KerasEngine(weights, fingerprint)(pictures, wanted), strict=True):
+        assert relative_errors(own, expected).max() < 1e-3
+
+
+def test_from_a_cached_layer(engine, drawings):
+    wanted = ["block5_conv1", "block5_pool"]
+    cached, *expected = engine(drawings, ["block4_pool", *wanted])
+    found = engine(cached.astype(np.float16), wanted, "block4_pool")
+    for own, from_pixels in zip(found, expected, strict=True):
+        assert own.shape == from_pixels.shape
+        assert relative_errors(own, from_pixels).max() < 2e-3
+
+
+def test_nothing_is_printed_and_mnns_tools_stay_out():
+    done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, timeout=300, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_what_mnn_says_is_shown_when_it_fails(weights, monkeypatch):
+    monkeypatch.setattr(mnn_engine, "_onnx", lambda *part: b"no model")
+    engine = mnn_engine.MnnEngine(weights, Fingerprint())
+    with pytest.raises(RuntimeError, match=r"(?s)converter failed.*not onnx model"):
+        engine(np.zeros((1, 224, 224, 3), np.uint8), TWO)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the C library is not to be found by that name")
+def test_what_c_prints_is_unseen_unless_it_fails(capfd):
+    puts = ctypes.CDLL(None).puts  # into a buffer here, because descriptor 1 is no terminal
+    with mnn_engine._unseen():
+        puts(b"chatter")
+    with pytest.raises(ValueError, match="broken"), mnn_engine._unseen():
+        puts(b"why it broke")
+        raise ValueError("broken")
+    puts(b"afterwards")
+    mnn_engine._flush()
+    assert capfd.readouterr() == ("afterwards\n", "why it broke\n")

@@ -1,0 +1,82 @@
+"""What all commands share: their options, how errors are said, and the exit codes."""
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from featurize.errors import VggftError
+
+# Exit codes, see README.
+FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+
+WorkspaceOption = Annotated[
+    Path,
+    typer.Option("--workspace", "-w", envvar="VGGFT_WORKSPACE", help="Folder that keeps everything of one experiment."),
+]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="One JSON object on standard output, messages on standard error.")
+]
+QuietOption = Annotated[
+    bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
+]
+DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, order and dropout.")]
+
+WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for another vggft that is writing in this workspace.")]
+
+DEFAULT_WORKSPACE = Path("vggft-work")
+DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
+
+
+def workspace_of(root: Path, ui: Any, wait: bool = False) -> Any:
+    """Open a workspace whose lock is waited for, or not."""
+    from vggft.workspace import Workspace
+
+    return Workspace(root, ui.warn if wait else None)
+
+
+def execute(
+    command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
+) -> None:
+    """Run one command; say errors in a line or two; leave with the exit code that README promises."""
+    signal.signal(signal.SIGTERM, _terminate)
+    from vggft.console import Ui
+
+    ui = Ui(json=json, quiet=quiet)
+    try:
+        result = command(ui)
+        ui.result(result)
+    except BrokenPipeError:  # the reader has seen enough
+        close_standard_output()
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        ui.error(f"interrupted. {kept}")
+        raise typer.Exit(INTERRUPTED) from None
+    except (VggftError, OSError) as error:
+        if debug:
+            raise
+        ui.error(str(error))
+        raise typer.Exit(FAILED) from None
+    except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
+        if debug:
+            raise
+        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
+        raise typer.Exit(FAILED) from None
+    if result.get("rejected"):
+        raise typer.Exit(PARTIAL)
+    if result.get("ok") is False:
+        raise typer.Exit(FAILED)
+
+
+def close_standard_output() -> None:
+    """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+
+
+def _terminate(signum: int, frame: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,172 @@
+"""Looking after a workspace's features: what is there, whether it is sound, removing what nobody needs, taking it elsewhere."""
+
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from featurize import estimate, upkeep
+from featurize import export as exporting
+from featurize.cache import FeatureCache
+from featurize.errors import VggftError
+from featurize.fingerprint import Fingerprint
+from featurize.upkeep import Info, Surplus
+from vggft.console import Ui
+from vggft.workspace import SCHEMA, Workspace
+
+
+def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
+    """Say what the cache holds."""
+    settled = workspace.settings.fingerprint
+    found = [upkeep.info(folder, own) for folder, own in upkeep.fingerprints(workspace.cache_folder).items()]
+    ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
+    for one in found:
+        use = "in use" if one.fingerprint == settled else "stale" if one.fingerprint else "unknown"
+        ui.print(f"\n{one.folder.name} ({use}): {_described(one.fingerprint)}")
+        ui.print(f"{one.images} images in {one.files} files, {estimate.size(one.stored)}")
+        if one.layers:
+            rows = [
+                (name, str(own.rows), estimate.size(own.stored), estimate.size(own.raw), f"{own.raw / own.stored:.1f}")
+                for name, own in one.layers.items()
+            ]
+            ui.table("", ("layer", "rows", "on disk", "in memory", "ratio"), rows)
+        if one.damaged:
+            ui.print(f"{one.damaged} files damaged or missing; vggft featurize computes what they held")
+        if one.set_aside:
+            ui.print(f"{one.set_aside} damaged files set aside; vggft cache prune removes them")
+    if not found:
+        ui.print("no features yet")
+    return {
+        "schema": SCHEMA,
+        "cache": str(workspace.cache_folder),
+        "fingerprints": [_as_json(one, settled) for one in found],
+    }
+
+
+def _described(fingerprint: Fingerprint | None) -> str:
+    if fingerprint is None:
+        return "its fingerprint.json is missing or damaged"
+    values = {**asdict(fingerprint), "weights": f"{fingerprint.weights[:12]}…"}
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _as_json(one: Info, settled: Fingerprint) -> dict[str, Any]:
+    return {
+        "folder": str(one.folder),
+        "in_use": one.fingerprint == settled,
+        "fingerprint": asdict(one.fingerprint) if one.fingerprint else None,
+        "images": one.images,
+        "files": one.files,
+        "bytes": one.stored,
+        "damaged": one.damaged,
+        "set_aside": one.set_aside,
+        "layers": {
+            name: {"rows": own.rows, "bytes": own.stored, "raw_bytes": own.raw, "ratio": own.raw / own.stored}
+            for name, own in one.layers.items()
+        },
+    }
+
+
+def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
+    """Read everything, and name what is damaged or missing."""
+    dataset = workspace.dataset
+    findings, files = [], 0
+    places = upkeep.fingerprints(workspace.cache_folder)
+    places.setdefault(workspace.cache_folder / workspace.settings.fingerprint.key, workspace.settings.fingerprint)
+    for folder, fingerprint in places.items():
+        with ui.progress(f"verifying {folder.name}", unit="files") as advance:
+            files += len(list((folder / "shards").glob("*.h5")))
+            findings += upkeep.verify(folder, fingerprint, advance)
+    damaged = [{"path": str(found.path), "reason": found.reason} for found in findings]
+    for found in findings:
+        ui.print(f"✗ {found.path}: {found.reason}")
+    cache = workspace.cache()
+    without = set(cache.missing([cache.layers[-1]] if cache.layers else [], [s.digest for s in dataset.accepted()]))
+    if not cache.layers:
+        without = {s.digest for s in dataset.accepted()}
+    if without:
+        ui.print(f"✗ {len(without)} images have no features")
+    sound = not findings and not without
+    if sound:
+        ui.print(f"✓ {files} files, every byte as it was written")
+    else:
+        ui.print("Run vggft featurize: it sets damaged files aside and computes what is missing.")
+    return {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What prune would remove."""
+
+    folders: tuple[Path, ...]
+    cache: FeatureCache
+    surplus: Surplus
+
+    @property
+    def empty(self) -> bool:
+        return not self.folders and not self.surplus.kept
+
+
+def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
+    """Remove features of other fingerprints, of images that are gone, and damaged files that were set aside.
+
+    Raises:
+        VggftError: nobody there to be asked, and no `yes`.
+    """
+    _ = workspace.settings  # before the lock makes a folder: is there anything here?
+    with workspace.writing():
+        settled = workspace.settings.fingerprint
+        wanted = sorted({sample.digest for sample in workspace.dataset.samples if sample.digest})
+        stale = [
+            path for path, own in upkeep.fingerprints(workspace.cache_folder).items() if own not in (settled, None)
+        ]
+        aside = [path for path in upkeep.folders_set_aside(workspace.cache_folder) if path.parent not in stale]
+        cache = workspace.cache()
+        plan = _Plan((*stale, *aside), cache, upkeep.surplus(cache, wanted))
+        result = {
+            "removed": False,
+            "folders": [str(path) for path in plan.folders],
+            "rows": plan.surplus.rows,
+            "bytes_freed": 0,
+        }
+        if plan.empty:
+            ui.print("nothing to remove: every row belongs to an image of the last featurize")
+            return result
+        for path in stale:
+            ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of features made in another way")
+        for path in aside:
+            ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of damaged files")
+        if plan.surplus.rows:
+            ui.say(f"{cache.folder}: {plan.surplus.rows} rows of images that are gone, or kept twice")
+        if not (yes or _agreed(ui)):
+            ui.print("Nothing was removed.")
+            return result
+        before = upkeep.occupied(workspace.cache_folder)
+        with ui.progress("rewriting files", len(plan.surplus.kept), "files") as advance:
+            upkeep.drop(cache, plan.surplus, advance)
+        for path in plan.folders:
+            upkeep.remove(path)
+        freed = before - upkeep.occupied(workspace.cache_folder)
+    ui.print(f"removed; {estimate.size(freed)} freed")
+    return {**result, "removed": True, "bytes_freed": freed}
+
+
+def _agreed(ui: Ui) -> bool:
+    if ui.json or not sys.stdin.isatty():
+        raise VggftError("vggft cache prune asks before it removes, and nobody is there to answer. Say --yes.")
+    return input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
+    """Write one plain HDF5 file: features, labels, splits, paths."""
+    dataset, cache = workspace.dataset, workspace.cache()
+    layers = exporting.complete_layers(cache, dataset)
+    left_out = [layer for layer in cache.layers if layer not in layers]
+    if left_out:
+        ui.warn(f"left out, because not every image has them: {', '.join(left_out)}")
+    rows = len(dataset.accepted())
+    estimate.require_room(file.absolute().parent, estimate.bytes_needed(cache, layers, rows), rows)
+    with ui.progress("exporting", rows * len(layers), "rows") as advance:
+        exporting.export(cache, dataset, layers, file, advance)
+    ui.print(f"{file}: {', '.join(layers)} of {rows} images, {estimate.size(file.stat().st_size)}")
+    return {"file": str(file), "images": rows, "layers": layers, "bytes": file.stat().st_size}
