@@ -4,11 +4,12 @@
 
 FOLDER holds photographs at any depth. Two outputs of VGG16, block4_pool and block5_pool, are computed of the same files by
 
-- Keras: `model.predict` over `keras.utils.image_dataset_from_directory`, in batches of 32, into memory;
+- Keras: `model.predict` over `keras.utils.image_dataset_from_directory`, in batches of 32, into memory, tf.data's autotuning off;
 - vggft with each engine: `featurize.runner` from the files to a cache committed on disk, which is thrown away again.
 
-Each lives in a process of its own and runs once before it counts: loading and tracing are not in the times. The rounds go A B C A B C …, so that whatever else the machine does meets all of them. The errors are
-those of the cached float16 numbers (their rounding included) against Keras in float32, from the same decoded pictures.
+Each lives in a process of its own and runs once before it counts: loading and tracing are not in the times. The rounds
+go A B C A B C …, so that whatever else the machine does meets all of them. The errors are those of the cached float16
+numbers (their rounding included) against Keras in float32, from the same decoded pictures.
 """
 
 import argparse
@@ -38,6 +39,7 @@ from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
+from vggft import features
 
 PREDICT = "keras predict"
 LAYERS = ("block4_pool", "block5_pool")
@@ -58,7 +60,7 @@ def main() -> None:
     if options.contender:
         compete(options.contender, options.folder)
         return
-    with tempfile.TemporaryDirectory(prefix="vggft-") as folder:
+    with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as folder:
         select(options.folder, Path(folder), options.images)
         result = compare(Path(folder), options.rounds, options.engines.split(","))
     print(json.dumps(result) if options.json else table(result))
@@ -67,8 +69,8 @@ def main() -> None:
 def select(source: Path, folder: Path, wanted: int) -> None:
     """Copy pictures, evenly spread over `source` and no two alike, to below `folder`."""
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    spread = paths[:: max(1, len(paths) // wanted)][:wanted]
-    unlike = {hashlib.sha256(path.read_bytes()).digest(): path for path in spread}
+    paths = paths[:: max(1, len(paths) // wanted)][:wanted]
+    unlike = {hashlib.sha256(path.read_bytes()).digest(): path for path in paths}
     (folder / "pictures" / "all").mkdir(parents=True)
     for number, path in enumerate(unlike.values()):
         shutil.copy(path, folder / "pictures" / "all" / f"{number:05}{path.suffix.lower()}")
@@ -77,26 +79,21 @@ def select(source: Path, folder: Path, wanted: int) -> None:
 
 
 def compare(folder: Path, rounds: int, names: list[str]) -> dict[str, Any]:
-    """Start every contender, run the rounds in turn, and return all that was found."""
+    """Start every contender, run the rounds in turn, and return all that was found. `listen` ends what is started here."""
     count = len(files(folder))
     children: dict[str, subprocess.Popen[str]] = {}
     found: dict[str, dict[str, Any]] = {}
-    try:
-        for name in (PREDICT, *names):
-            command = [sys.executable, __file__, str(folder), "--contender", name]
-            children[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            found[name] = answer(name, children[name]) | {"rounds": []}
-            print(f"{name}: {found[name].get('skipped', 'warmed up')}", file=sys.stderr)
-        running = [name for name in children if "skipped" not in found[name]]
-        for _ in range(rounds):
-            for name in running:
-                print("go", file=children[name].stdin, flush=True)
-                found[name]["rounds"].append(count / answer(name, children[name])["seconds"])
-            print("images/s:", *(f"{name} {found[name]['rounds'][-1]:.2f}" for name in running), file=sys.stderr)
-    finally:
-        for child in children.values():
-            child.kill()
-            child.wait()
+    for name in (PREDICT, *names):
+        command = [sys.executable, __file__, str(folder), "--contender", name]
+        children[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        found[name] = answer(name, children[name]) | {"rounds": []}
+        print(f"{name}: {found[name].get('skipped', 'warmed up')}", file=sys.stderr)
+    running = [name for name in children if "skipped" not in found[name]]
+    for _ in range(rounds):
+        for name in running:
+            print("go", file=children[name].stdin, flush=True)
+            found[name]["rounds"].append(count / answer(name, children[name])["seconds"])
+        print("images/s:", *(f"{name} {found[name]['rounds'][-1]:.2f}" for name in running), file=sys.stderr)
     for name in running:
         ratios = [own / keras for own, keras in zip(found[name]["rounds"], found[PREDICT]["rounds"], strict=True)]
         found[name]["images_per_second"] = statistics.median(found[name]["rounds"])
@@ -140,6 +137,8 @@ def listen(orders: "SimpleQueue[str]") -> None:
 def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
     """Return a round of Keras as its documentation has it; also keep its outputs for vggft's pixels, to find errors."""
     keras = load_keras()
+    import tensorflow as tf
+
     vgg16 = keras.applications.vgg16
     full = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
     for layer, numbers in weights.load(weights.locate()).arrays.items():
@@ -151,7 +150,11 @@ def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
     dataset = keras.utils.image_dataset_from_directory(
         folder / "pictures", label_mode=None, image_size=(224, 224), batch_size=32, shuffle=False, verbose=False
     )
-    prepared = dataset.map(vgg16.preprocess_input, num_parallel_calls=-1).prefetch(-1)  # -1: tf.data.AUTOTUNE
+    # With tf.data's autotuning, predict returns only when its thread next wakes, after 10 ms · 2ⁿ: 64 images were done
+    # after 9.0 s and returned after 10.2 s. That is a timer and not Keras's speed; without it, nothing else was slower.
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    prepared = dataset.map(vgg16.preprocess_input, num_parallel_calls=os.cpu_count()).prefetch(2).with_options(options)
     play = partial(model.predict, prepared, verbose=0)
     play()
     return play, {}
@@ -162,21 +165,19 @@ def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]
     fingerprint = Fingerprint(precision=engines.choose(name).precision)
     engine = engines.create(name, weights.load(weights.locate()), fingerprint)
     work = {hashlib.sha256(path.read_bytes()).hexdigest(): [path] for path in files(folder)}
-    decoder = partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize)
-
-    place, errors = folder / name, {}
+    place = folder / name
 
     def play() -> None:
         shutil.rmtree(place, ignore_errors=True)
         cache = FeatureCache(place, fingerprint)
-        runner.run(work, LAYERS, decoder, engine, cache)
+        runner.run(work, LAYERS, features.decoder(fingerprint), engine, cache)
         cache.save_index()
 
     play()
+    errors = {}
     for layer, expected in np.load(folder / "reference.npz").items():
-        found = FeatureCache(place, fingerprint).read(layer, list(work))
-        norms = [np.linalg.norm(x.reshape(len(work), -1), axis=1) for x in (found - expected, expected)]
-        errors[layer] = float((norms[0] / norms[1]).max())
+        rows = zip(FeatureCache(place, fingerprint).read(layer, list(work)), expected, strict=True)
+        errors[layer] = max(float(np.linalg.norm(row - true) / np.linalg.norm(true)) for row, true in rows)
     return play, {"engine": engine.name, "precision": fingerprint.precision, "largest_relative_error": errors}
 
 
@@ -186,16 +187,16 @@ def files(folder: Path) -> list[Path]:
 
 
 def machine() -> str:
-    """Name the processor and the number of its cores."""
+    """Name the processor, the number of its cores, and Python's version."""
     known = Path("/proc/cpuinfo")
     models = re.findall("model name\t: (.*)", known.read_text(encoding="utf-8")) if known.is_file() else []
-    return f"{[*models, platform.processor()][0]}, {os.cpu_count()} cores, {platform.platform()}, Python {platform.python_version()}"
+    return f"{[*models, platform.machine()][0]}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def table(result: dict[str, Any]) -> str:
     """Lay the result out for people."""
-    lines = [result["machine"], ", ".join(f"{name} {version}" for name, version in result["versions"].items()), ""]
-    lines.append(f"{result['images']:>4} images     images/s  × predict   largest relative error: {', '.join(LAYERS)}")
+    lines = [result["machine"], ", ".join(f"{name} {version}" for name, version in result["versions"].items())]
+    lines.append(f"\n{result['images']:>4} images     images/s  × predict   largest error: {', '.join(LAYERS)}")
     for name, found in result["contenders"].items():
         errors = ", ".join(f"{value:.1e}" for value in found.get("largest_relative_error", {}).values())
         speeds = f"{found['images_per_second']:>8.2f}  {found['times_predict']:>9.2f}" if found["rounds"] else "skipped"
