@@ -11,19 +11,20 @@ import warnings
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError, features
 
 DECODER_VERSION = 1
 
 # 120 million pixels: above the largest medium-format camera (102 million), below what a small machine can hold twice.
 MAX_PIXELS = 120_000_000
 
-# Pillow can also open EPS, PDF and WMF, some of them by starting other programs; a folder of photographs needs none.
+# Pillow can also open EPS, PDF and WMF, some of them by starting other programs, and decodes an icon before its size can be
+# asked for; a folder of photographs needs none of them.
 # Those that this Pillow lacks (HEIF without a plug-in) are left out, or Image.open would trip over their names.
 Image.init()
 FORMATS = [
     name
-    for name in "JPEG MPO PNG GIF WEBP TIFF BMP DIB PPM ICO TGA PCX JPEG2000 AVIF HEIF".split()
+    for name in "JPEG MPO PNG GIF WEBP TIFF BMP DIB PPM TGA PCX JPEG2000 AVIF HEIF".split()
     if name in Image.OPEN
 ]
 
@@ -35,6 +36,9 @@ RESIZE_FILTERS = {
     "bicubic": Image.Resampling.BICUBIC,
     "nearest": Image.Resampling.NEAREST,
 }
+
+# JPEG, PNG, GIF, TIFF: where Pillow knows no format in them, it is the header that is damaged.
+_BEGINNINGS = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 
 _EXIF_ORIENTATION = 0x0112
 # EXIF 2.32, table 6: how the stored picture must be turned to stand upright.
@@ -120,8 +124,12 @@ def _unidentified(data: bytes) -> str:
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
         return "HEIC picture: Pillow has no reader for it here; convert it to JPEG or PNG"
-    if brand in (b"avif", b"avis"):
+    if brand in (b"avif", b"avis") and not features.check("avif"):
         return "AVIF picture: this Pillow was built without AVIF; convert it to JPEG or PNG"
+    if brand in (b"avif", b"avis") or data.startswith(_BEGINNINGS):
+        return "damaged picture: it begins like one, but the rest is cut short or makes no sense"
+    if data.startswith(b"\0\0\1\0"):
+        return "icon (ICO): not read; convert it to PNG"
     return "not a picture: no known image format in its bytes"
 
 
