@@ -1,6 +1,6 @@
 """Images a second, from files on disk: vggft's engines against Keras's `model.predict`, measured in turn.
 
-    python benchmarks/engines.py FOLDER [--rounds 5] [--images 64] [--engines ncnn,mnn,keras] [--json]
+    python benchmarks/engines.py FOLDER [--rounds 5] [--images 64] [--engines winograd,mnn,keras] [--json]
 
 FOLDER holds photographs at any depth. Two outputs of VGG16, block4_pool and block5_pool, are computed of the same files by
 
@@ -44,7 +44,7 @@ from vggft import features
 PREDICT = "keras predict"
 LAYERS = ("block4_pool", "block5_pool")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # all that image_dataset_from_directory reads
-PACKAGES = ("vggft", "tensorflow", "keras", "numpy", "pillow", "ncnn", "MNN")
+PACKAGES = ("vggft", "tensorflow", "keras", "numpy", "pillow", "scipy", "numba", "MNN")
 
 
 def main() -> None:
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--images", type=int, default=64, help="at most so many of the folder's (default 64)")
-    parser.add_argument("--engines", default="ncnn,mnn,keras")
+    parser.add_argument("--engines", default="winograd,mnn,keras")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -9,21 +9,26 @@ from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
 
 from featurize import backbone, backend
 from featurize.errors import VggftError
 from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
 from featurize.layers import layer
 from featurize.mnn_engine import MnnEngine
-from featurize.ncnn_engine import NcnnEngine
 from featurize.weights import Weights
+from featurize.winograd_engine import WinogradEngine
 
 # Pictures a step: enough to keep a few cores busy. The widest layer of 16 pictures takes 16·224·224·64·4 bytes, 205 MB.
 CPU_BATCH = 16
 # Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
 GPU_BATCH = 256
 
-ENGINES = ("auto", "keras", "ncnn", "mnn")
+ENGINES = ("auto", "keras", "winograd", "mnn")
+
+# The names of OpenBLAS's kernels for AVX-512, which alone have a way of their own for small products.
+_SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+_PACKAGES = {"winograd": "numba", "mnn": "MNN"}
 
 
 class Engine(Protocol):
@@ -141,7 +146,7 @@ def require(wanted: str) -> None:
     """
     if wanted not in ENGINES:
         raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
-    if wanted in ("ncnn", "mnn") and not _installed(wanted):
+    if wanted in _PACKAGES and not _installed(wanted):
         raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
 
 
@@ -149,14 +154,14 @@ def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
     """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
 
     Args:
-        wanted: "auto", "keras", "ncnn" or "mnn".
+        wanted: "auto", "keras", "winograd" or "mnn".
         precision: that of a workspace's features, which its engines must keep to; None: whatever suits the machine.
 
     Raises:
         VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision.
     """
     require(wanted)
-    if wanted in ("ncnn", "mnn"):
+    if wanted in _PACKAGES:
         if precision == MIXED_PRECISION:
             raise VggftError(
                 f"--engine {wanted}: the features here were made in mixed precision, on a GPU, which only Keras computes. Use "
@@ -174,26 +179,29 @@ def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
         return Choice(
             "keras", "no GPU; but the features here were made in mixed precision, which only Keras computes", kept
         )
-    return _winograd()
+    return _for_cpu()
 
 
-def _winograd() -> Choice:
-    """Choose between the CPU engines."""
-    if _installed("ncnn"):
-        return Choice("ncnn", "no GPU to use; ncnn's Winograd convolutions are faster than Keras on a CPU")
+def _for_cpu() -> Choice:
+    """Choose for a machine without a GPU."""
+    kernels = {str(library.get("architecture")) for library in threadpool_info()}
+    if _installed("winograd") and kernels & _SMALL_PRODUCTS:
+        return Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
     if _installed("mnn"):
-        return Choice("mnn", "no GPU to use; MNN's Winograd convolutions are faster than Keras on a CPU")
-    return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings one")
+        return Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
+    if _installed("winograd"):
+        return Choice("winograd", "no GPU to use; faster than Keras on a CPU")
+    return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings two")
 
 
 def _installed(name: str) -> bool:
-    return importlib.util.find_spec({"ncnn": "ncnn", "mnn": "MNN"}[name]) is not None
+    return importlib.util.find_spec(_PACKAGES[name]) is not None
 
 
 def create(name: str, weights: Weights, fingerprint: Fingerprint) -> Engine:
-    """Return the engine called `name` ("keras", "ncnn" or "mnn"), its weights loaded."""
-    if name == "ncnn":
-        return NcnnEngine(weights, fingerprint)
+    """Return the engine called `name` ("keras", "winograd" or "mnn"), its weights loaded."""
+    if name == "winograd":
+        return WinogradEngine(weights, fingerprint)
     if name == "mnn":
         return MnnEngine(weights, fingerprint)
     return KerasEngine(weights, fingerprint)

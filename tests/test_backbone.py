@@ -75,13 +75,13 @@ def test_the_table_of_layers_is_keras_vgg16():
 
 
 def engine_of(name, weights, fingerprint, batch_size=16):
-    if name == "ncnn":
-        pytest.importorskip("ncnn", reason="the extra 'cpu' is not installed")
-        return engines.NcnnEngine(weights, fingerprint)
+    if name == "winograd":
+        pytest.importorskip("numba", reason="the extra 'cpu' is not installed")
+        return engines.WinogradEngine(weights, fingerprint)
     return engines.KerasEngine(weights, fingerprint, batch_size)
 
 
-@pytest.fixture(scope="module", params=["keras", "ncnn"])
+@pytest.fixture(scope="module", params=["keras", "winograd"])
 def engine(request, weights):
     return engine_of(request.param, weights, Fingerprint())
 
@@ -109,7 +109,7 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     assert np.array_equal(together, alone)
 
 
-@pytest.mark.parametrize("name", ["keras", "ncnn"])
+@pytest.mark.parametrize("name", ["keras", "winograd"])
 def test_any_layers_in_any_order(name, weights, pictures):
     engine = engine_of(name, weights, Fingerprint(preprocess="raw"), 4)
     found = engine(pictures[:3], ["block5_pool", "block1_pool", "block5_conv1"])
@@ -182,31 +182,36 @@ def test_mixed_precision_is_another_fingerprint(weights, pictures, reference):
 
 
 def test_which_engine_and_why(monkeypatch):
-    installed = {"ncnn", "MNN"}
+    installed = {"numba", "MNN"}
+    kernels = {"architecture": "SkylakeX"}
     monkeypatch.setattr(engines.shutil, "which", lambda name: None)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object() if name in installed else None)
-    assert engines.choose().name == "ncnn"
+    monkeypatch.setattr(engines, "threadpool_info", lambda: [{"user_api": "openmp"}, kernels])
+    assert engines.choose() == engines.Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
     assert engines.choose("keras").reason == engines.choose("mnn").reason == "asked for"
-    installed.remove("ncnn")
-    assert engines.choose().name == "mnn"
+    assert engines.choose("auto", "mixed_float16").name == "keras"
+    for name in ("winograd", "mnn"):
+        with pytest.raises(VggftError, match="mixed precision"):
+            engines.choose(name, "mixed_float16")
+    kernels["architecture"] = "Haswell"
+    assert engines.choose() == engines.Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
+    installed.remove("MNN")
+    assert engines.choose().name == "winograd"
     installed.clear()
     assert engines.choose().name == "keras"
     assert "vggft[cpu]" in engines.choose().reason
-    for name in ("ncnn", "mnn"):
+    for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
             engines.choose(name)
-    with pytest.raises(VggftError, match="auto, keras, ncnn, mnn"):
+    with pytest.raises(VggftError, match="auto, keras, winograd, mnn"):
         engines.choose("tpu")
-    installed.add("ncnn")
-    assert engines.choose("auto", "mixed_float16").name == "keras"
-    with pytest.raises(VggftError, match="mixed precision"):
-        engines.choose("ncnn", "mixed_float16")
     monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(engines.backend, "gpus", lambda: ["gpu:0"])
     assert engines.choose() == engines.Choice("keras", "1 GPU: gpu:0", "mixed_float16")
     assert engines.choose("auto", "float32") == engines.Choice("keras", "1 GPU: gpu:0", "float32")
+    installed.add("MNN")
     monkeypatch.setattr(engines.backend, "gpus", list)  # a driver, but nothing that Keras can use
-    assert engines.choose().name == "ncnn"
+    assert engines.choose().name == "mnn"
 
 
 def test_split_points():

@@ -190,7 +190,7 @@ def test_bad_folders_change_nothing(tmp_path, make, words):
         (["--shard", "0"], ["--shard 0"]),
         (["--validation", "1.5"], ["--validation 1.5", "expected"]),
         (["--preprocess", "torch"], ["caffe or raw"]),
-        (["--engine", "tpu"], ["auto, keras, ncnn, mnn"]),
+        (["--engine", "tpu"], ["auto, keras, winograd, mnn"]),
         (["--nonsense"], ["--nonsense", "vggft --help"]),
         (["--seed", "x"], ["--seed"]),
         (["--test", "0.4"], ["no training image left", "--test"]),

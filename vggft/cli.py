@@ -82,7 +82,7 @@ def featurize(
         str | None, typer.Option(help="caffe (as the weights were trained) or raw.", show_default="caffe, or as before")
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Other VGG16 weights: .h5, .onnx or .keras.")] = None,
-    engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras, ncnn or mnn.")] = "auto",
+    engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras, winograd or mnn.")] = "auto",
     shard: Annotated[int, typer.Option(help="Images in one file of the cache, at most.")] = 512,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every file again, of the data and of the cache.")

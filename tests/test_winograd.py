@@ -1,0 +1,125 @@
+"""Winograd's convolutions against the definition, at sizes that no tile divides, and next to the edges of a canvas."""
+
+import numpy as np
+import pytest
+from numpy.lib.stride_tricks import sliding_window_view
+from threadpoolctl import threadpool_info, threadpool_limits
+
+from featurize import engines
+from featurize.fingerprint import Fingerprint
+
+winograd = pytest.importorskip("featurize.winograd", reason="the extra 'cpu' is not installed")
+
+NONE = np.empty((0, 0, 0), np.float32)
+
+
+def definition(picture, kernel, bias):
+    """Convolution with zeros around the picture, bias, ReLU, in float64."""
+    around = np.pad(picture.astype(np.float64), ((1, 1), (1, 1), (0, 0)))
+    squares = sliding_window_view(around, (3, 3), axis=(0, 1))
+    return np.maximum(np.einsum("hwcij,ijck->hwk", squares, kernel.astype(np.float64), optimize=True) + bias, 0)
+
+
+def pooled(picture):
+    half = picture.shape[0] // 2
+    return picture[: 2 * half, : 2 * half].reshape(half, 2, half, 2, -1).max((1, 3))
+
+
+def canvas(size, channels, picture=None):
+    side = winograd.canvas_side(size)
+    made = np.zeros((side, side, channels), np.float32)
+    if picture is not None:
+        made[1 : 1 + size, 1 : 1 + size] = picture
+    return made
+
+
+def inside(found, size):
+    """Return the picture on a canvas, having seen that nothing was written beside it."""
+    picture = found[1 : 1 + size, 1 : 1 + size].copy()
+    found[1 : 1 + size, 1 : 1 + size] = 0
+    assert not found.any()
+    return picture
+
+
+def case(size, channels, filters):
+    rng = np.random.default_rng(size)
+    picture = rng.normal(0, 1, (size, size, channels)).astype(np.float32)
+    kernel = rng.normal(0, (9 * channels) ** -0.5, (3, 3, channels, filters)).astype(np.float32)
+    return picture, kernel, rng.normal(0, 1, filters).astype(np.float32)
+
+
+# 14 and 7 are tiled in fours, the others in sixes; 250 is more tiles across than are multiplied at a time elsewhere.
+@pytest.mark.parametrize(
+    ("size", "channels", "filters"),
+    [
+        (3, 64, 64),
+        (2, 64, 128),
+        (7, 512, 128),
+        (14, 64, 192),
+        (28, 256, 64),
+        (29, 128, 128),
+        (57, 64, 64),
+        (250, 64, 64),
+    ],
+)
+def test_convolution_bias_relu_and_pooling(size, channels, filters):
+    picture, kernel, bias = case(size, channels, filters)
+    expected = definition(picture, kernel, bias)
+    u = winograd.transform_kernel(kernel, size)
+    scratch = winograd.scratch([(size, channels, filters)])
+    for array in scratch:
+        array.fill(np.nan)  # nothing may be read that was not written
+    full, half = canvas(size, filters), canvas(size // 2, filters)
+    winograd.convolve(canvas(size, channels, picture), size, u, bias, full, half, scratch)
+    only_half = canvas(size // 2, filters)
+    winograd.convolve(canvas(size, channels, picture), size, u, bias, NONE, only_half, scratch)
+    assert np.array_equal(half, only_half)
+    own = inside(full, size)
+    assert np.abs(own - expected).max() < 1e-4
+    assert 0.2 < (own > 0).mean() < 0.8
+    assert np.array_equal(inside(half, size // 2), pooled(own))
+
+
+def test_both_sizes_of_tiles():
+    assert [winograd.tile_side(size) for size in (224, 112, 56, 28, 14, 7)] == [6, 6, 6, 6, 4, 4]
+
+
+def test_pixels():
+    picture, kernel, bias = case(45, 3, 64)
+    full = canvas(45, 64)
+    winograd.convolve_pixels(canvas(45, 3, picture), 45, kernel.reshape(27, 64), bias, full)
+    assert np.abs(inside(full, 45) - definition(picture, kernel, bias)).max() < 1e-4
+
+
+def test_a_number_that_is_none_is_not_hidden():
+    picture, kernel, bias = case(14, 64, 64)
+    picture[5, 5, 5] = np.nan
+    full, half = canvas(14, 64), canvas(7, 64)
+    u = winograd.transform_kernel(kernel, 14)
+    winograd.convolve(canvas(14, 64, picture), 14, u, bias, full, half, winograd.scratch([(14, 64, 64)]))
+    assert np.isnan(full[6, 6]).all()
+
+
+def test_blas_has_its_threads_back_afterwards(weights):
+    engine = engines.WinogradEngine(weights, Fingerprint(size=32))
+    with threadpool_limits(2, user_api="blas"):
+        before = [library["num_threads"] for library in threadpool_info()]
+        engine(np.zeros((2, 32, 32, 3), np.uint8), ["block5_pool"])
+        assert [library["num_threads"] for library in threadpool_info()] == before
+        assert 2 in before
+
+
+@pytest.mark.parametrize("size", [32, 45, 63, 300])
+def test_other_sizes(weights, size):
+    pictures = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    fingerprint, layers = Fingerprint(size=size), ["block3_conv3", "block3_pool", "block4_pool", "block5_pool"]
+    found = engines.WinogradEngine(weights, fingerprint)(pictures, layers)
+    for own, expected in zip(found, engines.KerasEngine(weights, fingerprint)(pictures, layers), strict=True):
+        assert own.shape == expected.shape
+        assert np.linalg.norm(own - expected) / np.linalg.norm(expected) < 1e-4
+
+
+def test_pooling_right_above_a_cached_layer(weights):
+    cached = np.random.default_rng(0).random((3, 5, 5, 512)).astype(np.float16)
+    found = engines.WinogradEngine(weights, Fingerprint(size=80))(cached, ["block5_pool"], "block5_conv3")[0]
+    assert np.array_equal(found, np.stack([pooled(row.astype(np.float32)) for row in cached]))
