@@ -23,9 +23,7 @@ MAX_PIXELS = 120_000_000
 # Those that this Pillow lacks (HEIF without a plug-in) are left out, or Image.open would trip over their names.
 Image.init()
 FORMATS = [
-    name
-    for name in "JPEG MPO PNG GIF WEBP TIFF BMP DIB PPM TGA PCX JPEG2000 AVIF HEIF".split()
-    if name in Image.OPEN
+    name for name in "JPEG MPO PNG GIF WEBP TIFF BMP DIB PPM TGA PCX JPEG2000 AVIF HEIF".split() if name in Image.OPEN
 ]
 
 # Pillow warns of many pixels (the limit above decides here) and of broken EXIF (it costs no pixels): not into the progress.

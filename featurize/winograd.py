@@ -9,7 +9,7 @@ Arrays are float32, of one picture, (height, width, channels). What a convolutio
 picture one pixel in from the upper left, among zeros. All channels but those of pixels are multiples of 64.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -46,8 +46,14 @@ _G = {
 
 F = np.float32  # a plain number would make these computations float64
 
-# Each is compiled at its first use on a machine, and kept beside this file or in the user's cache folder.
-_compiled = njit(nogil=True, fastmath={"contract", "nsz"}, error_model="numpy", cache=True)
+
+def _compiled(function: Any) -> Any:
+    """Compile at the first use on a machine; kept beside this file, or in the user's cache folder."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
+    try:
+        return njit(cache=True, **options)(function)
+    except RuntimeError:  # neither folder can be written: some seconds more, every time
+        return njit(**options)(function)
 
 
 class Scratch(NamedTuple):
@@ -73,10 +79,13 @@ def canvas_side(size: int) -> int:
 def transform_kernel(kernel: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Return GgGᵀ of a kernel (3, 3, channels, filters) for such pictures: (n², filters / 64, channels, 64), float32."""
     g = np.array(_G[tile_side(size)])
+    both = np.kron(g, g)
     channels, filters = kernel.shape[2:]
-    transformed = (np.kron(g, g) @ kernel.reshape(9, -1).astype(np.float64)).astype(np.float32)
-    parts = transformed.reshape(-1, channels, filters // FILTERS, FILTERS)
-    return np.ascontiguousarray(parts.transpose(0, 2, 1, 3))
+    transformed = np.empty((len(both), filters // FILTERS, channels, FILTERS), np.float32)
+    for part in range(filters // FILTERS):
+        own = kernel[..., part * FILTERS : (part + 1) * FILTERS].reshape(9, -1)
+        transformed[:, part] = (both @ own.astype(np.float64)).reshape(-1, channels, FILTERS)
+    return transformed
 
 
 def scratch(layers: list[tuple[int, int, int]]) -> Scratch:
@@ -100,7 +109,6 @@ def _stretches(x, i, di, length):
 
 @_compiled
 def _bt4(d, i, di, wrap, v, j, dj, length):
-    """Six stretches of d, the last two from i + wrap on, to six of v."""
     d0, d1, d2 = _stretches(d, i, di, length)
     d3, d4, d5 = d[i + 3 * di :][:length], d[i + wrap :][:length], d[i + wrap + di :][:length]
     v0, v1, v2 = _stretches(v, j, dj, length)
@@ -114,7 +122,6 @@ def _bt4(d, i, di, wrap, v, j, dj, length):
 
 @_compiled
 def _bt6(d, i, di, wrap, v, j, dj, length):
-    """Eight stretches of d, the last two from i + wrap on, to eight of v."""
     r0, r1, r2 = _stretches(d, i, di, length)
     r3, r4, r5 = _stretches(d, i + 3 * di, di, length)
     r6, r7 = d[i + wrap :][:length], d[i + wrap + di :][:length]
@@ -157,6 +164,24 @@ def _at6(p, i, di, y, j, dj, length):
 
 
 @_compiled
+def _bt(m, d, i, di, wrap, v, j, dj, length):
+    """v = Bᵀd. Stretches of d, from i on and each further by di, but the last two from i + wrap on; those of v likewise."""
+    if m == 4:
+        _bt4(d, i, di, wrap, v, j, dj, length)
+    else:
+        _bt6(d, i, di, wrap, v, j, dj, length)
+
+
+@_compiled
+def _at(m, p, i, di, y, j, dj, length):
+    """y = Aᵀp."""
+    if m == 4:
+        _at4(p, i, di, y, j, dj, length)
+    else:
+        _at6(p, i, di, y, j, dj, length)
+
+
+@_compiled
 def _transform(m, x, size, rows, scratch):
     """Bᵀd along columns, then along rows, for the tiles in these rows of tiles: to `scratch.tiles`, (n², tiles, channels)."""
     side, _, channels = x.shape
@@ -169,16 +194,10 @@ def _transform(m, x, size, rows, scratch):
     for row in range(first, last):
         for k in range(m * across + 2):
             i, j = row * m * down + k * channels, k % m * column + k // m * channels
-            if m == 4:
-                _bt4(flat, i, down, m * down, half, j, m * column, channels)
-            else:
-                _bt6(flat, i, down, m * down, half, j, m * column, channels)
+            _bt(m, flat, i, down, m * down, half, j, m * column, channels)
         for a in range(n):
             i, j = a * m * column, a * n * apart + (row - first) * across * channels
-            if m == 4:
-                _bt4(half, i, column, channels, scratch.tiles, j, apart, across * channels)
-            else:
-                _bt6(half, i, column, channels, scratch.tiles, j, apart, across * channels)
+            _bt(m, half, i, column, channels, scratch.tiles, j, apart, across * channels)
 
 
 @_compiled
@@ -229,38 +248,21 @@ def _transform_back(m, bias, size, rows, full, pooled, scratch):
     apart, length = tiles * len(bias) + GAP, tiles * FILTERS
     for k in range(0, len(bias), FILTERS):
         for b in range(n):
-            i = b * apart + k * tiles
-            if m == 4:
-                _at4(scratch.products, i, n * apart, half, b * length, n * length, length)
-            else:
-                _at6(scratch.products, i, n * apart, half, b * length, n * length, length)
+            _at(m, scratch.products, b * apart + k * tiles, n * apart, half, b * length, n * length, length)
         for a in range(m):
-            if m == 4:
-                _at4(half, a * n * length, length, y, a * m * length, length, length)
-            else:
-                _at6(half, a * n * length, length, y, a * m * length, length, length)
+            _at(m, half, a * n * length, length, y, a * m * length, length, length)
         add = bias[k : k + FILTERS]
         for tile in range(tiles):
             top, left = (first + tile // across) * m, tile % across * m
             height, width = min(m, size - top), min(m, size - left)
             outputs = y[tile * FILTERS :]
             if full.size:
-                _write(
-                    m,
-                    outputs,
-                    length,
-                    add,
-                    full[1 + top : 1 + top + height, 1 + left : 1 + left + width, k : k + FILTERS],
-                )
+                to = full[1 + top : 1 + top + height, 1 + left : 1 + left + width, k : k + FILTERS]
+                _write(m, outputs, length, add, to)
             if pooled.size:
-                above, before = 1 + top // 2, 1 + left // 2
-                _pool(
-                    m,
-                    outputs,
-                    length,
-                    add,
-                    pooled[above : above + height // 2, before : before + width // 2, k : k + FILTERS],
-                )
+                i, j = 1 + top // 2, 1 + left // 2
+                to = pooled[i : i + height // 2, j : j + width // 2, k : k + FILTERS]
+                _pool(m, outputs, length, add, to)
 
 
 @_compiled

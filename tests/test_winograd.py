@@ -123,3 +123,15 @@ def test_pooling_right_above_a_cached_layer(weights):
     cached = np.random.default_rng(0).random((3, 5, 5, 512)).astype(np.float16)
     found = engines.WinogradEngine(weights, Fingerprint(size=80))(cached, ["block5_pool"], "block5_conv3")[0]
     assert np.array_equal(found, np.stack([pooled(row.astype(np.float32)) for row in cached]))
+
+
+def test_where_nothing_can_be_kept_it_is_compiled_every_time(monkeypatch):
+    def njit(cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: (function, options)
+
+    monkeypatch.setattr(winograd, "njit", njit)
+    function, options = winograd._compiled(len)
+    assert function is len
+    assert options["nogil"]
