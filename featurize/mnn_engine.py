@@ -46,7 +46,7 @@ class MnnEngine:
         self._size = fingerprint.size
         self._caffe = fingerprint.preprocess == "caffe"
         self._sessions = min(os.cpu_count() or 1, _SESSIONS)
-        self.batch_size = _ROUNDS * self._sessions
+        self.batch_size, self.trial = _ROUNDS * self._sessions, self._sessions
         self._pool = ThreadPoolExecutor(self._sessions)
         self._parts: dict[tuple[str | None, frozenset[str]], SimpleQueue[_Session]] = {}
 

@@ -245,7 +245,11 @@ class _Shards:
             self._writing = None
 
     def _write(self, parts: list[tuple[Sequence[str], list[NDArray[np.float16]]]]) -> None:
+        """Write rows and let go of them; rows that an interrupt, between two steps of `commit`, hands in again are gone."""
         digests = [digest for part, _ in parts for digest in part]
-        columns = zip(*(arrays for _, arrays in parts), strict=True)
-        features = {layer: np.concatenate(arrays) for layer, arrays in zip(self._layers, columns, strict=True)}
+        if not digests:
+            return
+        # Popped layer by layer, as they are joined: memory would hold them twice until they are on the disk.
+        features = {layer: np.concatenate([arrays.pop(0) for _, arrays in parts]) for layer in self._layers}
+        parts.clear()
         self._sink.write(digests, features, self._made)

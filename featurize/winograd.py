@@ -3,7 +3,9 @@
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308): with n = m + 2, an m×m tile of
 the output is Aᵀ[(GgGᵀ) ⊙ (BᵀdB)]A for an n×n tile d of the input and a 3×3 kernel g. That takes n² multiplications
 where the definition takes 9m². Summed over channels, each of the n² positions is a matrix product, which BLAS computes;
-the rest are additions. The transforms are the paper's F(4×4, 3×3), and F(6×6, 3×3) for the points 0, ±1, ±2, ±1/2, ∞.
+the rest are mostly additions. m is 4 or 8. The matrices come from n - 1 points and ∞ (Cook & Toom; a good account is
+Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks",
+arXiv:1803.10986). The points are 0 and pairs ±p, and each pair shares what is even and what is odd in it.
 
 Arrays are float32, of one picture, (height, width, channels). What a convolution reads or writes is a canvas: the
 picture one pixel in from the upper left, among zeros. All channels but those of pixels are multiples of 64.
@@ -16,35 +18,34 @@ from numba import njit
 from numpy.typing import NDArray
 
 FILTERS = 64  # multiplied and transformed back at a time
-# Tiles multiplied at a time: few enough for the second-level cache, and for the products to be small ones. Up to 100³
-# multiplications, OpenBLAS with AVX-512 multiplies matrices as they lie; larger ones it first copies, which takes longer
-# here than multiplying (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
-TILES = 40
+TILES = 50  # transformed and multiplied at a time, at most, but a row of them at least
+# Up to so many multiplications, OpenBLAS with AVX-512 multiplies matrices as they lie; larger ones it first copies, which
+# takes longer here than multiplying (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
 SMALL = 100**3
-GAP = 16  # numbers between one position's and the next, lest all begin in the same place of the processor's cache
+GAP = 16  # numbers between stretches of memory, lest all begin in the same place of the processor's cache
 
-_G = {
-    4: [
-        [1 / 4, 0, 0],
-        [-1 / 6] * 3,
-        [-1 / 6, 1 / 6, -1 / 6],
-        [1 / 24, 1 / 12, 1 / 6],
-        [1 / 24, -1 / 12, 1 / 6],
-        [0, 0, 1],
-    ],
-    6: [
-        [1, 0, 0],
-        [-2 / 9] * 3,
-        [-2 / 9, 2 / 9, -2 / 9],
-        [1 / 90, 1 / 45, 2 / 45],
-        [1 / 90, -1 / 45, 2 / 45],
-        [1 / 45, 1 / 90, 1 / 180],
-        [1 / 45, -1 / 90, 1 / 180],
-        [0, 0, 1],
-    ],
-}
+# The p of each m. Of pairs tried beside 1, 1/2 and 2, 3/4 had the smallest error (5e-5 a layer; 4/3 as small, 4 and 1/4
+# six times that), and all numbers made of these are exact in float32.
+POINTS = {4: (1.0, 2.0), 8: (1.0, 0.5, 2.0, 0.75)}
 
 F = np.float32  # a plain number would make these computations float64
+
+
+def _polynomial(squares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the coefficients of Π (x² - q), those of even powers, lowest first."""
+    return np.asarray(np.poly1d(squares, True).coeffs[::-1])
+
+
+def _exact(numbers: NDArray[np.float64]) -> tuple[np.float32, ...]:
+    return tuple(np.float32(number) for number in numbers)
+
+
+_EIGHT = np.array(POINTS[8])
+_OTHERS = [_polynomial(np.delete(_EIGHT, k) ** 2) for k in range(4)]
+_Z = _exact(_polynomial(_EIGHT**2))  # of the rows of Bᵀ for 0 and ∞
+_E0, _E1, _E2, _E3 = (_exact(even) for even in _OTHERS)  # of the rows for ±p: their even part,
+_O0, _O1, _O2, _O3 = (_exact(p * even) for p, even in zip(_EIGHT, _OTHERS, strict=True))  # and their odd part
+_P1, _P2, _P3 = (_exact(p ** np.arange(8)) for p in _EIGHT[1:])  # of Aᵀ
 
 
 def _compiled(function: Any) -> Any:
@@ -66,8 +67,8 @@ class Scratch(NamedTuple):
 
 
 def tile_side(size: int) -> int:
-    """Return m for pictures of `size` × `size`: that with fewer multiplications, tiles that stick out included."""
-    return min((4, 6), key=lambda m: ((m + 2) * -(-size // m)) ** 2)
+    """Return m for pictures of `size` × `size`. Of small ones little of 8×8 tiles is used, and 100 positions are many."""
+    return 8 if size >= 48 else 4
 
 
 def canvas_side(size: int) -> int:
@@ -76,9 +77,16 @@ def canvas_side(size: int) -> int:
     return -(-size // m) * m + 2
 
 
+def _g(m: int) -> NDArray[np.float64]:
+    """Return G, (n, 3): a row (1, p, p²) / Π (p - q) for each point p, over the other points q, and (0, 0, 1) for ∞."""
+    points = [0.0, *(sign * p for p in POINTS[m] for sign in (1, -1))]
+    rows = [np.power(p, np.arange(3)) / np.prod([p - q for q in points if q != p]) for p in points]
+    return np.array([*rows, (0, 0, 1)])
+
+
 def transform_kernel(kernel: NDArray[np.float32], size: int) -> NDArray[np.float32]:
     """Return GgGᵀ of a kernel (3, 3, channels, filters) for such pictures: (n², filters / 64, channels, 64), float32."""
-    g = np.array(_G[tile_side(size)])
+    g = _g(tile_side(size))
     both = np.kron(g, g)
     channels, filters = kernel.shape[2:]
     transformed = np.empty((len(both), filters // FILTERS, channels, FILTERS), np.float32)
@@ -95,7 +103,7 @@ def scratch(layers: list[tuple[int, int, int]]) -> Scratch:
         m = tile_side(size)
         n, across = m + 2, -(-size // m)
         tiles = max(TILES, across)
-        half = max(n * m * (across + 1) * channels, n * m * tiles * FILTERS)
+        half = max(n * m * ((across + 1) * channels + GAP), n * m * tiles * FILTERS)
         needed = half, n * n * (tiles * channels + GAP), n * n * (tiles * filters + GAP), m * m * tiles * FILTERS
         room = [max(pair) for pair in zip(room, needed, strict=True)]
     return Scratch(*(np.empty(numbers, np.float32) for numbers in room))
@@ -121,20 +129,27 @@ def _bt4(d, i, di, wrap, v, j, dj, length):
 
 
 @_compiled
-def _bt6(d, i, di, wrap, v, j, dj, length):
+def _bt8(d, i, di, wrap, v, j, dj, length):
     r0, r1, r2 = _stretches(d, i, di, length)
     r3, r4, r5 = _stretches(d, i + 3 * di, di, length)
-    r6, r7 = d[i + wrap :][:length], d[i + wrap + di :][:length]
+    r6, r7 = d[i + 6 * di :][:length], d[i + 7 * di :][:length]
+    r8, r9 = d[i + wrap :][:length], d[i + wrap + di :][:length]
     v0, v1, v2 = _stretches(v, j, dj, length)
     v3, v4, v5 = _stretches(v, j + 3 * dj, dj, length)
-    v6, v7 = v[j + 6 * dj :][:length], v[j + 7 * dj :][:length]
+    v6, v7, v8 = _stretches(v, j + 6 * dj, dj, length)
+    v9 = v[j + 9 * dj :][:length]
+    for c in range(length):  # in two loops: LLVM leaves one that writes to more than eight places as it is
+        d1, d2, d3, d4, d5, d6, d7, d8 = r1[c], r2[c], r3[c], r4[c], r5[c], r6[c], r7[c], r8[c]
+        x0 = _Z[0] * r0[c] + _Z[1] * d2 + _Z[2] * d4 + _Z[3] * d6 + d8
+        e0, f0 = _E0[0] * d2 + _E0[1] * d4 + _E0[2] * d6 + d8, _O0[0] * d1 + _O0[1] * d3 + _O0[2] * d5 + _O0[3] * d7
+        e1, f1 = _E1[0] * d2 + _E1[1] * d4 + _E1[2] * d6 + d8, _O1[0] * d1 + _O1[1] * d3 + _O1[2] * d5 + _O1[3] * d7
+        v0[c], v1[c], v2[c], v3[c], v4[c] = x0, e0 + f0, e0 - f0, e1 + f1, e1 - f1
     for c in range(length):
-        d0, d1, d2, d3, d4, d5, d6, d7 = r0[c], r1[c], r2[c], r3[c], r4[c], r5[c], r6[c], r7[c]
-        a, b = d2 + d6 - F(4.25) * d4, d1 + d5 - F(4.25) * d3
-        e, f = d6 + F(0.25) * d2 - F(1.25) * d4, F(0.5) * d1 - F(2.5) * d3 + F(2) * d5
-        g, h = d6 + F(4) * d2 - F(5) * d4, F(2) * d1 - F(2.5) * d3 + F(0.5) * d5
-        x0, x7 = d0 - d6 + F(5.25) * (d4 - d2), d7 - d1 + F(5.25) * (d3 - d5)
-        v0[c], v1[c], v2[c], v3[c], v4[c], v5[c], v6[c], v7[c] = x0, a + b, a - b, e + f, e - f, g + h, g - h, x7
+        d1, d2, d3, d4, d5, d6, d7, d8 = r1[c], r2[c], r3[c], r4[c], r5[c], r6[c], r7[c], r8[c]
+        e2, f2 = _E2[0] * d2 + _E2[1] * d4 + _E2[2] * d6 + d8, _O2[0] * d1 + _O2[1] * d3 + _O2[2] * d5 + _O2[3] * d7
+        e3, f3 = _E3[0] * d2 + _E3[1] * d4 + _E3[2] * d6 + d8, _O3[0] * d1 + _O3[1] * d3 + _O3[2] * d5 + _O3[3] * d7
+        x9 = _Z[0] * d1 + _Z[1] * d3 + _Z[2] * d5 + _Z[3] * d7 + r9[c]
+        v5[c], v6[c], v7[c], v8[c], v9[c] = e2 + f2, e2 - f2, e3 + f3, e3 - f3, x9
 
 
 @_compiled
@@ -149,18 +164,25 @@ def _at4(p, i, di, y, j, dj, length):
 
 
 @_compiled
-def _at6(p, i, di, y, j, dj, length):
+def _at8(p, i, di, y, j, dj, length):
     p0, p1, p2 = _stretches(p, i, di, length)
     p3, p4, p5 = _stretches(p, i + 3 * di, di, length)
-    p6, p7 = p[i + 6 * di :][:length], p[i + 7 * di :][:length]
+    p6, p7, p8 = _stretches(p, i + 6 * di, di, length)
+    p9 = p[i + 9 * di :][:length]
     y0, y1, y2 = _stretches(y, j, dj, length)
     y3, y4, y5 = _stretches(y, j + 3 * dj, dj, length)
+    y6, y7 = y[j + 6 * dj :][:length], y[j + 7 * dj :][:length]
     for c in range(length):
-        a, b, e, f, g, h = p1[c] + p2[c], p1[c] - p2[c], p3[c] + p4[c], p3[c] - p4[c], p5[c] + p6[c], p5[c] - p6[c]
-        x0, x1 = p0[c] + a + e + F(32) * g, b + F(2) * f + F(16) * h
-        x2, x3 = a + F(4) * e + F(8) * g, b + F(8) * f + F(4) * h
-        x4, x5 = a + F(16) * e + F(2) * g, p7[c] + b + F(32) * f + h
-        y0[c], y1[c], y2[c], y3[c], y4[c], y5[c] = x0, x1, x2, x3, x4, x5
+        s0, s1, s2, s3 = p1[c] + p2[c], p3[c] + p4[c], p5[c] + p6[c], p7[c] + p8[c]
+        t0, t1, t2, t3 = p1[c] - p2[c], p3[c] - p4[c], p5[c] - p6[c], p7[c] - p8[c]
+        x0, x7 = p0[c] + s0 + s1 + s2 + s3, t0 + _P1[7] * t1 + _P2[7] * t2 + _P3[7] * t3 + p9[c]
+        y1[c] = t0 + _P1[1] * t1 + _P2[1] * t2 + _P3[1] * t3
+        y2[c] = s0 + _P1[2] * s1 + _P2[2] * s2 + _P3[2] * s3
+        y3[c] = t0 + _P1[3] * t1 + _P2[3] * t2 + _P3[3] * t3
+        y4[c] = s0 + _P1[4] * s1 + _P2[4] * s2 + _P3[4] * s3
+        y5[c] = t0 + _P1[5] * t1 + _P2[5] * t2 + _P3[5] * t3
+        y6[c] = s0 + _P1[6] * s1 + _P2[6] * s2 + _P3[6] * s3
+        y0[c], y7[c] = x0, x7
 
 
 @_compiled
@@ -169,7 +191,7 @@ def _bt(m, d, i, di, wrap, v, j, dj, length):
     if m == 4:
         _bt4(d, i, di, wrap, v, j, dj, length)
     else:
-        _bt6(d, i, di, wrap, v, j, dj, length)
+        _bt8(d, i, di, wrap, v, j, dj, length)
 
 
 @_compiled
@@ -178,7 +200,7 @@ def _at(m, p, i, di, y, j, dj, length):
     if m == 4:
         _at4(p, i, di, y, j, dj, length)
     else:
-        _at6(p, i, di, y, j, dj, length)
+        _at8(p, i, di, y, j, dj, length)
 
 
 @_compiled
@@ -189,7 +211,7 @@ def _transform(m, x, size, rows, scratch):
     first, last = rows
     n, across = m + 2, (size + m - 1) // m
     apart = (last - first) * across * channels + GAP
-    column = (across + 1) * channels  # each m-th column of the picture, side by side
+    column = (across + 1) * channels + GAP  # each m-th column of the picture, side by side
     down = side * channels
     for row in range(first, last):
         for k in range(m * across + 2):
@@ -278,11 +300,12 @@ def convolve(x, size, u, bias, full, pooled, scratch):
         pooled: canvas for the maxima of the output's 2×2 squares; of no size: not wanted.
         scratch: from `scratch`.
     """
-    m = 4 if u.shape[0] == 36 else 6
+    m = 4 if u.shape[0] == 36 else 8
     across = (size + m - 1) // m
-    step = max(1, min(TILES, SMALL // FILTERS // x.shape[2]) // across)
-    for first in range(0, across, step):
-        last = min(first + step, across)
+    at_most = max(1, min(TILES, SMALL // FILTERS // x.shape[2]) // across)
+    blocks = (across + at_most - 1) // at_most
+    for block in range(blocks):
+        first, last = block * across // blocks, (block + 1) * across // blocks
         _transform(m, x, size, (first, last), scratch)
         _multiply(u, (last - first) * across, scratch)
         _transform_back(m, bias, size, (first, last), full, pooled, scratch)
@@ -290,19 +313,19 @@ def convolve(x, size, u, bias, full, pooled, scratch):
 
 @_compiled
 def convolve_pixels(x, size, kernel, bias, full):
-    """Do the same for the few channels of pixels by the definition, for which `kernel` is (9 · channels, filters)."""
-    channels = x.shape[2]
-    squares = np.empty((size, 9 * channels), F)
+    """Do the same for RGB pixels by the definition, for which `kernel` is (27, filters)."""
+    flat, width = x.reshape(-1), 3 * x.shape[1]
+    squares = np.empty((size, 27), F)
     line = np.empty((size, len(bias)), F)
     for i in range(size):
-        for a in range(3):
-            row = x[i + a].reshape(-1)
-            for j in range(size):
-                for k in range(3 * channels):
-                    squares[j, 3 * channels * a + k] = row[channels * j + k]
+        for j in range(size):
+            for a in range(3):
+                given, square = flat[(i + a) * width + 3 * j :][:9], squares[j, 9 * a : 9 * a + 9]
+                for k in range(9):
+                    square[k] = given[k]
         np.dot(squares, kernel, line)
         for j in range(size):
-            to = full[1 + i, 1 + j]
+            given, to = line[j], full[1 + i, 1 + j]
             for c in range(len(bias)):
-                value = line[j, c] + bias[c]
+                value = given[c] + bias[c]
                 to[c] = F(0) if value < F(0) else value

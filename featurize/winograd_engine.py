@@ -42,7 +42,7 @@ class WinogradEngine:
                 transformed = winograd.transform_kernel(kernel, self._sizes[name])
             self._kernels[name] = np.ascontiguousarray(transformed), np.ascontiguousarray(bias)
         cores = os.cpu_count() or 1
-        self.batch_size = _ROUNDS * cores
+        self.batch_size, self.trial = _ROUNDS * cores, cores
         self._pool = ThreadPoolExecutor(cores)
         self._own = _Own(fingerprint.size)
         self._blas = ThreadpoolController().select(user_api="blas")

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,25 @@ def vggft(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedPr
         timeout=timeout,
         check=False,
     )
+
+
+def start(*arguments) -> subprocess.Popen[str]:
+    """Start the command line in a process of its own, to be disturbed."""
+    command = [sys.executable, "-m", "vggft", *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def shards(work) -> dict[str, bytes]:
+    """Return the names and bytes of all shards of a workspace."""
+    return {p.name: p.read_bytes() for p in (work / "cache").glob("*/shards/*.h5")}
+
+
+def wait_for_shards(work, number, process):
+    deadline = time.monotonic() + 120
+    while len(list((work / "cache").glob("*/shards/[0-9a-f]*.h5"))) < number:
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
 
 
 def strict_json(text: str) -> dict:

@@ -3,34 +3,15 @@
 import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
 import pytest
-from conftest import drawings, strict_json, vggft
+from conftest import drawings, shards, start, strict_json, vggft, wait_for_shards
 
 from featurize.cache import FeatureCache
 from featurize.fingerprint import Fingerprint
 from vggft.workspace import Workspace
-
-
-def start(*arguments) -> subprocess.Popen:
-    command = [sys.executable, "-m", "vggft", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def shards(work) -> dict:
-    return {p.name: p.read_bytes() for p in (work / "cache").glob("*/shards/*.h5")}
-
-
-def wait_for_shards(work, number, process):
-    deadline = time.monotonic() + 120
-    while len(list((work / "cache").glob("*/shards/[0-9a-f]*.h5"))) < number:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def test_interrupted_by_a_person(tmp_path):

@@ -1,6 +1,7 @@
 """The pipeline, with a small engine: every row under its own digest, whatever happens on the way."""
 
 import hashlib
+import time
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ class MeanEngine:
     name = "mean"
 
     def __init__(self, batch_size=16, fail_after=None, error=KeyboardInterrupt):
-        self.batch_size = batch_size
+        self.batch_size = self.trial = batch_size
         self.batches = []
         self.fail_after = fail_after
         self.error = error
@@ -105,6 +106,28 @@ def test_a_stopped_run_keeps_what_it_computed(work, tmp_path, error):
     runner.run(left, ["x"], decode, engine, cache)
     assert sum(engine.batches) == 17
     assert np.abs(cache.read("x", list(work))[:, 0, 0] - expected(work)).max() < 0.1
+
+
+def test_an_interrupt_while_a_shard_is_handed_over(work, tmp_path, monkeypatch):
+    cache, cleared = FeatureCache(tmp_path, Fingerprint()), []
+    clear, write = runner._Shards._clear, runner._Shards._write
+
+    def interrupted(self):
+        cleared.append(self)
+        if len(cleared) == 2:  # the first was the beginning
+            raise KeyboardInterrupt
+        clear(self)
+
+    def late(self, parts):  # they are handed in a second time before they are written
+        time.sleep(0.2)
+        write(self, parts)
+
+    monkeypatch.setattr(runner._Shards, "_clear", interrupted)
+    monkeypatch.setattr(runner._Shards, "_write", late)
+    with pytest.raises(KeyboardInterrupt):
+        runner.run(work, ["x"], decode, MeanEngine(8), cache, shard_rows=16)
+    assert cache.missing(["x"], list(work)) == list(work)[16:]
+    assert np.abs(cache.read("x", list(work)[:16])[:, 0, 0] - expected(work)[:16]).max() < 0.1
 
 
 @pytest.mark.parametrize("value", [np.inf, np.nan, 70_000.0])

@@ -1,5 +1,6 @@
 """Filling a workspace's feature cache: what is missing is computed, from as far up as the cache allows."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -120,8 +121,11 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
                 outcome = _compute(
                     cache, step, {d: filling.files[d] for d in wanted}, engine, filling.shard_rows, advance
                 )
-        finally:
-            cache.save_index()
+        except BaseException:
+            with contextlib.suppress(VggftError, OSError):  # what went wrong first is what has to be said
+                cache.save_index()
+            raise
+        cache.save_index()
         rejected |= outcome.rejected
         computed |= set(wanted) - outcome.rejected.keys()
     return Filled(len(computed), rejected, engine.name)

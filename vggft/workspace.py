@@ -178,7 +178,8 @@ class Workspace:
                 f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
             ) from None
         try:
-            who.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            with contextlib.suppress(OSError):  # only for people: a full disk must not stop the command that makes room
+                who.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
             self._forget()
             for folder in (self.root, self.heads, self.finetune, self.report, *self.cache_folder.glob("*/")):
                 durable.sweep(folder)

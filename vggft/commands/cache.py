@@ -142,10 +142,10 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
+        for path in plan.folders:  # first: files that are written anew need room
+            upkeep.remove(path)
         with ui.progress("rewriting files", len(plan.surplus.kept), "files") as advance:
             upkeep.drop(cache, plan.surplus, advance)
-        for path in plan.folders:
-            upkeep.remove(path)
         freed = before - upkeep.occupied(workspace.cache_folder)
     ui.print(f"removed; {estimate.size(freed)} freed")
     return {**result, "removed": True, "bytes_freed": freed}

@@ -1,0 +1,200 @@
+"""No room left: said in a line, nothing half-written, nothing lost, and the next run computes only what is missing."""
+
+import contextlib
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import zlib
+
+import h5py
+import numpy as np
+import pytest
+from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft, wait_for_shards
+
+from featurize.errors import VggftError
+from featurize.layers import layer
+from vggft import features
+from vggft.commands import featurize
+from vggft.workspace import Workspace
+
+resource = pytest.importorskip("resource", reason="Windows has neither limits nor tmpfs")
+
+LAYERS = ("block4_pool", "block5_pool")
+PAGE = resource.getpagesize()  # the piece in which a tmpfs gives its room away
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tmpfs and prlimit are Linux's")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 8 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def leave(disk, pages):
+    """Take all room of a disk but so many pages up with a file, which is returned: without it, there is room again."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(PAGE))
+    with ballast.open("rb+") as file:
+        file.truncate(ballast.stat().st_size - pages * PAGE)
+    return ballast
+
+
+def check_nothing_half_written(work):
+    """See that all of a failed first run is whole, and return the number of rows in it."""
+    for name, data in shards(work).items():
+        assert name == hashlib.sha256(data).hexdigest() + ".h5"
+    assert not list(work.rglob(".*"))
+    assert {path.name for path in work.rglob("*") if path.is_file()} - shards(work).keys() <= {
+        "fingerprint.json",
+        "index.h5",
+        "lock",
+        "manifest.csv",
+        "splits.csv",
+    }
+    return sum(len(h5py.File(path)["digest"]) for path in work.glob("cache/*/shards/*.h5"))
+
+
+def same(one, other):
+    """Tell whether two workspaces are of the same images, in the same splits, with the same features, bit for bit."""
+    a, b = Workspace(one), Workspace(other)
+    digests = sorted(s.digest for s in a.dataset.accepted())
+    return a.dataset.identity == b.dataset.identity and all(
+        np.array_equal(a.cache().read(name, digests), b.cache().read(name, digests)) for name in LAYERS
+    )
+
+
+def disturbed(data, work, trouble):
+    """Run the command, bring trouble upon it after its first shard, and return its only error."""
+    process = start("featurize", data, "-w", work, "--shard", "2", "--json")
+    wait_for_shards(work, 1, process)
+    process.send_signal(signal.SIGSTOP)
+    trouble(process)
+    process.send_signal(signal.SIGCONT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 1, (out, err)
+    assert "Traceback" not in err
+    errors = [line for line in err.splitlines() if "error: " in line]
+    assert errors == ["error: " + strict_json(out)["error"]]
+    return errors[0]
+
+
+def check_it_goes_on(data, work, undisturbed):
+    kept, rows = shards(work), check_nothing_half_written(work)
+    assert 0 < rows < 24
+    found = strict_json(vggft("featurize", data, "-w", work, "--json").stdout)
+    assert (found["computed"], found["reused"], found["damaged_files"]) == (24 - rows, rows, 0)
+    assert kept.items() <= shards(work).items()
+    assert strict_json(vggft("cache", "verify", "-w", work, "--json").stdout)["ok"]
+    assert same(work, undisturbed)
+
+
+def test_the_disk_fills_up_in_the_middle_of_the_work(featurized, disk):
+    base, work = featurized[0], disk / "work"
+    error = disturbed(base / "data", work, lambda process: leave(disk, 0))
+    assert "No space left on device" in error
+    assert "free some space" in error
+    (disk / "ballast").unlink()
+    check_it_goes_on(base / "data", work, base / "work")
+
+
+def test_files_are_no_longer_allowed_to_grow(featurized, tmp_path):
+    base, work = featurized[0], tmp_path / "work"
+    limit = (resource.RLIMIT_FSIZE, (1000, 1000))
+    error = disturbed(base / "data", work, lambda process: resource.prlimit(process.pid, *limit))
+    assert "File too large" in error
+    check_it_goes_on(base / "data", work, base / "work")
+
+
+class Noise:
+    """An engine whose rows hardly compress: they take more room than those of photographs, hence than was estimated."""
+
+    name = "noise"
+    batch_size = 4
+    trial = 1
+
+    def __call__(self, pictures, layers, below=None):
+        seeds = [zlib.crc32(np.ascontiguousarray(picture)) for picture in pictures]
+        return [
+            np.stack([np.random.default_rng(seed).random(layer(name).shape(224), np.float32) for seed in seeds])
+            for name in layers
+        ]
+
+
+@pytest.mark.parametrize(
+    ("short", "file", "whole"),
+    [
+        (1, "workspace.json", 3),
+        (2, "manifest.csv", 3),
+        (3, "splits.csv", 3),
+        (5, "index.h5", 3),
+        (100, "shards/.*.h5", 2),  # three shards of four rows, 200 pages each
+        (300, "shards/.*.h5", 1),
+    ],
+)
+def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, short, file, whole):
+    monkeypatch.setattr(features, "create", lambda *_: Noise())
+    data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
+
+    def run(work):
+        return featurize.run(Workspace(work), data, featurize.Options(shard_rows=4), ui)
+
+    run(work)
+    needed = shutil.disk_usage(disk).used // PAGE + 1  # and lock.txt, which is gone by now
+    shutil.move(work, undisturbed)
+    ballast = leave(disk, needed - short)
+    with pytest.raises(VggftError, match=rf"/{file}: .*No space left on device.*free some space"):
+        run(work)
+    kept = shards(work)
+    assert check_nothing_half_written(work) == 4 * len(kept) == 4 * whole
+    ballast.unlink()
+    again = run(work)
+    assert (again["computed"], again["reused"], again["damaged_files"]) == (12 - 4 * whole, 4 * whole, 0)
+    assert kept.items() <= shards(work).items()
+    assert same(work, undisturbed)
+
+
+def test_refused_before_the_work(featurized, disk):
+    leave(disk, 100)
+    before = snapshot(disk)
+    message = refused("featurize", featurized[0] / "data", "-w", disk / "work")
+    room = f"{100 * PAGE / 1000:.0f} kB are free there"
+    assert all(words in message for words in ("of 24 images will take about", room, "--workspace", "block5_pool"))
+    assert snapshot(disk) == before
+
+
+def test_refused_on_a_full_disk_with_a_workspace_on_it(copied, disk):
+    shutil.move(copied / "work", disk / "work")
+    paint(copied / "data" / "bugs" / "new.png", (1, 2, 3))
+    leave(disk, 0)
+    before = snapshot(disk)
+    message = refused("featurize", copied / "data", "-w", disk / "work")
+    assert all(
+        words in message for words in ("of 1 images will take about", "0 bytes are free there", "Free some space")
+    )
+    assert snapshot(disk) == before
+
+
+def test_prune_makes_room_on_a_full_disk(copied, disk):
+    shutil.move(copied / "work", disk / "work")
+    aside = next((disk / "work" / "cache").iterdir()) / "damaged"
+    aside.mkdir()
+    (aside / "shard.h5").write_bytes(bytes(1_000_000))
+    leave(disk, 0)
+    before = shards(disk / "work")
+    done = vggft("cache", "prune", "--yes", "-w", disk / "work", "--json")
+    assert done.returncode == 0, done.stderr
+    assert strict_json(done.stdout)["bytes_freed"] >= 1_000_000
+    assert shards(disk / "work") == before
+    assert vggft("featurize", copied / "data", "-w", disk / "work").returncode == 0
