@@ -21,7 +21,7 @@ from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.images import Unreadable
 
-SHARD_ROWS = 512
+SHARD_ROWS = 256
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches decoded before the engine asks for them
 

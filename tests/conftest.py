@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -81,9 +82,13 @@ def vggft(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedPr
 
 
 def start(*arguments) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, to be disturbed."""
+    """Start the command line in a process of its own, to be disturbed; also where a shell's `&` made this one deaf to Ctrl-C."""
     command = [sys.executable, "-m", "vggft", *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, kept)
 
 
 def shards(work) -> dict[str, bytes]:
