@@ -12,6 +12,7 @@ the hash of the file they are in, so that no damaged number is ever returned.
 """
 
 import contextlib
+import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -31,7 +32,7 @@ from featurize.shards import Damaged, Stamp
 
 FINGERPRINT_FILE = "fingerprint.json"
 INDEX_FILE = "index.h5"
-_DISTRUSTED = "index.old.h5"  # an index that is only asked which shards there were
+DISTRUSTED_FILE = "index.old.h5"  # an index that is only asked which shards there were
 
 
 class FeatureCache:
@@ -40,6 +41,7 @@ class FeatureCache:
     Attributes:
         damaged: shards that were found damaged when the cache was opened, with the reason. Their rows count as missing.
         lost: shards that the index knew and that are gone. Their rows count as missing, too.
+        lost_rows: layer → digests of what the damaged and the lost ones held, as far as the index knew.
     """
 
     def __init__(self, folder: Path, fingerprint: Fingerprint, *, recheck: bool = False) -> None:
@@ -55,6 +57,7 @@ class FeatureCache:
         self.shards = self.folder / "shards"
         self.damaged: dict[str, str] = {}
         self.lost: list[str] = []
+        self.lost_rows: dict[str, frozenset[str]] = {}
         self._sound: set[str] = set()  # checked by this process
         self._distrusted = False
         self._guard = threading.RLock()  # rows are written by one thread while another reads
@@ -120,8 +123,7 @@ class FeatureCache:
         """
         packed = shards.pack(digests)
         self.shards.mkdir(parents=True, exist_ok=True)
-        if not (self.folder / FINGERPRINT_FILE).is_file():
-            durable.write_json(self.folder / FINGERPRINT_FILE, asdict(self.fingerprint))
+        self._write_fingerprint()
         name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **made})
         stamp = Stamp.of(shards.path(self.shards, name))
         with self._guard:
@@ -135,7 +137,7 @@ class FeatureCache:
         with self._guard:
             if not (self._index_saved or self._distrusted):
                 self._index.save(self.folder / INDEX_FILE)
-                (self.folder / _DISTRUSTED).unlink(missing_ok=True)
+                (self.folder / DISTRUSTED_FILE).unlink(missing_ok=True)
                 self._index_saved = True
 
     def forget(self, gone: Collection[str]) -> None:
@@ -148,12 +150,33 @@ class FeatureCache:
         self.save_index()
 
     def set_aside(self) -> None:
-        """Move damaged shards out of the way. The lock must be held."""
+        """Move damaged shards out of the way, and mend the file that says what they are. The lock must be held."""
+        if self.shards.is_dir():
+            self._write_fingerprint()
         aside = self.folder / "damaged"
         for name in self.damaged:
             aside.mkdir(exist_ok=True)
             shards.path(self.shards, name).replace(aside / f"{name}.h5")
         self.damaged = {}
+
+    def _write_fingerprint(self) -> None:
+        file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
+        try:
+            if json.loads(file.read_text(encoding="utf-8")) == content:
+                return
+        except (OSError, ValueError):
+            pass
+        durable.write_json(file, content)
+
+    def computed_from(self, layer: str) -> str | None:
+        """Return the layer from whose outputs the rows of `layer` were computed; None for pixels, or where there are none."""
+        with self._guard:
+            name = self._index.a_shard_with(layer)
+        if name is None:
+            return None
+        with self.open(name) as file:
+            found = str(file.attrs.get("computed_from", "pixels"))
+        return None if found == "pixels" else found
 
     def bytes_per_row(self, layer: str) -> float | None:
         """Return what a row of a layer takes on disk, from one shard of this cache; None where there is none."""
@@ -229,11 +252,17 @@ class FeatureCache:
             self._index, self._index_saved = stored, True
             return
         trusted = {} if stored is None or recheck else stored.shards
-        former = stored or index.load(self.folder / _DISTRUSTED) or index.Index()
+        former = stored or index.load(self.folder / DISTRUSTED_FILE) or index.Index()
         self.lost = [name for name in former.shards if name not in present]
         self.damaged = dict(damage(self.shards, [name for name in present if trusted.get(name) != present[name]]))
         self._index = self._made_of(present)
         self._index_saved = stored is None and not present
+        without = {*self.lost, *self.damaged}
+        for layer in former.layer_names if without else ():
+            rows = former.rows(layer)
+            there = np.isin(rows.shard, [number for number, name in enumerate(former.shards) if name in without])
+            if there.any():
+                self.lost_rows[layer] = frozenset(shards.unpack(rows.digest[there]))
 
     def _made_of(self, present: Mapping[str, Stamp]) -> index.Index:
         """Make the index of some shards; those that turn out to be none of this cache are damaged."""
@@ -253,7 +282,7 @@ class FeatureCache:
 def distrust(folder: Path) -> None:
     """Put the index of one fingerprint away, after damage was found: whoever opens that cache next checks every shard."""
     with contextlib.suppress(OSError):  # it may be gone already, or not ours to change
-        (folder / INDEX_FILE).replace(folder / _DISTRUSTED)
+        (folder / INDEX_FILE).replace(folder / DISTRUSTED_FILE)
 
 
 def damage(

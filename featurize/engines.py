@@ -1,5 +1,6 @@
 """Who runs the frozen base: pictures (or outputs of a cached layer) in, outputs of the wanted layers out."""
 
+import importlib
 import importlib.util
 import shutil
 import time
@@ -11,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from featurize import backbone, backend
+from featurize import backbone, backend, mnn_engine
 from featurize.errors import VggftError
 from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
 from featurize.layers import layer
@@ -201,9 +202,31 @@ def _installed(name: str) -> bool:
 
 
 def create(name: str, weights: Weights, fingerprint: Fingerprint) -> Engine:
-    """Return the engine called `name` ("keras", "winograd" or "mnn"), its weights loaded."""
-    if name == "winograd":
-        return WinogradEngine(weights, fingerprint)
-    if name == "mnn":
-        return MnnEngine(weights, fingerprint)
-    return KerasEngine(weights, fingerprint)
+    """Return the engine called `name` ("keras", "winograd" or "mnn"), its weights loaded.
+
+    Raises:
+        VggftError: what it needs is installed and does not start.
+    """
+    try:
+        if name == "winograd":
+            return WinogradEngine(weights, fingerprint)
+        if name == "mnn":
+            return MnnEngine(weights, fingerprint)
+        return KerasEngine(weights, fingerprint)
+    except ImportError as error:
+        raise VggftError(
+            f"the engine {name} does not start ({error}). Mend it (pip install --upgrade 'vggft[cpu]'), or choose another with "
+            "--engine: keras always works."
+        ) from None
+
+
+def starts(name: str) -> str | None:
+    """Return why an engine's packages do not start, or None if they do."""
+    try:
+        if name == "winograd":
+            importlib.import_module("featurize.winograd")
+        elif name == "mnn":
+            mnn_engine.load()
+    except ImportError as error:
+        return str(error)
+    return None

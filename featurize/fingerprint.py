@@ -46,6 +46,8 @@ class Fingerprint:
             raise VggftError(f"--preprocess {self.preprocess!r}: expected {' or '.join(PREPROCESSINGS)}.")
         if self.resize not in RESIZE_FILTERS:
             raise VggftError(f"resize filter {self.resize!r}: expected one of {', '.join(RESIZE_FILTERS)}.")
+        if self.dtype != "float16":
+            raise VggftError(f"features of dtype {self.dtype!r}: only float16 is written.")
         if self.precision not in (FULL_PRECISION, MIXED_PRECISION):
             raise VggftError(f"precision {self.precision!r}: expected {FULL_PRECISION} or {MIXED_PRECISION}.")
 

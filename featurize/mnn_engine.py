@@ -32,6 +32,13 @@ _ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only 
 _SESSIONS = 8
 
 
+def load() -> Any:
+    """Import MNN, and see that onnx is there; neither prints. Raises ImportError."""
+    importlib.import_module("onnx")
+    with _unseen():
+        return importlib.import_module("MNN")
+
+
 class MnnEngine:
     """Runs pictures side by side, each alone in a session, so that a row never depends on its neighbours."""
 
@@ -39,9 +46,7 @@ class MnnEngine:
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Get ready; the network itself is loaded when it is first run. Raises ImportError without MNN or onnx."""
-        importlib.import_module("onnx")
-        with _unseen():
-            self._mnn: Any = importlib.import_module("MNN")
+        self._mnn = load()
         self._weights = weights
         self._size = fingerprint.size
         self._caffe = fingerprint.preprocess == "caffe"

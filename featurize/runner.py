@@ -22,6 +22,7 @@ from featurize.errors import VggftError
 from featurize.images import Unreadable
 
 SHARD_ROWS = 256
+MOST_SHARD_ROWS = 512  # two such shards are in memory at a time
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches decoded before the engine asks for them
 
@@ -104,11 +105,13 @@ def compute(
     }
     with _Shards(step.layers, sink, made) as shards:
         for batch in _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected):
-            if shards.rows + len(batch) > shard_rows or shards.age >= SHARD_SECONDS:
+            if shards.rows + len(batch) > shard_rows:
                 shards.commit()
             digests = [digest for digest, _ in batch]
             shards.add(digests, engine(np.stack([row for _, row in batch]), step.layers, step.below))
             outcome.computed += len(batch)
+            if shards.rows == shard_rows or shards.age >= SHARD_SECONDS:
+                shards.commit()
             progress(outcome.computed + len(outcome.rejected))
     return outcome
 

@@ -7,6 +7,7 @@ So its name is its checksum, and nothing that ever changed a bit of it goes unno
     attributes    version, fingerprint (JSON), and how the numbers were made: engine, batch_size, computed_from
 """
 
+import errno
 import hashlib
 import io
 import os
@@ -21,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.errors import VggftError
 
 SHARD_VERSION = 1
 DIGEST = np.dtype("S32")  # compares as 32 raw bytes; only whole arrays are ever used, so trailing zeros are safe
@@ -105,7 +107,8 @@ def check(folder: Path, name: str) -> None:
 
     Raises:
         FileNotFoundError: it is gone.
-        Damaged: they are not, or cannot be read.
+        Damaged: they are not, or the disk cannot give them back.
+        VggftError: they cannot be read for another reason.
     """
     try:
         if durable.sha256(path(folder, name)) != name:
@@ -113,6 +116,8 @@ def check(folder: Path, name: str) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if error.errno not in (errno.EIO, errno.EISDIR):
+            raise VggftError(f"{path(folder, name)}: cannot be read ({error.strerror or error})") from None
         raise Damaged(f"cannot be read: {error.strerror or error}") from None
 
 

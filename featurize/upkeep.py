@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from featurize import cache as caches
 from featurize import durable, index, shards
-from featurize.cache import FINGERPRINT_FILE, INDEX_FILE, FeatureCache
+from featurize.cache import DISTRUSTED_FILE, FINGERPRINT_FILE, INDEX_FILE, FeatureCache
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.index import Index
@@ -114,33 +114,41 @@ def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) ->
             try:
                 with shards.open_sound(place, name, fingerprint.json) as file:
                     held[name] = shards.digests_of(file)
-            except (Damaged, FileNotFoundError) as error:
+            except FileNotFoundError:
+                continue  # pruned in the meantime
+            except Damaged as error:
                 findings.append(Finding(shards.path(place, name), f"damaged: {error}"))
     index_file = folder / INDEX_FILE
-    if index_file.exists():
-        stored = index.load(index_file)
-        if stored is None:
-            findings.append(Finding(index_file, "damaged; the next command makes it anew"))
-        else:
-            gone = [name for name in stored.shards if name not in present]
-            findings += [Finding(shards.path(place, name), "missing") for name in gone]
-            if not _points_right(stored, held, {*gone, *damaged}):
-                findings.append(Finding(index_file, "points at wrong rows; the next command makes it anew"))
+    stored = index.load(index_file)
+    if stored is None and index_file.exists():
+        findings.append(Finding(index_file, "damaged; the next command makes it anew"))
+    findings += [Finding(shards.path(place, name), "missing") for name in _gone(folder)]
+    if stored is not None and not _points_right(stored, held):
+        findings.append(Finding(index_file, "points at wrong rows; the next command makes it anew"))
     if findings:
         caches.distrust(folder)
     return findings
 
 
-def _points_right(stored: Index, held: Mapping[str, NDArray[np.bytes_]], unknown: set[str]) -> bool:
-    """Tell whether every entry of an index names the row that holds its digest, as far as the files are there."""
+def _gone(folder: Path) -> list[str]:
+    """Return the shards that the index knows and that are gone; the index of an earlier finding counts, too."""
+    known = index.load(folder / INDEX_FILE) or index.load(folder / DISTRUSTED_FILE) or Index()
+    gone = known.shards.keys() - shards.present(folder / "shards").keys()
+    if gone:  # prune takes them out of the index before it deletes them: one read now knows
+        known = index.load(folder / INDEX_FILE) or known
+    return [name for name in known.shards if name in gone]
+
+
+def _points_right(stored: Index, held: Mapping[str, NDArray[np.bytes_]]) -> bool:
+    """Tell whether every entry of an index names the row that holds its digest, as far as the files were read."""
     for layer in stored.layer_names:
         rows = stored.rows(layer)
         for number, name in enumerate(stored.shards):
-            if name in unknown:
+            digests = held.get(name)
+            if digests is None:  # damaged, gone, or written in the meantime
                 continue
             own = np.flatnonzero(rows.shard == number)
-            digests = held.get(name)
-            if digests is None or (rows.row[own] >= len(digests)).any():
+            if (rows.row[own] >= len(digests)).any():
                 return False
             if (digests[rows.row[own]] != rows.digest[own]).any():
                 return False

@@ -329,3 +329,16 @@ def convolve_pixels(x, size, kernel, bias, full):
             for c in range(len(bias)):
                 value = given[c] + bias[c]
                 to[c] = F(0) if value < F(0) else value
+
+
+def warm_up() -> None:
+    """Compile all of this file, or load what was compiled: a run on next to nothing."""
+    none = np.empty((0, 0, 0), np.float32)
+    x, pixels = (
+        np.zeros((canvas_side(2),) * 2 + (FILTERS,), np.float32),
+        np.zeros((canvas_side(2),) * 2 + (3,), np.float32),
+    )
+    bias = np.zeros(FILTERS, np.float32)
+    convolve_pixels(pixels, 2, np.zeros((27, FILTERS), np.float32), bias, x)
+    u = transform_kernel(np.zeros((3, 3, FILTERS, FILTERS), np.float32), 2)
+    convolve(x, 2, u, bias, none, x.copy(), scratch([(2, FILTERS, FILTERS)]))

@@ -4,6 +4,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
 from featurize.backbone import CAFFE_MEANS_BGR
+from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import LAYERS, NAMES, layer
 from featurize.weights import Weights
@@ -26,7 +28,12 @@ class WinogradEngine:
     name = "winograd"
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
-        """Transform the kernels: a second, and 0.33 GB at 224 pixels. Raises ImportError where numba is not installed."""
+        """Transform the kernels: a second, and 0.35 GB at 224 pixels. The first time on a machine, compile for some more.
+
+        Raises:
+            ImportError: numba is not installed, or does not start.
+            VggftError: numba cannot compile.
+        """
         import scipy.linalg.cython_blas  # noqa: F401 (numba's; its threads are counted below only once it is loaded)
 
         from featurize import winograd
@@ -46,14 +53,33 @@ class WinogradEngine:
         self._pool = ThreadPoolExecutor(cores)
         self._own = _Own(fingerprint.size)
         self._blas = ThreadpoolController().select(user_api="blas")
+        self._compile()
 
     def __call__(
         self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
     ) -> list[NDArray[np.float32]]:
-        """Run any number of rows, see `featurize.engines.Engine`. The first run on a machine compiles for some seconds."""
+        """Run any number of rows, see `featurize.engines.Engine`."""
         with self._blas.limit(limits=1):  # the threads of the pool are enough
             rows = list(self._pool.map(lambda row: self._one(row, layers, below), inputs))
         return [np.stack(column) for column in zip(*rows, strict=True)]
+
+    def _compile(self) -> None:
+        """Compile, or load what was compiled before; where that is damaged, throw it away and compile again."""
+        try:
+            self._winograd.warm_up()
+        except Exception:  # numba says nothing of its own about files that a power cut left half-written
+            for path in Path(self._place()).glob("winograd.*.nb[ic]"):
+                path.unlink(missing_ok=True)
+            try:
+                self._winograd.warm_up()
+            except Exception as error:
+                raise VggftError(
+                    f"numba could not compile the engine, or not keep it in {self._place()} ({type(error).__name__}: {error}). "
+                    "See that there is room, name another folder in NUMBA_CACHE_DIR, or use --engine keras."
+                ) from error
+
+    def _place(self) -> str:
+        return str(self._winograd.convolve.stats.cache_path or "memory")
 
     def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
         x = row.astype(np.float32)

@@ -188,6 +188,7 @@ def test_bad_folders_change_nothing(tmp_path, make, words):
     [
         (["--layers", "fc1"], ["unknown layer 'fc1'", *NAMES]),
         (["--shard", "0"], ["--shard 0"]),
+        (["--shard", "513"], ["--shard 513", "1 to 512"]),
         (["--validation", "1.5"], ["--validation 1.5", "expected"]),
         (["--preprocess", "torch"], ["caffe or raw"]),
         (["--engine", "tpu"], ["auto, keras, winograd, mnn"]),

@@ -130,6 +130,21 @@ def test_an_interrupt_while_a_shard_is_handed_over(work, tmp_path, monkeypatch):
     assert np.abs(cache.read("x", list(work)[:16])[:, 0, 0] - expected(work)[:16]).max() < 0.1
 
 
+def test_a_full_shard_is_written_while_the_next_one_is_computed(work, tmp_path):
+    cache = FeatureCache(tmp_path, Fingerprint())
+
+    class Watching(MeanEngine):
+        def __call__(self, pictures, layers, below=None):
+            deadline = time.monotonic() + 20
+            while len(cache.positions.shards) < len(self.batches):
+                assert time.monotonic() < deadline, "a full shard waits for the next batch"
+                time.sleep(0.01)
+            return super().__call__(pictures, layers, below)
+
+    runner.run(work, ["x"], decode, Watching(8), cache, shard_rows=8)
+    assert len(cache.positions.shards) == 5
+
+
 @pytest.mark.parametrize("value", [np.inf, np.nan, 70_000.0])
 def test_numbers_that_float16_cannot_hold(work, tmp_path, value):
     class Broken(MeanEngine):

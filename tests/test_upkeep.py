@@ -1,5 +1,6 @@
 """`vggft cache` and the cache as a person meets it: damage found and mended, layers from cached ones, two writers at once."""
 
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import PICTURES, refused, snapshot, strict_json, vggft
 
-from featurize import shards
+from featurize import shards, upkeep
 from vggft.workspace import Workspace
 
 TWO = ["block4_pool", "block5_pool"]
@@ -382,3 +383,100 @@ def test_estimates_come_near_what_is_written(base, in_shards):
     assert abs(estimate.bytes_needed(cache, TWO, 12) / stored - 1) < 0.25
     blank = FeatureCache(base / "none", cache.fingerprint)
     assert 0.5 < estimate.bytes_needed(blank, TWO, 12) / stored < 2.5  # drawings compress better than photographs
+
+
+def shard_with(base, layer):
+    return next(path for path in files(base) if layer in h5py.File(path))
+
+
+@pytest.mark.parametrize("kind", [0.5, "deleted"])
+def test_lost_layers_are_mended_though_nobody_asked_for_them_this_time(base, kind):
+    featurize(base, "--layers", "block3_pool")
+    before = layers(base, ["block3_pool"])
+    damage(kind, shard_with(base, "block3_pool"))
+    assert not verify(base)["ok"]
+    assert not verify(base)["ok"]  # looking at it does not make it good
+    assert featurize(base)["computed"] == 12
+    assert same(layers(base, ["block3_pool"]), before)
+    assert verify(base)["ok"]
+
+
+def test_what_was_lost_comes_back_the_way_it_came_though_a_lower_layer_is_cached(base, in_shards):
+    featurize(base, "--layers", "block3_pool")
+    damage("truncated", shard_with(base, "block5_pool"))
+    assert featurize(base)["computed"] == 5
+    assert same(layers(base), in_shards[1])
+
+
+def test_verify_asks_for_every_layer_of_the_last_featurize_without_an_index_too(base):
+    featurize(base, "--layers", "block3_pool")
+    shard_with(base, "block3_pool").unlink()
+    next((base / "work" / "cache").glob("*/index.h5")).unlink()
+    assert verify(base)["images_without_features"] == 12
+
+
+def test_verify_beside_a_writer_finds_nothing(base):
+    cache = Workspace(base / "work").cache()
+    digest, other = (hashlib.sha256(name).hexdigest() for name in (b"new", b"newer"))
+    row = {"block5_pool": np.ones((1, 7, 7, 512), np.float16)}
+
+    def meanwhile(done, total):
+        if done == 1:
+            cache.write([digest], row, {})
+            cache.save_index()
+            (old,) = set(cache.positions.shards) - known
+            cache.write([other], row, {})
+            cache.forget([old])  # as prune does: the index first
+            shards.path(cache.shards, old).unlink()
+
+    known = set(cache.positions.shards)
+    assert upkeep.verify(cache.folder, cache.fingerprint, meanwhile) == []
+    assert (cache.folder / "index.h5").exists()
+
+
+def test_what_says_how_features_were_made_is_mended(base):
+    next((base / "work" / "cache").glob("*/fingerprint.json")).write_text("garbage")
+    assert not verify(base)["ok"]
+    assert featurize(base)["computed"] == 0
+    assert verify(base)["ok"]
+
+
+def test_damage_of_features_made_in_another_way_is_prunes_affair(base):
+    featurize(base, "--preprocess", "raw", "--layers", "block5_pool")
+    damage("truncated", shard_with(base, "block4_pool"))
+    done = vggft("cache", "verify", "-w", base / "work")
+    assert done.returncode == 1
+    assert "vggft cache prune" in done.stdout
+    assert "Run vggft featurize" not in done.stdout
+
+
+def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
+    (base / "work" / "workspace.json").unlink()
+    assert verify(base)["ok"]
+    found = strict_json(vggft("cache", "info", "-w", base / "work", "--json").stdout)
+    assert [(one["images"], one["in_use"]) for one in found["fingerprints"]] == [(12, False)]
+    assert "has not finished" in refused("head", "-w", base / "work", "--epochs", "1")
+    damage(0.5, files(base)[0])
+    assert not verify(base)["ok"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="flock")
+def test_where_hdf5s_own_lock_is_refused(base):
+    import fcntl
+
+    held = [path.open("rb") for path in files(base)]
+    for file in held:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    done = vggft("featurize", base / "data", "-w", base / "work", "--json", env={"HDF5_USE_FILE_LOCKING": "TRUE"})
+    found = strict_json(done.stdout)
+    assert (found["computed"], found["reused"], found["damaged_files"]) == (0, 12, 0)
+    for file in held:
+        file.close()
+
+
+def test_prune_says_what_it_does_not_know_of(base):
+    featurize(base)
+    next((base / "data" / "bugs").iterdir()).unlink()
+    done = vggft("cache", "prune", "--yes", "-w", base / "work")
+    assert "1 files are gone since the last featurize" in done.stderr
+    assert len(Workspace(base / "work").dataset.accepted()) == 12

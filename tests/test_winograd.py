@@ -1,11 +1,17 @@
 """Winograd's convolutions against the definition, at sizes that no tile divides, and next to the edges of a canvas."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import threadpool_info, threadpool_limits
 
+import featurize
 from featurize import engines
+from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 
 winograd = pytest.importorskip("featurize.winograd", reason="the extra 'cpu' is not installed")
@@ -135,3 +141,40 @@ def test_where_nothing_can_be_kept_it_is_compiled_every_time(monkeypatch):
     function, options = winograd._compiled(len)
     assert function is len
     assert options["nogil"]
+
+
+START = """
+from featurize import engines, weights
+from featurize.fingerprint import Fingerprint
+engines.create("winograd", weights.load(weights.locate()), Fingerprint(size=32))
+"""
+
+
+def test_compiled_code_that_a_power_cut_damaged_is_compiled_again(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+
+    def start():
+        subprocess.run([sys.executable, "-c", START], env=environment, check=True, timeout=300)
+        return sorted(tmp_path.rglob("winograd.*.nb?"))
+
+    for path in start():
+        path.write_bytes(path.read_bytes()[:1000] if path.suffix == ".nbc" else b"")
+    assert all(path.stat().st_size > 0 for path in start())
+
+
+def test_where_numba_cannot_compile_it_is_said_what_to_do(weights, monkeypatch):
+    def refuse():
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(winograd, "warm_up", refuse)
+    monkeypatch.setattr(engines.WinogradEngine, "_place", lambda self: "/nowhere")
+    with pytest.raises(VggftError, match=r"(?s)/nowhere.*No space left on device.*NUMBA_CACHE_DIR"):
+        engines.create("winograd", weights, Fingerprint(size=32))
+
+
+def test_a_broken_installation_is_said_with_what_to_do(weights, monkeypatch):
+    monkeypatch.setitem(sys.modules, "featurize.winograd", None)
+    monkeypatch.delattr(featurize, "winograd")
+    assert "featurize.winograd" in engines.starts("winograd")
+    with pytest.raises(VggftError, match=r"does not start .*pip install --upgrade.*--engine"):
+        engines.create("winograd", weights, Fingerprint(size=32))

@@ -68,12 +68,23 @@ def require(cache: FeatureCache, filling: Filling) -> None:
 def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict[Step, list[str]]:
     """Return what is to be computed from where: for each layer the deepest cached one below it, else the pixels.
 
+    What was lost is computed again, also of layers that are not asked for this time.
+
     Args:
         without: digests that are to be left out.
     """
     steps: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # digest → start → layers
-    for layer in filling.layers:
-        lacking = [digest for digest in cache.missing([layer], list(filling.files)) if digest not in without]
+    for layer in sorted({*filling.layers, *cache.lost_rows}, key=NAMES.index):
+        lost = cache.lost_rows.get(layer, frozenset())
+        wanted = [digest for digest in filling.files if layer in filling.layers or digest in lost]
+        lacking = [digest for digest in cache.missing([layer], wanted) if digest not in without]
+        if lost:  # by the way they were computed before, to the same bits
+            before = cache.computed_from(layer)
+            unfit = set(cache.missing([before], lacking) if before else ())
+            for digest in lacking:
+                if digest in lost and digest not in unfit:
+                    steps[digest][before or ""].append(layer)
+            lacking = [digest for digest in lacking if digest not in lost or digest in unfit]
         for below in reversed(NAMES[: NAMES.index(layer)]):
             if lacking and below in cache.layers:
                 still = set(cache.missing([below], lacking))
@@ -164,7 +175,7 @@ def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: 
     start = f" from cached {step.below}" if step.below else ""
     room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
     time = ""
-    if number > engine.batch_size:
+    if number > engine.trial:
         time = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
     ui.say(f"{what}{start} on {engine.name}: about {room} on disk{time}")
 

@@ -44,6 +44,7 @@ class Settings:
         weights_file: what `--weights` named, absolute; None for the published weights.
         shares, group_by: how the split was made.
         manifest_sha256: of the manifest.csv that these settings belong to.
+        layers: those that the last featurize saw to for every image.
     """
 
     data: str
@@ -53,6 +54,7 @@ class Settings:
     shares: Shares = field(default_factory=Shares)
     group_by: str | None = None
     manifest_sha256: str = ""
+    layers: tuple[str, ...] = ()
 
     @property
     def weights_file_path(self) -> Path | None:
@@ -93,6 +95,8 @@ class Workspace:
         Raises:
             VggftError: not a workspace yet, written by a newer vggft, or damaged.
         """
+        if not self.exists and any(self.cache_folder.glob("*/shards/*.h5")):
+            raise VggftError(f"{self.root}: the first vggft featurize here has not finished. Run it again: it goes on.")
         if not self.exists:
             raise VggftError(
                 f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
@@ -102,10 +106,11 @@ class Workspace:
             schema = kept.pop("schema")
             if schema == SCHEMA:
                 kept["classes"] = tuple(kept["classes"])
+                kept["layers"] = tuple(kept.get("layers", ()))
                 kept["fingerprint"] = Fingerprint(**kept["fingerprint"])
                 kept["shares"] = Shares(**kept["shares"])
                 return Settings(**kept)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
                 f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
                 "options of the first time (--preprocess, --weights, --group-by): features and split stay."

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from featurize import estimate, upkeep
+from featurize import estimate, layers, upkeep
 from featurize import export as exporting
 from featurize.cache import FeatureCache
 from featurize.errors import VggftError
@@ -17,11 +17,12 @@ from vggft.workspace import SCHEMA, Workspace
 
 def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Say what the cache holds."""
-    settled = workspace.settings.fingerprint
+    settled = _settled(workspace)
     found = [upkeep.info(folder, own) for folder, own in upkeep.fingerprints(workspace.cache_folder).items()]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for one in found:
-        use = "in use" if one.fingerprint == settled else "stale" if one.fingerprint else "unknown"
+        use = "in use" if one.fingerprint == settled else "stale" if settled else "the first featurize has not finished"
+        use = use if one.fingerprint else "unknown"
         ui.print(f"\n{one.folder.name} ({use}): {_described(one.fingerprint)}")
         ui.print(f"{one.images} images in {one.files} files, {estimate.size(one.stored)}")
         if one.layers:
@@ -43,6 +44,17 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     }
 
 
+def _settled(workspace: Workspace) -> Fingerprint | None:
+    """Return how the features in use are made; None while the first featurize has not finished, but kept some.
+
+    Raises:
+        VggftError: there is nothing yet.
+    """
+    if not workspace.exists and any(workspace.cache_folder.glob("*/shards/*.h5")):
+        return None
+    return workspace.settings.fingerprint
+
+
 def _described(fingerprint: Fingerprint | None) -> str:
     if fingerprint is None:
         return "its fingerprint.json is missing or damaged"
@@ -50,10 +62,10 @@ def _described(fingerprint: Fingerprint | None) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _as_json(one: Info, settled: Fingerprint) -> dict[str, Any]:
+def _as_json(one: Info, settled: Fingerprint | None) -> dict[str, Any]:
     return {
         "folder": str(one.folder),
-        "in_use": one.fingerprint == settled,
+        "in_use": settled is not None and one.fingerprint == settled,
         "fingerprint": asdict(one.fingerprint) if one.fingerprint else None,
         "images": one.images,
         "files": one.files,
@@ -69,28 +81,34 @@ def _as_json(one: Info, settled: Fingerprint) -> dict[str, Any]:
 
 def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Read everything, and name what is damaged or missing."""
-    dataset = workspace.dataset
+    settled = _settled(workspace)
+    accepted = [s.digest for s in workspace.dataset.accepted()] if settled else []
     findings, files = [], 0
     places = upkeep.fingerprints(workspace.cache_folder)
-    places.setdefault(workspace.cache_folder / workspace.settings.fingerprint.key, workspace.settings.fingerprint)
+    if settled:
+        places.setdefault(workspace.cache_folder / settled.key, settled)
     for folder, fingerprint in places.items():
         with ui.progress(f"verifying {folder.name}", unit="files") as advance:
             files += len(list((folder / "shards").glob("*.h5")))
             findings += upkeep.verify(folder, fingerprint, advance)
     damaged = [{"path": str(found.path), "reason": found.reason} for found in findings]
     for found in findings:
-        ui.print(f"✗ {found.path}: {found.reason}")
-    cache = workspace.cache()
-    without = set(cache.missing([cache.layers[-1]] if cache.layers else [], [s.digest for s in dataset.accepted()]))
-    if not cache.layers:
-        without = {s.digest for s in dataset.accepted()}
+        ui.warn(f"{found.path}: {found.reason}")
+    without: list[str] = []
+    if settled:
+        without = workspace.cache().missing(workspace.settings.layers or layers.NAMES[-1:], accepted)
     if without:
-        ui.print(f"✗ {len(without)} images have no features")
+        ui.warn(f"{len(without)} images lack features")
     sound = not findings and not without
     if sound:
         ui.print(f"✓ {files} files, every byte as it was written")
-    else:
+    in_use = [found for found in findings if settled is None or settled.key in found.path.parts]
+    if without or in_use:
         ui.print("Run vggft featurize: it sets damaged files aside and computes what is missing.")
+    if len(in_use) < len(findings):
+        ui.print("Some of this was made in another way than the features in use: vggft cache prune removes it.")
+    if settled is None:
+        ui.print("The first vggft featurize has not finished: run it again, and it goes on.")
     return {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
 
 
@@ -129,6 +147,9 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
             "rows": plan.surplus.rows,
             "bytes_freed": 0,
         }
+        gone = sum(not (workspace.dataset.root / s.path).exists() for s in workspace.dataset.samples)
+        if gone:
+            ui.warn(f"{gone} files are gone since the last featurize: run it first, if their features are to go, too")
         if plan.empty:
             ui.print("nothing to remove: every row belongs to an image of the last featurize")
             return result

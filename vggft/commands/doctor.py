@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from featurize import weights
 from featurize.backend import gpus, load_keras
-from featurize.engines import choose
+from featurize.engines import choose, starts
 from featurize.errors import VggftError
 from vggft.console import Ui
 from vggft.workspace import Workspace
@@ -33,7 +33,7 @@ class Check:
 
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Look at versions, backend, device, engine, weights, disk and workspace. Changes nothing, downloads nothing."""
-    checks = [*_versions(), *_device(), _weights(workspace), _disk(workspace), _workspace(workspace)]
+    checks = [*_versions(), *_device(workspace), _weights(workspace), _disk(workspace), _workspace(workspace)]
     for check in checks:
         mark = {"ok": "✓", "warn": "!", "fail": "✗"}[check.status]
         ui.print(f"{mark} {check.name:<11} {check.found}")
@@ -57,7 +57,7 @@ def _versions() -> list[Check]:
     return checks
 
 
-def _device() -> list[Check]:
+def _device(workspace: Workspace) -> list[Check]:
     try:
         keras = load_keras()
 
@@ -75,7 +75,15 @@ def _device() -> list[Check]:
         checks.append(Check("device", "warn", f"CPU, {os.cpu_count()} cores, though there is an NVIDIA driver", advice))
     else:
         checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
-    choice = choose()
+    try:
+        precision = workspace.settings.fingerprint.precision if workspace.exists else None
+    except VggftError:
+        precision = None  # the line on the workspace says so
+    choice = choose("auto", precision)
+    broken = starts(choice.name)
+    if broken:
+        advice = "pip install --upgrade 'vggft[cpu]', or --engine keras"
+        return [*checks, Check("engine", "fail", f"{choice.name} is installed and does not start: {broken}", advice)]
     again = "within 1e-3 of what they were" if choice.name == "keras" and found else "bit-identical"
     text = f"{choice.name} runs the frozen base: {choice.reason}; rows that are computed again are {again}"
     checks.append(Check("engine", "ok", text))

@@ -16,7 +16,7 @@ from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import layer
-from featurize.runner import SHARD_ROWS
+from featurize.runner import MOST_SHARD_ROWS, SHARD_ROWS
 from featurize.splits import Shares
 from vggft.console import Advance, Ui
 from vggft.features import Filling, fill, require
@@ -124,7 +124,7 @@ def _featurize(
     ]
     dataset = _split(scan, samples, shares, assigned)
     file = str(weights_file) if weights_file else None
-    settings = Settings(str(scan.root), scan.classes, fingerprint, file, shares, group_by)
+    settings = Settings(str(scan.root), scan.classes, fingerprint, file, shares, group_by, layers=tuple(layers))
     workspace.settle(dataset, settings, memory.remember(assigned, dataset.samples))
     rate = done.computed / seconds if done.computed else None
     _tell(workspace, scan, dataset, ui)
@@ -163,13 +163,14 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
             ui.warn(f"{workspace.splits} is gone: the split is taken from {workspace.manifest.name}")
         return _Before(settings, samples, assigned or memory.remember([], samples))
     except VggftError:
-        ui.warn(f"{workspace.manifest} was missing, damaged or changed by hand: it is made again, the split stays")
+        kept = "the split stays" if assigned else f"and so is the split, for {workspace.splits.name} is gone, too"
+        ui.warn(f"{workspace.manifest} was missing, damaged or changed by hand: it is made again, {kept}")
         return _Before(settings, (), assigned)
 
 
 def _check(options: Options) -> None:
-    if options.shard_rows < 1:
-        raise VggftError(f"--shard {options.shard_rows}: expected 1 image or more.")
+    if not 1 <= options.shard_rows <= MOST_SHARD_ROWS:
+        raise VggftError(f"--shard {options.shard_rows}: expected 1 to {MOST_SHARD_ROWS} images.")
     engines.require(options.engine)
 
 
