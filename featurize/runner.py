@@ -21,8 +21,7 @@ from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.images import Unreadable
 
-SHARD_ROWS = 256
-MOST_SHARD_ROWS = 512  # two such shards are in memory at a time
+SHARD_ROWS = 512  # at most: two shards are in memory at a time
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches decoded before the engine asks for them
 

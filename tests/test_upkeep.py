@@ -403,8 +403,10 @@ def test_lost_layers_are_mended_though_nobody_asked_for_them_this_time(base, kin
 
 def test_what_was_lost_comes_back_the_way_it_came_though_a_lower_layer_is_cached(base, in_shards):
     featurize(base, "--layers", "block3_pool")
-    damage("truncated", shard_with(base, "block5_pool"))
-    assert featurize(base)["computed"] == 5
+    path = shard_with(base, "block5_pool")
+    rows = len(h5py.File(path)["digest"])
+    damage("truncated", path)
+    assert featurize(base)["computed"] == rows
     assert same(layers(base), in_shards[1])
 
 

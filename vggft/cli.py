@@ -83,7 +83,7 @@ def featurize(
     ] = None,
     weights: Annotated[Path | None, typer.Option(help="Other VGG16 weights: .h5, .onnx or .keras.")] = None,
     engine: Annotated[str, typer.Option(help="Who runs the frozen network: auto, keras, winograd or mnn.")] = "auto",
-    shard: Annotated[int, typer.Option(help="Images in one file of the cache, at most.")] = 256,
+    shard: Annotated[int, typer.Option(help="Images in one file of the cache, at most.")] = 512,
     rehash: Annotated[
         bool, typer.Option("--rehash", help="Read every file again, of the data and of the cache.")
     ] = False,

@@ -73,7 +73,9 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
     Args:
         without: digests that are to be left out.
     """
-    steps: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))  # digest → start → layers
+    starts: dict[str, dict[str, str]] = defaultdict(
+        dict
+    )  # layer → digest → the layer it is computed from, "" for pixels
     for layer in sorted({*filling.layers, *cache.lost_rows}, key=NAMES.index):
         lost = cache.lost_rows.get(layer, frozenset())
         wanted = [digest for digest in filling.files if layer in filling.layers or digest in lost]
@@ -83,22 +85,23 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
             unfit = set(cache.missing([before], lacking) if before else ())
             for digest in lacking:
                 if digest in lost and digest not in unfit:
-                    steps[digest][before or ""].append(layer)
+                    starts[layer][digest] = before or ""
             lacking = [digest for digest in lacking if digest not in lost or digest in unfit]
         for below in reversed(NAMES[: NAMES.index(layer)]):
             if lacking and below in cache.layers:
                 still = set(cache.missing([below], lacking))
                 for digest in lacking:
                     if digest not in still:
-                        steps[digest][below].append(layer)
+                        starts[layer][digest] = below
                 lacking = [digest for digest in lacking if digest in still]
         for digest in lacking:
-            steps[digest][""].append(layer)
-    work: dict[Step, list[str]] = defaultdict(list)
-    for digest, own in steps.items():
-        for start, layers in own.items():
-            work[Step(tuple(layers), start or None)].append(digest)
-    return work
+            starts[layer][digest] = ""
+    work: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
+    for digest in filling.files:
+        own = [(start[digest], layer) for layer, start in starts.items() if digest in start]
+        for below in dict.fromkeys(start for start, _ in own):
+            work[below, tuple(layer for start, layer in own if start == below)].append(digest)
+    return {Step(layers, below or None): digests for (below, layers), digests in work.items()}
 
 
 def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:

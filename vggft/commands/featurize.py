@@ -16,7 +16,7 @@ from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import layer
-from featurize.runner import MOST_SHARD_ROWS, SHARD_ROWS
+from featurize.runner import SHARD_ROWS
 from featurize.splits import Shares
 from vggft.console import Advance, Ui
 from vggft.features import Filling, fill, require
@@ -169,8 +169,8 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
 
 
 def _check(options: Options) -> None:
-    if not 1 <= options.shard_rows <= MOST_SHARD_ROWS:
-        raise VggftError(f"--shard {options.shard_rows}: expected 1 to {MOST_SHARD_ROWS} images.")
+    if not 1 <= options.shard_rows <= SHARD_ROWS:
+        raise VggftError(f"--shard {options.shard_rows}: expected 1 to {SHARD_ROWS} images.")
     engines.require(options.engine)
 
 
