@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurize.backend import load_keras
 from featurize.layers import LAYERS
@@ -17,6 +18,12 @@ from featurize.weights import Weights
 CAFFE_MEANS_BGR = (103.939, 116.779, 123.68)
 
 PREPROCESS_LAYER = "preprocess"
+
+
+def preprocessed(pixels: NDArray[np.uint8], preprocess: str) -> NDArray[np.float32]:
+    """Return what the first convolution reads of 0–255 RGB pixels, for engines without Keras; `preprocess` as in `build`."""
+    x = pixels.astype(np.float32)
+    return x[..., ::-1] - np.asarray(CAFFE_MEANS_BGR, np.float32) if preprocess == "caffe" else x
 
 
 def build(weights: Weights, preprocess: str, size: int, precision: str = "float32") -> Any:

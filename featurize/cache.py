@@ -170,22 +170,19 @@ class FeatureCache:
 
     def computed_from(self, layer: str) -> str | None:
         """Return the layer from whose outputs the rows of `layer` were computed; None for pixels, or where there are none."""
-        with self._guard:
-            name = self._index.a_shard_with(layer)
-        if name is None:
-            return None
-        with self.open(name) as file:
-            found = str(file.attrs.get("computed_from", "pixels"))
+        with self._some_shard(layer) as file:
+            found = str(file.attrs.get("computed_from", "pixels")) if file else "pixels"
         return None if found == "pixels" else found
 
     def bytes_per_row(self, layer: str) -> float | None:
         """Return what a row of a layer takes on disk, from one shard of this cache; None where there is none."""
+        with self._some_shard(layer) as file:
+            return float(file[layer].id.get_storage_size() / len(file[layer])) if file else None
+
+    def _some_shard(self, layer: str) -> contextlib.AbstractContextManager[h5py.File | None]:
         with self._guard:
             name = self._index.a_shard_with(layer)
-        if name is None:
-            return None
-        with self.open(name) as file:
-            return float(file[layer].id.get_storage_size() / len(file[layer]))
+        return self.open(name) if name else contextlib.nullcontext()
 
     def _locate(self, layer: str, packed: NDArray[np.bytes_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         with self._guard:

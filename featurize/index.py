@@ -6,7 +6,7 @@ the stamp of each shard when its bytes were last known to be sound, so that unto
 
 import hashlib
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
@@ -60,6 +60,14 @@ class Index:
         if layer not in self.layer_names:
             return None
         return list(self.shards)[int(self.rows(layer).shard[0])]
+
+    def by_shard(self, layer: str) -> Iterator[tuple[str, NDArray[np.intp]]]:
+        """Yield the name of each shard, and which of `rows(layer)` lie in it."""
+        shard = self.rows(layer).shard
+        order = np.argsort(shard, kind="stable")
+        bounds = np.searchsorted(shard[order], np.arange(len(self.shards) + 1))
+        for number, name in enumerate(self.shards):
+            yield name, order[bounds[number] : bounds[number + 1]]
 
     def _merge(self) -> None:
         """Sort in what was added: once for many shards."""

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone import CAFFE_MEANS_BGR
+from featurize.backbone import preprocessed
 from featurize.fingerprint import Fingerprint
 from featurize.layers import LAYERS, NAMES, layer
 from featurize.weights import Weights
@@ -49,7 +49,7 @@ class MnnEngine:
         self._mnn = load()
         self._weights = weights
         self._size = fingerprint.size
-        self._caffe = fingerprint.preprocess == "caffe"
+        self._preprocess = fingerprint.preprocess
         self._sessions = min(os.cpu_count() or 1, _SESSIONS)
         self.batch_size, self.trial = _ROUNDS * self._sessions, self._sessions
         self._pool = ThreadPoolExecutor(self._sessions)
@@ -69,9 +69,7 @@ class MnnEngine:
     def _one(
         self, row: NDArray[Any], idle: "SimpleQueue[_Session]", below: str | None
     ) -> dict[str, NDArray[np.float32]]:
-        x = row.astype(np.float32)
-        if below is None and self._caffe:
-            x = x[..., ::-1] - np.asarray(CAFFE_MEANS_BGR, np.float32)
+        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess)
         session = idle.get()
         try:
             return session.run(np.ascontiguousarray(x))

@@ -122,7 +122,7 @@ def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) ->
     stored = index.load(index_file)
     if stored is None and index_file.exists():
         findings.append(Finding(index_file, "damaged; the next command makes it anew"))
-    findings += [Finding(shards.path(place, name), "missing") for name in _gone(folder)]
+    findings += [Finding(shards.path(place, name), "missing") for name in _gone(folder, stored)]
     if stored is not None and not _points_right(stored, held):
         findings.append(Finding(index_file, "points at wrong rows; the next command makes it anew"))
     if findings:
@@ -130,9 +130,9 @@ def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) ->
     return findings
 
 
-def _gone(folder: Path) -> list[str]:
+def _gone(folder: Path, stored: Index | None) -> list[str]:
     """Return the shards that the index knows and that are gone; the index of an earlier finding counts, too."""
-    known = index.load(folder / INDEX_FILE) or index.load(folder / DISTRUSTED_FILE) or Index()
+    known = stored or index.load(folder / DISTRUSTED_FILE) or Index()
     gone = known.shards.keys() - shards.present(folder / "shards").keys()
     if gone:  # prune takes them out of the index before it deletes them: one read now knows
         known = index.load(folder / INDEX_FILE) or known
@@ -143,11 +143,10 @@ def _points_right(stored: Index, held: Mapping[str, NDArray[np.bytes_]]) -> bool
     """Tell whether every entry of an index names the row that holds its digest, as far as the files were read."""
     for layer in stored.layer_names:
         rows = stored.rows(layer)
-        for number, name in enumerate(stored.shards):
+        for name, own in stored.by_shard(layer):
             digests = held.get(name)
             if digests is None:  # damaged, gone, or written in the meantime
                 continue
-            own = np.flatnonzero(rows.shard == number)
             if (rows.row[own] >= len(digests)).any():
                 return False
             if (digests[rows.row[own]] != rows.digest[own]).any():
@@ -166,21 +165,17 @@ class Surplus:
 def surplus(cache: FeatureCache, wanted: Sequence[str]) -> Surplus:
     """Find rows that belong to none of the `wanted` digests, or that another file holds as well. Changes nothing."""
     packed = shards.pack(wanted)
-    names = list(cache.positions.shards)
-    needed: dict[str, list[NDArray[np.int32]]] = {name: [] for name in names}
+    needed: dict[str, list[NDArray[np.int32]]] = {name: [] for name in cache.positions.shards}
     for layer in cache.layers:
         rows = cache.positions.rows(layer)
         keep = np.isin(rows.digest, packed)
-        order = np.argsort(rows.shard[keep], kind="stable")
-        at, row = rows.shard[keep][order], rows.row[keep][order]
-        bounds = np.searchsorted(at, np.arange(len(names) + 1))
-        for number, name in enumerate(names):
-            needed[name].append(row[bounds[number] : bounds[number + 1]])
+        for name, own in cache.positions.by_shard(layer):
+            needed[name].append(rows.row[own[keep[own]]])
     kept, dropped = {}, 0
-    for name in names:
+    for name, rows_of_it in needed.items():
         with cache.open(name) as file:
             mask = np.zeros(len(file["digest"]), bool)
-        mask[np.concatenate(needed[name])] = True
+        mask[np.concatenate(rows_of_it)] = True
         if not mask.all():
             kept[name] = mask
             dropped += int((~mask).sum())

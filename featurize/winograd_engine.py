@@ -2,7 +2,7 @@
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from featurize.backbone import CAFFE_MEANS_BGR
+from featurize.backbone import preprocessed
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import LAYERS, NAMES, layer
@@ -28,7 +28,7 @@ class WinogradEngine:
     name = "winograd"
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
-        """Transform the kernels: a second, and 0.35 GB at 224 pixels. The first time on a machine, compile for some more.
+        """Transform the kernels: a second, and 0.28 GB at 224 pixels. The first time on a machine, compile for some more.
 
         Raises:
             ImportError: numba is not installed, or does not start.
@@ -39,8 +39,9 @@ class WinogradEngine:
         from featurize import winograd
 
         self._winograd: Any = winograd
-        self._caffe = fingerprint.preprocess == "caffe"
-        self._sizes = _sizes(fingerprint.size)
+        self._preprocess = fingerprint.preprocess
+        sizes = {name: layer(name).shape(fingerprint.size)[0] for name in NAMES}  # height and width of each output
+        self._sizes = {_PIXELS: fingerprint.size, **sizes}
         self._kernels = {}
         for name, (kernel, bias) in weights.arrays.items():
             if name == NAMES[0]:
@@ -51,7 +52,7 @@ class WinogradEngine:
         cores = os.cpu_count() or 1
         self.batch_size, self.trial = _ROUNDS * cores, cores
         self._pool = ThreadPoolExecutor(cores)
-        self._own = _Own(fingerprint.size)
+        self._own = _Own(winograd, self._sizes)
         self._blas = ThreadpoolController().select(user_api="blas")
         self._compile()
 
@@ -68,25 +69,24 @@ class WinogradEngine:
         try:
             self._winograd.warm_up()
         except Exception:  # numba says nothing of its own about files that a power cut left half-written
-            for path in Path(self._place()).glob("winograd.*.nb[ic]"):
+            place = self._place()
+            for path in place.glob("winograd.*.nb[ic]") if place else ():
                 path.unlink(missing_ok=True)
             try:
                 self._winograd.warm_up()
             except Exception as error:
                 raise VggftError(
-                    f"numba could not compile the engine, or not keep it in {self._place()} ({type(error).__name__}: {error}). "
+                    f"numba could not compile the engine, or not keep it in {place} ({type(error).__name__}: {error}). "
                     "See that there is room, name another folder in NUMBA_CACHE_DIR, or use --engine keras."
                 ) from error
 
-    def _place(self) -> str:
-        return str(self._winograd.convolve.stats.cache_path or "memory")
+    def _place(self) -> Path | None:
+        kept = self._winograd.convolve.stats.cache_path
+        return Path(kept) if kept else None
 
     def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
-        x = row.astype(np.float32)
-        if below is None and self._caffe:
-            x = x[..., ::-1] - np.asarray(CAFFE_MEANS_BGR, np.float32)
         source = below or _PIXELS
-        self._own.picture(source)[:] = x
+        self._own.picture(source)[:] = row if below else preprocessed(row, self._preprocess)
         last = max(NAMES.index(name) for name in layers)
         i = NAMES.index(below) + 1 if below else 0
         while i <= last:
@@ -119,11 +119,9 @@ class WinogradEngine:
 class _Own(threading.local):
     """What each thread has of its own: a canvas for the output of each layer, and room for what is on the way."""
 
-    def __init__(self, size: int) -> None:
-        from featurize import winograd
-
-        self._winograd: Any = winograd
-        self._sizes = _sizes(size)
+    def __init__(self, winograd: Any, sizes: Mapping[str, int]) -> None:
+        self._winograd = winograd
+        self._sizes = sizes
         self._canvases: dict[str, NDArray[np.float32]] = {}
         inner = [part for part in LAYERS[1:] if part.convolution]
         self.scratch = winograd.scratch([(self._sizes[part.name], part.channels, part.filters) for part in inner])
@@ -139,8 +137,3 @@ class _Own(threading.local):
         """Return the part of that canvas where the output is."""
         size = self._sizes[name]
         return self.canvas(name)[1 : 1 + size, 1 : 1 + size]
-
-
-def _sizes(size: int) -> dict[str, int]:
-    """Return name → height and width of each layer's output, and of the pictures'."""
-    return {_PIXELS: size} | {name: layer(name).shape(size)[0] for name in NAMES}

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_where_numba_cannot_compile_it_is_said_what_to_do(weights, monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(winograd, "warm_up", refuse)
-    monkeypatch.setattr(engines.WinogradEngine, "_place", lambda self: "/nowhere")
+    monkeypatch.setattr(engines.WinogradEngine, "_place", lambda self: Path("/nowhere"))
     with pytest.raises(VggftError, match=r"(?s)/nowhere.*No space left on device.*NUMBA_CACHE_DIR"):
         engines.create("winograd", weights, Fingerprint(size=32))
 

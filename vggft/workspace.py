@@ -88,6 +88,11 @@ class Workspace:
         """True once `vggft featurize` has finished here."""
         return self._settings.is_file()
 
+    @property
+    def unfinished(self) -> bool:
+        """True while the first featurize has not finished, but has kept some features."""
+        return not self.exists and any(self.cache_folder.glob("*/shards/*.h5"))
+
     @cached_property
     def settings(self) -> Settings:
         """What featurize settled.
@@ -95,7 +100,7 @@ class Workspace:
         Raises:
             VggftError: not a workspace yet, written by a newer vggft, or damaged.
         """
-        if not self.exists and any(self.cache_folder.glob("*/shards/*.h5")):
+        if self.unfinished:
             raise VggftError(f"{self.root}: the first vggft featurize here has not finished. Run it again: it goes on.")
         if not self.exists:
             raise VggftError(

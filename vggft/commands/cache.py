@@ -50,9 +50,7 @@ def _settled(workspace: Workspace) -> Fingerprint | None:
     Raises:
         VggftError: there is nothing yet.
     """
-    if not workspace.exists and any(workspace.cache_folder.glob("*/shards/*.h5")):
-        return None
-    return workspace.settings.fingerprint
+    return None if workspace.unfinished else workspace.settings.fingerprint
 
 
 def _described(fingerprint: Fingerprint | None) -> str:
