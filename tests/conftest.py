@@ -160,3 +160,21 @@ def refused(*arguments, cwd=None, **options):
     messages = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
     assert len(messages) == 1
     return messages[0]
+
+
+@pytest.fixture(scope="session")
+def in_shards(tmp_path_factory):
+    """12 drawings in shards of 5 rows at most, and the layers as they were computed."""
+    from small_cache import featurize, layers
+
+    base = tmp_path_factory.mktemp("upkeep")
+    drawings(base / "data", 6, "bugs", "flowers")
+    done = featurize(base, "--shard", "5")
+    assert done["computed"] == 12
+    return base, layers(base)
+
+
+@pytest.fixture
+def base(in_shards, tmp_path):
+    shutil.copytree(in_shards[0], tmp_path / "base")
+    return tmp_path / "base"

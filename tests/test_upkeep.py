@@ -1,136 +1,19 @@
-"""`vggft cache` and the cache as a person meets it: damage found and mended, layers from cached ones, two writers at once."""
+"""`vggft cache` and the cache as a person meets it: info, prune, export, layers from cached ones, room on the disk."""
 
-import hashlib
 import json
-import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from conftest import PICTURES, refused, snapshot, strict_json, vggft
+from small_cache import TWO, damage, featurize, files, layers, same, verify
 
-from featurize import shards, upkeep
+from featurize import shards
 from vggft.workspace import Workspace
-
-TWO = ["block4_pool", "block5_pool"]
-
-
-@pytest.fixture(scope="module")
-def in_shards(tmp_path_factory):
-    """12 drawings in shards of 5 rows at most, and the layers as they were computed."""
-    from conftest import drawings
-
-    base = tmp_path_factory.mktemp("upkeep")
-    drawings(base / "data", 6, "bugs", "flowers")
-    done = featurize(base, "--shard", "5")
-    assert done["computed"] == 12
-    return base, layers(base)
-
-
-@pytest.fixture
-def base(in_shards, tmp_path):
-    shutil.copytree(in_shards[0], tmp_path / "base")
-    return tmp_path / "base"
-
-
-def featurize(base, *arguments):
-    done = vggft("featurize", base / "data", "-w", base / "work", "--json", *arguments)
-    assert done.returncode in (0, 3), done.stderr
-    return {**strict_json(done.stdout), "said": done.stderr}
-
-
-def verify(base):
-    done = vggft("cache", "verify", "-w", base / "work", "--json")
-    found = strict_json(done.stdout)
-    assert done.returncode == (0 if found["ok"] else 1)
-    return found
-
-
-def layers(base, names=tuple(TWO)):
-    workspace = Workspace(base / "work")
-    digests = sorted({s.digest for s in workspace.dataset.accepted()})
-    return {name: workspace.cache().read(name, digests) for name in names}
-
-
-def files(base):
-    return sorted((base / "work" / "cache").glob("*/shards/*.h5"))
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(np.array_equal(a[name], b[name]) for name in a)
-
-
-def damage(kind, path: Path) -> None:
-    if kind == "deleted":
-        path.unlink()
-    elif kind == "truncated":
-        path.write_bytes(path.read_bytes()[:-100])
-    elif kind == "empty":
-        path.write_bytes(b"")
-    else:
-        data = bytearray(path.read_bytes())
-        data[int(kind * len(data))] ^= 1
-        path.write_bytes(data)
-
-
-@pytest.mark.parametrize("kind", [0.0001, 0.3, 0.999, "truncated", "empty", "deleted"])
-def test_damage_is_named_and_mended(base, in_shards, kind):
-    assert verify(base)["ok"]
-    path = files(base)[1]
-    rows = len(h5py.File(path)["digest"])
-    damage(kind, path)
-    found = verify(base)
-    assert [Path(f["path"]).name for f in found["damaged"]] == [path.name]
-    assert found["damaged"][0]["reason"]
-    mended = featurize(base)
-    assert (mended["computed"], mended["reused"], mended["damaged_files"]) == (rows, 12 - rows, 1)
-    assert path.name in mended["said"]
-    assert "computed again" in mended["said"]
-    assert verify(base)["ok"]
-    assert same(layers(base), in_shards[1])
-    again = featurize(base)
-    assert (again["computed"], again["damaged_files"]) == (0, 0)
-
-
-def test_damage_is_mended_without_verify_too_and_never_read(base, in_shards):
-    damage(0.5, files(base)[0])
-    assert "damaged" in refused("head", "-w", base / "work", "--epochs", "1")
-    assert featurize(base)["damaged_files"] == 1
-    assert same(layers(base), in_shards[1])
-
-
-def test_rot_that_leaves_the_time_alone_is_found_by_verify_and_by_rehash(base, in_shards):
-    featurize(base)  # a copied cache is read once, and trusted from then on
-    for find in (lambda: verify(base), lambda: featurize(base, "--rehash")):
-        path = files(base)[0]
-        before = path.stat()
-        damage(0.5, path)
-        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-        assert featurize(base)["damaged_files"] == 0
-        find()
-        featurize(base)
-        assert same(layers(base), in_shards[1])
-
-
-def test_everything_gone(base, in_shards):
-    shutil.rmtree(base / "work" / "cache")
-    assert verify(base)["images_without_features"] == 12
-    assert featurize(base)["computed"] == 12
-    assert same(layers(base), in_shards[1])
-
-
-def test_a_broken_index_is_no_loss(base, in_shards):
-    index = next((base / "work" / "cache").glob("*/index.h5"))
-    index.write_bytes(index.read_bytes()[:-7])
-    assert [Path(f["path"]).name for f in verify(base)["damaged"]] == ["index.h5"]
-    assert featurize(base)["computed"] == 0
-    assert verify(base)["ok"]
-    assert same(layers(base), in_shards[1])
 
 
 def test_a_layer_asked_for_later_comes_from_the_deepest_cached_one(base, in_shards):
@@ -209,19 +92,6 @@ def test_prune(base, in_shards):
     assert (again["rows"], again["folders"]) == (0, [])
 
 
-def test_a_reader_goes_on_after_prune(base, in_shards):
-    workspace = Workspace(base / "work")
-    reader, digests = workspace.cache(), sorted({s.digest for s in workspace.dataset.accepted()})
-    gone = sorted((base / "data").rglob("*.png"))[::4]
-    for path in gone:
-        path.unlink()
-    featurize(base)
-    assert vggft("cache", "prune", "--yes", "-w", base / "work").returncode == 0
-    kept = {s.digest for s in Workspace(base / "work").dataset.accepted()}
-    at = [i for i, digest in enumerate(digests) if digest in kept]
-    assert np.array_equal(reader.read("block5_pool", [digests[i] for i in at]), in_shards[1]["block5_pool"][at])
-
-
 def test_export(base, in_shards):
     file = base / "out.h5"
     (base / "data" / "bugs" / "text.png").write_text("no picture")
@@ -265,98 +135,6 @@ def test_without_a_workspace(tmp_path, command):
     assert not list(tmp_path.iterdir())
 
 
-HOLD = """
-import sys
-from pathlib import Path
-from vggft.workspace import Workspace
-with Workspace(Path(sys.argv[1])).writing():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
-
-
-@pytest.fixture
-def held(base):
-    """Another process that holds the lock until its standard input is closed."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(base / "work")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline() == "held\n"
-    yield holder
-    holder.kill()
-    holder.wait()
-
-
-@pytest.mark.parametrize(
-    "command", [["featurize", "data"], ["head"], ["finetune"], ["compare"], ["cache", "prune", "--yes"]]
-)
-def test_a_second_writer_is_refused(base, held, command):
-    message = refused(*command, "-w", base / "work", cwd=base)
-    assert f"process {held.pid} on {os.uname().nodename}" in message
-    assert "--wait" in message
-
-
-def test_a_second_writer_waits_if_asked_to(base, held):
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "vggft", "featurize", base / "data", "-w", base / "work", "--wait", "--json", "--quiet"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert f"waiting: process {held.pid}" in waiting.stderr.readline()
-    time.sleep(0.5)
-    assert waiting.poll() is None
-    held.stdin.close()
-    out, err = waiting.communicate(timeout=60)
-    assert waiting.returncode == 0, err
-    assert strict_json(out)["reused"] == 12
-
-
-def test_a_killed_holder_holds_nothing(base, held):
-    held.kill()
-    held.wait()
-    assert (base / "work" / "lock.txt").exists()
-    assert featurize(base)["reused"] == 12
-
-
-def test_readers_need_no_lock(base, held, in_shards):
-    assert same(layers(base), in_shards[1])
-    assert verify(base)["ok"]
-    assert vggft("cache", "info", "-w", base / "work").returncode == 0
-
-
-def test_two_at_once_in_a_new_workspace(base):
-    shutil.rmtree(base / "work")
-    command = [
-        sys.executable,
-        "-m",
-        "vggft",
-        "featurize",
-        str(base / "data"),
-        "-w",
-        str(base / "work"),
-        "--json",
-        "--wait",
-    ]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    found = [strict_json(one.communicate(timeout=120)[0]) for one in both]
-    assert sorted(one["computed"] for one in found) == [0, 12]
-    assert found[0]["splits"] == found[1]["splits"]
-
-
-def test_a_file_system_without_locks_is_named(base, monkeypatch):
-    import filelock
-
-    def refuse(self, *arguments, **options):
-        raise NotImplementedError("FileSystem does not appear to support flock")
-
-    monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
-    from featurize.errors import VggftError
-
-    with pytest.raises(VggftError, match=r"cannot be written or locked.*flock"), Workspace(base / "work").writing():
-        pass
-
-
 def test_a_disk_without_room_is_refused_before_anything_is_written(base, monkeypatch, ui):
     from collections import namedtuple
 
@@ -383,97 +161,6 @@ def test_estimates_come_near_what_is_written(base, in_shards):
     assert abs(estimate.bytes_needed(cache, TWO, 12) / stored - 1) < 0.25
     blank = FeatureCache(base / "none", cache.fingerprint)
     assert 0.5 < estimate.bytes_needed(blank, TWO, 12) / stored < 2.5  # drawings compress better than photographs
-
-
-def shard_with(base, layer):
-    return next(path for path in files(base) if layer in h5py.File(path))
-
-
-@pytest.mark.parametrize("kind", [0.5, "deleted"])
-def test_lost_layers_are_mended_though_nobody_asked_for_them_this_time(base, kind):
-    featurize(base, "--layers", "block3_pool")
-    before = layers(base, ["block3_pool"])
-    damage(kind, shard_with(base, "block3_pool"))
-    assert not verify(base)["ok"]
-    assert not verify(base)["ok"]  # looking at it does not make it good
-    assert featurize(base)["computed"] == 12
-    assert same(layers(base, ["block3_pool"]), before)
-    assert verify(base)["ok"]
-
-
-def test_what_was_lost_comes_back_the_way_it_came_though_a_lower_layer_is_cached(base, in_shards):
-    featurize(base, "--layers", "block3_pool")
-    path = shard_with(base, "block5_pool")
-    rows = len(h5py.File(path)["digest"])
-    damage("truncated", path)
-    assert featurize(base)["computed"] == rows
-    assert same(layers(base), in_shards[1])
-
-
-def test_verify_asks_for_every_layer_of_the_last_featurize_without_an_index_too(base):
-    featurize(base, "--layers", "block3_pool")
-    shard_with(base, "block3_pool").unlink()
-    next((base / "work" / "cache").glob("*/index.h5")).unlink()
-    assert verify(base)["images_without_features"] == 12
-
-
-def test_verify_beside_a_writer_finds_nothing(base):
-    cache = Workspace(base / "work").cache()
-    digest, other = (hashlib.sha256(name).hexdigest() for name in (b"new", b"newer"))
-    row = {"block5_pool": np.ones((1, 7, 7, 512), np.float16)}
-
-    def meanwhile(done, total):
-        if done == 1:
-            cache.write([digest], row, {})
-            cache.save_index()
-            (old,) = set(cache.positions.shards) - known
-            cache.write([other], row, {})
-            cache.forget([old])  # as prune does: the index first
-            shards.path(cache.shards, old).unlink()
-
-    known = set(cache.positions.shards)
-    assert upkeep.verify(cache.folder, cache.fingerprint, meanwhile) == []
-    assert (cache.folder / "index.h5").exists()
-
-
-def test_what_says_how_features_were_made_is_mended(base):
-    next((base / "work" / "cache").glob("*/fingerprint.json")).write_text("garbage")
-    assert not verify(base)["ok"]
-    assert featurize(base)["computed"] == 0
-    assert verify(base)["ok"]
-
-
-def test_damage_of_features_made_in_another_way_is_prunes_affair(base):
-    featurize(base, "--preprocess", "raw", "--layers", "block5_pool")
-    damage("truncated", shard_with(base, "block4_pool"))
-    done = vggft("cache", "verify", "-w", base / "work")
-    assert done.returncode == 1
-    assert "vggft cache prune" in done.stdout
-    assert "Run vggft featurize" not in done.stdout
-
-
-def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
-    (base / "work" / "workspace.json").unlink()
-    assert verify(base)["ok"]
-    found = strict_json(vggft("cache", "info", "-w", base / "work", "--json").stdout)
-    assert [(one["images"], one["in_use"]) for one in found["fingerprints"]] == [(12, False)]
-    assert "has not finished" in refused("head", "-w", base / "work", "--epochs", "1")
-    damage(0.5, files(base)[0])
-    assert not verify(base)["ok"]
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="flock")
-def test_where_hdf5s_own_lock_is_refused(base):
-    import fcntl
-
-    held = [path.open("rb") for path in files(base)]
-    for file in held:
-        fcntl.flock(file, fcntl.LOCK_EX)
-    done = vggft("featurize", base / "data", "-w", base / "work", "--json", env={"HDF5_USE_FILE_LOCKING": "TRUE"})
-    found = strict_json(done.stdout)
-    assert (found["computed"], found["reused"], found["damaged_files"]) == (0, 12, 0)
-    for file in held:
-        file.close()
 
 
 def test_prune_says_what_it_does_not_know_of(base):

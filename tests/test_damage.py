@@ -1,0 +1,143 @@
+"""Damage of the cache: never read, named by `vggft cache verify`, mended by the next featurize and by nothing else."""
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from conftest import refused, strict_json, vggft
+from small_cache import damage, featurize, files, layers, same, shard_with, verify
+
+from featurize import shards, upkeep
+from vggft.workspace import Workspace
+
+
+@pytest.mark.parametrize("kind", [0.0001, 0.3, 0.999, "truncated", "empty", "deleted"])
+def test_damage_is_named_and_mended(base, in_shards, kind):
+    assert verify(base)["ok"]
+    path = files(base)[1]
+    rows = len(h5py.File(path)["digest"])
+    damage(kind, path)
+    found = verify(base)
+    assert [Path(f["path"]).name for f in found["damaged"]] == [path.name]
+    assert found["damaged"][0]["reason"]
+    mended = featurize(base)
+    assert (mended["computed"], mended["reused"], mended["damaged_files"]) == (rows, 12 - rows, 1)
+    assert path.name in mended["said"]
+    assert "computed again" in mended["said"]
+    assert verify(base)["ok"]
+    assert same(layers(base), in_shards[1])
+    again = featurize(base)
+    assert (again["computed"], again["damaged_files"]) == (0, 0)
+
+
+def test_damage_is_mended_without_verify_too_and_never_read(base, in_shards):
+    damage(0.5, files(base)[0])
+    assert "damaged" in refused("head", "-w", base / "work", "--epochs", "1")
+    assert featurize(base)["damaged_files"] == 1
+    assert same(layers(base), in_shards[1])
+
+
+def test_rot_that_leaves_the_time_alone_is_found_by_verify_and_by_rehash(base, in_shards):
+    featurize(base)  # a copied cache is read once, and trusted from then on
+    for find in (lambda: verify(base), lambda: featurize(base, "--rehash")):
+        path = files(base)[0]
+        before = path.stat()
+        damage(0.5, path)
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert featurize(base)["damaged_files"] == 0
+        find()
+        featurize(base)
+        assert same(layers(base), in_shards[1])
+
+
+def test_everything_gone(base, in_shards):
+    shutil.rmtree(base / "work" / "cache")
+    assert verify(base)["images_without_features"] == 12
+    assert featurize(base)["computed"] == 12
+    assert same(layers(base), in_shards[1])
+
+
+def test_a_broken_index_is_no_loss(base, in_shards):
+    index = next((base / "work" / "cache").glob("*/index.h5"))
+    index.write_bytes(index.read_bytes()[:-7])
+    assert [Path(f["path"]).name for f in verify(base)["damaged"]] == ["index.h5"]
+    assert featurize(base)["computed"] == 0
+    assert verify(base)["ok"]
+    assert same(layers(base), in_shards[1])
+
+
+@pytest.mark.parametrize("kind", [0.5, "deleted"])
+def test_lost_layers_are_mended_though_nobody_asked_for_them_this_time(base, kind):
+    featurize(base, "--layers", "block3_pool")
+    before = layers(base, ["block3_pool"])
+    damage(kind, shard_with(base, "block3_pool"))
+    assert not verify(base)["ok"]
+    assert not verify(base)["ok"]  # looking at it does not make it good
+    assert featurize(base)["computed"] == 12
+    assert same(layers(base, ["block3_pool"]), before)
+    assert verify(base)["ok"]
+
+
+def test_what_was_lost_comes_back_the_way_it_came_though_a_lower_layer_is_cached(base, in_shards):
+    featurize(base, "--layers", "block3_pool")
+    path = shard_with(base, "block5_pool")
+    rows = len(h5py.File(path)["digest"])
+    damage("truncated", path)
+    assert featurize(base)["computed"] == rows
+    assert same(layers(base), in_shards[1])
+
+
+def test_verify_asks_for_every_layer_of_the_last_featurize_without_an_index_too(base):
+    featurize(base, "--layers", "block3_pool")
+    shard_with(base, "block3_pool").unlink()
+    next((base / "work" / "cache").glob("*/index.h5")).unlink()
+    assert verify(base)["images_without_features"] == 12
+
+
+def test_verify_beside_a_writer_finds_nothing(base):
+    cache = Workspace(base / "work").cache()
+    digest, other = (hashlib.sha256(name).hexdigest() for name in (b"new", b"newer"))
+    row = {"block5_pool": np.ones((1, 7, 7, 512), np.float16)}
+
+    def meanwhile(done, total):
+        if done == 1:
+            cache.write([digest], row, {})
+            cache.save_index()
+            (old,) = set(cache.positions.shards) - known
+            cache.write([other], row, {})
+            cache.forget([old])  # as prune does: the index first
+            shards.path(cache.shards, old).unlink()
+
+    known = set(cache.positions.shards)
+    assert upkeep.verify(cache.folder, cache.fingerprint, meanwhile) == []
+    assert (cache.folder / "index.h5").exists()
+
+
+def test_what_says_how_features_were_made_is_mended(base):
+    next((base / "work" / "cache").glob("*/fingerprint.json")).write_text("garbage")
+    assert not verify(base)["ok"]
+    assert featurize(base)["computed"] == 0
+    assert verify(base)["ok"]
+
+
+def test_damage_of_features_made_in_another_way_is_prunes_affair(base):
+    featurize(base, "--preprocess", "raw", "--layers", "block5_pool")
+    damage("truncated", shard_with(base, "block4_pool"))
+    done = vggft("cache", "verify", "-w", base / "work")
+    assert done.returncode == 1
+    assert "vggft cache prune" in done.stdout
+    assert "Run vggft featurize" not in done.stdout
+
+
+def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
+    (base / "work" / "workspace.json").unlink()
+    assert verify(base)["ok"]
+    found = strict_json(vggft("cache", "info", "-w", base / "work", "--json").stdout)
+    assert [(one["images"], one["in_use"]) for one in found["fingerprints"]] == [(12, False)]
+    assert "has not finished" in refused("head", "-w", base / "work", "--epochs", "1")
+    damage(0.5, files(base)[0])
+    assert not verify(base)["ok"]
