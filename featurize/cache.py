@@ -83,16 +83,23 @@ class FeatureCache:
             absent |= self._locate(layer, packed)[0] < 0
         return [digest for digest, gone in zip(digests, absent, strict=True) if gone]
 
-    def rows(self, layer: str, digests: Sequence[str], at_once: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
-        """Yield (digest, row) in the order in which the rows lie on the disk, reading so many at once.
+    def pieces(
+        self, layer: str, digests: Sequence[str], at_once: int
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
+        """Yield (positions in `digests`, their rows) in the order in which the rows lie on the disk, so many at once.
 
         Raises:
             VggftError: as `read`.
         """
         order = np.lexsort(self._locate(layer, shards.pack(digests))[::-1])
         for first in range(0, len(order), at_once):
-            piece = [digests[i] for i in order[first : first + at_once]]
-            yield from zip(piece, self.read(layer, piece), strict=True)
+            piece = order[first : first + at_once]
+            yield piece, self.read(layer, [digests[i] for i in piece])
+
+    def rows(self, layer: str, digests: Sequence[str], at_once: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        """Yield (digest, row) as `pieces` does, one by one."""
+        for positions, rows in self.pieces(layer, digests, at_once):
+            yield from zip((digests[i] for i in positions), rows, strict=True)
 
     def read(self, layer: str, digests: Sequence[str]) -> NDArray[np.float16]:
         """Return the rows of `digests`, in their order (repeats allowed), as one array (n, height, width, filters).

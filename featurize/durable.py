@@ -14,6 +14,7 @@ from featurize.errors import VggftError
 
 # What a kill between two steps may leave behind; whoever holds the workspace's lock sweeps it up.
 TEMPORARY = ".*.tmp"
+_REPLACED = ".replaced"  # a folder that waits for the one that takes its place
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -41,9 +42,13 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
 
 
 def replace_folder(fresh: Path, place: Path) -> None:
-    """Put the finished folder `fresh` at `place`; what was there goes only when the new one stands."""
-    old = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    """Put the finished folder `fresh` at `place`; what was there goes only when the new one stands.
+
+    A kill between the two renames leaves the old folder under a name from which `sweep` puts it back.
+    """
+    old = place.with_name(f".{place.name}{_REPLACED}")
     if place.exists():
+        shutil.rmtree(old, ignore_errors=True)
         place.rename(old)
     fresh.rename(place)
     shutil.rmtree(old, ignore_errors=True)
@@ -51,8 +56,12 @@ def replace_folder(fresh: Path, place: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`."""
-    for path in folder.glob(TEMPORARY):
+    """Remove what a killed process left half-written in `folder`, and put back what it was about to replace."""
+    for path in folder.glob(f".*{_REPLACED}"):
+        place = path.with_name(path.name[1 : -len(_REPLACED)])
+        if not place.exists():
+            path.rename(place)
+    for path in [*folder.glob(TEMPORARY), *folder.glob(f".*{_REPLACED}")]:
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:

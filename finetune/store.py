@@ -13,7 +13,7 @@ from heads.metrics import Metrics
 from heads.store import read_history, write_history
 from heads.training import Epoch
 
-RUN_VERSION = 1
+RUN_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ def _load(path: Path) -> Run:
         if version != RUN_VERSION:
             raise VggftError(f"{path}: run of version {version}, expected {RUN_VERSION}. {mend}")
         for key in ("validation", "start_validation"):
-            kept[key] = Metrics(**kept[key])
+            kept[key] = Metrics.of_json(kept[key])
         for key in ("classes", "moved"):
             kept[key] = tuple(kept[key])
         return Run(**kept, history=tuple(read_history(path.with_name("history.csv"))))

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.errors import VggftError
 
-HEAD_VERSION = 1
+HEAD_VERSION = 2
+FILES = ("head.json", "weights.npz")
 
 Pooling = Literal["flatten", "avg", "max", "avgmax"]
 Kind = Literal["dense", "logistic"]
@@ -88,9 +89,13 @@ class Head:
 
     def predict(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes) for `block5_pool` features (n, height, width, filters)."""
+        return self.scores(pool(features, self.pooling))
+
+    def scores(self, pooled: NDArray[Any]) -> NDArray[np.float64]:
+        """Return class probabilities (n, classes) for features (n, inputs) that are pooled already, any float type."""
         from scipy.special import expit, softmax
 
-        x = pool(features, self.pooling)
+        x = pooled.astype(np.float32, copy=False)
         for layer in self.layers:
             x = x @ layer.kernel + layer.bias
             if layer.activation == "relu":
@@ -106,7 +111,7 @@ class Head:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         folder.mkdir(parents=True, exist_ok=True)
-        durable.write_bytes(folder / "weights.npz", buffer.getvalue())
+        durable.write_bytes(folder / FILES[1], buffer.getvalue())
         description = {
             "version": HEAD_VERSION,
             "name": self.name,
@@ -119,7 +124,7 @@ class Head:
             "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "provenance": dict(self.provenance),
         }
-        durable.write_json(folder / "head.json", description)
+        durable.write_json(folder / FILES[0], description)
 
 
 def folded(layer: Layer, mean: NDArray[Any], scale: NDArray[Any]) -> Layer:
@@ -141,10 +146,10 @@ def load(folder: Path) -> Head:
     """
     again = "Train it again: vggft head"
     try:
-        description = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        description = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
         if description["version"] != HEAD_VERSION:
             raise VggftError(f"{folder}: head of version {description['version']}, expected {HEAD_VERSION}. {again}")
-        data = (folder / "weights.npz").read_bytes()
+        data = (folder / FILES[1]).read_bytes()
         if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
             raise VggftError(f"{folder / 'weights.npz'}: damaged or not of this head (sha256 differs). {again}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:

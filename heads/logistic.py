@@ -1,98 +1,180 @@
 """The baseline: logistic regression on standardised pooled features, its L2 strength chosen on the training side."""
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.head import Head, Layer, Pooling, folded, output_activation
-from heads.training import Examples
+from heads import folds
+from heads.features import Features
+from heads.head import Head, Layer, folded, output_activation
+from heads.metrics import losses
+from heads.specs import LogisticSpec
 
 # Inverse L2 strengths (scikit-learn's C) that are tried, half a decade apart; a choice at either end is remarked on.
-STRENGTHS = tuple(float(c) for c in 10.0 ** np.arange(-5, 1.5, 0.5))
+STRENGTHS = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-5, 1.5, 0.5))
 FOLDS = 5
-_MAX_ITERATIONS = 2000
+MAX_ITERATIONS = 2000
+
+# A class that was never seen in training gets at most this probability: next to nothing, but its log-loss is finite.
+_UNSEEN = 1e-6
 
 
 @dataclass(frozen=True)
-class LogisticSpec:
-    """Which pooled features the regression reads."""
+class Tried:
+    """One strength in the search: mean log-loss of held-out images, and how many of the fits did not converge."""
 
-    name: str
-    pooling: Pooling
+    strength: float
+    log_loss: float
+    unconverged: int
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted regression: as a head, as a scikit-learn pipeline, the strength chosen and how the fit ended."""
+    """A fitted regression: as a head, as a scikit-learn pipeline, what the search saw, and how the fit ended.
+
+    Attributes:
+        head, pipeline: the same classifier twice (where training saw a single class, the pipeline is None).
+        strength: the chosen C.
+        search: one row a strength; empty where none could be searched for.
+        converged: of the last fit.
+        status: all that a person should know, in one line.
+    """
 
     head: Head
     pipeline: Any
     strength: float
+    search: tuple[Tried, ...]
+    converged: bool
     status: str
 
 
-def train(spec: LogisticSpec, classes: Sequence[str], train: Examples, groups: Sequence[str], seed: int) -> Fitted:
+def train(
+    spec: LogisticSpec,
+    classes: Sequence[str],
+    train: Features,
+    seed: int,
+    class_weight: str | None = None,
+    advance: Callable[[int], None] = lambda done: None,
+) -> Fitted:
     """Fit the baseline; validation images take no part.
 
-    The strength with the lowest log-loss over stratified, group-aware folds of the training images is used.
+    The strength with the lowest log-loss over stratified, group-aware folds of the training images is used; the folds and
+    strengths run in as many threads as there are cores.
 
     Args:
-        train: pooled features float32 (n, inputs) and targets (n,).
-        groups: one name an image; no fold parts a group.
+        seed: of the folds.
+        class_weight: None or "balanced", as scikit-learn has it.
+        advance: told how many of the search's fits are done.
     """
+    x, y = train.pooled[spec.pooling].astype(np.float32, copy=False), train.targets
+    seen = np.unique(y)
+    if len(seen) < 2:
+        head = Head(
+            spec.name, "logistic", spec.pooling, tuple(classes), (_constant(x.shape[1], len(classes), seen[0]),)
+        )
+        return Fitted(head, None, STRENGTHS[-1], (), True, "training saw one class only")
+    search = _search(x, y, train.groups, seed, class_weight, advance)
+    if search:
+        best = min(search, key=lambda tried: tried.log_loss)
+        status = f"C = {best.strength:.3g}, chosen over {len(search)} strengths"
+        if best in (search[0], search[-1]):
+            status += ", at the edge of the range"
+        if best.unconverged:
+            status += f", {best.unconverged} of its fits in the search not converged"
+        strength = best.strength
+    else:
+        strength = STRENGTHS[len(STRENGTHS) // 2]
+        status = f"C = {strength:.3g}, not searched: fewer than two classes have two groups of training images"
+    pipeline, converged = _fit(x, y, strength, class_weight)
+    if not converged:
+        status = f"not converged after {MAX_ITERATIONS} iterations; {status}"
+    return Fitted(fold(spec, classes, pipeline), pipeline, strength, search, converged, status)
+
+
+def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:
+    """Write scaler and regression as one dense layer.
+
+    A class that the regression never saw gets the mean logit of those it did, less log 10⁶: at most 1e-6 of the probability,
+    as the mean of logits is below the logarithm of the sum of their exponentials.
+    """
+    scaler, regression = pipeline[0], pipeline[-1]
+    kernel, bias, seen = regression.coef_.T, regression.intercept_, regression.classes_
+    if len(seen) < len(classes):
+        if len(seen) == 2:  # one logit for the second of them: as a softmax over both
+            kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
+        whole = np.repeat(kernel.mean(axis=1, keepdims=True), len(classes), axis=1)
+        offsets = np.full(len(classes), bias.mean() + np.log(_UNSEEN))
+        whole[:, seen], offsets[seen] = kernel, bias
+        kernel, bias = whole, offsets
+    layer = Layer(kernel, bias, output_activation(classes)[1])
+    return Head(spec.name, "logistic", spec.pooling, tuple(classes), (folded(layer, scaler.mean_, scaler.scale_),))
+
+
+def _constant(inputs: int, classes: int, only: int) -> Layer:
+    """Return the layer that always says the one class that was seen."""
+    certain = -np.log(_UNSEEN)
+    if classes == 2:
+        return Layer(
+            np.zeros((inputs, 1), np.float32), np.array([certain if only else -certain], np.float32), "sigmoid"
+        )
+    bias = np.zeros(classes, np.float32)
+    bias[only] = certain
+    return Layer(np.zeros((inputs, classes), np.float32), bias, "softmax")
+
+
+def _fit(x: NDArray[Any], y: NDArray[Any], strength: float, class_weight: str | None) -> tuple[Any, bool]:
+    """Return the fitted pipeline, and whether it converged."""
+    from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    strength, status = _choose_strength(train, groups, len(classes), seed)
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        pipeline.fit(train.inputs, train.targets)
-    if any("converge" in str(warning.message) for warning in caught):
-        status = f"not converged after {_MAX_ITERATIONS} iterations; {status}"
-    return Fitted(fold(spec, classes, pipeline), pipeline, strength, status)
+    regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, class_weight=class_weight)
+    pipeline = make_pipeline(StandardScaler(), regression)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        pipeline.fit(x, y)
+    return pipeline, bool((regression.n_iter_ < MAX_ITERATIONS).all())
 
 
-def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:
-    """Write scaler and regression as one dense layer."""
-    scaler, regression = pipeline[0], pipeline[-1]
-    layer = Layer(regression.coef_.T, regression.intercept_, output_activation(classes)[1])
-    return Head(spec.name, "logistic", spec.pooling, tuple(classes), (folded(layer, scaler.mean_, scaler.scale_),))
+def _search(
+    x: NDArray[Any],
+    y: NDArray[Any],
+    groups: Sequence[str],
+    seed: int,
+    class_weight: str | None,
+    advance: Callable[[int], None],
+) -> tuple[Tried, ...]:
+    import joblib
+    from threadpoolctl import threadpool_limits
 
+    number = folds.most(y, groups, FOLDS)
+    if number < 2:
+        return ()
+    parts = folds.share_out(y, groups, number, seed)
+    parts = [(inner, outer) for inner, outer in parts if len(np.unique(y[inner])) > 1]
+    tasks = [(strength, part) for strength in reversed(STRENGTHS) for part in parts]  # the longest first
 
-def _choose_strength(train: Examples, groups: Sequence[str], classes: int, seed: int) -> tuple[float, str]:
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.metrics import log_loss
-    from sklearn.model_selection import StratifiedGroupKFold
-    from sklearn.preprocessing import StandardScaler
+    def one(strength: float, part: folds.Fold) -> tuple[float, int, bool]:
+        inner, outer = part
+        pipeline, converged = _fit(x[inner], y[inner], strength, class_weight)
+        seen = pipeline[-1].classes_
+        judged = outer[np.isin(y[outer], seen)]  # a class that was not learnt tells no strength from another
+        loss = losses(pipeline.predict_proba(x[judged]).astype(np.float64), np.searchsorted(seen, y[judged]))
+        return float(loss.sum()), len(judged), converged
 
-    named = np.asarray(groups)
-    folds = min(FOLDS, *(len(set(named[train.targets == c])) for c in range(classes)))
-    if folds < 2:
-        middle = STRENGTHS[len(STRENGTHS) // 2]
-        return middle, "strength not searched: a class has a single group of training images"
-    losses: NDArray[np.float64] = np.zeros(len(STRENGTHS))
-    splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
-    for inner, outer in splitter.split(train.inputs, train.targets, named):
-        if len(set(train.targets[inner].tolist())) < 2:
-            continue  # groups of several classes can leave a fold nothing to tell apart
-        scaler = StandardScaler().fit(train.inputs[inner])
-        x, y = scaler.transform(train.inputs[inner]), train.targets[inner]
-        x_out, y_out = scaler.transform(train.inputs[outer]), train.targets[outer]
-        for i, strength in enumerate(STRENGTHS):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # a strength that does not converge shows in its loss
-                regression = LogisticRegression(C=strength, max_iter=_MAX_ITERATIONS).fit(x, y)
-            p = np.full((len(y_out), classes), 1e-12)  # a class that the fold did not learn keeps next to nothing
-            p[:, regression.classes_] = regression.predict_proba(x_out)
-            losses[i] += len(y_out) * float(
-                log_loss(y_out, p / p.sum(axis=1, keepdims=True), labels=list(range(classes)))
-            )
-    best = int(np.argmin(losses))
-    edge = ", at the edge of the range tried" if best in (0, len(STRENGTHS) - 1) else ""
-    return STRENGTHS[best], f"strength chosen over {folds} folds{edge}"
+    found = []
+    with threadpool_limits(1):  # threads, not processes: they end with their parent, and share the features
+        run = joblib.Parallel(n_jobs=-1, backend="threading", return_as="generator")
+        for result in run(joblib.delayed(one)(*task) for task in tasks):
+            found.append(result)
+            advance(len(found))
+    rows = []
+    for i in range(0, len(found), len(parts)):
+        loss, judged, converged = (np.array(column) for column in zip(*found[i : i + len(parts)], strict=True))
+        rows.append(Tried(tasks[i][0], float(loss.sum() / max(1, judged.sum())), int((~converged).sum())))
+    return tuple(reversed(rows))

@@ -1,107 +1,269 @@
-"""Many heads on the same features, one after the other, and one leaderboard."""
+"""Many heads on the same features, and one leaderboard: what trains together, what is judged on what, what is best."""
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import cache, partial
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
+from time import perf_counter
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from heads import dense, logistic
-from heads.dense import DenseSpec
-from heads.head import Head, pool
-from heads.logistic import LogisticSpec
+from heads import folds, logistic, population
+from heads.features import Features
+from heads.head import Head
+from heads.logistic import STRENGTHS, Tried
 from heads.metrics import Metrics, judge
-from heads.training import Epoch, Examples, Plan
+from heads.population import Plan
+from heads.specs import DenseSpec, LogisticSpec, Spec
+from heads.training import Epoch
 
-Spec = DenseSpec | LogisticSpec
+# Shows a bar: what is done, how many steps it has, and what a step is called; the value is told how many are done.
+Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 
-# The baseline on both poolings, two small dense heads, and the classic head of the Keras tutorials of 2016.
-DEFAULT_SPECS: tuple[Spec, ...] = (
-    LogisticSpec("logistic-avg", "avg"),
-    LogisticSpec("logistic-max", "max"),
-    DenseSpec("avg-256", "avg", units=256, dropout=0.5, learning_rate=1e-3),
-    DenseSpec("max-256", "max", units=256, dropout=0.5, learning_rate=3e-4),
-    DenseSpec("flatten-256-classic", "flatten", units=256, dropout=0.5, learning_rate=1e-4, standardise=False),
-)
+# Dense heads of one batched program, at most: with Adam's two moments and the gradients half a gigabyte.
+_PARAMETERS_AT_ONCE = 2**25
+
+# What heads are ranked by: out-of-fold log-loss, the mean over seeds on validation, or validation log-loss.
+Criterion = Literal["folds", "seeds", "validation"]
 
 
 @dataclass(frozen=True)
-class Features:
-    """`block5_pool` of one split: outputs (n, height, width, filters), targets (n,), groups (n names)."""
+class Setting:
+    """What all heads of a run share: class names, how they are trained, and who shows the progress."""
 
-    outputs: NDArray[np.float16]
-    targets: NDArray[np.int64]
-    groups: Sequence[str]
+    classes: Sequence[str]
+    plan: Plan
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Probabilities (n, classes) of images that the classifier was not trained on; `fold` (n,): which one held them out."""
+
+    features: Features
+    probabilities: NDArray[np.float64]
+    fold: NDArray[np.int64] | None = None
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Validation numbers over several seeds: mean, and standard deviation (n − 1)."""
+
+    seeds: int
+    log_loss: float
+    log_loss_sd: float
+    accuracy: float
+    accuracy_sd: float
+
+    @classmethod
+    def of(cls, measured: Sequence[Metrics]) -> "Spread":
+        """Return the spread of two or more measurements."""
+        values = np.array([[m.log_loss, m.accuracy] for m in measured])
+        mean, sd = values.mean(axis=0), values.std(axis=0, ddof=1)
+        return cls(len(measured), float(mean[0]), float(sd[0]), float(mean[1]), float(sd[1]))
 
 
 @dataclass(frozen=True)
 class Result:
-    """A trained head and how it did: seconds to train, validation metrics, learning curve (dense heads), a remark."""
+    """A trained head and how it did.
+
+    Attributes:
+        seconds: of its training; heads that train together share the time of their program evenly.
+        validation: metrics on the validation images.
+        history: learning curve (dense heads); search: what the search for the strength saw (logistic regression).
+        status: "ok", or what a person should know before trusting it ("not converged …", "diverged …").
+        remark: how the kept state was chosen.
+        folds: metrics of the out-of-fold predictions, where it was cross-validated.
+        spread: over seeds, where it was trained with several.
+        predictions, out_of_fold, pipeline: only where it was trained just now.
+    """
 
     head: Head
     seconds: float
     validation: Metrics
     history: Sequence[Epoch] = ()
+    search: Sequence[Tried] = ()
+    status: str = "ok"
     remark: str = ""
+    folds: Metrics | None = None
+    spread: Spread | None = None
+    predictions: Predictions | None = None
+    out_of_fold: Predictions | None = None
     pipeline: Any = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return name, kind, pooling, parameters, seconds and validation metrics."""
+        """Return name, kind, pooling, parameters, seconds, status, remark and metrics."""
         return {
             "name": self.head.name,
             "kind": self.head.kind,
             "pooling": self.head.pooling,
             "parameters": self.head.parameters,
             "seconds": self.seconds,
+            "status": self.status,
+            "remark": self.remark,
             "validation": self.validation.as_json(),
-            **({"remark": self.remark} if self.remark else {}),
+            **({"folds": self.folds.as_json()} if self.folds else {}),
+            **({"seeds": asdict(self.spread)} if self.spread else {}),
         }
 
 
+@dataclass(frozen=True)
+class Failed:
+    """A head whose loss was no number before its first epoch was over: nothing of it can be kept."""
+
+    name: str
+    reason: str
+
+
 def train_all(
-    specs: Sequence[Spec],
-    classes: Sequence[str],
-    train: Features,
-    validation: Features,
-    plan: Plan,
-    on_epoch: Callable[[str, Epoch], None] = lambda name, epoch: None,
-) -> Iterator[Result]:
-    """Train every head in turn and yield it as soon as it is done, so that a stopped run keeps what it finished.
+    specs: Sequence[Spec], setting: Setting, train: Features, validation: Features
+) -> Iterator[Result | Failed]:
+    """Train heads, and yield each as soon as it has finished, so that a stopped run keeps what it finished."""
+    for group in _programs(specs, train):
+        if isinstance(group, LogisticSpec):
+            yield _logistic(group, setting, train, validation)
+            continue
+        with setting.progress(f"training {_called(group)}", setting.plan.epochs, "epochs") as advance:
+            for grown in population.grow(group, setting.classes, train, setting.plan, validation, advance):
+                yield _dense(grown, validation)
 
-    The seconds of a head do not include the pooling, which heads share.
+
+def over_seeds(
+    specs: Sequence[Spec], setting: Setting, train: Features, validation: Features, seeds: int
+) -> Iterator[tuple[str, Metrics]]:
+    """Train heads again with the seeds after the plan's, `seeds` in all; yield name and validation metrics of each."""
+    for seed in range(setting.plan.seed + 1, setting.plan.seed + seeds):
+        again = replace(setting, plan=replace(setting.plan, seed=seed))
+        for result in train_all(specs, again, train, validation):
+            if isinstance(result, Result):
+                yield result.head.name, result.validation
+
+
+def cross_validate(
+    trained: Sequence[tuple[Spec, Result]], setting: Setting, features: Features, number: int
+) -> Iterator[Result | Failed]:
+    """Train heads on all but one fold, predict that one, and so on; yield each with its out-of-fold predictions added.
+
+    Folds are stratified, and part no group. A dense head trains as many epochs as validation chose for it; a regression
+    searches for its strength inside each fold. So no image that is held out chooses anything in its fold.
+
+    Args:
+        trained: heads with their results on the validation images.
+        features: of the training and validation images together.
+        number: of folds.
     """
+    parts = folds.share_out(features.targets, features.groups, number, setting.plan.seed)
+    held = np.zeros(len(features), np.int64)
+    for k, (_, outer) in enumerate(parts):
+        held[outer] = k
+    results = {spec.name: result for spec, result in trained}
+    for group in _programs([spec for spec, _ in trained], features):
+        own = [group] if isinstance(group, LogisticSpec) else group
+        p = {spec.name: np.empty((len(features), len(setting.classes))) for spec in own}
+        failed = {}
+        for k, (inner, outer) in enumerate(parts):
+            train = features.take(inner)
+            own_setting = replace(setting, progress=_in_fold(setting.progress, k, number))
+            for name, head in _of_fold(group, own_setting, train, results):
+                if head is None:
+                    failed[name] = Failed(name, f"diverged in fold {k + 1} of {number}: not cross-validated")
+                else:
+                    p[name][outer] = head.scores(features.pooled[head.pooling][outer])
+        for spec in own:
+            if spec.name in failed:
+                yield failed[spec.name]
+            else:
+                out_of_fold = Predictions(features, p[spec.name], held)
+                yield replace(results[spec.name], folds=judge(p[spec.name], features.targets), out_of_fold=out_of_fold)
 
-    @cache
-    def pooled(pooling: str) -> tuple[Examples, Examples]:
-        return (
-            Examples(pool(train.outputs, pooling), train.targets),
-            Examples(pool(validation.outputs, pooling), validation.targets),
-        )
 
+def _of_fold(
+    group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features, results: dict[str, Result]
+) -> Iterator[tuple[str, Head | None]]:
+    classes, plan = setting.classes, setting.plan
+    if isinstance(group, LogisticSpec):
+        with setting.progress(group.name, _fits(), "fits") as advance:
+            yield group.name, logistic.train(group, classes, train, plan.seed, plan.class_weight, advance).head
+        return
+    lengths = [_best_epoch(results[spec.name]) for spec in group]
+    with setting.progress(_called(group), max(lengths), "epochs") as advance:
+        for grown in population.grow(group, classes, train, plan, lengths, advance):
+            yield grown.spec.name, grown.head
+
+
+def _in_fold(progress: Progress, k: int, number: int) -> Progress:
+    return lambda what, total, unit: progress(f"fold {k + 1} of {number}: {what}", total, unit)
+
+
+def _best_epoch(result: Result) -> int:
+    return min(result.history, key=lambda epoch: epoch.val_log_loss).epoch
+
+
+def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation: Features) -> Result:
+    plan = setting.plan
+    began = perf_counter()
+    with setting.progress(f"training {spec.name}", _fits(), "fits") as advance:
+        fitted = logistic.train(spec, setting.classes, train, plan.seed, plan.class_weight, advance)
+    seconds = perf_counter() - began
+    p = fitted.head.scores(validation.pooled[spec.pooling])
+    return Result(
+        fitted.head,
+        seconds,
+        judge(p, validation.targets),
+        search=fitted.search,
+        status="ok" if fitted.converged else "not converged",
+        remark=fitted.status,
+        predictions=Predictions(validation, p),
+        pipeline=fitted.pipeline,
+    )
+
+
+def _dense(grown: population.Grown, validation: Features) -> Result | Failed:
+    diverged = f"diverged in epoch {grown.diverged}" if grown.diverged else ""
+    if grown.head is None:
+        return Failed(grown.spec.name, f"{diverged}: its loss is no number. Give it a lower learning rate")
+    p = grown.head.scores(validation.pooled[grown.spec.pooling])
+    return Result(
+        grown.head,
+        grown.seconds,
+        judge(p, validation.targets),
+        history=grown.history,
+        status=diverged or "ok",
+        remark=f"epoch {grown.best} of {len(grown.history)} kept",
+        predictions=Predictions(validation, p),
+    )
+
+
+def _programs(specs: Sequence[Spec], train: Features) -> Iterator[LogisticSpec | list[DenseSpec]]:
+    """Yield what trains together: regressions one by one, pooled dense heads all together, those on flattened maps alone."""
+    together: list[DenseSpec] = []
+    parameters = 0
+    alone: list[DenseSpec] = []
     for spec in specs:
-        ours, theirs = pooled(spec.pooling)
-        began = time.perf_counter()
         if isinstance(spec, LogisticSpec):
-            fitted = logistic.train(spec, classes, ours, train.groups, plan.seed)
-            seconds = time.perf_counter() - began
-            measured = judge(fitted.head.predict(validation.outputs), validation.targets)
-            remark = f"C = {fitted.strength:.3g}, {fitted.status}"
-            yield Result(fitted.head, seconds, measured, remark=remark, pipeline=fitted.pipeline)
+            yield spec
+        elif spec.pooling == "flatten":
+            alone.append(spec)
         else:
-            head, trained = dense.train(
-                spec,
-                classes,
-                ours,
-                theirs,
-                plan,
-                partial(on_epoch, spec.name),
-            )
-            seconds = time.perf_counter() - began
-            measured = judge(head.predict(validation.outputs), validation.targets)
-            yield Result(head, seconds, measured, trained.history, f"epoch {trained.best.epoch} kept")
+            own = train.pooled[spec.pooling].shape[1] * max(1, spec.units)
+            if together and parameters + own > _PARAMETERS_AT_ONCE:
+                yield together
+                together, parameters = [], 0
+            together.append(spec)
+            parameters += own
+    if together:
+        yield together
+    for spec in alone:
+        yield [spec]
+
+
+def _called(group: Sequence[DenseSpec]) -> str:
+    return group[0].name if len(group) == 1 else f"{len(group)} pooled heads together"
+
+
+def _fits() -> int:
+    return logistic.FOLDS * len(STRENGTHS)
 
 
 def merit(validation: Metrics, parameters: int) -> tuple[float, int]:
@@ -109,6 +271,24 @@ def merit(validation: Metrics, parameters: int) -> tuple[float, int]:
     return validation.log_loss, parameters
 
 
+def criterion(results: Sequence[Result]) -> Criterion:
+    """What these heads can be ranked by: the measure from most images or seeds that all of them have."""
+    if results and all(result.folds for result in results):
+        return "folds"
+    if results and all(result.spread for result in results):
+        return "seeds"
+    return "validation"
+
+
 def best_first(results: Sequence[Result]) -> list[Result]:
-    """Order by `merit`."""
-    return sorted(results, key=lambda result: merit(result.validation, result.head.parameters))
+    """Order by log-loss as `criterion` says, ties to fewer trained numbers."""
+    by = criterion(results)
+
+    def key(result: Result) -> tuple[float, int]:
+        if by == "folds" and result.folds:
+            return merit(result.folds, result.head.parameters)
+        if by == "seeds" and result.spread:
+            return result.spread.log_loss, result.head.parameters
+        return merit(result.validation, result.head.parameters)
+
+    return sorted(results, key=key)

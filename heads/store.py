@@ -8,33 +8,72 @@ from dataclasses import astuple, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from featurize import durable
 from featurize.errors import VggftError
 from heads import head as heads
-from heads.metrics import Metrics
-from heads.search import Result, best_first
+from heads.logistic import Tried
+from heads.metrics import Metrics, wilson_interval
+from heads.search import Predictions, Result, Spread, best_first
 from heads.training import Epoch
 
-_HISTORY = [field.name for field in fields(Epoch)]
+HEAD, WEIGHTS = heads.FILES
+METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
+PREDICTIONS, OUT_OF_FOLD = "predictions.csv", "out_of_fold.csv"
+_OURS = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
+
+_EPOCH = [field.name for field in fields(Epoch)]
+_TRIED = [field.name for field in fields(Tried)]
 
 
 def save(folder: Path, result: Result) -> None:
-    """Write a head to `folder/<name>`, replacing an earlier one of that name.
+    """Write a head to `folder/<name>`, replacing an earlier one of that name. Files that are not ours stay.
 
-    Files: head.json and weights.npz (`heads.head`), metrics.json, history.csv (dense heads), pipeline.joblib (logistic
-    regression, for people with scikit-learn; never read here).
+    Files: head.json and weights.npz (`heads.head`); metrics.json; history.csv (dense: the learning curve; logistic: the
+    search for the strength); predictions.csv, of the validation images; out_of_fold.csv, of all images, where it was
+    cross-validated; pipeline.joblib (logistic regression, for people with scikit-learn; never read here).
+
+    What `result` does not carry of a head that lies there (its predictions, say) is kept as it is.
     """
     place = folder / result.head.name
     fresh = folder / f".{result.head.name}.new.tmp"
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
+    if place.exists():
+        outdated = set(_OURS)
+        if _is(place, result):
+            outdated = set() if result.folds else {OUT_OF_FOLD}
+        for path in place.iterdir():
+            if path.name not in outdated:
+                _copy(path, fresh / path.name)
     result.head.save(fresh)
-    durable.write_json(fresh / "metrics.json", result.as_json())
+    durable.write_json(fresh / METRICS, result.as_json())
     if result.history:
-        write_history(fresh / "history.csv", result.history)
+        write_history(fresh / HISTORY, result.history)
+    elif result.search:
+        durable.write_csv(fresh / HISTORY, _TRIED, [astuple(tried) for tried in result.search])
+    for name, predictions in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
+        if predictions:
+            _write_predictions(fresh / name, predictions, result.head.classes)
     if result.pipeline is not None:
-        durable.write_bytes(fresh / "pipeline.joblib", _joblib(result.pipeline))
+        durable.write_bytes(fresh / PIPELINE, _joblib(result.pipeline))
     durable.replace_folder(fresh, place)
+
+
+def _is(place: Path, result: Result) -> bool:
+    """True where the head that lies there is the one of `result`, to which something was added."""
+    try:
+        return heads.load(place).digest == result.head.digest
+    except VggftError:
+        return False
+
+
+def _copy(path: Path, to: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.copytree(path, to, symlinks=True)
+    else:
+        shutil.copy2(path, to, follow_symlinks=False)
 
 
 def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None) -> list[Result]:
@@ -47,7 +86,7 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
         VggftError: one of them is damaged.
     """
     results = []
-    for path in sorted(folder.glob("[!.]*/head.json")):
+    for path in sorted(folder.glob(f"[!.]*/{HEAD}")):
         try:
             results.append(_load(path.parent))
         except VggftError as error:
@@ -60,42 +99,97 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 def _load(folder: Path) -> Result:
     head = heads.load(folder)
     try:
-        kept = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        history = folder / "history.csv"
-        epochs = read_history(history) if history.exists() else []
-        return Result(head, kept["seconds"], Metrics(**kept["validation"]), epochs, kept.get("remark", ""))
+        kept = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        history = folder / HISTORY
+        dense = head.kind == "dense"
+        return Result(
+            head,
+            kept["seconds"],
+            Metrics.of_json(kept["validation"]),
+            history=read_history(history) if dense else (),
+            search=_read_search(history) if not dense and history.exists() else (),
+            status=kept["status"],
+            remark=kept["remark"],
+            folds=Metrics.of_json(kept["folds"]) if "folds" in kept else None,
+            spread=Spread(**kept["seeds"]) if "seeds" in kept else None,
+        )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(f"{folder}: damaged ({error}). Train it again: vggft head") from None
 
 
-def write_leaderboard(path: Path, results: Sequence[Result]) -> None:
-    """Write one row a head, the best first."""
-    header = ["rank", "name", "kind", "pooling", "parameters", "seconds", "n", "accuracy", "log_loss", "auc", "remark"]
+def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Result] = ()) -> None:
+    """Write one row a head, the best first; those made from another state of the data follow without a rank."""
+    header = ["rank", "name", "kind", "pooling", "parameters", "seconds", "n", "accuracy", "accuracy_low"]
+    header += [
+        "accuracy_high",
+        "log_loss",
+        "auc",
+        "macro_f1",
+        "folds_n",
+        "folds_accuracy",
+        "folds_log_loss",
+        "folds_auc",
+    ]
+    header += ["seeds", "seeds_log_loss", "seeds_log_loss_sd", "status", "remark"]
     rows = []
-    for rank, result in enumerate(best_first(results), start=1):
-        head, v = result.head, result.validation
-        auc = "" if v.auc is None else v.auc
-        row = (head.name, head.kind, head.pooling, head.parameters, result.seconds, v.n, v.accuracy, v.log_loss, auc)
-        rows.append((rank, *row, result.remark))
+    for rank, result in enumerate([*best_first(results), *stale], start=1):
+        head, v, f, s = result.head, result.validation, result.folds, result.spread
+        low, high = wilson_interval(round(v.accuracy * v.n), v.n)
+        fresh = rank <= len(results)
+        row = [rank if fresh else None, head.name, head.kind, head.pooling, head.parameters, result.seconds]
+        row += [v.n, v.accuracy, low, high, v.log_loss, v.auc, v.macro.f1]
+        row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
+        row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
+        row += [result.status if fresh else "stale", result.remark]
+        rows.append(["" if value is None else value for value in row])
     durable.write_csv(path, header, rows)
 
 
 def write_history(path: Path, history: Sequence[Epoch]) -> None:
     """Write a learning curve, a row an epoch."""
-    durable.write_csv(path, _HISTORY, [_blank(epoch) for epoch in history])
+    durable.write_csv(path, _EPOCH, [["" if value is None else value for value in astuple(epoch)] for epoch in history])
 
 
 def read_history(path: Path) -> list[Epoch]:
     """Read what `write_history` wrote."""
     history = []
     for row in durable.read_csv(path):
-        values: dict[str, Any] = {key: float(row[key]) if row[key] else None for key in _HISTORY}
+        values: dict[str, Any] = {key: float(row[key]) if row[key] else None for key in _EPOCH}
         history.append(Epoch(**{**values, "epoch": int(row["epoch"])}))
     return history
 
 
-def _blank(epoch: Epoch) -> tuple[Any, ...]:
-    return tuple("" if value is None else value for value in astuple(epoch))
+def _read_search(path: Path) -> list[Tried]:
+    rows = durable.read_csv(path)
+    return [Tried(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
+
+
+def _write_predictions(path: Path, predictions: Predictions, classes: Sequence[str]) -> None:
+    """Write one row an image: what it is, which fold held it out, and its probabilities."""
+    header = ["path", "digest", "split", "label", "predicted", "fold", *(f"p_{name}" for name in classes)]
+    features, p = predictions.features, predictions.probabilities
+    fold = ["" for _ in features.samples] if predictions.fold is None else (predictions.fold + 1).tolist()
+    rows = [
+        (s.path, s.digest, s.split, classes[int(t)], classes[int(own.argmax())], k, *own.tolist())
+        for s, t, k, own in zip(features.samples, features.targets, fold, p, strict=True)
+    ]
+    durable.write_csv(path, header, rows)
+
+
+def read_out_of_fold(folder: Path, head: heads.Head) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Return (digest, label) → out-of-fold probabilities (classes,) of a head below `folder`.
+
+    Raises:
+        VggftError: they are missing or damaged.
+    """
+    path = folder / head.name / OUT_OF_FOLD
+    try:
+        return {
+            (row["digest"], row["label"]): np.array([float(row[f"p_{name}"]) for name in head.classes])
+            for row in durable.read_csv(path)
+        }
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VggftError(f"{path}: missing or damaged ({error}). Train again: vggft head --cv 5 --retrain") from None
 
 
 def _joblib(pipeline: Any) -> bytes:

@@ -116,6 +116,7 @@ def strict_json(text: str) -> dict:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
+    from heads.population import Plan
     from vggft.commands import compare, featurize, finetune, head
 
     ui = Ui(quiet=True)
@@ -124,7 +125,7 @@ def trained(tmp_path_factory):
     workspace = Workspace(base / "work")
     results = {
         "featurize": featurize.run(workspace, data, featurize.Options(), ui),
-        "head": head.run(workspace, 8, 0, ui),
+        "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
         "finetune": finetune.run(workspace, finetune.Options(epochs=2), ui),
         "compare": compare.run(workspace, ui),
     }

@@ -9,9 +9,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from finetune.store import Run
 from heads.head import Head
-from heads.metrics import Metrics
+from heads.metrics import Metrics, losses
 from heads.search import Result
-from vggft.compare import CAVEAT, FAIR, Contrast, _recommend, bootstrap_interval, losses
+from vggft.compare import CAVEAT, FAIR, Contrast, _recommend, bootstrap_interval
 from vggft.methods import Method, _rank
 
 

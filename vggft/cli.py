@@ -116,7 +116,25 @@ def featurize(
 
 @app.command()
 def head(
-    epochs: Annotated[int, typer.Option(help="Epochs of the dense heads; the best one of each is kept.")] = 50,
+    epochs: Annotated[int, typer.Option(help="Epochs of the dense heads, at most; the best one of each is kept.")] = 50,
+    patience: Annotated[
+        int, typer.Option(help="A dense head stops after so many epochs without a lower validation log-loss.")
+    ] = 15,
+    only: Annotated[
+        list[str] | None, typer.Option("--head", help="Head to train; repeat for more.", show_default="all of them")
+    ] = None,
+    grid: Annotated[
+        Path | None, typer.Option(readable=False, help="TOML file that defines other heads; see README.")
+    ] = None,
+    cv: Annotated[int, typer.Option(help="Judge on all images by so many folds, too; 0: do not.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Train with so many seeds, and show mean and spread.")] = 1,
+    class_weight: Annotated[
+        str | None, typer.Option(help="balanced: rare classes count as much as frequent ones.", show_default="none")
+    ] = None,
+    suspects: Annotated[
+        bool, typer.Option("--suspects", help="List the images whose label the heads agree is wrong.")
+    ] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train also the heads that are here already.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     seed: SeedOption = 0,
     wait: WaitOption = False,
@@ -127,11 +145,14 @@ def head(
     """Train dense heads and the logistic-regression baseline (stage 2: cache → leaderboard)."""
 
     def command(ui: Any) -> dict[str, Any]:
+        from heads.population import Plan
         from vggft.commands import head as stage
 
-        return stage.run(workspace_of(workspace, ui, wait), epochs, seed, ui)
+        plan = Plan(epochs=epochs, patience=patience, seed=seed, class_weight=class_weight)
+        options = stage.Options(plan, tuple(only or ()), grid, seeds, cv, suspects, retrain)
+        return stage.run(workspace_of(workspace, ui, wait), options, ui)
 
-    execute(command, json, quiet, debug, kept="Heads that were finished are kept.")
+    execute(command, json, quiet, debug, kept="Heads that were finished are kept; run the same command to go on.")
 
 
 @app.command()

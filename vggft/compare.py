@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.errors import VggftError
-from heads.metrics import Metrics, judge
+from heads.metrics import Metrics, judge, losses
 from vggft import methods
 from vggft.methods import Method
 from vggft.table import accuracy_interval
@@ -110,12 +110,6 @@ def compare(workspace: Workspace) -> Comparison:
         _recommend(contrast, len(samples), measured_on),
         [method.name for method in found.stale],
     )
-
-
-def losses(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return each image's log-loss in nats, probabilities clipped as scikit-learn's log_loss clips them."""
-    p = probabilities[np.arange(len(targets)), targets]
-    return -np.log(np.clip(p, np.finfo(p.dtype).eps, 1))
 
 
 def _contrast(head: Judged, tuned: Judged, targets: NDArray[np.int64]) -> Contrast:

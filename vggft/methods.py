@@ -1,7 +1,7 @@
 """Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, and how each predicts."""
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,7 +19,7 @@ from finetune.network import SCORES_LAYER
 from finetune.store import Run
 from heads import store as heads
 from heads.metrics import Metrics
-from heads.search import Result, merit
+from heads.search import Result, best_first, merit
 from heads.training import Epoch, predict
 from vggft.workspace import Workspace
 
@@ -98,20 +98,27 @@ def _load_network(method: Method) -> Any:
 
 @dataclass(frozen=True)
 class Methods:
-    """All methods of a workspace: made from its present state, or from another (stale, never compared with fresh)."""
+    """All methods of a workspace.
 
-    fresh: tuple[Method, ...]
+    Attributes:
+        heads: made from its present state, the best first.
+        networks: tuned ones, made from its present state, the best first.
+        stale: made from another state; never compared with the others.
+    """
+
+    heads: tuple[Method, ...]
+    networks: tuple[Method, ...]
     stale: tuple[Method, ...]
 
     @property
-    def heads(self) -> tuple[Method, ...]:
-        """Fresh heads, the best first."""
-        return tuple(method for method in self.fresh if not method.tuned)
+    def fresh(self) -> tuple[Method, ...]:
+        """All that are made from the present state."""
+        return (*self.heads, *self.networks)
 
     @property
-    def networks(self) -> tuple[Method, ...]:
-        """Fresh tuned networks, the best first."""
-        return tuple(method for method in self.fresh if method.tuned)
+    def best(self) -> Method:
+        """The best head or the best network, whichever has the lower validation log-loss. There must be one."""
+        return min([*self.heads[:1], *self.networks[:1]], key=_rank)
 
     def named(self, name: str) -> Method:
         """Return the fresh method called `name`.
@@ -146,25 +153,44 @@ def versions() -> dict[str, str]:
 
 
 def load(workspace: Workspace) -> Methods:
-    """Read all methods of a workspace, the best first."""
+    """Read all methods of a workspace, the best first.
+
+    Raises:
+        VggftError: one of them is damaged.
+    """
     results = heads.load_all(workspace.heads)
     present = {result.head.digest for result in results}
-    found = [
-        Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r) for r in results
-    ]
+    fresh, stale = sorted_out(workspace, results)
+    networks = []
     for run in runs.load_all(workspace.finetune):
         network = workspace.finetune / run.name / "network.keras"
         unchanged = run.best_epoch == 0 and run.start_digest in present
-        found.append(
+        networks.append(
             Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network, unchanged)
         )
-    found.sort(key=_rank)
+    networks.sort(key=_rank)
     now = provenance(workspace)
-    fresh = [{key: method.provenance.get(key) for key in now} == now for method in found]
+    outdated = [method for method in networks if not _made_from(now, method.provenance)]
     return Methods(
-        tuple(m for m, is_fresh in zip(found, fresh, strict=True) if is_fresh),
-        tuple(m for m, is_fresh in zip(found, fresh, strict=True) if not is_fresh),
+        tuple(_of_head(result) for result in best_first(fresh)),
+        tuple(method for method in networks if _made_from(now, method.provenance)),
+        (*(_of_head(result) for result in stale), *outdated),
     )
+
+
+def sorted_out(workspace: Workspace, results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
+    """Return the heads made from the workspace's present state, and the others, stale ones."""
+    now = provenance(workspace)
+    fresh = [result for result in results if _made_from(now, result.head.provenance)]
+    return fresh, [result for result in results if not _made_from(now, result.head.provenance)]
+
+
+def _made_from(now: Mapping[str, str], made: Mapping[str, Any]) -> bool:
+    return all(made.get(key) == value for key, value in now.items())
+
+
+def _of_head(r: Result) -> Method:
+    return Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
 
 
 def _rank(method: Method) -> tuple[bool, tuple[float, int]]:

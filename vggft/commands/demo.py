@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from heads.population import Plan
 from vggft.commands import compare, featurize, finetune, head
 from vggft.console import Ui
 from vggft.workspace import Workspace
@@ -21,7 +22,7 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     say(f"$ vggft featurize {PICTURES}")
     featurized = featurize.run(workspace, PICTURES, featurize.Options(), ui)
     say(f"\n$ vggft head --epochs {HEAD_EPOCHS}")
-    heads = head.run(workspace, HEAD_EPOCHS, 0, ui)
+    heads = head.run(workspace, head.Options(Plan(epochs=HEAD_EPOCHS)), ui)
     say(f"\n$ vggft finetune --unfreeze {options.unfreeze} --epochs {TUNE_EPOCHS}")
     tuned = finetune.run(workspace, options, ui)
     say("\n$ vggft compare")

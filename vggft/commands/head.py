@@ -1,92 +1,343 @@
 """cache → heads and their leaderboard."""
 
-from dataclasses import replace
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from time import perf_counter
+from typing import Any, get_args
 
 import numpy as np
 
-from featurize.cache import FeatureCache
+from featurize import durable
 from featurize.dataset import Sample
 from featurize.errors import VggftError
-from featurize.layers import TOP
-from heads import search, store
-from heads.search import Features, Result
-from heads.training import Plan
+from heads import features, folds, grid, leaks, search, store, suspects
+from heads.features import Features
+from heads.head import Pooling
+from heads.leaks import Leak
+from heads.metrics import Metrics
+from heads.population import Plan
+from heads.search import Failed, Result, Setting
+from heads.specs import CLASSIC, DEFAULTS, LogisticSpec, Spec
+from heads.suspects import Suspect
 from vggft import methods
 from vggft.console import Ui
-from vggft.table import auc_text, interval_text
+from vggft.table import accuracy_interval, auc_text, interval_text
 from vggft.workspace import Workspace
 
-BATCH_SIZE = 32
+FEW = 200  # validation images below which the leaderboard offers cross-validation
+_FOLDS = 5  # where --suspects has to cross-validate
+_SHOWN = 20
 
 
-def run(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, Any]:
-    """Train every head on the training split, judge on all of the validation split, keep all, mark the best.
+@dataclass(frozen=True)
+class Options:
+    """What to train and how.
+
+    Attributes:
+        names: heads to train, of the default set or of the grid; none: all of them.
+        grid: TOML file that defines heads (`heads.grid`); the classic joins them.
+        seeds: train with so many seeds, from the plan's on.
+        folds: cross-validate with so many folds; 0: do not.
+        suspects: list the images whose label the heads agree is wrong.
+        retrain: train also what is here already, made with the same options from the same features.
+    """
+
+    plan: Plan = field(default_factory=Plan)
+    names: tuple[str, ...] = ()
+    grid: Path | None = None
+    seeds: int = 1
+    folds: int = 0
+    suspects: bool = False
+    retrain: bool = False
+
+
+def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
+    """Train heads on the training split, judge on all of the validation split, keep all, mark the best.
 
     Raises:
-        VggftError: no features yet, or fewer than one epoch.
+        VggftError: options out of range, no features yet, or no head that could be trained.
     """
-    if epochs < 1:
-        raise VggftError(f"--epochs {epochs}: expected 1 or more.")
+    specs = _specs(options)
+    _check(options)
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
+    for spec in specs:
+        if (place := workspace.heads / spec.name).exists() and not place.is_dir():
+            raise VggftError(f"{place}: is in the way of the head of that name, which is a folder. Move it away.")
     with workspace.writing():
-        return _train(workspace, epochs, seed, ui)
+        return _Session(workspace, options, specs, ui).run()
 
 
-def _train(workspace: Workspace, epochs: int, seed: int, ui: Ui) -> dict[str, Any]:
-    dataset = workspace.dataset
-    cache = workspace.cache()
-    train, validation = (_features(workspace, cache, dataset.accepted(split)) for split in ("train", "validate"))
-    made = {
-        **methods.provenance(workspace),
-        "seed": seed,
-        "epochs": epochs,
-        "batch_size": BATCH_SIZE,
-        **methods.versions(),
-    }
-    results: list[Result] = []
-    specs = search.DEFAULT_SPECS
-    with ui.progress("training heads", len(specs) * epochs, "epochs") as advance:
-        plan = Plan(epochs, BATCH_SIZE, seed)
-
-        def on_epoch(name: str, epoch: Any) -> None:
-            advance(len(results) * epochs + epoch.epoch)
-
-        for result in search.train_all(specs, dataset.classes, train, validation, plan, on_epoch):
-            kept = replace(result, head=replace(result.head, provenance={**made, "remark": result.remark}))
-            store.save(workspace.heads, kept)
-            # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
-            store.write_leaderboard(
-                workspace.leaderboard, store.load_all(workspace.heads, on_damage=lambda error: None)
+def _specs(options: Options) -> list[Spec]:
+    own = grid.read(options.grid, [spec.name for spec in DEFAULTS]) if options.grid else []
+    if not options.names:
+        return [*own, CLASSIC] if own else list(DEFAULTS)
+    known = {spec.name: spec for spec in [*DEFAULTS, *own]}
+    for name in options.names:
+        if name not in known:
+            raise VggftError(
+                f"--head {name}: no such head. There are: {', '.join(known)}. Define others with --grid FILE."
             )
-            results.append(kept)
-            advance(len(results) * epochs)
-    store.load_all(workspace.heads, on_damage=lambda error: ui.warn(str(error)))
-    ranked = search.best_first(results)
-    _show(ranked, ui)
-    ui.print(f"leaderboard: {workspace.leaderboard}")
-    return {
-        "heads": [r.as_json() for r in ranked],
-        "best": ranked[0].head.name,
-        "leaderboard": str(workspace.leaderboard),
-    }
+    return [known[name] for name in dict.fromkeys(options.names)]
 
 
-def _features(workspace: Workspace, cache: FeatureCache, samples: list[Sample]) -> Features:
-    outputs = cache.read(TOP, [s.digest for s in samples])
-    targets = np.asarray(workspace.dataset.targets(samples), np.int64)
-    return Features(outputs, targets, [s.group for s in samples])
+def _check(options: Options) -> None:
+    plan = options.plan
+    for name, value in (("--epochs", plan.epochs), ("--patience", plan.patience), ("--seeds", options.seeds)):
+        if value < 1:
+            raise VggftError(f"{name} {value}: expected 1 or more.")
+    if options.folds < 0 or options.folds == 1:
+        raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as 5.")
+    if plan.class_weight not in (None, "balanced"):
+        raise VggftError(f"--class-weight {plan.class_weight}: expected balanced, or leave it out.")
+
+
+class _Session:
+    """One run of the command, under the lock."""
+
+    def __init__(self, workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui) -> None:
+        self.workspace, self.options, self.specs, self.ui = workspace, options, specs, ui
+        self.dataset = workspace.dataset
+        self.setting = Setting(self.dataset.classes, options.plan, ui.progress)
+        # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
+        found = store.load_all(workspace.heads, on_damage=lambda error: None)
+        fresh, self.stale = methods.sorted_out(workspace, found)
+        self.board = {result.head.name: result for result in fresh}
+        self.trained: list[str] = []
+        self.failed: list[Failed] = []
+        self.seconds: dict[str, float] = defaultdict(float)
+
+    def run(self) -> dict[str, Any]:
+        options = self.options
+        have = [result for result in self.board.values() if result.folds]
+        only_suspects = options.suspects and not options.folds and bool(have)
+        number = options.folds or (_FOLDS if options.suspects and not have else 0)
+        todo = [] if only_suspects else [spec for spec in self.specs if options.retrain or not self._done(spec)]
+        judged = [] if only_suspects else list(self.specs)
+        everything, test = self._read(todo, judged, number)
+        learnt = sum(sample.split == "train" for sample in everything.samples)
+        train, validation = everything.take(slice(0, learnt)), everything.take(slice(learnt, None))
+        found = self._leaks(everything, test)
+        self._train(todo, train, validation)
+        if options.seeds > 1:
+            self._over_seeds(judged, train, validation)
+        if number:
+            self._cross_validate(judged, everything, number)
+        return self._report(everything, validation, found, len(judged) - len(todo))
+
+    def _read(self, todo: Sequence[Spec], judged: Sequence[Spec], number: int) -> tuple[Features, Features | None]:
+        """Read what has to be trained on, training images first; of the test images only what finds leaks."""
+        splits = {split: self.dataset.accepted(split) for split in ("train", "validate", "test")}
+        for split in ("train", "validate"):
+            if not splits[split]:
+                raise VggftError(
+                    f"{self.workspace.manifest}: no usable image in split {split!r}. Add some: vggft featurize"
+                )
+        used = judged if number or self.options.seeds > 1 else todo
+        wanted: set[Pooling] = {"avg", *(spec.pooling for spec in used)}
+        began = perf_counter()
+        samples = [*splits["train"], *splits["validate"]]
+        self._check_folds(samples, number)
+        everything = self._pooled(samples, [pooling for pooling in get_args(Pooling) if pooling in wanted])
+        test = self._pooled(splits["test"], ["avg"]) if splits["test"] else None
+        self.seconds["reading"] = perf_counter() - began
+        return everything, test
+
+    def _pooled(self, samples: Sequence[Sample], poolings: Sequence[Pooling]) -> Features:
+        with self.ui.progress("reading features", len(samples)) as advance:
+            return features.read(
+                self.workspace.cache(), samples, self.dataset.targets(samples), poolings, progress=advance
+            )
+
+    def _check_folds(self, samples: Sequence[Sample], number: int) -> None:
+        targets = np.asarray(self.dataset.targets(samples))
+        most = folds.most(targets, [sample.group for sample in samples], number)
+        if most < number:
+            raise VggftError(
+                f"--cv {number}: at least two classes need {number} groups of images each, here they have {most}. Ask for "
+                "fewer folds, or add images."
+            )
+
+    def _leaks(self, everything: Features, test: Features | None) -> list[Leak]:
+        samples, pooled = list(everything.samples), everything.pooled["avg"]
+        if test is not None:
+            samples += test.samples
+            pooled = np.concatenate([pooled, test.pooled["avg"]])
+        exact, near = leaks.exact(self.dataset.samples), leaks.near(samples, pooled)
+        for leak in exact[:_SHOWN]:
+            self.ui.warn(f"{leak.kind.replace('-', ' ')}: {', '.join(leak.paths)}")
+        if near:
+            self.ui.warn(
+                f"{len(near)} images are nearly the same as one in another split (cosine similarity {leaks.THRESHOLD} or more); "
+                "numbers measured on them flatter. Keep such images together with vggft featurize --group-by."
+            )
+        for leak in near[:_SHOWN]:
+            self.ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")
+        if max(len(exact), len(near)) > _SHOWN:
+            self.ui.warn(f"{len(exact) + len(near)} such pairs in all: --json lists them")
+        return [*exact, *near]
+
+    def _recipe(self, spec: Spec) -> dict[str, Any]:
+        """Return all that decides the head, its features aside."""
+        plan = asdict(self.options.plan)
+        if isinstance(spec, LogisticSpec):
+            plan = {key: plan[key] for key in ("seed", "class_weight")}
+        return {"kind": "logistic" if isinstance(spec, LogisticSpec) else "dense", **asdict(spec), **plan}
+
+    def _done(self, spec: Spec) -> bool:
+        kept = self.board.get(spec.name)
+        return kept is not None and kept.head.provenance.get("recipe") == self._recipe(spec)
+
+    def _train(self, todo: Sequence[Spec], train: Features, validation: Features) -> None:
+        by_name = {spec.name: spec for spec in todo}
+        made = {**methods.provenance(self.workspace), **methods.versions()}
+        for result in self._timed(search.train_all(todo, self.setting, train, validation)):
+            if isinstance(result, Failed):
+                self._fail(result)
+                continue
+            provenance = {**made, "recipe": self._recipe(by_name[result.head.name])}
+            self._keep(replace(result, head=replace(result.head, provenance=provenance)))
+            self.trained.append(result.head.name)
+        if not self.board:
+            raise VggftError(f"no head could be trained. {self.failed[0].name}: {self.failed[0].reason}.")
+
+    def _timed(self, results: Iterable[Result | Failed]) -> Iterable[Result | Failed]:
+        """Pass results on, adding the time between them up by kind."""
+        began = perf_counter()
+        for result in results:
+            now = perf_counter()
+            if isinstance(result, Result):
+                head = result.head
+                kind = "logistic" if head.kind == "logistic" else "flatten" if head.pooling == "flatten" else "pooled"
+                self.seconds[kind] += now - began
+            yield result
+            began = perf_counter()
+
+    def _fail(self, failed: Failed) -> None:
+        self.failed.append(failed)
+        self.ui.warn(f"{failed.name}: {failed.reason}")
+
+    def _keep(self, result: Result) -> None:
+        store.save(self.workspace.heads, result)
+        self.board[result.head.name] = replace(result, predictions=None, out_of_fold=None, pipeline=None)
+        self.stale = [other for other in self.stale if other.head.name != result.head.name]
+        store.write_leaderboard(self.workspace.leaderboard, list(self.board.values()), self.stale)
+
+    def _present(self, specs: Sequence[Spec]) -> list[Spec]:
+        """Return those that could be trained."""
+        return [spec for spec in specs if spec.name in self.board and self._done(spec)]
+
+    def _over_seeds(self, specs: Sequence[Spec], train: Features, validation: Features) -> None:
+        seeds = self.options.seeds
+        wanted = [
+            spec
+            for spec in self._present(specs)
+            if not (spread := self.board[spec.name].spread) or spread.seeds != seeds
+        ]
+        measured: dict[str, list[Metrics]] = {spec.name: [self.board[spec.name].validation] for spec in wanted}
+        again = search.over_seeds(wanted, self.setting, train, validation, seeds)
+        for name, metrics in again:
+            measured[name].append(metrics)
+            if len(measured[name]) == seeds:
+                self._keep(replace(self.board[name], spread=search.Spread.of(measured[name])))
+
+    def _cross_validate(self, specs: Sequence[Spec], everything: Features, number: int) -> None:
+        wanted = []
+        for spec in self._present(specs):
+            kept = self.board[spec.name]
+            if not kept.folds or kept.head.provenance.get("folds") != number:
+                wanted.append((spec, kept))
+        for result in search.cross_validate(wanted, self.setting, everything, number):
+            if isinstance(result, Failed):
+                self._fail(result)
+            else:
+                provenance = {**result.head.provenance, "folds": number}
+                self._keep(replace(result, head=replace(result.head, provenance=provenance)))
+
+    def _report(self, everything: Features, validation: Features, found: list[Leak], reused: int) -> dict[str, Any]:
+        workspace, ui = self.workspace, self.ui
+        store.load_all(workspace.heads, on_damage=lambda error: ui.warn(str(error)))
+        board = list(self.board.values())
+        store.write_leaderboard(workspace.leaderboard, board, self.stale)
+        ranked = search.best_first(board)
+        _show(ranked, ui)
+        if reused:
+            ui.say(
+                f"{reused} heads were here already, made with these options: kept as they are (--retrain trains them again)"
+            )
+        if self.trained:
+            spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
+            ui.say(f"{len(self.trained)} heads trained: {spent}")
+        if self.stale:
+            ui.say(f"stale, left out (made from an earlier state of the data): {', '.join(_names(self.stale))}")
+        if search.criterion(board) != "folds" and len(validation) < FEW:
+            _tell_width(ranked[0].validation, len(everything), ui)
+        ui.print(f"leaderboard: {workspace.leaderboard}")
+        result = {
+            "heads": [r.as_json() for r in ranked],
+            "best": ranked[0].head.name,
+            "ranked_by": search.criterion(board),
+            "trained": self.trained,
+            "failed": [asdict(failed) for failed in self.failed],
+            "seconds": dict(self.seconds),
+            "leaks": [leak.as_json() for leak in found],
+            "leaderboard": str(workspace.leaderboard),
+        }
+        if self.options.suspects:
+            result["suspects"] = [suspect.as_json() for suspect in self._suspects(everything.samples)]
+        return result
+
+    def _suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
+        predictions = {}
+        for result in self.board.values():
+            if result.folds:
+                kept = store.read_out_of_fold(self.workspace.heads, result.head)
+                predictions[result.head.name] = np.stack([kept[s.digest, s.label] for s in samples])
+        found = suspects.find(samples, self.dataset.classes, predictions)
+        path = self.workspace.heads / "suspects.csv"
+        durable.write_csv(path, ["path", "label", "predicted", "score"], [tuple(s.as_json().values()) for s in found])
+        rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in found[:_SHOWN]]
+        title = f"{len(found)} of {len(samples)} images whose label most of {len(predictions)} heads doubt, worst first"
+        self.ui.table(title, ("image", "label", "predicted", "score"), rows)
+        self.ui.print(f"suspects: {path}")
+        return found
+
+
+def _names(results: Sequence[Result]) -> list[str]:
+    return [result.head.name for result in results]
+
+
+def _tell_width(best: Metrics, images: int, ui: Ui) -> None:
+    low, high = accuracy_interval(best)
+    ui.print(
+        f"only {best.n} validation images: the accuracy of the best is known to within {low:.2f}–{high:.2f} (95%), and heads "
+        f"that lie closer cannot be told apart. --cv 5 judges on all {images}, each image out of its fold."
+    )
 
 
 def _show(ranked: list[Result], ui: Ui) -> None:
+    by = search.criterion(ranked)
     rows = []
     for i, result in enumerate(ranked):
-        v = result.validation
+        m = result.folds if by == "folds" and result.folds else result.validation
         name = result.head.name + ("  ← best" if i == 0 else "")
-        numbers = (f"{v.accuracy:.3f}", interval_text(v), f"{v.log_loss:.4f}", auc_text(v))
-        rows.append((name, f"{result.head.parameters:,}", *numbers, f"{result.seconds:.1f}"))
-    columns = ("head", "parameters", "accuracy", "95% interval", "log-loss", "AUC", "seconds")
-    ui.table(f"Heads on {ranked[0].validation.n} validation images, lowest log-loss first", columns, rows)
+        row = [
+            name,
+            f"{result.head.parameters:,}",
+            f"{m.accuracy:.3f}",
+            interval_text(m),
+            f"{m.log_loss:.4f}",
+            auc_text(m),
+        ]
+        if by == "seeds" and result.spread:
+            row.append(f"{result.spread.log_loss:.4f} ± {result.spread.log_loss_sd:.4f}")
+        rows.append([*row, f"{result.seconds:.1f}"])
+    measured = ranked[0].folds if by == "folds" and ranked[0].folds else ranked[0].validation
+    where = "images, out of fold" if by == "folds" else "validation images"
+    columns = ["head", "parameters", "accuracy", "95% interval", "log-loss", "AUC"]
+    columns += [f"log-loss of {ranked[0].spread.seeds} seeds"] if by == "seeds" and ranked[0].spread else []
+    ui.table(f"Heads on {measured.n} {where}, lowest log-loss first", [*columns, "seconds"], rows)
     for result in ranked:
-        if "not converged" in result.remark:
-            ui.warn(f"{result.head.name}: {result.remark}")
+        if result.status != "ok":
+            ui.warn(f"{result.head.name}: {result.status}; {result.remark}")

@@ -33,7 +33,7 @@ def run(workspace: Workspace, paths: Sequence[Path], model: str | None, ui: Ui) 
     found = methods.load(workspace)
     if model is None and not found.fresh:
         methods.fresh_heads(workspace)  # raises, and says which step is missing
-    method = found.named(model) if model else found.fresh[0]
+    method = found.named(model) if model else found.best
     scorer = method.from_pixels(workspace)
     decode = decoder(workspace.settings.fingerprint)
     ui.say(f"model: {method.name}")

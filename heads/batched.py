@@ -1,0 +1,125 @@
+"""The batched program: many dense heads as one Keras model, each with its own learning rate. Imports Keras at once.
+
+Heads do not see each other: no number of one enters another, so each is trained as it would be alone.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from heads.specs import DenseSpec
+
+
+class Block(keras.layers.Layer):
+    """Heads that read the same inputs through as many hidden units: one matrix product for all of them.
+
+    Axis −2 of every weight is the head: kernel1 (inputs, heads, units), bias1 (heads, units), kernel2 (units, heads,
+    outputs), bias2 (heads, outputs); a linear block has kernel1 (inputs, heads, outputs) and bias1 alone. `tally` (2, heads)
+    gathers the loss and the number of right answers over an epoch.
+    """
+
+    def __init__(self, specs: Sequence[DenseSpec], outputs: int, **options: Any) -> None:
+        """Hold heads of the same inputs and units; `outputs`: 1 (sigmoid) or the number of classes (softmax)."""
+        super().__init__(**options)
+        self.specs = tuple(specs)
+        self.outputs = outputs
+        self.hidden = specs[0].units
+        self.dropout = np.array([[spec.dropout] for spec in specs], np.float32)  # (heads, 1)
+        self.l2 = np.array([spec.l2 for spec in specs], np.float32)
+
+    def build(self, shapes: dict[str, Any]) -> None:
+        """Make the weights, all zero: `heads.population` sets them."""
+        heads, units = len(self.specs), self.hidden or self.outputs
+        inputs = shapes["x"][-1]
+        self.kernel1 = self.add_weight(shape=(inputs, heads, units), initializer="zeros", name="kernel1")
+        self.bias1 = self.add_weight(shape=(heads, units), initializer="zeros", name="bias1")
+        if self.hidden:
+            shape = (units, heads, self.outputs)
+            self.kernel2 = self.add_weight(shape=shape, initializer="zeros", name="kernel2")
+            self.bias2 = self.add_weight(shape=(heads, self.outputs), initializer="zeros", name="bias2")
+        self.tally = self.add_weight(shape=(2, heads), initializer="zeros", trainable=False, name="tally")
+
+    def call(self, batch: dict[str, Any]) -> Any:
+        """Return logits (b, heads, outputs); add the heads' losses up as the layer's.
+
+        Args:
+            batch: x (b, inputs); y (b, outputs), 0/1; weight (b, 1), of each image in the loss; real (b, 1), 0 for rows that
+                only fill the batch up; noise (b, units), uniform in [0, 1), decides what is dropped.
+        """
+        x, y, real = batch["x"], batch["y"], batch["real"]
+        heads, units = len(self.specs), self.hidden or self.outputs
+        flat = ops.reshape(self.kernel1, (-1, heads * units))
+        logits = ops.reshape(ops.matmul(x, flat), (-1, heads, units)) + self.bias1
+        if self.hidden:
+            hidden = ops.relu(logits)
+            if self.dropout.any():
+                kept = ops.cast(ops.expand_dims(batch["noise"], 1) >= self.dropout, hidden.dtype)
+                hidden = hidden * kept / (1 - self.dropout)
+            logits = ops.einsum("bhu,uho->bho", hidden, self.kernel2) + self.bias2
+        y = ops.expand_dims(y, 1)
+        if self.outputs == 1:
+            losses = ops.softplus(logits) - y * logits
+            right = ops.equal(logits > 0, y > 0.5)
+        else:
+            losses = ops.logsumexp(logits, axis=-1, keepdims=True) - ops.sum(y * logits, axis=-1, keepdims=True)
+            right = ops.equal(ops.argmax(logits, axis=-1, keepdims=True), ops.argmax(y, axis=-1, keepdims=True))
+        losses = ops.sum(losses[:, :, 0] * batch["weight"] * real, axis=0)  # (heads,)
+        self.tally.assign_add(ops.stack([losses, ops.sum(ops.cast(right[:, :, 0], real.dtype) * real, axis=0)]))
+        self.add_loss(ops.sum(losses) / ops.sum(real))
+        if self.l2.any():
+            kernels = [self.kernel1, self.kernel2] if self.hidden else [self.kernel1]
+            squares = sum(ops.sum(ops.square(kernel), axis=(0, 2)) for kernel in kernels)
+            self.add_loss(ops.sum(squares * self.l2))
+        return logits
+
+
+class AdamPerHead(keras.optimizers.Adam):
+    """Adam with a learning rate for each head."""
+
+    def __init__(self, rates: Sequence[NDArray[np.float32]]) -> None:
+        """Take a rate (heads, 1) for each trainable variable, in their order."""
+        super().__init__(learning_rate=1.0)
+        self.rates = rates
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable."""
+        super().update_step(gradient, variable, learning_rate * self.rates[self._get_variable_index(variable)])
+
+
+def build(
+    blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, int], outputs: int
+) -> tuple[Any, list[Block]]:
+    """Make one compiled model of several blocks.
+
+    Args:
+        blocks: which input each reads, and its heads.
+        widths: input → numbers an image.
+        outputs: of each head.
+
+    Returns:
+        The model (fed y, weight, real, x_<input> and noise_<units>) and the blocks.
+    """
+    shared = {name: keras.Input((size,), name=name) for name, size in (("y", outputs), ("weight", 1), ("real", 1))}
+    entries = dict(shared)
+    layers, logits = [], []
+    for number, (source, specs) in enumerate(blocks):
+        x = entries.setdefault(f"x_{source}", keras.Input((widths[source],), name=f"x_{source}"))
+        batch = {**shared, "x": x}
+        if units := specs[0].units:
+            batch["noise"] = entries.setdefault(f"noise_{units}", keras.Input((units,), name=f"noise_{units}"))
+        layers.append(Block(specs, outputs, name=f"block{number}"))
+        logits.append(layers[-1](batch))
+    model = keras.Model(entries, logits)
+    rates = {
+        id(variable): np.array([[spec.learning_rate] for spec in layer.specs], np.float32)
+        for layer in layers
+        for variable in layer.trainable_variables
+    }
+    adam = AdamPerHead([rates[id(variable)] for variable in model.trainable_variables])
+    # XLA: on JAX the only way; on TensorFlow it saves about a quarter of a step, and costs seconds of compiling.
+    model.compile(adam, loss=None, jit_compile=keras.backend.backend() == "jax")
+    return model, layers

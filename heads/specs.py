@@ -1,0 +1,66 @@
+"""Which heads there are to train: architecture and hyper-parameters by name, and the default population."""
+
+from dataclasses import dataclass
+
+from heads.head import Pooling
+
+
+@dataclass(frozen=True)
+class DenseSpec:
+    """A dense head: pooling → hidden ReLU units → dropout → classes, trained by Adam.
+
+    Attributes:
+        name: what people call it, and its folder.
+        pooling: see `heads.head.pool`.
+        units: of the one hidden layer; 0: none, the head is linear.
+        learning_rate: of Adam (Kingma & Ba, arXiv:1412.6980), other parameters as Keras has them.
+        dropout: rate after the hidden layer; a linear head has none.
+        l2: added to the loss is l2 · the sum of squares of all kernels (as Keras's `kernel_regularizer` does).
+        standardise: training sees features of mean 0 and variance 1, as measured on the training images; the scaler is folded
+            into the first layer afterwards, so that the head reads features as they are.
+    """
+
+    name: str
+    pooling: Pooling
+    units: int
+    learning_rate: float
+    dropout: float = 0.0
+    l2: float = 0.0
+    standardise: bool = True
+
+
+@dataclass(frozen=True)
+class LogisticSpec:
+    """The baseline: logistic regression on standardised pooled features; its L2 strength is searched for."""
+
+    name: str
+    pooling: Pooling
+
+
+Spec = DenseSpec | LogisticSpec
+
+# The head of the experiment that vggft grew from, and of the Keras tutorials of 2016; their features were not standardised.
+CLASSIC = DenseSpec("flatten-256-classic", "flatten", units=256, learning_rate=1e-4, dropout=0.5, standardise=False)
+
+# What was seen to matter on the photographs and drawings this was developed with: the pooling, L2 (more than dropout) and
+# the learning rate; the number of hidden units hardly. Measured by training all combinations of three to five values of each.
+POOLED: tuple[DenseSpec, ...] = (
+    DenseSpec("avg-linear", "avg", units=0, learning_rate=1e-3, l2=0.01),
+    DenseSpec("max-linear", "max", units=0, learning_rate=1e-3, l2=0.01),
+    DenseSpec("avgmax-linear", "avgmax", units=0, learning_rate=3e-4, l2=0.01),
+    DenseSpec("avg-256", "avg", units=256, learning_rate=1e-3, dropout=0.5),
+    DenseSpec("max-256", "max", units=256, learning_rate=3e-4, dropout=0.5),
+    DenseSpec("avgmax-256", "avgmax", units=256, learning_rate=3e-4, dropout=0.5),
+    DenseSpec("avg-256-l2", "avg", units=256, learning_rate=1e-3, dropout=0.5, l2=0.01),
+    DenseSpec("max-256-l2", "max", units=256, learning_rate=1e-3, dropout=0.5, l2=0.01),
+    DenseSpec("avgmax-256-l2", "avgmax", units=256, learning_rate=1e-3, dropout=0.5, l2=0.01),
+    DenseSpec("avgmax-64-l2", "avgmax", units=64, learning_rate=1e-3, l2=0.01),
+    DenseSpec("avg-256-l2-fast", "avg", units=256, learning_rate=3e-3, dropout=0.5, l2=0.01),
+    DenseSpec("max-256-l2-strong", "max", units=256, learning_rate=1e-3, l2=0.03),
+)
+BASELINES = (
+    LogisticSpec("logistic-avg", "avg"),
+    LogisticSpec("logistic-max", "max"),
+    LogisticSpec("logistic-avgmax", "avgmax"),
+)
+DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED, CLASSIC)
