@@ -221,7 +221,7 @@ def _check_classes(root: Path, classes: Sequence[str], found: Sequence[Sample], 
             )
         if stored and not any(s.split == "train" for s in own):
             raise VggftError(f"{root}: class {name!r} has no images in train/. A class that is judged must be learnt.")
-        if len(own) < 2:
+        if len(own) < 2 and "validate" not in stored:  # where it is, a class may lack images that judge
             raise VggftError(
                 f"{root}: class {name!r} has one image ({own[0].path}); expected two or more, one to learn from and "
                 "one to validate on. Add pictures or remove the folder."

@@ -69,20 +69,19 @@ def read(path: Path, taken: Sequence[str]) -> list[Spec]:
     except tomllib.TOMLDecodeError as error:
         raise VggftError(f"--grid {path}: no TOML: {error}.") from None
     specs: list[Spec] = []
+    seen = set(taken)
     for name, table in tables.items():
-        specs += _heads(path, text, name, table)
+        for spec in _heads(path, text, name, table):
+            if spec.name in seen:
+                raise VggftError(
+                    f"{_at(path, text, name)}: the name {spec.name!r} is taken, by a default head or in this file. Choose another"
+                )
+            seen.add(spec.name)
+            specs.append(spec)
     if not 1 <= len(specs) <= _MOST:
         raise VggftError(
             f"--grid {path}: defines {len(specs)} heads, expected 1 to {_MOST}: one [name] table for each."
         )
-    seen = set(taken)
-    for spec in specs:
-        if spec.name in seen:
-            table = next(name for name in tables if spec.name == name or spec.name.startswith(f"{name}-"))
-            raise VggftError(
-                f"{_at(path, text, table)}: the name {spec.name!r} is taken, by a default head or in this file. Choose another."
-            )
-        seen.add(spec.name)
     return specs
 
 
@@ -132,6 +131,6 @@ def _at(path: Path, text: str, table: str, key: str | None = None) -> str:
     header = re.compile(rf"""\s*(\[\s*["']?{re.escape(table)}["']?\s*\]|["']?{re.escape(table)}["']?\s*[=.])""")
     first = next((i for i, line in enumerate(lines) if header.match(line)), 0)
     if key is not None:
-        entry = re.compile(rf"""(^|[\s{{,.\]]|=)["']?{re.escape(key)}["']?\s*=""")
+        entry = re.compile(rf"""((^|[\s{{,.])["']?{re.escape(key)}["']?\s*=)|(\.["']?{re.escape(key)}["']?\s*\])""")
         first = next((i for i in range(first, len(lines)) if entry.search(lines[i])), first)
     return f"--grid {path}, line {first + 1}"

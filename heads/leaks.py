@@ -1,7 +1,7 @@
 """Images that are in two places at once: the same bytes, or nearly the same picture, on both sides of a split."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from featurize.dataset import SPLITS, Sample
 from featurize.splits import conflicts
+from heads.features import Features
 
 # Cosine similarity of average-pooled block5_pool from which two images count as near-duplicates. Measured on 397 photographs
 # (benchmarks/near_duplicates.py): no two different ones are above 0.87, while copies saved again at JPEG quality 30, at half
@@ -53,8 +54,7 @@ def near(samples: Sequence[Sample], pooled: NDArray[np.float32], threshold: floa
     Args:
         samples: n images; pooled: their average-pooled features (n, filters).
     """
-    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    unit = pooled / np.maximum(norms, np.finfo(np.float32).tiny)
+    unit = _unit(pooled)
     rank = np.array([SPLITS.index(sample.split) for sample in samples])
     digests = np.array([sample.digest for sample in samples])
     found = []
@@ -72,3 +72,36 @@ def near(samples: Sequence[Sample], pooled: NDArray[np.float32], threshold: floa
                     pair = (samples[earlier[column]].path, samples[row].path)
                     found.append(Leak("near-duplicate", pair, min(1.0, float(value))))
     return sorted(found, key=lambda leak: -leak.similarity)
+
+
+def together(features: Features, threshold: float = THRESHOLD) -> Features:
+    """Return the same images with near-duplicates in one group, so that no fold holds out what another one learnt.
+
+    Two copies of a wrongly labelled picture would otherwise vouch for each other.
+
+    Args:
+        features: with "avg" pooled.
+    """
+    unit = _unit(features.pooled["avg"])
+    groups = features.groups
+    root = {name: name for name in groups}  # group → one that it was joined to, or itself
+
+    def find(name: str) -> str:
+        while root[name] != name:
+            root[name] = root[root[name]]
+            name = root[name]
+        return name
+
+    for first in range(0, len(unit), _ROWS_AT_ONCE):
+        similar = unit[first : first + _ROWS_AT_ONCE] @ unit.T >= threshold
+        for row in np.flatnonzero(similar.sum(axis=1) > 1).tolist():
+            for other in np.flatnonzero(similar[row, : first + row]).tolist():
+                root[find(groups[first + row])] = find(groups[other])
+    samples = [replace(sample, group=find(sample.group)) for sample in features.samples]
+    return replace(features, samples=samples)
+
+
+def _unit(pooled: NDArray[np.float32]) -> NDArray[np.float32]:
+    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
+    unit: NDArray[np.float32] = pooled / np.maximum(norms, np.finfo(np.float32).tiny)
+    return unit

@@ -70,26 +70,31 @@ def train(
         class_weight: None or "balanced", as scikit-learn has it.
         advance: told how many of the search's fits are done.
     """
+    from sklearn.exceptions import ConvergenceWarning
+
     x, y = train.pooled[spec.pooling].astype(np.float32, copy=False), train.targets
     seen = np.unique(y)
     if len(seen) < 2:
-        head = Head(
-            spec.name, "logistic", spec.pooling, tuple(classes), (_constant(x.shape[1], len(classes), seen[0]),)
-        )
+        only = _constant(x.shape[1], len(classes), int(seen[0]))
+        head = Head(spec.name, "logistic", spec.pooling, tuple(classes), (only,))
         return Fitted(head, None, STRENGTHS[-1], (), True, "training saw one class only")
-    search = _search(x, y, train.groups, seed, class_weight, advance)
-    if search:
-        best = min(search, key=lambda tried: tried.log_loss)
-        status = f"C = {best.strength:.3g}, chosen over {len(search)} strengths"
+    with warnings.catch_warnings():  # out here, as the threads of the search share one list of filters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the status instead
+        search = _search(x, y, train.groups, seed, class_weight, advance)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ConvergenceWarning)
+        best = min(search, key=lambda tried: tried.log_loss) if search else None
+        strength = best.strength if best else STRENGTHS[len(STRENGTHS) // 2]
+        pipeline = _fit(x, y, strength, class_weight)
+    converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
+    if best:
+        status = f"C = {strength:.3g}, chosen over {len(search)} strengths"
         if best in (search[0], search[-1]):
             status += ", at the edge of the range"
         if best.unconverged:
             status += f", {best.unconverged} of its fits in the search not converged"
-        strength = best.strength
     else:
-        strength = STRENGTHS[len(STRENGTHS) // 2]
         status = f"C = {strength:.3g}, not searched: fewer than two classes have two groups of training images"
-    pipeline, converged = _fit(x, y, strength, class_weight)
     if not converged:
         status = f"not converged after {MAX_ITERATIONS} iterations; {status}"
     return Fitted(fold(spec, classes, pipeline), pipeline, strength, search, converged, status)
@@ -126,19 +131,15 @@ def _constant(inputs: int, classes: int, only: int) -> Layer:
     return Layer(np.zeros((inputs, classes), np.float32), bias, "softmax")
 
 
-def _fit(x: NDArray[Any], y: NDArray[Any], strength: float, class_weight: str | None) -> tuple[Any, bool]:
-    """Return the fitted pipeline, and whether it converged."""
-    from sklearn.exceptions import ConvergenceWarning
+def _fit(x: NDArray[Any], y: NDArray[Any], strength: float, class_weight: str | None) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, class_weight=class_weight)
     pipeline = make_pipeline(StandardScaler(), regression)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        pipeline.fit(x, y)
-    return pipeline, bool((regression.n_iter_ < MAX_ITERATIONS).all())
+    pipeline.fit(x, y)
+    return pipeline
 
 
 def _search(
@@ -161,11 +162,11 @@ def _search(
 
     def one(strength: float, part: folds.Fold) -> tuple[float, int, bool]:
         inner, outer = part
-        pipeline, converged = _fit(x[inner], y[inner], strength, class_weight)
+        pipeline = _fit(x[inner], y[inner], strength, class_weight)
         seen = pipeline[-1].classes_
         judged = outer[np.isin(y[outer], seen)]  # a class that was not learnt tells no strength from another
         loss = losses(pipeline.predict_proba(x[judged]).astype(np.float64), np.searchsorted(seen, y[judged]))
-        return float(loss.sum()), len(judged), converged
+        return float(loss.sum()), len(judged), bool((pipeline[-1].n_iter_ < MAX_ITERATIONS).all())
 
     found = []
     with threadpool_limits(1):  # threads, not processes: they end with their parent, and share the features

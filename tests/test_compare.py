@@ -9,7 +9,7 @@ from sklearn.metrics import log_loss, roc_auc_score
 
 from finetune.store import Run
 from heads.head import Head
-from heads.metrics import Metrics, losses
+from heads.metrics import judge, losses
 from heads.search import Result
 from vggft.compare import CAVEAT, FAIR, Contrast, _recommend, bootstrap_interval
 from vggft.methods import Method, _rank
@@ -39,12 +39,15 @@ def test_an_unchanged_network_never_wins_by_rounding():
     assert said == f"Use avg-256: no epoch of fine-tuning was better than the head it started from; {CAVEAT}."
 
 
+def metrics(log_loss):
+    p = np.exp(-log_loss)
+    return judge(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
+
+
 def test_an_unchanged_network_is_never_the_best():
     def run(best_epoch):
-        metrics = Metrics(40, 0.9, 0.2, 0.95)
-        return Run(
-            "r", "h", "0", "block5", "block4_pool", ("a", "b"), 1, 5, best_epoch, 0.0, 1.0, metrics, metrics, (), {}
-        )
+        classes, own = ("a", "b"), metrics(0.2)
+        return Run("r", "h", "0", "block5", "block4_pool", classes, 1, 5, best_epoch, 0.0, 1.0, own, own, (), {})
 
     def method(name, made, loss):
         network = Path("n.keras") if isinstance(made, Run) else None
@@ -53,14 +56,14 @@ def test_an_unchanged_network_is_never_the_best():
             "tuned" if network else "dense",
             1.0,
             10,
-            Metrics(40, 0.9, loss, 0.95),
+            metrics(loss),
             (),
             made,
             network,
             isinstance(made, Run) and made.best_epoch == 0,
         )
 
-    head = method("head", Result(Head("head", "dense", "avg", ("a", "b"), ()), 1.0, Metrics(40, 0.9, 0.2, 0.95)), 0.2)
+    head = method("head", Result(Head("head", "dense", "avg", ("a", "b"), ()), 1.0, metrics(0.2)), 0.2)
     copy, better = method("copy", run(0), 0.2 - 1e-7), method("better", run(3), 0.1)
     assert [m.name for m in sorted([copy, head, better], key=_rank)] == ["better", "head", "copy"]
 

@@ -4,7 +4,7 @@ workspace.json   schema version, data folder, classes, fingerprint, how the spli
 manifest.csv     every sample (`featurize.dataset`)
 splits.csv       which split every image ever seen belongs to (`featurize.assigned`)
 cache/           features (`featurize.cache`)
-heads/           a folder a head, leaderboard.csv (`heads.store`)
+heads/           a folder a head, leaderboard.csv, suspects.csv (`heads.store`)
 finetune/        a folder a run (`finetune.store`)
 report/          the comparison
 lock, lock.txt   held by the one command that writes; who that is, for people
@@ -79,6 +79,7 @@ class Workspace:
         self.cache_folder = self.root / "cache"
         self.heads = self.root / "heads"
         self.leaderboard = self.heads / "leaderboard.csv"
+        self.suspects = self.heads / "suspects.csv"
         self.finetune = self.root / "finetune"
         self.report = self.root / "report"
         self._settings = self.root / "workspace.json"

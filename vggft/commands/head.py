@@ -117,7 +117,10 @@ class _Session:
         judged = [] if only_suspects else list(self.specs)
         everything, test = self._read(todo, judged, number)
         learnt = sum(sample.split == "train" for sample in everything.samples)
-        train, validation = everything.take(slice(0, learnt)), everything.take(slice(learnt, None))
+        train = leaks.together(everything.take(slice(0, learnt)))  # by itself: validation images change nothing here
+        validation = everything.take(slice(learnt, None))
+        everything = leaks.together(everything) if number else everything
+        self._check_folds(everything, number)
         found = self._leaks(everything, test)
         self._train(todo, train, validation)
         if options.seeds > 1:
@@ -138,7 +141,6 @@ class _Session:
         wanted: set[Pooling] = {"avg", *(spec.pooling for spec in used)}
         began = perf_counter()
         samples = [*splits["train"], *splits["validate"]]
-        self._check_folds(samples, number)
         everything = self._pooled(samples, [pooling for pooling in get_args(Pooling) if pooling in wanted])
         test = self._pooled(splits["test"], ["avg"]) if splits["test"] else None
         self.seconds["reading"] = perf_counter() - began
@@ -150,13 +152,12 @@ class _Session:
                 self.workspace.cache(), samples, self.dataset.targets(samples), poolings, progress=advance
             )
 
-    def _check_folds(self, samples: Sequence[Sample], number: int) -> None:
-        targets = np.asarray(self.dataset.targets(samples))
-        most = folds.most(targets, [sample.group for sample in samples], number)
+    def _check_folds(self, everything: Features, number: int) -> None:
+        most = folds.most(everything.targets, everything.groups, number)
         if most < number:
             raise VggftError(
-                f"--cv {number}: at least two classes need {number} groups of images each, here they have {most}. Ask for "
-                "fewer folds, or add images."
+                f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies count as "
+                f"one), here they have {most}. Ask for fewer folds, or add images."
             )
 
     def _leaks(self, everything: Features, test: Features | None) -> list[Leak]:
@@ -190,6 +191,8 @@ class _Session:
         return kept is not None and kept.head.provenance.get("recipe") == self._recipe(spec)
 
     def _train(self, todo: Sequence[Spec], train: Features, validation: Features) -> None:
+        if not todo:
+            return
         by_name = {spec.name: spec for spec in todo}
         made = {**methods.provenance(self.workspace), **methods.versions()}
         for result in self._timed(search.train_all(todo, self.setting, train, validation)):
@@ -259,6 +262,7 @@ class _Session:
         workspace, ui = self.workspace, self.ui
         store.load_all(workspace.heads, on_damage=lambda error: ui.warn(str(error)))
         board = list(self.board.values())
+        doubted = self._suspects(everything.samples) if self.options.suspects else None
         store.write_leaderboard(workspace.leaderboard, board, self.stale)
         ranked = search.best_first(board)
         _show(ranked, ui)
@@ -270,7 +274,8 @@ class _Session:
             spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
             ui.say(f"{len(self.trained)} heads trained: {spent}")
         if self.stale:
-            ui.say(f"stale, left out (made from an earlier state of the data): {', '.join(_names(self.stale))}")
+            names = ", ".join(result.head.name for result in self.stale)
+            ui.say(f"stale, left out (made from an earlier state of the data): {names}")
         if search.criterion(board) != "folds" and len(validation) < FEW:
             _tell_width(ranked[0].validation, len(everything), ui)
         ui.print(f"leaderboard: {workspace.leaderboard}")
@@ -284,8 +289,9 @@ class _Session:
             "leaks": [leak.as_json() for leak in found],
             "leaderboard": str(workspace.leaderboard),
         }
-        if self.options.suspects:
-            result["suspects"] = [suspect.as_json() for suspect in self._suspects(everything.samples)]
+        if doubted is not None:
+            _show_suspects(doubted, len(everything), workspace.suspects, ui)
+            result["suspects"] = [suspect.as_json() for suspect in doubted]
         return result
 
     def _suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
@@ -295,17 +301,9 @@ class _Session:
                 kept = store.read_out_of_fold(self.workspace.heads, result.head)
                 predictions[result.head.name] = np.stack([kept[s.digest, s.label] for s in samples])
         found = suspects.find(samples, self.dataset.classes, predictions)
-        path = self.workspace.heads / "suspects.csv"
-        durable.write_csv(path, ["path", "label", "predicted", "score"], [tuple(s.as_json().values()) for s in found])
-        rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in found[:_SHOWN]]
-        title = f"{len(found)} of {len(samples)} images whose label most of {len(predictions)} heads doubt, worst first"
-        self.ui.table(title, ("image", "label", "predicted", "score"), rows)
-        self.ui.print(f"suspects: {path}")
+        header = ["path", "label", "predicted", "score"]
+        durable.write_csv(self.workspace.suspects, header, [tuple(s.as_json().values()) for s in found])
         return found
-
-
-def _names(results: Sequence[Result]) -> list[str]:
-    return [result.head.name for result in results]
 
 
 def _tell_width(best: Metrics, images: int, ui: Ui) -> None:
@@ -314,6 +312,13 @@ def _tell_width(best: Metrics, images: int, ui: Ui) -> None:
         f"only {best.n} validation images: the accuracy of the best is known to within {low:.2f}–{high:.2f} (95%), and heads "
         f"that lie closer cannot be told apart. --cv 5 judges on all {images}, each image out of its fold."
     )
+
+
+def _show_suspects(found: Sequence[Suspect], images: int, path: Path, ui: Ui) -> None:
+    rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in found[:_SHOWN]]
+    title = f"{len(found)} of {images} images whose label most heads doubt, worst first"
+    ui.table(title, ("image", "label", "predicted", "score"), rows)
+    ui.print(f"suspects: {path}")
 
 
 def _show(ranked: list[Result], ui: Ui) -> None:

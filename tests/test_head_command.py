@@ -1,0 +1,312 @@
+"""`vggft head` from outside: what it trains, keeps, reuses and refuses, also when it is killed."""
+
+import csv
+import json
+import signal
+import time
+
+import numpy as np
+import pytest
+from conftest import drawings, refused, snapshot, start, strict_json, vggft
+
+from featurize.errors import VggftError
+from heads import features, store
+from heads.population import Plan
+from heads.specs import DEFAULTS
+from vggft.commands import head
+from vggft.workspace import Workspace
+
+GRID = '[mine]\npooling = "max"\nunits = [0, 8]\nlearning_rate = 0.01\n'
+
+
+def head_json(work, *options, **more):
+    done = vggft("head", "-w", work, "--json", *options, **more)
+    assert done.returncode == 0, done.stderr
+    return strict_json(done.stdout)
+
+
+def measured(found):
+    """All that a run measured, times aside."""
+    return {h["name"]: {key: value for key, value in h.items() if key != "seconds"} for h in found["heads"]}
+
+
+@pytest.fixture(scope="module")
+def twice(featurized, tmp_path_factory):
+    """A workspace with all heads, and what the command said: first, at once again, and made to train again."""
+    import shutil
+
+    base = tmp_path_factory.mktemp("heads") / "copy"
+    shutil.copytree(featurized[0], base)
+    runs = [head_json(base / "work", "--epochs", "4", *more) for more in ((), (), ("--retrain",))]
+    return base, runs
+
+
+def test_the_default_population(twice):
+    _, (first, *_) = twice
+    assert first["heads"][0]["name"] == first["best"]
+    assert {h["name"] for h in first["heads"]} == {spec.name for spec in DEFAULTS} == set(first["trained"])
+    assert first["ranked_by"] == "validation"
+    assert set(first["seconds"]) == {"reading", "logistic", "pooled", "flatten"}
+    losses = [h["validation"]["log_loss"] for h in first["heads"]]
+    assert losses == sorted(losses)
+    for h in first["heads"]:
+        assert {"precision", "recall", "f1"} == set(h["validation"]["macro"]) == set(h["validation"]["weighted"])
+        assert [c["n"] for c in h["validation"]["per_class"]] == [2, 2]
+
+
+def test_the_same_seed_gives_the_same_metrics_and_nothing_is_trained_twice(twice):
+    _, (first, again, retrained) = twice
+    assert again["trained"] == []
+    assert measured(again) == measured(first)
+    assert len(retrained["trained"]) == len(DEFAULTS)
+    assert measured(retrained) == measured(first)
+
+
+def test_what_is_kept_of_each_head(twice):
+    base, (*_, last) = twice
+    workspace = Workspace(base / "work")
+    for h in last["heads"]:
+        folder = workspace.heads / h["name"]
+        described = json.loads((folder / "head.json").read_text())
+        made = described["provenance"]
+        assert described["classes"] == ["bugs", "flowers"]
+        assert made["manifest"] == workspace.dataset.identity
+        assert made["fingerprint"] == workspace.settings.fingerprint.key
+        assert {"python", "keras", "backend", "scikit-learn"} <= set(made)
+        assert {"name", "pooling", "seed"} <= set(made["recipe"])
+        assert json.loads((folder / "metrics.json").read_text()) == h
+        with np.load(folder / "weights.npz", allow_pickle=False) as arrays:
+            assert sum(array.size for array in arrays.values()) == h["parameters"]
+        with (folder / "history.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        if h["kind"] == "dense":
+            assert made["recipe"]["epochs"] == 4
+            assert min(float(row["val_log_loss"]) for row in rows) == pytest.approx(
+                h["validation"]["log_loss"], rel=1e-3
+            )
+        else:
+            assert [float(row["strength"]) for row in rows][:3] == [1e-5, 3.16e-5, 1e-4]
+            assert (folder / "pipeline.joblib").exists()
+        with (folder / "predictions.csv").open(newline="") as file:
+            assert {row["split"] for row in csv.DictReader(file)} == {"validate"}
+    with workspace.leaderboard.open(newline="") as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [h["name"] for h in last["heads"]]
+
+
+def test_heads_by_name_and_by_grid_join_the_leaderboard(copied):
+    work = copied / "work"
+    one = head_json(work, "--head", "max-linear", "--head", "logistic-avg", "--epochs", "3")
+    assert set(one["trained"]) == {"max-linear", "logistic-avg"}
+    (copied / "grid.toml").write_text(GRID)
+    grid = head_json(work, "--grid", copied / "grid.toml", "--epochs", "3", "--seeds", "2")
+    assert set(grid["trained"]) == {"mine-units0", "mine-units8", "flatten-256-classic"}  # the classic is always there
+    assert {h["name"] for h in grid["heads"]} == {*one["trained"], *grid["trained"]}
+    seeds = {h["name"]: h["seeds"]["seeds"] for h in grid["heads"] if "seeds" in h}
+    assert seeds == dict.fromkeys(grid["trained"], 2)
+    assert grid["ranked_by"] == "validation"
+    (copied / "work" / "heads" / "notes.txt").write_text("mine")
+    chosen = head_json(work, "--grid", copied / "grid.toml", "--head", "mine-units0", "--epochs", "2")
+    assert chosen["trained"] == ["mine-units0"]  # other epochs, so another head: replaced by name
+    assert {h["name"] for h in chosen["heads"]} == {h["name"] for h in grid["heads"]}
+    assert (copied / "work" / "heads" / "notes.txt").exists()
+
+
+def test_bad_input_changes_nothing(copied):
+    work = copied / "work"
+    (copied / "grid.toml").write_text(GRID + "droput = 0.5\n")
+    (work / "lock").touch()
+    before = snapshot(work)
+    for options, words in (
+        (["--epochs", "0"], ["--epochs 0"]),
+        (["--patience", "0"], ["--patience 0"]),
+        (["--seeds", "0"], ["--seeds 0"]),
+        (["--cv", "1"], ["--cv 1"]),
+        (["--cv", "-3"], ["--cv -3"]),
+        (["--class-weight", "none"], ["--class-weight none", "balanced"]),
+        (["--head", "max-25"], ["--head max-25", "max-256", "logistic-max"]),
+        (["--grid", copied / "grid.toml"], ["line 5", "'droput'", "'dropout'"]),
+        (["--grid", copied / "none.toml"], ["none.toml"]),
+        (["--cv", "13"], ["--cv 13", "they have 12"]),
+    ):
+        said = refused("head", "-w", work, *options)
+        for word in words:
+            assert word in said
+        assert snapshot(work) == before
+    (work / "heads").mkdir()
+    (work / "heads" / "max-256").write_text("a file of mine")
+    assert "in the way" in refused("head", "-w", work)
+    assert [p.name for p in (work / "heads").iterdir()] == ["max-256"]
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
+    work = copied / "work"
+    process = start("head", "-w", work, "--epochs", "100000", "--patience", "100000")
+    deadline = time.monotonic() + 120
+    while not (work / "heads" / "logistic-avgmax" / "head.json").exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    time.sleep(3)  # into the pooled heads, which would take days
+    process.send_signal(how)
+    _, said = process.communicate(timeout=60)
+    if how == signal.SIGINT:
+        assert process.returncode == 130
+        assert "Heads that were finished are kept" in said
+    kept = {result.head.name: result for result in store.load_all(work / "heads")}
+    assert set(kept) == {"logistic-avg", "logistic-max", "logistic-avgmax"}
+    before = {name: (work / "heads" / name / "head.json").stat().st_mtime_ns for name in kept}
+    found = head_json(work, "--epochs", "3")
+    assert set(found["trained"]) == {spec.name for spec in DEFAULTS} - set(kept)
+    assert {name: (work / "heads" / name / "head.json").stat().st_mtime_ns for name in kept} == before
+    assert not list((work / "heads").glob(".*"))
+
+
+def test_cross_validation_and_suspects(copied):
+    work, picked = copied / "work", ("--epochs", "4", "--head", "logistic-max", "--head", "max-256")
+    folded = head_json(work, *picked, "--cv", "3")
+    assert folded["ranked_by"] == "folds"
+    assert all(h["folds"]["n"] == 24 for h in folded["heads"])
+    for h in folded["heads"]:
+        with (work / "heads" / h["name"] / "out_of_fold.csv").open(newline="") as file:
+            rows = list(csv.DictReader(file))
+        assert len(rows) == 24
+        assert {row["fold"] for row in rows} == {"1", "2", "3"}
+        right = np.mean([row["label"] == row["predicted"] for row in rows])
+        assert right == h["folds"]["accuracy"]
+        truth = [float(row[f"p_{row['label']}"]) for row in rows]
+        assert -np.mean(np.log(truth)) == pytest.approx(h["folds"]["log_loss"])
+    again = head_json(work, *picked, "--cv", "3")
+    assert again["trained"] == []
+    assert measured(again) == measured(folded)
+    found = head_json(work, "--suspects")  # what is needed is here: nothing is trained
+    assert found["trained"] == []
+    assert {h["name"] for h in found["heads"]} == {"logistic-max", "max-256"}
+    assert all(set(s) == {"path", "label", "predicted", "score"} for s in found["suspects"])
+    assert all(s["label"] != s["predicted"] for s in found["suspects"])
+    (work / "heads" / "max-256" / "out_of_fold.csv").write_text("path,label\n")
+    assert "damaged" in refused("head", "-w", work, "--suspects")
+
+
+def test_suspects_cross_validate_where_nobody_did(copied):
+    found = head_json(copied / "work", "--suspects", "--epochs", "2", "--head", "logistic-avg")
+    assert found["trained"] == ["logistic-avg"]
+    assert found["heads"][0]["folds"]["n"] == 24
+    assert isinstance(found["suspects"], list)
+
+
+def test_few_validation_images_are_said_to_be_few(copied):
+    done = vggft("head", "-w", copied / "work", "--head", "logistic-avg")
+    assert "only 4 validation images" in done.stdout
+    assert "--cv 5 judges on all 24" in done.stdout
+
+
+def test_leaks_are_reported(tmp_path):
+    import shutil
+
+    from PIL import Image
+
+    drawings(tmp_path / "data" / "train", 6, "bugs", "flowers")
+    drawings(tmp_path / "data" / "validate", 10, "bugs", "flowers")
+    for path in (tmp_path / "data" / "validate").glob("*/*"):
+        if (tmp_path / "data" / "train" / path.parent.name / path.name).exists():
+            path.unlink()
+    copy = next((tmp_path / "data" / "train" / "bugs").iterdir())
+    shutil.copy(copy, tmp_path / "data" / "train" / "flowers" / "copy.png")
+    near = sorted((tmp_path / "data" / "train" / "flowers").iterdir())[0]
+    Image.open(near).save(tmp_path / "data" / "validate" / "flowers" / "again.png", compress_level=1)
+    assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work").returncode == 0
+    found = head_json(tmp_path / "work", "--head", "logistic-avg")
+    kinds = {leak["kind"]: leak for leak in found["leaks"]}
+    assert set(kinds["same-bytes-two-labels"]["paths"]) == {f"train/bugs/{copy.name}", "train/flowers/copy.png"}
+    pair = kinds["near-duplicate"]
+    assert pair["paths"] == [f"train/flowers/{near.name}", "validate/flowers/again.png"]
+    assert pair["similarity"] > 0.999
+    done = vggft("head", "-w", tmp_path / "work")
+    assert "0.95 or more" in done.stderr
+
+
+def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
+    drawings(tmp_path / "data" / "train", 8, "bugs", "flowers", "fruit")
+    for path in sorted((tmp_path / "data" / "train" / "fruit").iterdir())[1:]:
+        path.unlink()
+    drawings(tmp_path / "data" / "validate", 12, "bugs", "flowers")
+    for path in (tmp_path / "data" / "validate").glob("*/*"):
+        if (tmp_path / "data" / "train" / path.parent.name / path.name).exists():
+            path.unlink()
+    done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work")
+    assert done.returncode == 0, done.stderr
+    found = head_json(tmp_path / "work", "--epochs", "2", "--cv", "3", "--class-weight", "balanced", "--suspects")
+    assert len(found["heads"]) == len(DEFAULTS)
+    for h in found["heads"]:
+        assert h["validation"]["auc"] is None
+        assert "1 of 3 classes" in h["validation"]["auc_reason"]
+        assert [c["n"] for c in h["validation"]["per_class"]] == [4, 4, 0]
+        assert [c["n"] for c in h["folds"]["per_class"]] == [12, 12, 1]
+        assert h["folds"]["auc"] is not None
+
+
+def test_perturbed_test_images_change_nothing(tmp_path):
+    """The same experiment twice, the second time with the classes of its test folder exchanged."""
+    found = []
+    for name, places in (("one", ("bugs", "flowers")), ("two", ("flowers", "bugs"))):
+        data, work = tmp_path / name / "data", tmp_path / name / "work"
+        drawings(data / "train", 12, "bugs", "flowers")
+        for label, place in zip(("bugs", "flowers"), places, strict=True):
+            own = sorted((data / "train" / label).iterdir())
+            for split, paths, to in (("validate", own[6:9], label), ("test", own[9:], place)):
+                (data / split / to).mkdir(parents=True)
+                for path in paths:
+                    path.rename(data / split / to / path.name)
+        assert vggft("featurize", data, "-w", work).returncode == 0
+        assert Workspace(work).dataset.split_counts == {"train": 12, "validate": 6, "test": 6}
+        found.append(measured(head_json(work, "--epochs", "3")))
+    assert found[0] == found[1]
+
+
+def test_features_that_are_no_numbers_are_named(copied, ui):
+    workspace = Workspace(copied / "work")
+    samples = workspace.dataset.accepted("train")
+    cache = workspace.cache()
+    maps = cache.read("block5_pool", [s.digest for s in workspace.dataset.accepted()])
+    digests = [s.digest for s in workspace.dataset.accepted()]
+    for path in cache.shards.iterdir():
+        path.unlink()
+    (cache.folder / "index.h5").unlink()
+    for bad in (np.nan, np.inf):
+        spoilt = maps.copy()
+        spoilt[digests.index(samples[3].digest), 2, 2, 7] = bad
+        for path in cache.shards.iterdir():
+            path.unlink()
+        fresh = workspace.cache()
+        fresh.write(digests, {"block5_pool": spoilt}, {"engine": "test"})
+        fresh.save_index()
+        with pytest.raises(VggftError, match=samples[3].path):
+            head.run(workspace, head.Options(Plan(epochs=1)), ui)
+    assert not (workspace.heads / "leaderboard.csv").exists()
+
+
+def test_reading_pools_in_any_order(featurized):
+    workspace = Workspace(featurized[0] / "work")
+    samples = workspace.dataset.accepted()[::-1]
+    told = []
+    read = features.read(
+        workspace.cache(), samples, workspace.dataset.targets(samples), ["flatten", "max"], told.append
+    )
+    maps = workspace.cache().read("block5_pool", [s.digest for s in samples])
+    assert np.array_equal(read.pooled["flatten"], maps.reshape(24, -1))
+    assert read.pooled["flatten"].dtype == np.float16
+    assert np.array_equal(read.pooled["max"], maps.max(axis=(1, 2)))
+    assert told[-1] == len(read) == 24
+    assert list(read.targets) == [1] * 12 + [0] * 12
+
+
+def test_features_of_another_fingerprint_are_not_used(copied):
+    work = ["-w", copied / "work"]
+    head_json(copied / "work", "--head", "logistic-avg")
+    settings = json.loads((copied / "work" / "workspace.json").read_text())
+    settings["fingerprint"]["preprocess"] = "raw"
+    (copied / "work" / "workspace.json").write_text(json.dumps(settings))
+    assert "Run: vggft featurize" in refused("head", *work)
+    with_raw = refused("finetune", *work)
+    assert "stale" in with_raw
