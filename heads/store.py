@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.dataset import Sample
 from featurize.errors import VggftError
 from heads import head as heads
 from heads.logistic import Tried
@@ -176,20 +178,19 @@ def _write_predictions(path: Path, predictions: Predictions, classes: Sequence[s
     durable.write_csv(path, header, rows)
 
 
-def read_out_of_fold(folder: Path, head: heads.Head) -> dict[tuple[str, str], np.ndarray[Any, np.dtype[np.float64]]]:
-    """Return (digest, label) → out-of-fold probabilities (classes,) of a head below `folder`.
+def read_out_of_fold(folder: Path, head: heads.Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Return the out-of-fold probabilities (n, classes) of n images, by a head below `folder`.
 
     Raises:
         VggftError: they are missing or damaged.
     """
     path = folder / head.name / OUT_OF_FOLD
+    columns = [f"p_{name}" for name in head.classes]
     try:
-        return {
-            (row["digest"], row["label"]): np.array([float(row[f"p_{name}"]) for name in head.classes])
-            for row in durable.read_csv(path)
-        }
+        rows = {(row["digest"], row["label"]): row for row in durable.read_csv(path)}
+        return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VggftError(f"{path}: missing or damaged ({error}). Train again: vggft head --cv 5 --retrain") from None
+        raise VggftError(f"{path}: missing or damaged ({error!r}). Train again: vggft head --cv 5 --retrain") from None
 
 
 def _joblib(pipeline: Any) -> bytes:

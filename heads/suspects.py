@@ -1,6 +1,6 @@
 """Images whose label the heads agree is wrong, from predictions of heads that never saw them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -30,15 +30,15 @@ class Suspect:
 def find(
     samples: Sequence[Sample],
     classes: Sequence[str],
-    predictions: Mapping[str, NDArray[np.float64]],
+    predictions: Sequence[NDArray[np.float64]],
 ) -> list[Suspect]:
     """Return the suspects, the worst first.
 
     Args:
         samples: n images.
-        predictions: head → out-of-fold probabilities (n, classes).
+        predictions: out-of-fold probabilities (n, classes) of each head.
     """
-    p = np.stack(list(predictions.values()))  # (heads, n, classes)
+    p = np.stack(predictions)  # (heads, n, classes)
     labels = np.array([classes.index(sample.label) for sample in samples])
     against = (p.argmax(axis=2) != labels).mean(axis=0)
     mean = p.mean(axis=0)

@@ -109,12 +109,12 @@ def test_suspects():
     classes = ["a", "b", "c"]
     rows = [Sample(f"{i}.png", label, "train", "", str(i)) for i, label in enumerate("aabc")]
     certain, doubtful, fine = [0.02, 0.08, 0.9], [0.3, 0.4, 0.3], [0.8, 0.1, 0.1]
-    predictions = {
-        "one": np.array([certain, doubtful, [0.1, 0.8, 0.1], fine]),
-        "two": np.array([certain, doubtful, [0.8, 0.1, 0.1], fine]),
-        "three": np.array([certain, doubtful, [0.1, 0.8, 0.1], fine]),
-        "four": np.array([certain, fine, [0.1, 0.8, 0.1], fine]),
-    }
+    predictions = [
+        np.array([certain, doubtful, [0.1, 0.8, 0.1], fine]),
+        np.array([certain, doubtful, [0.8, 0.1, 0.1], fine]),
+        np.array([certain, doubtful, [0.1, 0.8, 0.1], fine]),
+        np.array([certain, fine, [0.1, 0.8, 0.1], fine]),
+    ]
     found = [suspect.as_json() for suspect in suspects.find(rows, classes, predictions)]
     assert [(s["path"], s["label"], s["predicted"]) for s in found] == [
         ("0.png", "a", "c"),

@@ -114,9 +114,8 @@ def test_cross_validation_is_kept_and_read_back(tmp_path):
         assert again.folds == result.folds
         with (tmp_path / result.head.name / "out_of_fold.csv").open(newline="") as file:
             assert [int(row["fold"]) - 1 for row in csv.DictReader(file)] == result.out_of_fold.fold.tolist()
-        kept = store.read_out_of_fold(tmp_path, result.head)
-        for sample, p in zip(BOTH.samples, result.out_of_fold.probabilities, strict=True):
-            assert np.array_equal(kept[sample.digest, sample.label], p)
+        kept = store.read_out_of_fold(tmp_path, result.head, BOTH.samples)
+        assert np.array_equal(kept, result.out_of_fold.probabilities)
         # what training had written is still there
         assert (tmp_path / result.head.name / "predictions.csv").exists()
         assert (tmp_path / result.head.name / "pipeline.joblib").exists() == (result.head.kind == "logistic")

@@ -295,11 +295,9 @@ class _Session:
         return result
 
     def _suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
-        predictions = {}
-        for result in self.board.values():
-            if result.folds:
-                kept = store.read_out_of_fold(self.workspace.heads, result.head)
-                predictions[result.head.name] = np.stack([kept[s.digest, s.label] for s in samples])
+        folder = self.workspace.heads
+        folded = [result.head for result in self.board.values() if result.folds]
+        predictions = [store.read_out_of_fold(folder, head, samples) for head in folded]
         found = suspects.find(samples, self.dataset.classes, predictions)
         header = ["path", "label", "predicted", "score"]
         durable.write_csv(self.workspace.suspects, header, [tuple(s.as_json().values()) for s in found])
