@@ -9,9 +9,8 @@ from typing import Any
 
 from featurize import durable
 from featurize.errors import VggftError
+from heads.history import Epoch, read_history, write_history
 from heads.metrics import Metrics
-from heads.store import read_history, write_history
-from heads.training import Epoch
 
 RUN_VERSION = 2
 

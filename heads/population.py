@@ -16,9 +16,9 @@ from scipy.special import expit, softmax
 from featurize.backend import load_keras
 from heads.features import Features
 from heads.head import Head, Layer, folded, output_activation, with_both_classes
+from heads.history import Epoch
 from heads.metrics import losses
 from heads.specs import DenseSpec
-from heads.training import Epoch
 
 _ROWS_AT_ONCE = 256
 

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from heads import folds, logistic, population
 from heads.features import Features
 from heads.head import Head
+from heads.history import Epoch
 from heads.logistic import STRENGTHS, Tried
 from heads.metrics import Metrics, judge
 from heads.population import Plan
 from heads.specs import DenseSpec, LogisticSpec, Spec
-from heads.training import Epoch
 
 # Shows a bar: what is done, how many steps it has, and what a step is called; the value is told how many are done.
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]

@@ -15,17 +15,16 @@ from featurize import durable
 from featurize.dataset import Sample
 from featurize.errors import VggftError
 from heads import head as heads
+from heads.history import read_history, write_history
 from heads.logistic import Tried
 from heads.metrics import Metrics, wilson_interval
 from heads.search import Predictions, Result, Spread, best_first
-from heads.training import Epoch
 
 HEAD, WEIGHTS = heads.FILES
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = "predictions.csv", "out_of_fold.csv"
 _OURS = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
 
-_EPOCH = [field.name for field in fields(Epoch)]
 _TRIED = [field.name for field in fields(Tried)]
 
 
@@ -145,20 +144,6 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
     durable.write_csv(path, header, rows)
-
-
-def write_history(path: Path, history: Sequence[Epoch]) -> None:
-    """Write a learning curve, a row an epoch."""
-    durable.write_csv(path, _EPOCH, [["" if value is None else value for value in astuple(epoch)] for epoch in history])
-
-
-def read_history(path: Path) -> list[Epoch]:
-    """Read what `write_history` wrote."""
-    history = []
-    for row in durable.read_csv(path):
-        values: dict[str, Any] = {key: float(row[key]) if row[key] else None for key in _EPOCH}
-        history.append(Epoch(**{**values, "epoch": int(row["epoch"])}))
-    return history
 
 
 def _read_search(path: Path) -> list[Tried]:

@@ -13,9 +13,8 @@ from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import CONVOLUTIONS
 from finetune import network as networks
-from finetune.train import Sgd, train
+from finetune.train import Examples, Plan, Sgd, train
 from heads.head import Head, Layer
-from heads.training import Examples, Plan
 
 SIZE = 64  # the network takes any size; small pictures make the tests quick
 

@@ -17,10 +17,11 @@ from featurize.layers import TOP
 from finetune import store as runs
 from finetune.network import SCORES_LAYER
 from finetune.store import Run
+from finetune.train import predict
 from heads import store as heads
+from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result, best_first, merit
-from heads.training import Epoch, predict
 from vggft.workspace import Workspace
 
 Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float64]]

@@ -18,10 +18,10 @@ from finetune import network as networks
 from finetune import store
 from finetune.network import PARITY_IMAGES
 from finetune.store import Run
-from finetune.train import Sgd, train
+from finetune.train import Examples, Plan, Sgd, train
 from heads.head import Head
+from heads.history import Epoch
 from heads.search import Result
-from heads.training import Epoch, Examples, Plan
 from vggft import methods
 from vggft.console import Ui
 from vggft.features import Filling, decoder, fill, load_weights

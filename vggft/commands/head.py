@@ -21,14 +21,12 @@ from heads.population import Plan
 from heads.search import Failed, Result, Setting
 from heads.specs import CLASSIC, DEFAULTS, LogisticSpec, Spec
 from heads.suspects import Suspect
-from vggft import methods
+from vggft import leaderboard, methods
 from vggft.console import Ui
-from vggft.table import accuracy_interval, auc_text, interval_text
 from vggft.workspace import Workspace
 
 FEW = 200  # validation images below which the leaderboard offers cross-validation
 _FOLDS = 5  # where --suspects has to cross-validate
-_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -166,17 +164,7 @@ class _Session:
             samples += test.samples
             pooled = np.concatenate([pooled, test.pooled["avg"]])
         exact, near = leaks.exact(self.dataset.samples), leaks.near(samples, pooled)
-        for leak in exact[:_SHOWN]:
-            self.ui.warn(f"{leak.kind.replace('-', ' ')}: {', '.join(leak.paths)}")
-        if near:
-            self.ui.warn(
-                f"{len(near)} images are nearly the same as one in another split (cosine similarity {leaks.THRESHOLD} or more); "
-                "numbers measured on them flatter. Keep such images together with vggft featurize --group-by."
-            )
-        for leak in near[:_SHOWN]:
-            self.ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")
-        if max(len(exact), len(near)) > _SHOWN:
-            self.ui.warn(f"{len(exact) + len(near)} such pairs in all: --json lists them")
+        leaderboard.show_leaks(exact, near, self.ui)
         return [*exact, *near]
 
     def _recipe(self, spec: Spec) -> dict[str, Any]:
@@ -265,7 +253,7 @@ class _Session:
         doubted = self._suspects(everything.samples) if self.options.suspects else None
         store.write_leaderboard(workspace.leaderboard, board, self.stale)
         ranked = search.best_first(board)
-        _show(ranked, ui)
+        leaderboard.show(ranked, ui)
         if reused:
             ui.say(
                 f"{reused} heads were here already, made with these options: kept as they are (--retrain trains them again)"
@@ -277,7 +265,7 @@ class _Session:
             names = ", ".join(result.head.name for result in self.stale)
             ui.say(f"stale, left out (made from an earlier state of the data): {names}")
         if search.criterion(board) != "folds" and len(validation) < FEW:
-            _tell_width(ranked[0].validation, len(everything), ui)
+            leaderboard.show_width(ranked[0].validation, len(everything), ui)
         ui.print(f"leaderboard: {workspace.leaderboard}")
         result = {
             "heads": [r.as_json() for r in ranked],
@@ -290,7 +278,7 @@ class _Session:
             "leaderboard": str(workspace.leaderboard),
         }
         if doubted is not None:
-            _show_suspects(doubted, len(everything), workspace.suspects, ui)
+            leaderboard.show_suspects(doubted, len(everything), workspace.suspects, ui)
             result["suspects"] = [suspect.as_json() for suspect in doubted]
         return result
 
@@ -302,45 +290,3 @@ class _Session:
         header = ["path", "label", "predicted", "score"]
         durable.write_csv(self.workspace.suspects, header, [tuple(s.as_json().values()) for s in found])
         return found
-
-
-def _tell_width(best: Metrics, images: int, ui: Ui) -> None:
-    low, high = accuracy_interval(best)
-    ui.print(
-        f"only {best.n} validation images: the accuracy of the best is known to within {low:.2f}–{high:.2f} (95%), and heads "
-        f"that lie closer cannot be told apart. --cv 5 judges on all {images}, each image out of its fold."
-    )
-
-
-def _show_suspects(found: Sequence[Suspect], images: int, path: Path, ui: Ui) -> None:
-    rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in found[:_SHOWN]]
-    title = f"{len(found)} of {images} images whose label most heads doubt, worst first"
-    ui.table(title, ("image", "label", "predicted", "score"), rows)
-    ui.print(f"suspects: {path}")
-
-
-def _show(ranked: list[Result], ui: Ui) -> None:
-    by = search.criterion(ranked)
-    rows = []
-    for i, result in enumerate(ranked):
-        m = result.folds if by == "folds" and result.folds else result.validation
-        name = result.head.name + ("  ← best" if i == 0 else "")
-        row = [
-            name,
-            f"{result.head.parameters:,}",
-            f"{m.accuracy:.3f}",
-            interval_text(m),
-            f"{m.log_loss:.4f}",
-            auc_text(m),
-        ]
-        if by == "seeds" and result.spread:
-            row.append(f"{result.spread.log_loss:.4f} ± {result.spread.log_loss_sd:.4f}")
-        rows.append([*row, f"{result.seconds:.1f}"])
-    measured = ranked[0].folds if by == "folds" and ranked[0].folds else ranked[0].validation
-    where = "images, out of fold" if by == "folds" else "validation images"
-    columns = ["head", "parameters", "accuracy", "95% interval", "log-loss", "AUC"]
-    columns += [f"log-loss of {ranked[0].spread.seeds} seeds"] if by == "seeds" and ranked[0].spread else []
-    ui.table(f"Heads on {measured.n} {where}, lowest log-loss first", [*columns, "seconds"], rows)
-    for result in ranked:
-        if result.status != "ok":
-            ui.warn(f"{result.head.name}: {result.status}; {result.remark}")

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from featurize import durable
-from heads.training import Epoch
+from heads.history import Epoch
 
 
 def plot(path: Path, histories: Mapping[str, Sequence[Epoch]], references: Mapping[str, tuple[float, float]]) -> None:

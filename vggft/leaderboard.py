@@ -1,0 +1,81 @@
+"""What a person sees of heads: the leaderboard and how sure it is, leaks, suspect labels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from heads import leaks, search
+from heads.leaks import Leak
+from heads.metrics import Metrics
+from heads.search import Result
+from heads.suspects import Suspect
+from vggft.console import Ui
+from vggft.table import accuracy_interval, auc_text, interval_text
+
+_SHOWN = 20  # leaks or suspects: the others are in the file, and in --json
+
+
+def show(ranked: Sequence[Result], ui: Ui) -> None:
+    """Print the leaderboard, and warn of heads that something is wrong with.
+
+    Args:
+        ranked: the best first, as `heads.search.best_first` orders them.
+    """
+    by = search.criterion(ranked)
+    spread = any(result.spread for result in ranked)
+    rows = []
+    for i, result in enumerate(ranked):
+        m = _measured(result, by)
+        row = [result.head.name + ("  ← best" if i == 0 else ""), f"{result.head.parameters:,}"]
+        row += [f"{m.accuracy:.3f}", interval_text(m), f"{m.log_loss:.4f}", auc_text(m)]
+        if spread:
+            own = result.spread
+            row.append(f"{own.log_loss:.4f} ± {own.log_loss_sd:.4f} ({own.seeds})" if own else "–")
+        rows.append([*row, f"{result.seconds:.1f}"])
+    columns = ["head", "parameters", "accuracy", "95% interval", "log-loss", "AUC"]
+    columns += ["mean ± sd (seeds)"] if spread else []
+    where = "images, out of fold" if by == "folds" else "validation images"
+    order = "lowest mean over seeds" if by == "seeds" else "lowest log-loss"
+    ui.table(f"Heads on {_measured(ranked[0], by).n} {where}, {order} first", [*columns, "seconds"], rows)
+    for result in ranked:
+        if result.status != "ok":
+            ui.warn(f"{result.head.name}: {result.status}; {result.remark}")
+
+
+def _measured(result: Result, by: search.Criterion) -> Metrics:
+    return result.folds if by == "folds" and result.folds else result.validation
+
+
+def show_width(best: Metrics, images: int, ui: Ui) -> None:
+    """Say how little a few validation images can tell, and what tells more.
+
+    Args:
+        best: the best head on the validation images; images: that cross-validation would judge on.
+    """
+    low, high = accuracy_interval(best)
+    ui.print(
+        f"only {best.n} validation images: the accuracy of the best is known to within {low:.2f}–{high:.2f} (95%), and heads "
+        f"that lie closer cannot be told apart. --cv 5 judges on all {images}, each image out of its fold."
+    )
+
+
+def show_suspects(found: Sequence[Suspect], images: int, path: Path, ui: Ui) -> None:
+    """Print the first suspects of so many images, and the file with all of them."""
+    rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in found[:_SHOWN]]
+    title = f"{len(found)} of {images} images whose label most heads doubt, worst first"
+    ui.table(title, ("image", "label", "predicted", "score"), rows)
+    ui.print(f"suspects: {path}")
+
+
+def show_leaks(exact: Sequence[Leak], near: Sequence[Leak], ui: Ui) -> None:
+    """Warn of images that are in two places."""
+    for leak in exact[:_SHOWN]:
+        ui.warn(f"{leak.kind.replace('-', ' ')}: {', '.join(leak.paths)}")
+    if near:
+        ui.warn(
+            f"{len(near)} images are nearly the same as one in another split (cosine similarity {leaks.THRESHOLD} or more); "
+            "numbers measured on them flatter. Keep such images together with vggft featurize --group-by."
+        )
+    for leak in near[:_SHOWN]:
+        ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")
+    if max(len(exact), len(near)) > _SHOWN:
+        ui.warn(f"{len(exact) + len(near)} such images in all: --json lists them")
