@@ -101,12 +101,14 @@ def compare(source: Path, folder: Path, options: argparse.Namespace) -> dict[str
         shutil.copy(path, few / path.parent.name)
     wall: dict[str, list[float]] = {name: [] for name in COMMANDS}
     training: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    reading: dict[str, list[float]] = {name: [] for name in COMMANDS}
     pixels: list[float] = []  # seconds an image
     for _ in range(options.rounds):
         for name, arguments in COMMANDS.items():
             began = time.perf_counter()
             found = vggft("head", "-w", work, "--retrain", *arguments)
             wall[name].append(time.perf_counter() - began)
+            reading[name].append(found["seconds"].pop("reading"))
             training[name].append(sum(found["seconds"].values()))
         command = [sys.executable, __file__, str(few), "--without-cache"]
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -116,6 +118,7 @@ def compare(source: Path, folder: Path, options: argparse.Namespace) -> dict[str
         "pixels": options.pixels,
         "machine": f"{platform.machine()}, {platform.system()}",
         "wall": wall,
+        "reading": reading,
         "training": training,
         "pixels_seconds_an_image": pixels,
     }
@@ -146,7 +149,7 @@ def without_cache(folder: Path) -> float:
     head = Head("classic", "dense", "flatten", ("a", "b"), (hidden, output), CLASSIC.dropout)
     network = assemble(weights.load(weights.locate()), "caffe", 224, head)
     for layer in network.layers:
-        layer.trainable = not layer.name.startswith("block")
+        layer.trainable = layer.name.startswith(("head_", "scores"))
     network.compile(keras.optimizers.Adam(CLASSIC.learning_rate), "binary_crossentropy", jit_compile=False)
     data = keras.utils.image_dataset_from_directory(folder, label_mode="binary", image_size=(224, 224), verbose=False)
     network.fit(data, epochs=1, verbose=0)  # tracing
@@ -163,15 +166,16 @@ def table(result: dict[str, Any]) -> str:
 
     rounds = len(result["pixels_seconds_an_image"])
     lines = [f"{result['images']} images, {rounds} rounds in turn, medians; {result['machine']}", ""]
-    lines.append(f"{'':34}{'whole command':>16}{'read and train':>16}")
+    lines.append(f"{'':34}{'whole command':>16}{'reading':>12}{'training':>12}")
     for name in COMMANDS:
-        lines.append(f"{name:34}{median(result['wall'][name]):14.1f} s{median(result['training'][name]):14.1f} s")
+        values = [median(result[what][name]) for what in ("wall", "reading", "training")]
+        lines.append(f"{name:34}{values[0]:14.1f} s{values[1]:10.1f} s{values[2]:10.1f} s")
     one, twelve = "max-256 alone", "twelve pooled heads"
     for what in ("wall", "training"):
         ratio = median([b / a for a, b in zip(result[what][one], result[what][twelve], strict=True)])
-        lines.append(f"twelve heads to one, {'whole command' if what == 'wall' else 'read and train'}: {ratio:.2f}")
+        lines.append(f"twelve heads to one, {'whole command' if what == 'wall' else what}: {ratio:.2f}")
     few = f"classic, {FEW} epochs"
-    cached = [seconds / FEW * EPOCHS for seconds in result["training"][few]]
+    cached = [r + t / FEW * EPOCHS for r, t in zip(result["reading"][few], result["training"][few], strict=True)]
     epochs = [seconds * result["images"] * EPOCHS for seconds in result["pixels_seconds_an_image"]]
     lines.append(
         f"classic, {EPOCHS} epochs from the cache, reckoned from {FEW} (reading counted in each): {median(cached):.0f} s"
