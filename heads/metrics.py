@@ -55,9 +55,15 @@ class Metrics:
     per_class: tuple[ClassScores, ...]
     auc_reason: str | None = None
 
+    @property
+    def accuracy_interval(self) -> tuple[float, float]:
+        """Wilson's 95% interval of the accuracy."""
+        return wilson_interval(round(self.accuracy * self.n), self.n)
+
     def as_json(self) -> dict[str, Any]:
-        """Return a dictionary for JSON; the reason only where there is one."""
-        return {key: value for key, value in asdict(self).items() if key != "auc_reason" or value}
+        """Return a dictionary for JSON: the attributes and `accuracy_interval`; the reason only where there is one."""
+        kept = {key: value for key, value in asdict(self).items() if key != "auc_reason" or value}
+        return {**kept, "accuracy_interval": list(self.accuracy_interval)}
 
     @classmethod
     def of_json(cls, kept: Mapping[str, Any]) -> "Metrics":
@@ -66,8 +72,9 @@ class Metrics:
         Raises:
             KeyError, TypeError: it did not.
         """
-        means = {name: Scores(**kept[name]) for name in ("macro", "weighted")}
-        return cls(**{**kept, **means, "per_class": tuple(ClassScores(**row) for row in kept["per_class"])})
+        values = {key: value for key, value in kept.items() if key != "accuracy_interval"}
+        values |= {name: Scores(**kept[name]) for name in ("macro", "weighted")}
+        return cls(**{**values, "per_class": tuple(ClassScores(**row) for row in kept["per_class"])})
 
 
 def judge(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> Metrics:

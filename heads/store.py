@@ -17,7 +17,7 @@ from featurize.errors import VggftError
 from heads import head as heads
 from heads.history import read_history, write_history
 from heads.logistic import Tried
-from heads.metrics import Metrics, wilson_interval
+from heads.metrics import Metrics
 from heads.search import Predictions, Result, Spread, best_first
 
 HEAD, WEIGHTS = heads.FILES
@@ -135,10 +135,9 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
     rows = []
     for rank, result in enumerate([*best_first(results), *stale], start=1):
         head, v, f, s = result.head, result.validation, result.folds, result.spread
-        low, high = wilson_interval(round(v.accuracy * v.n), v.n)
         fresh = rank <= len(results)
         row = [rank if fresh else None, head.name, head.kind, head.pooling, head.parameters, result.seconds]
-        row += [v.n, v.accuracy, low, high, v.log_loss, v.auc, v.macro.f1]
+        row += [v.n, v.accuracy, *v.accuracy_interval, v.log_loss, v.auc, v.macro.f1]
         row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
         row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
         row += [result.status if fresh else "stale", result.remark]

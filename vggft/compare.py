@@ -11,7 +11,6 @@ from featurize.errors import VggftError
 from heads.metrics import Metrics, judge, losses
 from vggft import methods
 from vggft.methods import Method
-from vggft.table import accuracy_interval
 from vggft.workspace import Workspace
 
 # Said wherever the numbers come from images that took part in choosing heads, epochs or rates.
@@ -41,7 +40,7 @@ class Judged:
             "seconds": self.method.seconds,
             "n": m.n,
             "accuracy": m.accuracy,
-            "accuracy_interval": list(accuracy_interval(m)),
+            "accuracy_interval": list(m.accuracy_interval),
             "log_loss": m.log_loss,
             "auc": m.auc,
         }

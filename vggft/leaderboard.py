@@ -9,7 +9,7 @@ from heads.metrics import Metrics
 from heads.search import Result
 from heads.suspects import Suspect
 from vggft.console import Ui
-from vggft.table import accuracy_interval, auc_text, interval_text
+from vggft.table import auc_text, interval_text
 
 _SHOWN = 20  # leaks or suspects: the others are in the file, and in --json
 
@@ -51,7 +51,7 @@ def show_width(best: Metrics, images: int, ui: Ui) -> None:
     Args:
         best: the best head on the validation images; images: that cross-validation would judge on.
     """
-    low, high = accuracy_interval(best)
+    low, high = best.accuracy_interval
     ui.print(
         f"only {best.n} validation images: the accuracy of the best is known to within {low:.2f}–{high:.2f} (95%), and heads "
         f"that lie closer cannot be told apart. --cv 5 judges on all {images}, each image out of its fold."

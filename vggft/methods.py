@@ -143,13 +143,16 @@ def provenance(workspace: Workspace) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return what trained a method: kept with it, so that it can be repeated."""
     keras = load_keras()
+    import joblib
     import sklearn
 
     return {
         "python": platform.python_version(),
         "keras": keras.__version__,
         "backend": keras.backend.backend(),
+        "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
+        "joblib": joblib.__version__,
     }
 
 

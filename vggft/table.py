@@ -1,16 +1,11 @@
 """How numbers are written in the tables of several commands."""
 
-from heads.metrics import Metrics, wilson_interval
-
-
-def accuracy_interval(metrics: Metrics) -> tuple[float, float]:
-    """Return Wilson's 95% interval of an accuracy."""
-    return wilson_interval(round(metrics.accuracy * metrics.n), metrics.n)
+from heads.metrics import Metrics
 
 
 def interval_text(metrics: Metrics) -> str:
-    """Write `accuracy_interval`."""
-    low, high = accuracy_interval(metrics)
+    """Write the interval of an accuracy."""
+    low, high = metrics.accuracy_interval
     return f"{low:.3f}–{high:.3f}"
 
 
