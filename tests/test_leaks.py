@@ -48,8 +48,11 @@ def test_near_duplicates_across_splits(monkeypatch):
         Sample("b/4.png", "b", "test", "", "4"),
         Sample("b/5.png", "b", "test", "", "0"),  # a copy: not this function's
         Sample("b/6.png", "b", "validate", "", "6"),
+        Sample("b/7.png", "b", "validate", "", "7"),  # near the next one, and both on one side
+        Sample("b/8.png", "b", "validate", "", "8"),
     ]
-    pooled = np.stack([row(0), row(0.01), row(0.01 + just), row(-too_far), row(0.01 + just), row(0), np.zeros(3)])
+    angles = [0, 0.01, 0.01 + just, -too_far, 0.01 + just, 0]
+    pooled = np.stack([*map(row, angles), np.zeros(3), row(2), row(2.01)])
     found = leaks.near(rows, pooled.astype(np.float32))
     assert {leak.kind for leak in found} == {"near-duplicate"}
     assert [leak.paths for leak in found] == [

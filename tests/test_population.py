@@ -85,6 +85,24 @@ def test_the_batched_program_does_what_keras_does(classes, units, l2):
     assert np.abs(found.head.scores(theirs.pooled["avg"]) - kept[found.best - 1]).max() < 1e-4
 
 
+def test_dropout_leaves_the_expectation_as_it_is():
+    """Inverted dropout (Srivastava et al. 2014): what is kept is divided by the probability of being kept; by head."""
+    from heads import batched
+
+    rng = np.random.default_rng(0)
+    specs = [DenseSpec(f"d{rate}", "avg", 16, 0.01, dropout=rate) for rate in (0.0, 0.25, 0.75)]
+    model, (block,) = batched.build([("avg", specs)], {"avg": 8}, outputs=1)
+    for variable in block.trainable_variables:
+        variable.assign(rng.normal(size=variable.shape).astype(np.float32))
+    x, noise = rng.random((5, 8), np.float32), rng.random((5, 16), np.float32)
+    ones = np.ones((5, 1), np.float32)
+    found = model({"x_avg": x, "noise_16": noise, "y": ones, "weight": ones, "real": ones})
+    kernel1, bias1, kernel2, bias2 = (np.asarray(variable) for variable in block.trainable_variables)
+    for h, rate in enumerate((0.0, 0.25, 0.75)):
+        hidden = np.maximum(x @ kernel1[:, h] + bias1[h], 0) * (noise >= rate) / (1 - rate)
+        assert np.asarray(found[0])[:, h] == pytest.approx(hidden @ kernel2[:, h] + bias2[h], abs=1e-4)
+
+
 @pytest.mark.parametrize("classes", [2, 3])
 def test_a_head_is_the_same_whoever_trains_beside_it(classes):
     ours, theirs = (TRAIN, VALIDATION) if classes == 2 else (THREE, THREE_VALIDATION)
