@@ -87,6 +87,9 @@ def test_the_batched_program_does_what_keras_does(classes, units, l2):
 
 def test_dropout_leaves_the_expectation_as_it_is():
     """Inverted dropout (Srivastava et al. 2014): what is kept is divided by the probability of being kept; by head."""
+    from featurize.backend import load_keras
+
+    load_keras()
     from heads import batched
 
     rng = np.random.default_rng(0)
@@ -96,11 +99,11 @@ def test_dropout_leaves_the_expectation_as_it_is():
         variable.assign(rng.normal(size=variable.shape).astype(np.float32))
     x, noise = rng.random((5, 8), np.float32), rng.random((5, 16), np.float32)
     ones = np.ones((5, 1), np.float32)
-    found = model({"x_avg": x, "noise_16": noise, "y": ones, "weight": ones, "real": ones})
+    logits = model({"x_avg": x, "noise_16": noise, "y": ones, "weight": ones, "real": ones})
     kernel1, bias1, kernel2, bias2 = (np.asarray(variable) for variable in block.trainable_variables)
     for h, rate in enumerate((0.0, 0.25, 0.75)):
         hidden = np.maximum(x @ kernel1[:, h] + bias1[h], 0) * (noise >= rate) / (1 - rate)
-        assert np.asarray(found[0])[:, h] == pytest.approx(hidden @ kernel2[:, h] + bias2[h], abs=1e-4)
+        assert np.asarray(logits).reshape(5, 3, 1)[:, h] == pytest.approx(hidden @ kernel2[:, h] + bias2[h], abs=1e-4)
 
 
 @pytest.mark.parametrize("classes", [2, 3])
