@@ -13,8 +13,8 @@ from typing import Any
 from featurize.errors import VggftError
 
 # What a kill between two steps may leave behind; whoever holds the workspace's lock sweeps it up.
-TEMPORARY = ".*.tmp"
-_REPLACED = ".replaced"  # a folder that waits for the one that takes its place
+TEMPORARY = ".*.vggft.tmp"
+_REPLACED = ".vggft.replaced"  # a folder that waits for the one that takes its place
 
 
 def write_bytes(path: Path, data: bytes | memoryview) -> None:
@@ -23,7 +23,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     Raises:
         VggftError: the disk is full, or the folder cannot be written. The old file, if any, is as it was.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.vggft.tmp")
     try:
         try:
             with temporary.open("wb") as file:
@@ -66,6 +66,14 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def fresh_folder(place: Path) -> Path:
+    """Make an empty folder beside `place`, which `replace_folder` can put there; a kill leaves it to `sweep`."""
+    fresh = place.with_name(f".{place.name}.new.vggft.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir(parents=True)
+    return fresh
 
 
 def sha256(path: Path) -> str:

@@ -55,7 +55,7 @@ def export(
     if not file.parent.is_dir():
         raise VggftError(f"{file}: there is no folder {file.parent}. Make it, or name another file.")
     samples = dataset.accepted()
-    temporary = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    temporary = file.with_name(f".{file.name}.{os.getpid()}.vggft.tmp")
     try:
         try:
             with h5py.File(temporary, "w", locking=False) as out:

@@ -1,7 +1,6 @@
 """Fine-tuning runs on disk: one folder a run, never overwritten."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,9 +61,7 @@ def free_name(folder: Path, wanted: str) -> str:
 
 def save(folder: Path, run: Run, network: Any) -> Path:
     """Write run.json, history.csv and network.keras into `folder/<name>`; return the path of the network."""
-    fresh = folder / f".{run.name}.new.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    fresh = durable.fresh_folder(folder / run.name)
     network.save(fresh / "network.keras")
     durable.sync_file(fresh / "network.keras")
     write_history(fresh / "history.csv", run.history)

@@ -24,7 +24,8 @@ from featurize.errors import VggftError
 from heads.head import Pooling
 from heads.specs import DenseSpec, LogisticSpec, Spec
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_NAME = re.compile(r"(?!.*\.csv$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # and no file of ours
+_NAMES = "letters, digits, '.', '_' and '-', 64 at most, and no .csv at the end"
 _MOST = 1000  # heads in one file: more is a slip
 
 
@@ -61,7 +62,7 @@ def read(path: Path, taken: Sequence[str]) -> list[Spec]:
         VggftError: no such file, no TOML, or a key or value that means nothing; with line and key.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise VggftError(f"--grid {path}: cannot be read ({error}). Expected a TOML file.") from None
     try:
@@ -86,13 +87,34 @@ def read(path: Path, taken: Sequence[str]) -> list[Spec]:
 
 
 def _heads(path: Path, text: str, name: str, table: Any) -> list[Spec]:
+    """Return the heads of one table, one for each combination of the values that it lists."""
+
     def wrong(key: str | None, why: str) -> VggftError:
         return VggftError(f"{_at(path, text, name, key)}: {why}.")
 
+    _check(name, table, wrong)
+    specs: list[Spec] = []
+    for values in _combinations(table):
+        own = "-".join([name, *(f"{key}{values[key]}" for key in table if isinstance(table[key], list))])
+        if not _NAME.fullmatch(own):
+            raise wrong(None, f"{own!r} cannot be a head's name: {_NAMES}")
+        if table.get("kind") == "logistic":
+            specs.append(LogisticSpec(own, values["pooling"]))
+            continue
+        if not values["units"] and values.get("dropout"):
+            if not isinstance(table["units"], list):
+                raise wrong("dropout", f"{own!r} is linear (units = 0) and has no dropout; set one of them")
+            values["dropout"] = 0.0  # of a family of heads, the linear one has none
+        specs.append(DenseSpec(own, **{key: value for key, value in values.items() if key != "kind"}))
+    return specs
+
+
+def _check(name: str, table: Any, wrong: Callable[[str | None, str], VggftError]) -> None:
+    """Raise what `wrong` makes of a key and a reason, if there is anything wrong with a table."""
     if not isinstance(table, dict):
-        raise wrong(None, f"{name!r} stands outside of any table. Expected [name] tables with {', '.join(_DENSE)}")
+        raise wrong(None, f"{name!r} is no table. Expected [name] tables, in single brackets, with {', '.join(_DENSE)}")
     if not _NAME.fullmatch(name):
-        raise wrong(None, f"{name!r} cannot be a head's name. Expected letters, digits, '.', '_' and '-', 64 at most")
+        raise wrong(None, f"{name!r} cannot be a head's name. Expected {_NAMES}")
     known: Sequence[str] = _LOGISTIC if table.get("kind") == "logistic" else tuple(_DENSE)
     for key, value in table.items():
         if key not in known:
@@ -106,18 +128,9 @@ def _heads(path: Path, text: str, name: str, table: Any) -> list[Spec]:
     for key in _LOGISTIC[1:] if known is _LOGISTIC else _REQUIRED:
         if key not in table:
             raise wrong(None, f"{name!r} has no {key!r}; {_DENSE[key][1]}")
-    specs: list[Spec] = []
-    for values in _combinations(table):
-        own = "-".join([name, *(f"{key}{values[key]}" for key in table if isinstance(table[key], list))])
-        if not _NAME.fullmatch(own):
-            raise wrong(None, f"{own!r} cannot be a head's name: 64 characters at most")
-        if table.get("kind") == "logistic":
-            specs.append(LogisticSpec(own, values["pooling"]))
-            continue
-        if not values["units"] and values.get("dropout"):
-            raise wrong("dropout", f"{own!r} is linear (units = 0) and has no dropout; set one of them")
-        specs.append(DenseSpec(own, **{key: value for key, value in values.items() if key != "kind"}))
-    return specs
+    number = math.prod(len(value) for value in table.values() if isinstance(value, list))
+    if number > _MOST:
+        raise wrong(None, f"{name!r} makes {number} heads, expected {_MOST} at most")
 
 
 def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -132,5 +145,5 @@ def _at(path: Path, text: str, table: str, key: str | None = None) -> str:
     first = next((i for i, line in enumerate(lines) if header.match(line)), 0)
     if key is not None:
         entry = re.compile(rf"""((^|[\s{{,.])["']?{re.escape(key)}["']?\s*=)|(\.["']?{re.escape(key)}["']?\s*\])""")
-        first = next((i for i in range(first, len(lines)) if entry.search(lines[i])), first)
+        first = next((i for i in range(first, len(lines)) if entry.search(lines[i].partition("#")[0])), first)
     return f"--grid {path}, line {first + 1}"

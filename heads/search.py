@@ -24,6 +24,8 @@ Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None
 # Dense heads of one batched program, at most: with Adam's two moments and the gradients half a gigabyte.
 _PARAMETERS_AT_ONCE = 2**25
 
+_INNER_FOLDS = 5  # one of them is held back inside a fold, to find how long to train
+
 # What heads are ranked by: out-of-fold log-loss, the mean over seeds on validation, or validation log-loss.
 Criterion = Literal["folds", "seeds", "validation"]
 
@@ -131,13 +133,15 @@ def train_all(
 
 def over_seeds(
     specs: Sequence[Spec], setting: Setting, train: Features, validation: Features, seeds: int
-) -> Iterator[tuple[str, Metrics]]:
-    """Train heads again with the seeds after the plan's, `seeds` in all; yield name and validation metrics of each."""
+) -> Iterator[Result | Failed]:
+    """Train heads again with the seeds after the plan's, `seeds` in all; yield each result."""
     for seed in range(setting.plan.seed + 1, setting.plan.seed + seeds):
         again = replace(setting, plan=replace(setting.plan, seed=seed))
         for result in train_all(specs, again, train, validation):
-            if isinstance(result, Result):
-                yield result.head.name, result.validation
+            if isinstance(result, Failed):
+                yield replace(result, reason=f"with seed {seed} {result.reason}")
+            else:
+                yield result
 
 
 def cross_validate(
@@ -145,8 +149,8 @@ def cross_validate(
 ) -> Iterator[Result | Failed]:
     """Train heads on all but one fold, predict that one, and so on; yield each with its out-of-fold predictions added.
 
-    Folds are stratified, and part no group. A dense head trains as many epochs as validation chose for it; a regression
-    searches for its strength inside each fold. So no image that is held out chooses anything in its fold.
+    Folds are stratified, and part no group. How long a dense head trains, and how strong the L2 of a regression is, is found
+    inside each fold, on the images that are learnt from. So no image that is held out chooses anything in its fold.
 
     Args:
         trained: heads with their results on the validation images.
@@ -165,7 +169,7 @@ def cross_validate(
         for k, (inner, outer) in enumerate(parts):
             train = features.take(inner)
             own_setting = replace(setting, progress=_in_fold(setting.progress, k, number))
-            for name, head in _of_fold(group, own_setting, train, results):
+            for name, head in _of_fold(group, own_setting, train):
                 if head is None:
                     failed[name] = Failed(name, f"diverged in fold {k + 1} of {number}: not cross-validated")
                 else:
@@ -179,25 +183,35 @@ def cross_validate(
 
 
 def _of_fold(
-    group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features, results: dict[str, Result]
+    group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features
 ) -> Iterator[tuple[str, Head | None]]:
     classes, plan = setting.classes, setting.plan
     if isinstance(group, LogisticSpec):
         with setting.progress(group.name, _fits(), "fits") as advance:
             yield group.name, logistic.train(group, classes, train, plan.seed, plan.class_weight, advance).head
         return
-    lengths = [_best_epoch(results[spec.name]) for spec in group]
+    lengths = _lengths(group, setting, train)
     with setting.progress(_called(group), max(lengths), "epochs") as advance:
         for grown in population.grow(group, classes, train, plan, lengths, advance):
             yield grown.spec.name, grown.head
 
 
+def _lengths(group: Sequence[DenseSpec], setting: Setting, train: Features) -> list[int]:
+    """Return how many epochs each head should train, as a fifth of these images says, held back for that."""
+    plan = setting.plan
+    parts = folds.most(train.targets, train.groups, _INNER_FOLDS)
+    if parts < 2:  # too little to hold anything back
+        return [plan.epochs] * len(group)
+    inner, outer = folds.share_out(train.targets, train.groups, parts, plan.seed)[0]
+    best = {}
+    with setting.progress(f"{_called(group)}, how long", plan.epochs, "epochs") as advance:
+        for grown in population.grow(group, setting.classes, train.take(inner), plan, train.take(outer), advance):
+            best[grown.spec.name] = max(1, grown.best)
+    return [best[spec.name] for spec in group]
+
+
 def _in_fold(progress: Progress, k: int, number: int) -> Progress:
     return lambda what, total, unit: progress(f"fold {k + 1} of {number}: {what}", total, unit)
-
-
-def _best_epoch(result: Result) -> int:
-    return min(result.history, key=lambda epoch: epoch.val_log_loss).epoch
 
 
 def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation: Features) -> Result:
@@ -272,10 +286,17 @@ def merit(validation: Metrics, parameters: int) -> tuple[float, int]:
 
 
 def criterion(results: Sequence[Result]) -> Criterion:
-    """What these heads can be ranked by: the measure from most images or seeds that all of them have."""
-    if results and all(result.folds for result in results):
+    """What these heads can be ranked by: the measure from most images or seeds that all of them have, made alike."""
+
+    def alike(name: str) -> bool:
+        """The same number of folds or seeds, from the same seed on."""
+        recipes = [result.head.provenance for result in results]
+        return len({(made.get(name), made.get("recipe", {}).get("seed")) for made in recipes}) == 1
+
+    if results and all(result.folds for result in results) and alike("folds"):
         return "folds"
-    if results and all(result.spread for result in results):
+    spreads = {result.spread.seeds if result.spread else 0 for result in results}
+    if len(spreads) == 1 and spreads != {0} and alike("seeds"):
         return "seeds"
     return "validation"
 

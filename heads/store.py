@@ -18,7 +18,7 @@ from heads import head as heads
 from heads.history import read_history, write_history
 from heads.logistic import Tried
 from heads.metrics import Metrics
-from heads.search import Predictions, Result, Spread, best_first
+from heads.search import Predictions, Result, Spread, best_first, criterion
 
 HEAD, WEIGHTS = heads.FILES
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
@@ -38,9 +38,7 @@ def save(folder: Path, result: Result) -> None:
     What `result` does not carry of a head that lies there (its predictions, say) is kept as it is.
     """
     place = folder / result.head.name
-    fresh = folder / f".{result.head.name}.new.tmp"
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
+    fresh = durable.fresh_folder(place)
     if place.exists():
         outdated = set(_OURS)
         if _is(place, result):
@@ -99,6 +97,10 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 def _load(folder: Path) -> Result:
     head = heads.load(folder)
+    if head.name != folder.name:
+        raise VggftError(
+            f"{folder}: a copy of the head {head.name!r}, which would count twice. Move it out of this folder."
+        )
     try:
         kept = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         history = folder / HISTORY
@@ -131,7 +133,9 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
         "folds_log_loss",
         "folds_auc",
     ]
-    header += ["seeds", "seeds_log_loss", "seeds_log_loss_sd", "status", "remark"]
+    header += ["seeds", "seeds_log_loss", "seeds_log_loss_sd", "folds", "seed", "epochs", "class_weight", "ranked_by"]
+    header += ["status", "remark"]
+    by = criterion(results)
     rows = []
     for rank, result in enumerate([*best_first(results), *stale], start=1):
         head, v, f, s = result.head, result.validation, result.folds, result.spread
@@ -140,6 +144,9 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
         row += [v.n, v.accuracy, *v.accuracy_interval, v.log_loss, v.auc, v.macro.f1]
         row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
         row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
+        recipe = head.provenance.get("recipe", {})
+        row += [head.provenance.get("folds"), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
+        row += [by if fresh else None]
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
     durable.write_csv(path, header, rows)

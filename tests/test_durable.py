@@ -27,13 +27,13 @@ def test_strict_json(tmp_path):
 
 
 def test_folders_are_swapped_whole_and_leftovers_swept(tmp_path):
-    for name, content in (("place", "old"), (".place.new.tmp", "new")):
+    for name, content in (("place", "old"), (".place.new.vggft.tmp", "new")):
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").write_text(content)
-    durable.replace_folder(tmp_path / ".place.new.tmp", tmp_path / "place")
+    durable.replace_folder(tmp_path / ".place.new.vggft.tmp", tmp_path / "place")
     assert (tmp_path / "place" / "file").read_text() == "new"
     assert [p.name for p in tmp_path.iterdir()] == ["place"]
-    (tmp_path / ".left.1.tmp").write_bytes(b"half")
-    (tmp_path / ".left.2.tmp").mkdir()
+    (tmp_path / ".left.1.vggft.tmp").write_bytes(b"half")
+    (tmp_path / ".left.2.vggft.tmp").mkdir()
     durable.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["place"]

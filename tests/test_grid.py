@@ -66,7 +66,7 @@ GOOD = 'pooling = "avg"\nunits = 8\nlearning_rate = 0.001\n'
         ('\n\n[a]\npooling = "avg"\nunits = 8\n', 3, ["has no 'learning_rate'"]),
         ('[a]\nkind = "logistic"\npooling = "avg"\nunits = 8\n', 4, ["'units'", "expected kind, pooling"]),
         ('[a]\npooling = "avg"\nunits = 0\nlearning_rate = 1e-3\ndropout = 0.5\n', 5, ["linear", "no dropout"]),
-        ("epochs = 3\n", 1, ["'epochs' stands outside"]),
+        ("epochs = 3\n", 1, ["'epochs' is no table"]),
         (f'["a b"]\n{GOOD}', 1, ["'a b' cannot be a head's name"]),
         (f'["../x"]\n{GOOD}', 1, ["cannot be a head's name"]),
         (f"[taken]\n{GOOD}", 1, ["'taken' is taken"]),
@@ -74,6 +74,10 @@ GOOD = 'pooling = "avg"\nunits = 8\nlearning_rate = 0.001\n'
         ('x = {pooling = "avg", unitz = 8, learning_rate = 1e-3}\n', 1, ["'unitz'", "'units'"]),
         ('[a]\npooling = "avg\n', 2, ["no TOML"]),
         ("[a]\nunits = 8\nunits = 9\n", 3, ["no TOML"]),
+        (f"[[a]]\n{GOOD}", 1, ["single brackets"]),
+        (f'["leaderboard.csv"]\n{GOOD}', 1, ["no .csv"]),
+        ('[a]\n# units = "x"\npooling = "avg"\nunits = "x"\nlearning_rate = 1e-3\n', 4, ["units = 'x'"]),
+        (f"[a]\n{GOOD}l2 = {[0] * 99}\ndropout = {[0.1] * 99}\n", 1, ["makes 9801 heads"]),
         ("", None, ["defines 0 heads"]),
     ],
 )
@@ -86,6 +90,11 @@ def test_slips(tmp_path, text, line, words):
         assert word in said
     if line is not None:
         assert f"line {line}" in said
+
+
+def test_of_a_family_the_linear_head_has_no_dropout(tmp_path):
+    text = '\ufeff[a]\npooling = "avg"\nunits = [0, 8]\nlearning_rate = 0.001\ndropout = 0.5\n'  # and a mark of Windows
+    assert [spec.dropout for spec in read(tmp_path, text)] == [0.0, 0.5]
 
 
 def test_two_tables_that_make_one_name(tmp_path):

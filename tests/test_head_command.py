@@ -127,6 +127,7 @@ def test_bad_input_changes_nothing(copied):
         (["--grid", copied / "grid.toml"], ["line 5", "'droput'", "'dropout'"]),
         (["--grid", copied / "none.toml"], ["none.toml"]),
         (["--cv", "13"], ["--cv 13", "they have 11"]),
+        (["--seed", str(2**32 - 1), "--seeds", "3"], ["--seeds 3", "4294967295"]),
     ):
         said = refused("head", "-w", work, *options)
         for word in words:
@@ -136,6 +137,9 @@ def test_bad_input_changes_nothing(copied):
     (work / "heads" / "max-256").write_text("a file of mine")
     assert "in the way" in refused("head", "-w", work)
     assert [p.name for p in (work / "heads").iterdir()] == ["max-256"]
+    (work / "heads" / "max-256").unlink()
+    (work / "heads" / "max-256").symlink_to(copied / "elsewhere")
+    assert "in the way" in refused("head", "-w", work)
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
@@ -188,11 +192,41 @@ def test_cross_validation_and_suspects(copied):
     assert "damaged" in refused("head", "-w", work, "--suspects")
 
 
-def test_suspects_cross_validate_where_nobody_did(copied):
-    found = head_json(copied / "work", "--suspects", "--epochs", "2", "--head", "logistic-avg")
-    assert found["trained"] == ["logistic-avg"]
-    assert found["heads"][0]["folds"]["n"] == 24
+def test_suspects_cross_validate_what_nobody_did(copied):
+    work = copied / "work"
+    for name in ("logistic-avg", "max-linear"):  # the second time although there is a head that was cross-validated
+        found = head_json(work, "--suspects", "--epochs", "2", "--head", name)
+        assert found["trained"] == [name]
+    assert all(h["folds"]["n"] == 24 for h in found["heads"])
+    assert set(found["suspects_by"]) == {"logistic-avg", "max-linear"}
     assert isinstance(found["suspects"], list)
+
+
+def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied):
+    work = copied / "work"
+    (copied / "grid.toml").write_text('[hot]\npooling = "avg"\nunits = 8\nlearning_rate = 9.9\nl2 = 1e30\n')
+    done = vggft(
+        "head", "-w", work, "--json", "--grid", copied / "grid.toml", "--head", "hot", "--head", "logistic-avg"
+    )
+    assert done.returncode == 3
+    found = strict_json(done.stdout)
+    assert [failed["name"] for failed in found["failed"]] == ["hot"]
+    assert found["trained"] == ["logistic-avg"]
+    assert "hot: diverged" in done.stderr
+
+
+def test_what_others_keep_beside_the_heads_stays(copied):
+    import shutil
+
+    work = copied / "work"
+    head_json(work, "--head", "logistic-avg")
+    shutil.copytree(work / "heads" / "logistic-avg", work / "heads" / "older")
+    for name in (".notes.tmp", ".mine.replaced"):
+        (work / "heads" / name).mkdir()
+    done = vggft("head", "-w", work, "--head", "logistic-avg")
+    assert "a copy of the head 'logistic-avg'" in done.stderr
+    assert "1 heads were here already" in done.stderr
+    assert {".notes.tmp", ".mine.replaced", "older"} <= {p.name for p in (work / "heads").iterdir()}
 
 
 def test_few_validation_images_are_said_to_be_few(copied):

@@ -122,7 +122,7 @@ def test_a_kill_between_two_renames_loses_no_head(tmp_path, monkeypatch):
     rename = Path.rename
 
     def killed(path, target):
-        if path.name.endswith(".new.tmp"):
+        if path.name.endswith(".new.vggft.tmp"):
             raise KeyboardInterrupt
         return rename(path, target)
 

@@ -104,6 +104,29 @@ def test_out_of_fold_predictions_do_not_know_their_image():
         assert not np.array_equal(p.probabilities[~held], q.probabilities[~held])
 
 
+def test_no_image_that_is_held_out_says_how_long_to_train(monkeypatch):
+    from heads import population
+
+    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
+    seen = []
+    grow = population.grow
+
+    def watch(specs, classes, train, plan, judge_on, on_epoch):
+        seen.append((train, judge_on))
+        return grow(specs, classes, train, plan, judge_on, on_epoch)
+
+    monkeypatch.setattr(population, "grow", watch)
+    (net,) = search.cross_validate([(SPECS[1], results[1])], SETTING, BOTH, 3)
+    fold = dict(zip((s.path for s in BOTH.samples), net.out_of_fold.fold, strict=True))
+    assert len(seen) == 6
+    for k in range(3):
+        (inner, judges), (train, lengths) = seen[2 * k : 2 * k + 2]
+        assert k not in {fold[s.path] for s in (*inner.samples, *judges.samples, *train.samples)}
+        assert not set(inner.groups) & set(judges.groups)
+        assert sorted(s.path for s in (*inner.samples, *judges.samples)) == sorted(s.path for s in train.samples)
+        assert len(lengths) == 1
+
+
 def test_cross_validation_is_kept_and_read_back(tmp_path):
     results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
     for result in results:
@@ -126,9 +149,11 @@ def test_cross_validation_is_kept_and_read_back(tmp_path):
 def test_seeds():
     results = by_name(search.train_all(SPECS, SETTING, TRAIN, VALIDATION))
     found = list(search.over_seeds(SPECS, SETTING, TRAIN, VALIDATION, 3))
-    assert [name for name, _ in found] == ["line", "net"] * 2
-    measured = [results["net"].validation, *(metrics for name, metrics in found if name == "net")]
+    assert [result.head.name for result in found] == ["line", "net"] * 2
+    measured = [results["net"].validation, *(result.validation for result in found if result.head.name == "net")]
     assert len({metrics.log_loss for metrics in measured}) == 3
+    bad = list(search.over_seeds([DenseSpec("bad", "avg", 8, 1e30)], SETTING, TRAIN, VALIDATION, 2))
+    assert [(result.name, "seed 1" in result.reason) for result in bad] == [("bad", True)]
     (alone,) = search.train_all([SPECS[1]], replace(SETTING, plan=replace(SETTING.plan, seed=2)), TRAIN, VALIDATION)
     assert alone.validation.log_loss == pytest.approx(measured[2].log_loss, rel=1e-4)
     spread = Spread.of(measured)
@@ -151,8 +176,11 @@ def test_heads_are_ranked_by_what_all_of_them_have():
     a, b = replace(one, validation=low), replace(net, validation=high)
     folded = replace(a, folds=high), replace(b, folds=low)
     spread = replace(a, spread=Spread(3, 0.9, 0.1, 0.5, 0.1)), replace(b, spread=Spread(3, 0.8, 0.1, 0.5, 0.1))
+    twice = replace(folded[1], head=replace(net.head, provenance={"folds": 3}))
     for results, by, best in (
         ([a, b], "validation", "line"),
+        ([folded[0], twice], "validation", "line"),  # not the same number of folds
+        ([spread[0], replace(b, spread=Spread(2, 0.8, 0.1, 0.5, 0.1))], "validation", "line"),
         ([folded[0], b], "validation", "line"),
         (folded, "folds", "net"),
         (spread, "seeds", "net"),

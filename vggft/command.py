@@ -66,7 +66,7 @@ def execute(
             raise
         ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
         raise typer.Exit(FAILED) from None
-    if result.get("rejected"):
+    if result.get("rejected") or result.get("failed"):
         raise typer.Exit(PARTIAL)
     if result.get("ok") is False:
         raise typer.Exit(FAILED)

@@ -11,6 +11,7 @@ from heads.suspects import Suspect
 from vggft.console import Ui
 from vggft.table import auc_text, interval_text
 
+_FEW_VOTERS = 3
 _SHOWN = 20  # leaks or suspects: the others are in the file, and in --json
 
 
@@ -22,6 +23,7 @@ def show(ranked: Sequence[Result], ui: Ui) -> None:
     """
     by = search.criterion(ranked)
     spread = any(result.spread for result in ranked)
+    mixed = by != "folds" and any(result.folds for result in ranked)
     rows = []
     for i, result in enumerate(ranked):
         m = _measured(result, by)
@@ -30,12 +32,20 @@ def show(ranked: Sequence[Result], ui: Ui) -> None:
         if spread:
             own = result.spread
             row.append(f"{own.log_loss:.4f} ± {own.log_loss_sd:.4f} ({own.seeds})" if own else "–")
+        if mixed:
+            row.append(f"{result.folds.log_loss:.4f}" if result.folds else "–")
         rows.append([*row, f"{result.seconds:.1f}"])
     columns = ["head", "parameters", "accuracy", "95% interval", "log-loss", "AUC"]
-    columns += ["mean ± sd (seeds)"] if spread else []
+    columns += ["validation, mean ± sd (seeds)"] if spread else []
+    columns += ["out of fold"] if mixed else []
     where = "images, out of fold" if by == "folds" else "validation images"
     order = "lowest mean over seeds" if by == "seeds" else "lowest log-loss"
     ui.table(f"Heads on {_measured(ranked[0], by).n} {where}, {order} first", [*columns, "seconds"], rows)
+    for what, there in (("folds", mixed), ("seeds", spread and by == "validation")):
+        if there:
+            ui.say(
+                f"ranked on validation: not all of these heads have the same {what} (--cv and --seeds of the same numbers)"
+            )
     for result in ranked:
         if result.status != "ok":
             ui.warn(f"{result.head.name}: {result.status}; {result.remark}")
@@ -53,15 +63,19 @@ def show_width(best: Metrics, images: int, ui: Ui) -> None:
     """
     low, high = best.accuracy_interval
     ui.print(
-        f"only {best.n} validation images: the accuracy of the best is known to within {low:.2f}–{high:.2f} (95%), and heads "
-        f"that lie closer cannot be told apart. --cv 5 judges on all {images}, each image out of its fold."
+        f"only {best.n} validation images: they leave the accuracy of the best within {low:.2f}–{high:.2f} (95%), and have "
+        f"chosen it, too. --cv 5 judges on all {images}, each image out of its fold."
     )
 
 
-def show_suspects(found: Sequence[Suspect], images: int, path: Path, ui: Ui) -> None:
-    """Print the first suspects of so many images, and the file with all of them."""
+def show_suspects(found: Sequence[Suspect], images: int, voters: Sequence[str], path: Path, ui: Ui) -> None:
+    """Print the first suspects of so many images, doubted by so many heads, and the file with all of them."""
+    if len(voters) < _FEW_VOTERS:
+        ui.warn(
+            f"suspects by {', '.join(voters)} alone: more heads agree on less that is chance (vggft head --cv 5 --suspects)"
+        )
     rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in found[:_SHOWN]]
-    title = f"{len(found)} of {images} images whose label most heads doubt, worst first"
+    title = f"{len(found)} of {images} images whose label most of {len(voters)} heads doubt, worst first"
     ui.table(title, ("image", "label", "predicted", "score"), rows)
     ui.print(f"suspects: {path}")
 
@@ -77,5 +91,7 @@ def show_leaks(exact: Sequence[Leak], near: Sequence[Leak], ui: Ui) -> None:
         )
     for leak in near[:_SHOWN]:
         ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")
+    if not near:
+        ui.say(f"no near-duplicates across splits (cosine similarity of {leaks.THRESHOLD} or more)")
     if max(len(exact), len(near)) > _SHOWN:
         ui.warn(f"{len(exact) + len(near)} such images in all: --json lists them")

@@ -1,5 +1,6 @@
 """Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, and how each predicts."""
 
+import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -146,10 +147,13 @@ def versions() -> dict[str, str]:
     import joblib
     import sklearn
 
+    backend = keras.backend.backend()
     return {
         "python": platform.python_version(),
         "keras": keras.__version__,
-        "backend": keras.backend.backend(),
+        "backend": backend,
+        backend: importlib.metadata.version(backend),
+        "vggft": importlib.metadata.version("vggft"),
         "numpy": np.__version__,
         "scikit-learn": sklearn.__version__,
         "joblib": joblib.__version__,

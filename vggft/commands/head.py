@@ -61,7 +61,8 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     _check(options)
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     for spec in specs:
-        if (place := workspace.heads / spec.name).exists() and not place.is_dir():
+        place = workspace.heads / spec.name
+        if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise VggftError(f"{place}: is in the way of the head of that name, which is a folder. Move it away.")
     with workspace.writing():
         return _Session(workspace, options, specs, ui).run()
@@ -85,6 +86,8 @@ def _check(options: Options) -> None:
     for name, value in (("--epochs", plan.epochs), ("--patience", plan.patience), ("--seeds", options.seeds)):
         if value < 1:
             raise VggftError(f"{name} {value}: expected 1 or more.")
+    if plan.seed + options.seeds > 2**32:
+        raise VggftError(f"--seed {plan.seed} --seeds {options.seeds}: the last seed would be above 4294967295.")
     if options.folds < 0 or options.folds == 1:
         raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as 5.")
     if plan.class_weight not in (None, "balanced"):
@@ -109,8 +112,9 @@ class _Session:
     def run(self) -> dict[str, Any]:
         options = self.options
         have = [result for result in self.board.values() if result.folds]
-        only_suspects = options.suspects and not options.folds and bool(have)
-        number = options.folds or (_FOLDS if options.suspects and not have else 0)
+        asked_for = replace(options, suspects=False) != Options()  # more than the suspects
+        only_suspects = options.suspects and bool(have) and not asked_for
+        number = options.folds or (_FOLDS if options.suspects and not only_suspects else 0)
         todo = [] if only_suspects else [spec for spec in self.specs if options.retrain or not self._done(spec)]
         judged = [] if only_suspects else list(self.specs)
         everything, test = self._read(todo, judged, number)
@@ -140,9 +144,17 @@ class _Session:
         began = perf_counter()
         samples = [*splits["train"], *splits["validate"]]
         everything = self._pooled(samples, [pooling for pooling in get_args(Pooling) if pooling in wanted])
-        test = self._pooled(splits["test"], ["avg"]) if splits["test"] else None
+        test = self._of_test(splits["test"])
         self.seconds["reading"] = perf_counter() - began
         return everything, test
+
+    def _of_test(self, samples: Sequence[Sample]) -> Features | None:
+        """Read the test images, to look for leaks; what is wrong with them stops nobody from training."""
+        try:
+            return self._pooled(samples, ["avg"]) if samples else None
+        except VggftError as error:
+            self.ui.warn(f"the test images are not searched for leaks. {error}")
+            return None
 
     def _pooled(self, samples: Sequence[Sample], poolings: Sequence[Pooling]) -> Features:
         with self.ui.progress("reading features", len(samples)) as advance:
@@ -207,9 +219,13 @@ class _Session:
 
     def _fail(self, failed: Failed) -> None:
         self.failed.append(failed)
-        self.ui.warn(f"{failed.name}: {failed.reason}")
+        older = " (the head of that name that is here was made before)" if failed.name in self.board else ""
+        self.ui.warn(f"{failed.name}: {failed.reason}{older}")
 
     def _keep(self, result: Result) -> None:
+        before = self.board.get(result.head.name)
+        if before and before.folds and not result.folds:
+            self.ui.say(f"{result.head.name}: its out-of-fold predictions were of the head it replaces, and are gone")
         store.save(self.workspace.heads, result)
         self.board[result.head.name] = replace(result, predictions=None, out_of_fold=None, pipeline=None)
         self.stale = [other for other in self.stale if other.head.name != result.head.name]
@@ -228,8 +244,12 @@ class _Session:
         ]
         measured: dict[str, list[Metrics]] = {spec.name: [self.board[spec.name].validation] for spec in wanted}
         again = search.over_seeds(wanted, self.setting, train, validation, seeds)
-        for name, metrics in again:
-            measured[name].append(metrics)
+        for result in self._timed(again):
+            if isinstance(result, Failed):
+                self._fail(result)
+                continue
+            name = result.head.name
+            measured[name].append(result.validation)
             if len(measured[name]) == seeds:
                 self._keep(replace(self.board[name], spread=search.Spread.of(measured[name])))
 
@@ -239,7 +259,7 @@ class _Session:
             kept = self.board[spec.name]
             if not kept.folds or kept.head.provenance.get("folds") != number:
                 wanted.append((spec, kept))
-        for result in search.cross_validate(wanted, self.setting, everything, number):
+        for result in self._timed(search.cross_validate(wanted, self.setting, everything, number)):
             if isinstance(result, Failed):
                 self._fail(result)
             else:
@@ -264,7 +284,7 @@ class _Session:
         if self.stale:
             names = ", ".join(result.head.name for result in self.stale)
             ui.say(f"stale, left out (made from an earlier state of the data): {names}")
-        if search.criterion(board) != "folds" and len(validation) < FEW:
+        if not any(r.folds for r in board) and len(validation) < FEW:
             leaderboard.show_width(ranked[0].validation, len(everything), ui)
         ui.print(f"leaderboard: {workspace.leaderboard}")
         result = {
@@ -275,11 +295,14 @@ class _Session:
             "failed": [asdict(failed) for failed in self.failed],
             "seconds": dict(self.seconds),
             "leaks": [leak.as_json() for leak in found],
+            "leak_threshold": leaks.THRESHOLD,
             "leaderboard": str(workspace.leaderboard),
         }
         if doubted is not None:
-            leaderboard.show_suspects(doubted, len(everything), workspace.suspects, ui)
+            voters = [r.head.name for r in ranked if r.folds]
+            leaderboard.show_suspects(doubted, len(everything), voters, workspace.suspects, ui)
             result["suspects"] = [suspect.as_json() for suspect in doubted]
+            result["suspects_by"] = voters
         return result
 
     def _suspects(self, samples: Sequence[Sample]) -> list[Suspect]:
