@@ -68,7 +68,7 @@ def read(
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
             raise VggftError(
-                f"{bad.path}: its cached features are not finite numbers, nor are those of {int((~finite).sum()) - 1} or more other "
+                f"{bad.path}: its cached features are not finite numbers, nor those of {int((~finite).sum()) - 1} or more other "
                 "images. Expected VGG16 outputs below 65,504. Are the weights right? Remove it, or featurize with --weights."
             )
         for pooling in poolings:

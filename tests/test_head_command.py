@@ -204,7 +204,7 @@ def test_suspects_cross_validate_what_nobody_did(copied):
 
 def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied):
     work = copied / "work"
-    (copied / "grid.toml").write_text('[hot]\npooling = "avg"\nunits = 8\nlearning_rate = 9.9\nl2 = 1e30\n')
+    (copied / "grid.toml").write_text('[hot]\npooling = "avg"\nunits = 8\nlearning_rate = 9.9\nl2 = 1e38\n')
     done = vggft(
         "head", "-w", work, "--json", "--grid", copied / "grid.toml", "--head", "hot", "--head", "logistic-avg"
     )
@@ -270,8 +270,10 @@ def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
             path.unlink()
     done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work")
     assert done.returncode == 0, done.stderr
-    found = head_json(tmp_path / "work", "--epochs", "2", "--cv", "3", "--class-weight", "balanced", "--suspects")
-    assert len(found["heads"]) == len(DEFAULTS)
+    picked = [word for name in ("logistic-max", "avg-linear", "max-64-l2", "avgmax-256") for word in ("--head", name)]
+    more = ("--epochs", "2", "--cv", "3", "--class-weight", "balanced", "--suspects")
+    found = head_json(tmp_path / "work", *picked, *more)
+    assert len(found["heads"]) == 4
     for h in found["heads"]:
         assert h["validation"]["auc"] is None
         assert "1 of 3 classes" in h["validation"]["auc_reason"]
@@ -294,7 +296,7 @@ def test_perturbed_test_images_change_nothing(tmp_path):
                     path.rename(data / split / to / path.name)
         assert vggft("featurize", data, "-w", work).returncode == 0
         assert Workspace(work).dataset.split_counts == {"train": 12, "validate": 6, "test": 6}
-        found.append(measured(head_json(work, "--epochs", "3")))
+        found.append(measured(head_json(work, "--epochs", "3", "--head", "logistic-max", "--head", "max-256")))
     assert found[0] == found[1]
 
 
