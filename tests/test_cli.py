@@ -105,7 +105,7 @@ def test_heads_leaderboard_and_stale_heads(copied):
 
     (copied / "work" / "heads" / "max-256" / "weights.npz").write_bytes(b"damaged")
     assert "Train it again: vggft head" in refused("finetune", *work)
-    assert vggft("head", "--epochs", "1", *work).returncode == 0
+    assert vggft("head", "--head", "max-256", "--head", "avg-256", "--epochs", "1", *work).returncode == 0
 
     predicted = strict_json(vggft("predict", copied / "data" / "bugs", "--model", "avg-256", *work, "--json").stdout)
     assert predicted["model"] == "avg-256"
