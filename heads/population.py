@@ -90,7 +90,8 @@ def grow(
     for epoch in range(1, max(lengths) + 1):
         epoch_began = time.perf_counter()
         loss, accuracy = program.epoch(epoch)
-        judged = None if validation is None else program.judge(validation)
+        with np.errstate(all="ignore"):  # a head that diverges is found by its numbers
+            judged = None if validation is None else program.judge(validation)
         seconds = (time.perf_counter() - epoch_began) / len(specs)
         for i, own in list(growing.items()):
             if not np.isfinite([loss[i], *(judged[i] if judged else ())]).all():
@@ -213,8 +214,7 @@ class _Program:
                 logits = _forward(inputs[source], arrays).astype(np.float64)
                 for h, i in enumerate(own):
                     p = with_both_classes(expit(logits[:, h])) if self.outputs == 1 else softmax(logits[:, h], axis=1)
-                    with np.errstate(invalid="ignore"):
-                        sums[i] += losses(p, targets).sum(), np.sum(p.argmax(axis=1) == targets)
+                    sums[i] += losses(p, targets).sum(), np.sum(p.argmax(axis=1) == targets)
         return [(float(a), float(b)) for a, b in sums / len(features)]
 
     def weights(self, i: int) -> list[NDArray[np.float32]]:
