@@ -37,7 +37,6 @@ from heads.specs import CLASSIC, POOLED
 EPOCHS = 50
 FEW = 3  # epochs of the classic that are measured
 SUFFIXES = {".jpg", ".jpeg", ".png"}
-SPLITS = {"train", "validate", "validation", "val", "valid", "test"}
 
 COMMANDS: dict[str, tuple[str, ...]] = {
     "logistic-max, search included": ("--head", "logistic-max"),
@@ -48,7 +47,6 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     ),
     f"classic, {FEW} epochs": ("--head", CLASSIC.name, "--epochs", str(FEW), "--patience", str(EPOCHS)),
 }
-PIXELS = "classic without a cache, one epoch"
 
 
 def main() -> None:
@@ -178,7 +176,7 @@ def table(result: dict[str, Any]) -> str:
     cached = [r + t / FEW * EPOCHS for r, t in zip(result["reading"][few], result["training"][few], strict=True)]
     epochs = [seconds * result["images"] * EPOCHS for seconds in result["pixels_seconds_an_image"]]
     lines.append(
-        f"classic, {EPOCHS} epochs from the cache, reckoned from {FEW} (reading counted in each): {median(cached):.0f} s"
+        f"classic, {EPOCHS} epochs from the cache, reckoned from {FEW} (reading counted once): {median(cached):.0f} s"
     )
     lines.append(
         f"classic, {EPOCHS} epochs without a cache, reckoned from one over {result['pixels']} pictures: {median(epochs):.0f} s"

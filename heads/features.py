@@ -68,8 +68,8 @@ def read(
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
             raise VggftError(
-                f"{bad.path}: its cached features are not finite numbers, nor those of {int((~finite).sum()) - 1} or more other "
-                "images. Expected VGG16 outputs below 65,504. Are the weights right? Remove it, or featurize with --weights."
+                f"{bad.path}: its cached features are not finite numbers. Expected VGG16 outputs below 65,504. Are the weights "
+                "right? Remove the image, or featurize with other --weights."
             )
         for pooling in poolings:
             values = maps.reshape(len(maps), -1) if pooling == "flatten" else pool(maps, pooling)

@@ -16,7 +16,7 @@ from heads.features import Features
 # mirrored, or had 2.5% cut off each side, 98% or more are above 0.95, of halved ones 92%. Series of like drawings are, too.
 THRESHOLD = 0.95
 
-_ROWS_AT_ONCE = 1024
+_ROWS_AT_ONCE = 256
 
 Kind = Literal["same-bytes-two-labels", "same-bytes-two-splits", "near-duplicate"]
 
@@ -82,22 +82,18 @@ def together(features: Features, threshold: float = THRESHOLD) -> Features:
     Args:
         features: with "avg" pooled.
     """
-    unit = _unit(features.pooled["avg"])
-    groups = features.groups
-    root = {name: name for name in groups}  # group → one that it was joined to, or itself
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def find(name: str) -> str:
-        while root[name] != name:
-            root[name] = root[root[name]]
-            name = root[name]
-        return name
-
+    unit, groups = _unit(features.pooled["avg"]), features.groups
+    joined = np.unique(groups, return_inverse=True)[1]  # a number for each image, the same within a group
     for first in range(0, len(unit), _ROWS_AT_ONCE):
-        similar = unit[first : first + _ROWS_AT_ONCE] @ unit.T >= threshold
-        for row in np.flatnonzero(similar.sum(axis=1) > 1).tolist():
-            for other in np.flatnonzero(similar[row, : first + row]).tolist():
-                root[find(groups[first + row])] = find(groups[other])
-    samples = [replace(sample, group=find(sample.group)) for sample in features.samples]
+        row, other = np.nonzero(unit[first : first + _ROWS_AT_ONCE] @ unit.T >= threshold)
+        pairs = (joined[first + row], joined[other])
+        graph = coo_array((np.ones(len(row), bool), pairs), shape=(joined.max() + 1,) * 2)
+        joined = connected_components(graph, directed=False)[1][joined]
+    names = [groups[i] for i in np.unique(joined, return_index=True)[1]]
+    samples = [replace(sample, group=names[number]) for sample, number in zip(features.samples, joined, strict=True)]
     return replace(features, samples=samples)
 
 

@@ -32,7 +32,7 @@ class Plan:
         patience: a head stops after so many epochs without a lower validation log-loss.
         batch_size: images a step.
         seed: of initial weights, order and dropout.
-        class_weight: "balanced" weights images by n / (classes · images of the class), as scikit-learn does; None: all alike.
+        class_weight: as scikit-learn's `compute_sample_weight` has it: "balanced" or None.
     """
 
     epochs: int = 50
@@ -56,14 +56,6 @@ class Grown:
     history: Sequence[Epoch]
     diverged: int | None
     seconds: float
-
-
-def image_weights(targets: NDArray[np.int64], classes: int, class_weight: str | None) -> NDArray[np.float32]:
-    """Return the weight of each image in the loss (n,); see `Plan.class_weight`."""
-    if class_weight is None:
-        return np.ones(len(targets), np.float32)
-    counts = np.bincount(targets, minlength=classes)
-    return (len(targets) / (np.count_nonzero(counts) * counts[targets])).astype(np.float32)
 
 
 def grow(
@@ -151,6 +143,8 @@ class _Program:
     """The batched model, fed from features. Heads are numbered as in `specs`."""
 
     def __init__(self, specs: Sequence[DenseSpec], classes: Sequence[str], train: Features, plan: Plan) -> None:
+        from sklearn.utils.class_weight import compute_sample_weight
+
         load_keras()
         from heads import batched
 
@@ -171,7 +165,7 @@ class _Program:
         for layer in self.layers:
             _initialise(layer, plan.seed)
         self._y = self._one_hot(train.targets)
-        self._weight = image_weights(train.targets, len(classes), plan.class_weight)
+        self._weight = compute_sample_weight(plan.class_weight, train.targets).astype(np.float32)
 
     def _one_hot(self, targets: NDArray[np.int64]) -> NDArray[np.float32]:
         if self.outputs == 1:
@@ -188,9 +182,7 @@ class _Program:
             rows = order[first : first + size]
             real = np.zeros((size, 1), np.float32)
             real[: len(rows)] = 1
-            rows = np.resize(
-                rows, size
-            )  # a last batch that is short is filled up: its shape stays, and is compiled once
+            rows = np.resize(rows, size)  # a short last batch is filled up: one shape, compiled once
             batch = {"y": self._y[rows], "weight": self._weight[rows].reshape(-1, 1), "real": real}
             for name, source in self.sources.items():
                 batch[f"x_{name}"] = source.rows(self.train, rows)
@@ -227,7 +219,7 @@ class _Program:
         spec = self.specs[i]
         activations = ["relu", self.activation] if spec.units else [self.activation]
         layers = [Layer(arrays[2 * k], arrays[2 * k + 1], activation) for k, activation in enumerate(activations)]
-        source = next(name for (name, _), own in self.blocks if i in own)
+        (source, _), _ = self.blocks[self.place[i][0]]
         if (scaler := self.sources[source].scaler) is not None:
             layers[0] = folded(layers[0], scaler.mean_, scaler.scale_)
         return Head(spec.name, "dense", spec.pooling, self.classes, tuple(layers), spec.dropout)

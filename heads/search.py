@@ -21,7 +21,7 @@ from heads.specs import DenseSpec, LogisticSpec, Spec
 # Shows a bar: what is done, how many steps it has, and what a step is called; the value is told how many are done.
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 
-# Dense heads of one batched program, at most: with Adam's two moments and the gradients half a gigabyte.
+# Parameters of one batched program, at most: with Adam's two moments and the gradients half a gigabyte.
 _PARAMETERS_AT_ONCE = 2**25
 
 _INNER_FOLDS = 5  # one of them is held back inside a fold, to find how long to train
@@ -118,17 +118,27 @@ class Failed:
     reason: str
 
 
+def recipe(spec: Spec, plan: Plan) -> dict[str, Any]:
+    """Return all that decides a head, its features aside, for JSON."""
+    if isinstance(spec, LogisticSpec):
+        return {"kind": "logistic", **asdict(spec), "seed": plan.seed, "class_weight": plan.class_weight}
+    return {"kind": "dense", **asdict(spec), **asdict(plan)}
+
+
 def train_all(
     specs: Sequence[Spec], setting: Setting, train: Features, validation: Features
 ) -> Iterator[Result | Failed]:
-    """Train heads, and yield each as soon as it has finished, so that a stopped run keeps what it finished."""
+    """Train heads, and yield each as soon as it has finished, so that a stopped run keeps what it finished.
+
+    A head's provenance is its `recipe`; where the features came from is the caller's to add.
+    """
     for group in _programs(specs, train):
         if isinstance(group, LogisticSpec):
             yield _logistic(group, setting, train, validation)
             continue
         with setting.progress(f"training {_called(group)}", setting.plan.epochs, "epochs") as advance:
             for grown in population.grow(group, setting.classes, train, setting.plan, validation, advance):
-                yield _dense(grown, validation)
+                yield _dense(grown, setting.plan, validation)
 
 
 def over_seeds(
@@ -178,8 +188,10 @@ def cross_validate(
             if spec.name in failed:
                 yield failed[spec.name]
             else:
+                result, measured = results[spec.name], judge(p[spec.name], features.targets)
+                head = replace(result.head, provenance={**result.head.provenance, "folds": number})
                 out_of_fold = Predictions(features, p[spec.name], held)
-                yield replace(results[spec.name], folds=judge(p[spec.name], features.targets), out_of_fold=out_of_fold)
+                yield replace(result, head=head, folds=measured, out_of_fold=out_of_fold)
 
 
 def _of_fold(
@@ -222,7 +234,7 @@ def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation:
     seconds = perf_counter() - began
     p = fitted.head.scores(validation.pooled[spec.pooling])
     return Result(
-        fitted.head,
+        replace(fitted.head, provenance={"recipe": recipe(spec, plan)}),
         seconds,
         judge(p, validation.targets),
         search=fitted.search,
@@ -233,13 +245,13 @@ def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation:
     )
 
 
-def _dense(grown: population.Grown, validation: Features) -> Result | Failed:
+def _dense(grown: population.Grown, plan: Plan, validation: Features) -> Result | Failed:
     diverged = f"diverged in epoch {grown.diverged}" if grown.diverged else ""
     if grown.head is None:
         return Failed(grown.spec.name, f"{diverged}: its loss is no number. Give it a lower learning rate")
     p = grown.head.scores(validation.pooled[grown.spec.pooling])
     return Result(
-        grown.head,
+        replace(grown.head, provenance={"recipe": recipe(grown.spec, plan)}),
         grown.seconds,
         judge(p, validation.targets),
         history=grown.history,
@@ -287,17 +299,12 @@ def merit(validation: Metrics, parameters: int) -> tuple[float, int]:
 
 def criterion(results: Sequence[Result]) -> Criterion:
     """What these heads can be ranked by: the measure from most images or seeds that all of them have, made alike."""
-
-    def alike(name: str) -> bool:
-        """The same number of folds or seeds, from the same seed on."""
-        recipes = [result.head.provenance for result in results]
-        return len({(made.get(name), made.get("recipe", {}).get("seed")) for made in recipes}) == 1
-
-    if results and all(result.folds for result in results) and alike("folds"):
-        return "folds"
-    spreads = {result.spread.seeds if result.spread else 0 for result in results}
-    if len(spreads) == 1 and spreads != {0} and alike("seeds"):
-        return "seeds"
+    made = [result.head.provenance for result in results]
+    if len({provenance.get("recipe", {}).get("seed") for provenance in made}) == 1:  # it decides the folds, too
+        if all(result.folds for result in results) and len({provenance.get("folds") for provenance in made}) == 1:
+            return "folds"
+        if len({result.spread.seeds for result in results if result.spread}) == 1 and all(r.spread for r in results):
+            return "seeds"
     return "validation"
 
 

@@ -10,9 +10,7 @@ import numpy as np
 import pytest
 from conftest import drawings, refused, snapshot, start, strict_json, vggft
 
-from featurize.errors import VggftError
-from heads import features, store
-from heads.population import Plan
+from heads import store
 from heads.specs import DEFAULTS, DenseSpec, LogisticSpec
 from vggft import cli
 from vggft.commands import head
@@ -312,43 +310,6 @@ def test_perturbed_test_images_change_nothing(tmp_path):
         assert Workspace(work).dataset.split_counts == {"train": 12, "validate": 6, "test": 6}
         found.append(measured(head_json(work, "--epochs", "3", "--head", "logistic-max", "--head", "max-256")))
     assert found[0] == found[1]
-
-
-def test_features_that_are_no_numbers_are_named(copied, ui):
-    workspace = Workspace(copied / "work")
-    samples = workspace.dataset.accepted("train")
-    cache = workspace.cache()
-    maps = cache.read("block5_pool", [s.digest for s in workspace.dataset.accepted()])
-    digests = [s.digest for s in workspace.dataset.accepted()]
-    for path in cache.shards.iterdir():
-        path.unlink()
-    (cache.folder / "index.h5").unlink()
-    for bad in (np.nan, np.inf):
-        spoilt = maps.copy()
-        spoilt[digests.index(samples[3].digest), 2, 2, 7] = bad
-        for path in cache.shards.iterdir():
-            path.unlink()
-        fresh = workspace.cache()
-        fresh.write(digests, {"block5_pool": spoilt}, {"engine": "test"})
-        fresh.save_index()
-        with pytest.raises(VggftError, match=samples[3].path):
-            head.run(workspace, head.Options(Plan(epochs=1)), ui)
-    assert not (workspace.heads / "leaderboard.csv").exists()
-
-
-def test_reading_pools_in_any_order(featurized):
-    workspace = Workspace(featurized[0] / "work")
-    samples = workspace.dataset.accepted()[::-1]
-    told = []
-    read = features.read(
-        workspace.cache(), samples, workspace.dataset.targets(samples), ["flatten", "max"], told.append
-    )
-    maps = workspace.cache().read("block5_pool", [s.digest for s in samples])
-    assert np.array_equal(read.pooled["flatten"], maps.reshape(24, -1))
-    assert read.pooled["flatten"].dtype == np.float16
-    assert np.array_equal(read.pooled["max"], maps.max(axis=(1, 2)))
-    assert told[-1] == len(read) == 24
-    assert list(read.targets) == [1] * 12 + [0] * 12
 
 
 def test_features_of_another_fingerprint_are_not_used(copied):

@@ -19,7 +19,7 @@ from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.population import Plan
 from heads.search import Failed, Result, Setting
-from heads.specs import CLASSIC, DEFAULTS, LogisticSpec, Spec
+from heads.specs import CLASSIC, DEFAULTS, Spec
 from heads.suspects import Suspect
 from vggft import leaderboard, methods
 from vggft.console import Ui
@@ -179,28 +179,19 @@ class _Session:
         leaderboard.show_leaks(exact, near, self.ui)
         return [*exact, *near]
 
-    def _recipe(self, spec: Spec) -> dict[str, Any]:
-        """Return all that decides the head, its features aside."""
-        plan = asdict(self.options.plan)
-        if isinstance(spec, LogisticSpec):
-            plan = {key: plan[key] for key in ("seed", "class_weight")}
-        return {"kind": "logistic" if isinstance(spec, LogisticSpec) else "dense", **asdict(spec), **plan}
-
     def _done(self, spec: Spec) -> bool:
         kept = self.board.get(spec.name)
-        return kept is not None and kept.head.provenance.get("recipe") == self._recipe(spec)
+        return kept is not None and kept.head.provenance.get("recipe") == search.recipe(spec, self.options.plan)
 
     def _train(self, todo: Sequence[Spec], train: Features, validation: Features) -> None:
         if not todo:
             return
-        by_name = {spec.name: spec for spec in todo}
         made = {**methods.provenance(self.workspace), **methods.versions()}
         for result in self._timed(search.train_all(todo, self.setting, train, validation)):
             if isinstance(result, Failed):
                 self._fail(result)
                 continue
-            provenance = {**made, "recipe": self._recipe(by_name[result.head.name])}
-            self._keep(replace(result, head=replace(result.head, provenance=provenance)))
+            self._keep(replace(result, head=replace(result.head, provenance={**made, **result.head.provenance})))
             self.trained.append(result.head.name)
         if not self.board:
             raise VggftError(f"no head could be trained. {self.failed[0].name}: {self.failed[0].reason}.")
@@ -263,8 +254,7 @@ class _Session:
             if isinstance(result, Failed):
                 self._fail(result)
             else:
-                provenance = {**result.head.provenance, "folds": number}
-                self._keep(replace(result, head=replace(result.head, provenance=provenance)))
+                self._keep(result)
 
     def _report(self, everything: Features, validation: Features, found: list[Leak], reused: int) -> dict[str, Any]:
         workspace, ui = self.workspace, self.ui

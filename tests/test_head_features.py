@@ -1,0 +1,47 @@
+"""Reading features for heads: pooled in any order, and refused where they are no numbers."""
+
+import numpy as np
+import pytest
+
+from featurize.errors import VggftError
+from heads import features
+from heads.population import Plan
+from vggft.commands import head
+from vggft.workspace import Workspace
+
+
+def test_features_that_are_no_numbers_are_named(copied, ui):
+    workspace = Workspace(copied / "work")
+    samples = workspace.dataset.accepted("train")
+    cache = workspace.cache()
+    maps = cache.read("block5_pool", [s.digest for s in workspace.dataset.accepted()])
+    digests = [s.digest for s in workspace.dataset.accepted()]
+    for path in cache.shards.iterdir():
+        path.unlink()
+    (cache.folder / "index.h5").unlink()
+    for bad in (np.nan, np.inf):
+        spoilt = maps.copy()
+        spoilt[digests.index(samples[3].digest), 2, 2, 7] = bad
+        for path in cache.shards.iterdir():
+            path.unlink()
+        fresh = workspace.cache()
+        fresh.write(digests, {"block5_pool": spoilt}, {"engine": "test"})
+        fresh.save_index()
+        with pytest.raises(VggftError, match=samples[3].path):
+            head.run(workspace, head.Options(Plan(epochs=1)), ui)
+    assert not (workspace.heads / "leaderboard.csv").exists()
+
+
+def test_reading_pools_in_any_order(featurized):
+    workspace = Workspace(featurized[0] / "work")
+    samples = workspace.dataset.accepted()[::-1]
+    told = []
+    read = features.read(
+        workspace.cache(), samples, workspace.dataset.targets(samples), ["flatten", "max"], told.append
+    )
+    maps = workspace.cache().read("block5_pool", [s.digest for s in samples])
+    assert np.array_equal(read.pooled["flatten"], maps.reshape(24, -1))
+    assert read.pooled["flatten"].dtype == np.float16
+    assert np.array_equal(read.pooled["max"], maps.max(axis=(1, 2)))
+    assert told[-1] == len(read) == 24
+    assert list(read.targets) == [1] * 12 + [0] * 12
