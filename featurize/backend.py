@@ -13,26 +13,35 @@ from featurize.errors import VggftError
 def load_keras() -> ModuleType:
     """Import Keras on the backend that KERAS_BACKEND names.
 
-    What the backend's C++ libraries write on standard error while they load (no setting silences all of it) is shown
-    only if the import fails.
-
     Raises:
         VggftError: there is no such backend here.
     """
-    if "keras" not in sys.modules:
+    try:
+        return load_quietly("keras")
+    except (ImportError, ValueError) as error:
+        wanted = os.environ.get("KERAS_BACKEND", "as configured")
+        raise VggftError(
+            f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
+            "that is installed: tensorflow, jax or torch."
+        ) from None
+
+
+def load_quietly(name: str) -> ModuleType:
+    """Import Keras or TensorFlow.
+
+    What C++ libraries write on standard error while they load (no setting silences all of it) is shown only where the
+    import fails for another reason than that something is not installed.
+    """
+    if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         sys.stderr.flush()
         terminal = os.dup(2)
         with tempfile.TemporaryFile() as unseen:
             os.dup2(unseen.fileno(), 2)
             try:
-                importlib.import_module("keras")
-            except (ImportError, ValueError) as error:
-                wanted = os.environ.get("KERAS_BACKEND", "as configured")
-                raise VggftError(
-                    f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
-                    "that is installed: tensorflow, jax or torch."
-                ) from None
+                importlib.import_module(name)
+            except (ImportError, ValueError):
+                raise
             except BaseException:
                 unseen.seek(0)
                 os.write(terminal, unseen.read())
@@ -42,7 +51,7 @@ def load_keras() -> ModuleType:
                 os.close(terminal)
         # Its warning about tracing again at another batch size: meant, the last batch of an epoch is a short one.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
-    return sys.modules["keras"]
+    return sys.modules[name]
 
 
 def gpus() -> list[str]:

@@ -17,8 +17,11 @@ TEMPORARY = ".*.vggft.tmp"
 _REPLACED = ".vggft.replaced"  # a folder that waits for the one that takes its place
 
 
-def write_bytes(path: Path, data: bytes | memoryview) -> None:
+def write_bytes(path: Path, data: bytes | memoryview, then: str = "run the same command again") -> None:
     """Replace `path` by `data`: unique temporary name, flush to disk, rename, flush of the folder.
+
+    Args:
+        then: what a person is told to do after making room.
 
     Raises:
         VggftError: the disk is full, or the folder cannot be written. The old file, if any, is as it was.
@@ -37,7 +40,7 @@ def write_bytes(path: Path, data: bytes | memoryview) -> None:
     except OSError as error:
         raise VggftError(
             f"{path}: cannot be written ({error.strerror}). What was written before is kept: free some space or mend the "
-            "permissions, and run the same command again."
+            f"permissions, and {then}."
         ) from None
 
 

@@ -61,29 +61,26 @@ def layer(name: str) -> Layer:
     return LAYERS[NAMES.index(name)]
 
 
-def split_point(unfreeze: str) -> str:
-    """Return the deepest layer below the part to tune.
+def split_point(unfreeze: str) -> str | None:
+    """Return the deepest layer below the part to tune; None where nothing lies below it but the pixels.
 
     Args:
-        unfreeze: a block ("block5") or a layer ("block5_conv2"): it and all above it are tuned.
+        unfreeze: a block ("block5") or a layer ("block5_conv2"): it and all above it are tuned; or "all".
 
     Raises:
-        VggftError: unknown name, a pooling layer (it has nothing to tune), or the very first convolution, below which
-            nothing could be cached.
+        VggftError: unknown name, or a pooling layer (it has nothing to tune).
     """
     blocks = list(dict.fromkeys(layer.block for layer in LAYERS))
+    if unfreeze == "all":
+        return None
     if unfreeze not in blocks and unfreeze not in NAMES:
         raise VggftError(
-            f"--unfreeze {unfreeze!r}: unknown layer. Known blocks: {', '.join(blocks)}. Known layers: {', '.join(NAMES)}."
+            f"--unfreeze {unfreeze!r}: unknown layer. Expected all, a block ({', '.join(blocks)}) or a convolution "
+            f"({', '.join(CONVOLUTIONS)})."
         )
     first = next(i for i, layer in enumerate(LAYERS) if unfreeze in (layer.name, layer.block))
     if not LAYERS[first].convolution:
         raise VggftError(
             f"--unfreeze {unfreeze}: a pooling layer has no weights to tune. Name a block or a convolution."
         )
-    if first == 0:
-        raise VggftError(
-            f"--unfreeze {unfreeze}: nothing lies below the first convolution, so nothing could be cached. The lowest "
-            f"that can be tuned from the cache is {NAMES[1]}."
-        )
-    return NAMES[first - 1]
+    return NAMES[first - 1] if first else None

@@ -11,7 +11,7 @@ from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.layers import CONVOLUTIONS, LAYERS, NAMES
 from featurize.weights import Weights
-from heads.head import Head, with_both_classes
+from heads.head import Head, unfolded, with_both_classes
 
 # Largest difference of a probability between the assembled network (float32, from pixels) and the head on cached
 # float16 features. Storage alone moves a probability by less than 1e-4; a wrong layer, order or preprocessing by far more.
@@ -23,6 +23,9 @@ SCORES_LAYER = "scores"
 
 def assemble(weights: Weights, preprocess: str, size: int, head: Head, seed: int = 0) -> Any:
     """Put a head on the backbone.
+
+    What standardised the head's inputs when it was trained is a layer of its own again. Folded into the first dense layer,
+    its inputs are far from mean 0 and variance 1, and steps of SGD undo in an epoch what the head has learnt.
 
     Args:
         weights, preprocess, size: as for `featurize.backbone.build`.
@@ -37,15 +40,20 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head, seed: int
 
     base = backbone.build(weights, preprocess, size)
     x = _pooled(keras, base.output, head.pooling)
+    layers = list(head.layers)
+    if head.scaler is not None:
+        variance = head.scaler.scale**2
+        x = keras.layers.Normalization(mean=head.scaler.mean, variance=variance, name="head_standardise")(x)
+        layers[0] = unfolded(layers[0], head.scaler)
     dense = []
-    for i, layer in enumerate(head.layers):
-        last = i == len(head.layers) - 1
+    for i, layer in enumerate(layers):
+        last = i == len(layers) - 1
         if last and head.dropout:
             x = keras.layers.Dropout(head.dropout, seed=seed, name="head_dropout")(x)
         name = SCORES_LAYER if last else f"head_dense{i + 1}"
         dense.append(keras.layers.Dense(layer.bias.size, activation=layer.activation, name=name))
         x = dense[-1](x)
-    for keras_layer, layer in zip(dense, head.layers, strict=True):
+    for keras_layer, layer in zip(dense, layers, strict=True):
         keras_layer.set_weights([layer.kernel, layer.bias])
     return keras.Model(base.input, x, name="vggft")
 
@@ -61,12 +69,22 @@ def _pooled(keras: Any, x: Any, pooling: str) -> Any:
     return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="pool_avgmax")(parts)
 
 
-def above(network: Any, split_point: str) -> Any:
+def freeze(network: Any, split_point: str | None) -> None:
+    """Freeze all layers at and below the split point, and thaw those above it; None freezes the preprocessing only."""
+    for layer in LAYERS:
+        if layer.convolution:
+            network.get_layer(layer.name).trainable = layer.name not in below(split_point)
+
+
+def above(network: Any, split_point: str | None) -> Any:
     """Return the part of an assembled network above the split point, sharing its weights; freeze the rest."""
-    below = NAMES[: NAMES.index(split_point) + 1]
-    for name in below:
-        network.get_layer(name).trainable = False
-    return backbone.between(network, split_point, [SCORES_LAYER])
+    freeze(network, split_point)
+    return network if split_point is None else backbone.between(network, split_point, [SCORES_LAYER])
+
+
+def below(split_point: str | None) -> Sequence[str]:
+    """Return the names of the split point and of the layers below it."""
+    return NAMES[: NAMES.index(split_point) + 1] if split_point else ()
 
 
 def check_parity(network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64]) -> float:
@@ -91,7 +109,7 @@ def check_parity(network: Any, pictures: NDArray[np.uint8], expected: NDArray[np
     return difference
 
 
-def moved_layers(network: Any, weights: Weights, split_point: str) -> list[str]:
+def moved_layers(network: Any, weights: Weights, split_point: str | None) -> list[str]:
     """Return the convolutions whose weights differ from those it was built with.
 
     Raises:
@@ -102,8 +120,7 @@ def moved_layers(network: Any, weights: Weights, split_point: str) -> list[str]:
         now = network.get_layer(name).get_weights()
         if any(not np.array_equal(a, b) for a, b in zip(now, weights.arrays[name], strict=True)):
             moved.append(name)
-    frozen = set(NAMES[: NAMES.index(split_point) + 1])
-    wrong = [name for name in moved if name in frozen]
+    wrong = [name for name in moved if name in below(split_point)]
     if wrong:
         raise VggftError(
             f"frozen layers moved in training: {', '.join(wrong)}. This is a bug of vggft: nothing was saved."
@@ -111,6 +128,12 @@ def moved_layers(network: Any, weights: Weights, split_point: str) -> list[str]:
     return moved
 
 
-def tuned_layers(split_point: str) -> Sequence[str]:
+def tuned_layers(split_point: str | None) -> list[str]:
     """Return the convolutions above the split point."""
-    return [layer.name for layer in LAYERS[NAMES.index(split_point) + 1 :] if layer.convolution]
+    return [name for name in CONVOLUTIONS if name not in below(split_point)]
+
+
+def parameters(network: Any, split_point: str | None) -> int:
+    """Return how many numbers are trained above the split point, the head's among them."""
+    freeze(network, split_point)
+    return int(sum(np.prod(w.shape) for w in network.trainable_weights))

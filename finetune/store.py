@@ -1,6 +1,14 @@
-"""Fine-tuning runs on disk: one folder a run, never overwritten."""
+"""Fine-tuning runs on disk: one folder a run, never overwritten.
+
+<name>/run.json        what was done and found; written last: a run with it is finished
+<name>/network.keras   from pixels to scores, with the weights of the best epoch
+<name>/history.csv     learning curve
+<name>/tensorboard/    the same for TensorBoard
+<name>/unfinished/     while it trains: settings.json, the head it starts from, checkpoint.npz
+"""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,10 +16,40 @@ from typing import Any
 
 from featurize import durable
 from featurize.errors import VggftError
+from finetune import checkpoint
+from finetune.plan import Plan
+from finetune.train import State
+from heads import head as heads
+from heads.head import Head
 from heads.history import Epoch, read_history, write_history
 from heads.metrics import Metrics
 
-RUN_VERSION = 2
+RUN_VERSION = 3
+SETTINGS_VERSION = 1
+_UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.npz"
+NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a run is asked to do: with the head it starts from, all that it takes to go on with it or to repeat it.
+
+    Attributes:
+        name: of its folder.
+        unfreeze, split_point: what is tuned, and the layer below it (None: the pixels).
+        plan: of the training.
+        memory: bytes of inputs in memory.
+        start: what was asked for as a start: "best", "scratch" or the name of a head.
+        provenance: manifest, fingerprint, weights, versions.
+    """
+
+    name: str
+    unfreeze: str
+    split_point: str | None
+    plan: Plan
+    memory: int
+    start: str
+    provenance: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -19,35 +57,142 @@ class Run:
     """A finished run.
 
     Attributes:
-        name: of its folder.
-        start, start_digest: name and digest of the head it started from.
-        unfreeze, split_point: what was tuned, and the layer below it.
+        settings: what it was asked to do.
+        start, start_digest, start_provenance: name and digest of the head it started from, and how that was made.
         classes: names in the order of the scores.
         parameters: number of trained numbers.
-        epochs, best_epoch: trained, and kept (0: the head as it came).
+        images: number of images by split.
+        best_epoch: the one that is kept (0: the head as it came).
+        ended: why it ended: "epochs" (all were trained), "patience" or "diverged".
+        diverged: epoch and step at which the loss was no number.
         parity: largest difference of a probability at the parity gate.
-        seconds: of training.
+        seconds: of training, of all its sessions.
         validation, start_validation: metrics of the best epoch and of epoch 0.
         moved: layers of the backbone that changed.
-        provenance: manifest, fingerprint, hyper-parameters, versions: all that it takes to repeat the run.
+        history: a row an epoch.
     """
 
-    name: str
+    settings: Settings
     start: str
     start_digest: str
-    unfreeze: str
-    split_point: str
+    start_provenance: Mapping[str, Any]
     classes: tuple[str, ...]
     parameters: int
-    epochs: int
+    images: Mapping[str, int]
     best_epoch: int
+    ended: str
+    diverged: tuple[int, int] | None
     parity: float
     seconds: float
     validation: Metrics
     start_validation: Metrics
     moved: tuple[str, ...]
-    provenance: Mapping[str, Any]
     history: tuple[Epoch, ...] = field(default=(), repr=False)
+
+    @property
+    def name(self) -> str:
+        """The name of its folder."""
+        return self.settings.name
+
+    @property
+    def split_point(self) -> str | None:
+        """The layer below what was tuned; None: the pixels."""
+        return self.settings.split_point
+
+
+class Unfinished:
+    """A run that was begun: its folder holds what it takes to go on."""
+
+    def __init__(self, folder: Path) -> None:
+        """Name the run's folder."""
+        self.folder = folder
+        self._own = folder / _UNFINISHED
+        self._checkpoint = self._own / _CHECKPOINT
+
+    @property
+    def settings(self) -> Settings:
+        """What it was asked to do.
+
+        Raises:
+            VggftError: damaged, or of another version.
+        """
+        path = self._own / _SETTINGS
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            return _settings(kept, kept.pop("version"))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise VggftError(
+                f"{path}: damaged ({error}). Delete {self.folder} and tune again: vggft finetune"
+            ) from None
+
+    @property
+    def head(self) -> Head:
+        """The head it starts from."""
+        return heads.load(self._own)
+
+    @property
+    def state(self) -> State | None:
+        """How far it was trained; None: not at all."""
+        return checkpoint.read(self._checkpoint) if self._checkpoint.exists() else None
+
+    def keep(self, state: State) -> None:
+        """Keep how far it is trained: after this, a kill loses nothing of it."""
+        checkpoint.write(self._checkpoint, state)
+
+    def give_up(self) -> None:
+        """Remove a run of which nothing was trained yet."""
+        if not self._checkpoint.exists():
+            shutil.rmtree(self.folder)
+
+    def finish(self, run: Run, network: Any) -> Path:
+        """Write history, network and, last, run.json; return the path of the network.
+
+        Raises:
+            VggftError: the disk is full; the run stays unfinished, and nothing of it is lost.
+        """
+        path = self.folder / NETWORK
+        fresh = self._own / NETWORK
+        try:
+            network.save(fresh)
+            durable.sync_file(fresh)
+        except OSError as error:
+            fresh.unlink(missing_ok=True)
+            reason = error.strerror or error
+            raise VggftError(
+                f"{path}: cannot be written ({reason}). Nothing of the training is lost: free some space, then vggft finetune "
+                "--resume"
+            ) from None
+        fresh.replace(path)
+        write_history(self.folder / HISTORY, run.history)
+        kept = asdict(run)
+        del kept["history"]
+        kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
+        durable.write_json(self.folder / RUN, {"version": RUN_VERSION, **kept})
+        shutil.rmtree(self._own)
+        return path
+
+
+def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
+    """Make the folder of a run, `folder/<name>`, which must not exist."""
+    place = folder / settings.name
+    fresh = durable.fresh_folder(place)
+    head.save(fresh / _UNFINISHED)
+    durable.write_json(fresh / _UNFINISHED / _SETTINGS, {"version": SETTINGS_VERSION, **asdict(settings)})
+    durable.replace_folder(fresh, place)
+    return Unfinished(place)
+
+
+def unfinished(folder: Path) -> list[Unfinished]:
+    """Return the runs below `folder` that were begun and not finished, in name order."""
+    begun = sorted(path.parent for path in folder.glob(f"[!.]*/{_UNFINISHED}"))
+    return [Unfinished(path) for path in begun if not (path / RUN).exists()]
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill left behind of runs that are finished."""
+    for path in folder.glob(f"[!.]*/{_UNFINISHED}"):
+        if (path.parent / RUN).exists():
+            shutil.rmtree(path)
 
 
 def free_name(folder: Path, wanted: str) -> str:
@@ -59,27 +204,13 @@ def free_name(folder: Path, wanted: str) -> str:
     return name
 
 
-def save(folder: Path, run: Run, network: Any) -> Path:
-    """Write run.json, history.csv and network.keras into `folder/<name>`; return the path of the network."""
-    fresh = durable.fresh_folder(folder / run.name)
-    network.save(fresh / "network.keras")
-    durable.sync_file(fresh / "network.keras")
-    write_history(fresh / "history.csv", run.history)
-    kept = asdict(run)
-    del kept["history"]
-    kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
-    durable.write_json(fresh / "run.json", {"version": RUN_VERSION, **kept})
-    durable.replace_folder(fresh, folder / run.name)
-    return folder / run.name / "network.keras"
-
-
 def load_all(folder: Path) -> list[Run]:
-    """Read every run below `folder` (not its network), in name order.
+    """Read every finished run below `folder` (not its network), in name order.
 
     Raises:
         VggftError: one of them is damaged or of another version.
     """
-    return [_load(path) for path in sorted(folder.glob("[!.]*/run.json"))]
+    return [_load(path) for path in sorted(folder.glob(f"[!.]*/{RUN}"))]
 
 
 def _load(path: Path) -> Run:
@@ -89,10 +220,18 @@ def _load(path: Path) -> Run:
         version = kept.pop("version")
         if version != RUN_VERSION:
             raise VggftError(f"{path}: run of version {version}, expected {RUN_VERSION}. {mend}")
+        kept["settings"] = _settings(kept["settings"], SETTINGS_VERSION)
         for key in ("validation", "start_validation"):
             kept[key] = Metrics.of_json(kept[key])
         for key in ("classes", "moved"):
             kept[key] = tuple(kept[key])
-        return Run(**kept, history=tuple(read_history(path.with_name("history.csv"))))
+        kept["diverged"] = tuple(kept["diverged"]) if kept["diverged"] else None
+        return Run(**kept, history=tuple(read_history(path.with_name(HISTORY))))
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(f"{path}: damaged ({error}). {mend}") from None
+
+
+def _settings(kept: Mapping[str, Any], version: int) -> Settings:
+    if version != SETTINGS_VERSION:
+        raise ValueError(f"version {version}, expected {SETTINGS_VERSION}")
+    return Settings(**{**kept, "plan": Plan(**kept["plan"])})

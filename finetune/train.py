@@ -1,4 +1,4 @@
-"""Training above the split point, epochs over cached outputs: stochastic gradient descent from the best head, epoch 0 included.
+"""Training above the split point, epoch by epoch, epoch 0 (the head as it came) included.
 
 Every training image is used in every epoch and every validation image judges it: no step is left out at the end.
 """
@@ -6,166 +6,181 @@ Every training image is used in every epoch and every validation image judges it
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backend import load_keras
-from featurize.errors import VggftError
-from finetune.network import above
-from heads.head import with_both_classes
+from finetune.examples import Examples
+from finetune.plan import Plan
 from heads.history import Epoch
 from heads.metrics import Metrics, judge
 
-
-@dataclass(frozen=True)
-class Sgd:
-    """Stochastic gradient descent with momentum; the defaults are those of the original experiment."""
-
-    learning_rate: float = 1e-4
-    momentum: float = 0.9
+if TYPE_CHECKING:
+    from finetune.program import Arrays, Means, Program
 
 
 @dataclass(frozen=True)
-class Examples:
-    """Inputs (n, …) of any float type, and targets (n,), positions of the true classes."""
+class State:
+    """All there is to know of a training after an epoch: enough to go on as if it had never stopped.
 
-    inputs: NDArray[Any]
-    targets: NDArray[np.int64]
+    Attributes:
+        history: a row an epoch, from epoch 0 on.
+        start, validation: metrics on validation of epoch 0 and of the best epoch.
+        weights, optimizer: as they are after the last epoch.
+        best: the weights of the best epoch.
+        diverged: epoch and step at which the loss became NaN or infinite, if it did.
+    """
 
+    history: tuple[Epoch, ...]
+    start: Metrics
+    validation: Metrics
+    weights: "Arrays"
+    optimizer: "Arrays"
+    best: "Arrays"
+    diverged: tuple[int, int] | None = None
 
-@dataclass(frozen=True)
-class Plan:
-    """How long and in what order to train. The order of epoch e is a function of seed and e alone."""
+    @property
+    def epoch(self) -> int:
+        """The last epoch."""
+        return self.history[-1].epoch
 
-    epochs: int
-    batch_size: int
-    seed: int
-    from_epoch_zero: bool = False  # the network as it was handed in may be the best (fine-tuning)
+    @property
+    def best_epoch(self) -> int:
+        """The epoch with the lowest validation log-loss, the first of them."""
+        return min(self.history, key=lambda epoch: epoch.val_log_loss).epoch
 
-
-@dataclass(frozen=True)
-class Trained:
-    """Learning curve, and the epoch whose weights the model now has (the lowest validation log-loss)."""
-
-    history: list[Epoch]
-    best: Epoch
-    validation: Metrics  # of the best epoch
-    start: Metrics | None  # of epoch 0, where it was measured
+    def ended(self, plan: Plan) -> Literal["diverged", "epochs", "patience"] | None:
+        """Return why there is nothing more to train, or None if there is."""
+        if self.diverged:
+            return "diverged"
+        if self.epoch >= plan.epochs:
+            return "epochs"
+        return "patience" if self.epoch - self.best_epoch >= plan.patience else None
 
 
 class Diverged(Exception):
     """The loss became NaN or infinite."""
 
     def __init__(self, epoch: int, step: int) -> None:
-        super().__init__(f"the loss is no number at epoch {epoch}, step {step}")
+        super().__init__(epoch, step)
+        self.at = (epoch, step)
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Who is told how training goes.
+
+    `step(epoch, images of it done, loss so far)`; `epoch(state)`, which keeps the state.
+    """
+
+    step: Callable[[int, int, float], None] = lambda epoch, done, loss: None
+    epoch: Callable[[State], None] = lambda state: None
 
 
 def train(
-    network: Any,
-    split_point: str,
+    program: "Program",
     data: tuple[Examples, Examples],
     plan: Plan,
-    sgd: Sgd,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> Trained:
-    """Train an assembled network's layers above the split point, and leave it with the weights of the best epoch.
+    state: State | None = None,
+    watch: Watch | None = None,
+) -> State:
+    """Train until the plan says stop, and leave the network with the weights of the best epoch.
 
     Args:
-        network: from `finetune.network.assemble`.
-        data: training and validation examples whose inputs are the split point's outputs (n, height, width, filters).
-        plan: `from_epoch_zero` should be set, so that the head as it came may win.
-
-    Raises:
-        VggftError: the loss became NaN or infinite.
+        program: with the weights to start from; where `state` is given they are replaced by those of it.
+        data: training and validation images.
+        state: how far it was trained before; None: from epoch 0.
+        watch: told of every step and epoch.
     """
-    keras = load_keras()
-
-    keras.utils.set_random_seed(plan.seed)
-    upper = above(network, split_point)
-    compile_for(upper, keras.optimizers.SGD(sgd.learning_rate, momentum=sgd.momentum))
-    try:
-        return fit(upper, *data, plan, on_epoch)
-    except Diverged as error:
-        raise VggftError(
-            f"{error}, with --lr {sgd.learning_rate:g}. Try a tenth of it: --lr {sgd.learning_rate / 10:g}"
-        ) from None
-
-
-def compile_for(model: Any, optimizer: Any) -> None:
-    """Compile for one sigmoid unit or a softmax, whichever the model ends in."""
-    keras = load_keras()
-
-    binary = model.output_shape[-1] == 1
-    loss = keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy()
-    accuracy = keras.metrics.BinaryAccuracy() if binary else keras.metrics.SparseCategoricalAccuracy()
-    # XLA is left off on TensorFlow: measured on CPUs, its training step is slower, and each batch size costs seconds more.
-    jit = keras.backend.backend() == "jax"
-    model.compile(optimizer, loss=loss, metrics=[accuracy], jit_compile=jit)
-
-
-def fit(
-    model: Any,
-    train: Examples,
-    validation: Examples,
-    plan: Plan,
-    on_epoch: Callable[[Epoch], None] = lambda epoch: None,
-) -> Trained:
-    """Train a compiled model and leave it with the weights of its best epoch.
-
-    Raises:
-        Diverged: the loss is no number; the model has the weights of its best epoch so far, if there was one.
-    """
-    history: list[Epoch] = []
-    best: tuple[Epoch, Metrics, list[NDArray[Any]]] | None = None
-    start = None
-
-    def close(epoch: Epoch, measured: Metrics) -> None:
-        nonlocal best
-        history.append(epoch)
-        if best is None or measured.log_loss < best[0].val_log_loss:
-            best = (epoch, measured, model.get_weights())
-        on_epoch(epoch)
-
-    if plan.from_epoch_zero:
+    training, validation = data
+    watch = watch or Watch()
+    if state is None:
         began = time.perf_counter()
-        start = judge(predict(model, validation.inputs, plan.batch_size), validation.targets)
-        close(Epoch(0, None, None, start.log_loss, start.accuracy, time.perf_counter() - began), start)
+        measured, objective = _judge(program, validation, plan, 0)
+        row = _row(0, None, objective, measured, time.perf_counter() - began)
+        now = program.weights()
+        state = State((row,), measured, measured, now, program.optimizer(), now)
+        watch.epoch(state)
+    else:
+        program.set_weights(state.weights)
+        program.set_optimizer(state.optimizer)
+    while not state.ended(plan):
+        state = _next(program, (training, validation), plan, state, watch)
+        watch.epoch(state)
+    program.set_weights(state.best)
+    return state
+
+
+def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state: State, watch: Watch) -> State:
+    """Train one epoch more."""
+    training, validation = data
+    began = time.perf_counter()
+    number = state.epoch + 1
     try:
-        for number in range(1, plan.epochs + 1):
-            began = time.perf_counter()
-            loss, accuracy = _one_epoch(model, train, plan, number)
-            measured = judge(predict(model, validation.inputs, plan.batch_size), validation.targets)
-            seconds = time.perf_counter() - began
-            close(Epoch(number, loss, accuracy, measured.log_loss, measured.accuracy, seconds), measured)
-    finally:
-        if best is not None:
-            model.set_weights(best[2])
-    assert best is not None  # a plan has at least one epoch
-    return Trained(history, best[0], best[1], start)
+        means = _one_epoch(program, training, plan, number, watch)
+        program.hand_back()
+        measured, objective = _judge(program, validation, plan, number, -(-len(training.targets) // plan.batch_size))
+    except Diverged as stop:
+        return State(
+            state.history, state.start, state.validation, state.weights, state.optimizer, state.best, diverged=stop.at
+        )
+    row = _row(number, means, objective, measured, time.perf_counter() - began)
+    now = program.weights()
+    better = row.val_log_loss < state.validation.log_loss
+    return State(
+        (*state.history, row),
+        state.start,
+        measured if better else state.validation,
+        now,
+        program.optimizer(),
+        now if better else state.best,
+    )
 
 
-def _one_epoch(model: Any, train: Examples, plan: Plan, number: int) -> tuple[float, float]:
-    """Take every step of one epoch; return loss and accuracy as means over its images."""
-    order = np.random.default_rng([plan.seed, number]).permutation(len(train.targets))
-    loss = accuracy = 0.0
-    for step, first in enumerate(range(0, len(order), plan.batch_size), start=1):
-        chosen = order[first : first + plan.batch_size]
-        targets = train.targets[chosen].astype(np.float32).reshape(-1, 1)
-        model.reset_metrics()  # what comes back is of this batch alone, whatever a backend carries over
-        logs = model.train_on_batch(train.inputs[chosen].astype(np.float32), targets, return_dict=True)
-        if not np.isfinite(float(logs["loss"])):
+def _row(number: int, means: "Means | None", objective: float, measured: Metrics, seconds: float) -> Epoch:
+    return Epoch(
+        number,
+        means.loss if means else None,
+        means.accuracy if means else None,
+        measured.log_loss,
+        measured.accuracy,
+        seconds,
+        log_loss=means.log_loss if means else None,
+        val_loss=objective,
+    )
+
+
+def order(plan: Plan, epoch: int, n: int) -> NDArray[np.intp]:
+    """Return in which order an epoch sees n images: a permutation of all of them, a function of seed and epoch."""
+    return np.random.default_rng([plan.seed, epoch]).permutation(n)
+
+
+def _one_epoch(program: "Program", data: Examples, plan: Plan, number: int, watch: Watch) -> "Means":
+    """Take every step of one epoch."""
+    from finetune.program import Means
+
+    chosen = order(plan, number, len(data.targets))
+    sums = np.zeros(3)
+    done = 0
+    for step, inputs in enumerate(data.rows.batches(chosen, plan.batch_size), start=1):
+        targets = data.targets[chosen[done : done + len(inputs)]]
+        means = program.step(inputs, targets, number, step)
+        if not np.isfinite(means.loss):
             raise Diverged(number, step)
-        loss += float(logs["loss"]) * len(chosen)
-        accuracy += next(float(value) for key, value in logs.items() if key.endswith("accuracy")) * len(chosen)
-    return loss / len(order), accuracy / len(order)
+        sums += np.array([means.loss, means.log_loss, means.accuracy]) * len(inputs)
+        done += len(inputs)
+        watch.step(number, done, sums[0] / done)
+    return Means(*(float(value) for value in sums / done))
 
 
-def predict(model: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
-    """Return class probabilities (n, classes), the batches cast to float32 one at a time."""
+def _judge(program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0) -> tuple[Metrics, float]:
+    """Return metrics and objective on all images of a split; numbers that are none are the fault of the last step."""
+    in_order = np.arange(len(data.targets))
     parts = []
-    for first in range(0, len(inputs), batch_size):
-        batch = inputs[first : first + batch_size].astype(np.float32)
-        parts.append(with_both_classes(model.predict_on_batch(batch)))
-    return np.concatenate(parts)
+    for inputs in data.rows.batches(in_order, plan.batch_size):
+        parts.append(program.predict(inputs))
+        if not np.isfinite(parts[-1]).all():
+            raise Diverged(number, steps)
+    p = np.concatenate(parts)
+    return judge(p, data.targets), program.objective(p, data.targets)

@@ -22,10 +22,8 @@ from typing import Any, get_args
 
 from featurize.errors import VggftError
 from heads.head import Pooling
-from heads.specs import DenseSpec, LogisticSpec, Spec
+from heads.specs import NAME, NAMES, DenseSpec, LogisticSpec, Spec
 
-_NAME = re.compile(r"(?!.*\.csv$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")  # and no file of ours
-_NAMES = "letters, digits, '.', '_' and '-', 64 at most, and no .csv at the end"
 _MOST = 1000  # heads in one file: more is a slip
 
 
@@ -75,7 +73,8 @@ def read(path: Path, taken: Sequence[str]) -> list[Spec]:
         for spec in _heads(path, text, name, table):
             if spec.name in seen:
                 raise VggftError(
-                    f"{_at(path, text, name)}: the name {spec.name!r} is taken, by a default head or in this file. Choose another"
+                    f"{_at(path, text, name)}: the name {spec.name!r} is taken: by a default head, in this file, or as a word "
+                    "of finetune --from. Choose another"
                 )
             seen.add(spec.name)
             specs.append(spec)
@@ -96,8 +95,8 @@ def _heads(path: Path, text: str, name: str, table: Any) -> list[Spec]:
     specs: list[Spec] = []
     for values in _combinations(table):
         own = "-".join([name, *(f"{key}{values[key]}" for key in table if isinstance(table[key], list))])
-        if not _NAME.fullmatch(own):
-            raise wrong(None, f"{own!r} cannot be a head's name: {_NAMES}")
+        if not NAME.fullmatch(own):
+            raise wrong(None, f"{own!r} cannot be a head's name: {NAMES}")
         if table.get("kind") == "logistic":
             specs.append(LogisticSpec(own, values["pooling"]))
             continue
@@ -113,8 +112,8 @@ def _check(name: str, table: Any, wrong: Callable[[str | None, str], VggftError]
     """Raise what `wrong` makes of a key and a reason, if there is anything wrong with a table."""
     if not isinstance(table, dict):
         raise wrong(None, f"{name!r} is no table. Expected [name] tables, in single brackets, with {', '.join(_DENSE)}")
-    if not _NAME.fullmatch(name):
-        raise wrong(None, f"{name!r} cannot be a head's name. Expected {_NAMES}")
+    if not NAME.fullmatch(name):
+        raise wrong(None, f"{name!r} cannot be a head's name. Expected {NAMES}")
     known: Sequence[str] = _LOGISTIC if table.get("kind") == "logistic" else tuple(_DENSE)
     for key, value in table.items():
         if key not in known:

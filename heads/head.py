@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.errors import VggftError
 
-HEAD_VERSION = 2
+HEAD_VERSION = 3
 FILES = ("head.json", "weights.npz")
 
 Pooling = Literal["flatten", "avg", "max", "avgmax"]
@@ -53,6 +53,14 @@ class Layer:
 
 
 @dataclass(frozen=True)
+class Scaler:
+    """Mean and standard deviation of features over the training images, float64 (inputs,) each."""
+
+    mean: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
 class Head:
     """A trained head.
 
@@ -64,6 +72,7 @@ class Head:
         layers: dense layers from bottom to top; the last has one sigmoid unit (two classes) or a softmax.
         dropout: rate applied before the last layer when it is trained further.
         provenance: what it was made from and how (manifest, fingerprint, seed, hyper-parameters, versions).
+        scaler: what standardised its inputs while it was trained; folded into the first layer since. None: nothing did.
     """
 
     name: str
@@ -73,6 +82,7 @@ class Head:
     layers: tuple[Layer, ...]
     dropout: float = 0.0
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    scaler: Scaler | None = None
 
     @property
     def parameters(self) -> int:
@@ -108,6 +118,8 @@ class Head:
         arrays: dict[str, Any] = {}
         for i, layer in enumerate(self.layers):
             arrays[f"kernel{i}"], arrays[f"bias{i}"] = layer.kernel, layer.bias
+        if self.scaler is not None:
+            arrays["mean"], arrays["scale"] = self.scaler.mean, self.scaler.scale
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,15 +139,21 @@ class Head:
         durable.write_json(folder / FILES[0], description)
 
 
-def folded(layer: Layer, mean: NDArray[Any], scale: NDArray[Any]) -> Layer:
-    """Return the layer that reads x where `layer` read (x − mean)/scale: w·(x − μ)/σ + b = (w/σ)·x + (b − (w/σ)·μ).
+def folded(layer: Layer, scaler: Scaler) -> Layer:
+    """Return the layer that reads x where `layer` read (x − μ)/σ: w·(x − μ)/σ + b = (w/σ)·x + (b − (w/σ)·μ).
 
-    Args:
-        mean, scale: (inputs,); computed in float64, so that folding costs nothing but the rounding to float32.
+    Computed in float64, so that folding costs nothing but the rounding to float32.
     """
-    kernel = layer.kernel.astype(np.float64) / scale.reshape(-1, 1)
-    bias = layer.bias.astype(np.float64) - mean @ kernel
+    kernel = layer.kernel.astype(np.float64) / scaler.scale.reshape(-1, 1)
+    bias = layer.bias.astype(np.float64) - scaler.mean @ kernel
     return Layer(kernel.astype(np.float32), bias.astype(np.float32), layer.activation)
+
+
+def unfolded(layer: Layer, scaler: Scaler) -> Layer:
+    """Return the layer that reads (x − μ)/σ where `layer` reads x: the inverse of `folded`, to the rounding of float32."""
+    kernel = layer.kernel.astype(np.float64)
+    bias = layer.bias + scaler.mean @ kernel
+    return Layer((kernel * scaler.scale.reshape(-1, 1)).astype(np.float32), bias.astype(np.float32), layer.activation)
 
 
 def load(folder: Path) -> Head:
@@ -157,6 +175,7 @@ def load(folder: Path) -> Head:
                 Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])
                 for i, layer in enumerate(description["layers"])
             )
+            scaler = Scaler(arrays["mean"], arrays["scale"]) if "mean" in arrays else None
         return Head(
             name=description["name"],
             kind=description["kind"],
@@ -165,6 +184,7 @@ def load(folder: Path) -> Head:
             layers=layers,
             dropout=description["dropout"],
             provenance=description["provenance"],
+            scaler=scaler,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(f"{folder}: no readable head ({error!r}). {again}") from None

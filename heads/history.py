@@ -1,7 +1,7 @@
 """Learning curves, of heads and of tuned networks: a row an epoch, and how they lie on disk."""
 
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,13 @@ from featurize import durable
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a learning curve. Training numbers are means over the epoch, with dropout; epoch 0 has none."""
+    """One row of a learning curve. Training numbers are means over the epoch, with dropout; epoch 0 has none.
+
+    Attributes:
+        loss: of training: cross-entropy with class weights; in fine-tuning, all that is minimised, penalties included.
+        log_loss: of training, without weights and penalties; None where it was not measured.
+        val_loss: of validation, as `loss`; None where it was not measured.
+    """
 
     epoch: int
     loss: float | None
@@ -18,22 +24,24 @@ class Epoch:
     val_log_loss: float
     val_accuracy: float
     seconds: float
+    log_loss: float | None = None
+    val_loss: float | None = None
 
 
-_COLUMNS = [field.name for field in fields(Epoch)]
+_COLUMNS = "epoch loss log_loss accuracy val_loss val_log_loss val_accuracy seconds".split()
 
 
 def write_history(path: Path, history: Sequence[Epoch]) -> None:
-    """Write a learning curve, a row an epoch."""
-    durable.write_csv(
-        path, _COLUMNS, [["" if value is None else value for value in astuple(epoch)] for epoch in history]
-    )
+    """Write a learning curve, a row an epoch; columns that nothing was measured for are left out."""
+    columns = [name for name in _COLUMNS if any(getattr(epoch, name) is not None for epoch in history)]
+    rows = [[getattr(epoch, name) for name in columns] for epoch in history]
+    durable.write_csv(path, columns, [["" if value is None else value for value in row] for row in rows])
 
 
 def read_history(path: Path) -> list[Epoch]:
     """Read what `write_history` wrote."""
     history = []
     for row in durable.read_csv(path):
-        values: dict[str, Any] = {key: float(row[key]) if row[key] else None for key in _COLUMNS}
-        history.append(Epoch(**{**values, "epoch": int(row["epoch"])}))
+        values: dict[str, Any] = {key: float(value) if value else None for key, value in row.items()}
+        history.append(Epoch(**{"loss": None, "accuracy": None, **values, "epoch": int(row["epoch"])}))
     return history

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from heads import folds
 from heads.features import Features
-from heads.head import Head, Layer, folded, output_activation
+from heads.head import Head, Layer, Scaler, folded, output_activation
 from heads.metrics import losses
 from heads.specs import LogisticSpec
 
@@ -106,7 +106,7 @@ def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:
     A class that the regression never saw gets the mean logit of those it did, less log 10⁶: at most 1e-6 of the probability,
     as the mean of logits is below the logarithm of the sum of their exponentials.
     """
-    scaler, regression = pipeline[0], pipeline[-1]
+    scaler, regression = Scaler(pipeline[0].mean_, pipeline[0].scale_), pipeline[-1]
     kernel, bias, seen = regression.coef_.T, regression.intercept_, regression.classes_
     if len(seen) < len(classes):
         if len(seen) == 2:  # one logit for the second of them: as a softmax over both
@@ -116,7 +116,7 @@ def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:
         whole[:, seen], offsets[seen] = kernel, bias
         kernel, bias = whole, offsets
     layer = Layer(kernel, bias, output_activation(classes)[1])
-    return Head(spec.name, "logistic", spec.pooling, tuple(classes), (folded(layer, scaler.mean_, scaler.scale_),))
+    return Head(spec.name, "logistic", spec.pooling, tuple(classes), (folded(layer, scaler),), scaler=scaler)
 
 
 def _constant(inputs: int, classes: int, only: int) -> Layer:

@@ -15,7 +15,7 @@ from scipy.special import expit, softmax
 
 from featurize.backend import load_keras
 from heads.features import Features
-from heads.head import Head, Layer, folded, output_activation, with_both_classes
+from heads.head import Head, Layer, Scaler, folded, output_activation, with_both_classes
 from heads.history import Epoch
 from heads.metrics import losses
 from heads.specs import DenseSpec
@@ -105,6 +105,12 @@ def grow(
             return
 
 
+def untrained(spec: DenseSpec, classes: Sequence[str], train: Features, seed: int) -> Head:
+    """Return a head with the weights that training would begin with, its inputs standardised as in training."""
+    program = _Program([spec], classes, train, Plan(seed=seed))
+    return program.head(0, program.weights(0))
+
+
 @dataclass
 class _Growing:
     """What is kept of one head while it trains."""
@@ -123,13 +129,14 @@ class _Source:
         from sklearn.preprocessing import StandardScaler
 
         self.pooling = spec.pooling
-        self.scaler: Any = None
+        self.scaler: Scaler | None = None
         if spec.standardise:
             x = train.pooled[spec.pooling]
-            self.scaler = StandardScaler()
+            fitted = StandardScaler()
             for first in range(0, len(x), _ROWS_AT_ONCE):
-                self.scaler.partial_fit(x[first : first + _ROWS_AT_ONCE].astype(np.float64))
-            self._mean, self._scale = (a.astype(np.float32) for a in (self.scaler.mean_, self.scaler.scale_))
+                fitted.partial_fit(x[first : first + _ROWS_AT_ONCE].astype(np.float64))
+            self.scaler = Scaler(fitted.mean_, fitted.scale_)
+            self._mean, self._scale = fitted.mean_.astype(np.float32), fitted.scale_.astype(np.float32)
 
     def rows(self, features: Features, rows: Any) -> NDArray[np.float32]:
         """Return inputs float32 (n, inputs) of some images."""
@@ -220,9 +227,10 @@ class _Program:
         activations = ["relu", self.activation] if spec.units else [self.activation]
         layers = [Layer(arrays[2 * k], arrays[2 * k + 1], activation) for k, activation in enumerate(activations)]
         (source, _), _ = self.blocks[self.place[i][0]]
-        if (scaler := self.sources[source].scaler) is not None:
-            layers[0] = folded(layers[0], scaler.mean_, scaler.scale_)
-        return Head(spec.name, "dense", spec.pooling, self.classes, tuple(layers), spec.dropout)
+        scaler = self.sources[source].scaler
+        if scaler is not None:
+            layers[0] = folded(layers[0], scaler)
+        return Head(spec.name, "dense", spec.pooling, self.classes, tuple(layers), spec.dropout, scaler=scaler)
 
 
 def _numpy(variable: Any) -> NDArray[np.float32]:

@@ -1,8 +1,13 @@
 """Which heads there are to train: architecture and hyper-parameters by name, and the default population."""
 
+import re
 from dataclasses import dataclass
 
 from heads.head import Pooling
+
+# What heads and runs may be called: names of folders, and of no file of ours.
+NAME = re.compile(r"(?!.*\.csv$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+NAMES = "letters, digits, '.', '_' and '-', 64 at most, and no .csv at the end"
 
 
 @dataclass(frozen=True)
@@ -64,3 +69,7 @@ BASELINES = (
     LogisticSpec("logistic-avgmax", "avgmax"),
 )
 DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED, CLASSIC)
+
+# What `vggft finetune --from` takes in the place of a head's name: the best head, and one of this form with random weights.
+BEST, SCRATCH = "best", "scratch"
+UNTRAINED = next(spec for spec in POOLED if spec.name == "avg-256")

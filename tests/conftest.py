@@ -13,7 +13,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from featurize import engines, images
 from featurize import weights as weight_files
+from featurize.fingerprint import Fingerprint
 from vggft.console import Ui
 from vggft.workspace import Workspace
 
@@ -116,6 +118,7 @@ def strict_json(text: str) -> dict:
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
+    from finetune.plan import Plan as TunePlan
     from heads.population import Plan
     from vggft.commands import compare, featurize, finetune, head
 
@@ -126,10 +129,28 @@ def trained(tmp_path_factory):
     results = {
         "featurize": featurize.run(workspace, data, featurize.Options(), ui),
         "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
-        "finetune": finetune.run(workspace, finetune.Options(epochs=2), ui),
+        "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
         "compare": compare.run(workspace, ui),
     }
     return workspace, data, results
+
+
+@pytest.fixture(scope="session")
+def small_pictures():
+    """12 drawings of fruit, uint8 (12, 64, 64, 3)."""
+    from small_tuning import SIZE
+
+    return np.stack([images.decode_resized(p.read_bytes(), SIZE) for p in sorted(PICTURES.glob("fruit/*.png"))[:12]])
+
+
+@pytest.fixture(scope="session")
+def small_features(weights, small_pictures):
+    """Layer → their outputs, float32, as Keras computes them."""
+    from small_tuning import SIZE
+
+    names = ["block3_pool", "block4_pool", "block5_conv1", "block5_pool"]
+    engine = engines.KerasEngine(weights, Fingerprint(size=SIZE), 12)
+    return dict(zip(names, engine(small_pictures, names), strict=True))
 
 
 @pytest.fixture(scope="session")

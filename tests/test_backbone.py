@@ -218,7 +218,8 @@ def test_split_points():
     assert split_point("block5") == "block4_pool"
     assert split_point("block5_conv2") == "block5_conv1"
     assert split_point("block2") == "block1_pool"
-    for wrong, message in (("block6", "block5_conv3"), ("block5_pool", "pooling"), ("block1", "nothing lies below")):
+    assert split_point("all") is split_point("block1") is split_point("block1_conv1") is None
+    for wrong, message in (("block6", "block5_conv3"), ("block5_pool", "pooling"), ("", "expected all|Expected all")):
         with pytest.raises(VggftError, match=message):
             split_point(wrong)
     with pytest.raises(VggftError, match="Known layers: block1_conv1, block1_conv2"):

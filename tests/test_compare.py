@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import log_loss, roc_auc_score
 
-from finetune.store import Run
+from finetune.plan import Plan
+from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge, losses
 from heads.search import Result
@@ -46,8 +47,9 @@ def metrics(log_loss):
 
 def test_an_unchanged_network_is_never_the_best():
     def run(best_epoch):
+        settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
         classes, own = ("a", "b"), metrics(0.2)
-        return Run("r", "h", "0", "block5", "block4_pool", classes, 1, 5, best_epoch, 0.0, 1.0, own, own, (), {})
+        return Run(settings, "h", "0", {}, classes, 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
 
     def method(name, made, loss):
         network = Path("n.keras") if isinstance(made, Run) else None

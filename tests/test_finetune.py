@@ -6,56 +6,28 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import PICTURES
+from small_tuning import SIZE, examples, head, program, tune
 
-from featurize import engines, images
+from featurize import images
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
 from featurize.layers import CONVOLUTIONS
 from finetune import network as networks
-from finetune.train import Examples, Plan, Sgd, train
-from heads.head import Head, Layer
-
-SIZE = 64  # the network takes any size; small pictures make the tests quick
-
-
-@pytest.fixture(scope="module")
-def pictures():
-    return np.stack([images.decode_resized(p.read_bytes(), SIZE) for p in sorted(PICTURES.glob("fruit/*.png"))[:12]])
-
-
-@pytest.fixture(scope="module")
-def features(weights, pictures):
-    engine = engines.KerasEngine(weights, Fingerprint(size=SIZE), 12)
-    return [f.astype(np.float16) for f in engine(pictures, ["block3_pool", "block4_pool", "block5_pool"])]
-
-
-def head(pooling="avg", classes=2, seed=0, dropout=0.0) -> Head:
-    rng = np.random.default_rng(seed)
-    inputs = {"flatten": 4 * 512, "avg": 512, "max": 512, "avgmax": 1024}[pooling]
-    units = 1 if classes == 2 else classes
-    layers = (
-        Layer(rng.normal(0, 0.02, (inputs, 6)).astype(np.float32), np.ones(6, np.float32), "relu"),
-        Layer(
-            rng.normal(0, 0.2, (6, units)).astype(np.float32),
-            np.zeros(units, np.float32),
-            "sigmoid" if units == 1 else "softmax",
-        ),
-    )
-    return Head("h", "dense", pooling, tuple(str(c) for c in range(classes)), layers, dropout)
+from finetune.plan import Plan
+from finetune.train import Watch, train
+from heads.head import Head, Layer, Scaler, folded, unfolded
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "avg", "max", "avgmax"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_the_gate_lets_the_right_head_pass(weights, pictures, features, pooling, classes):
+def test_the_gate_lets_the_right_head_pass(weights, small_pictures, small_features, pooling, classes):
     one = head(pooling, classes, dropout=0.5)
     network = networks.assemble(weights, "caffe", SIZE, one)
-    assert networks.check_parity(network, pictures, one.predict(features[2])) < 1e-3
+    assert networks.check_parity(network, small_pictures, one.predict(small_features["block5_pool"])) < 1e-3
 
 
-def test_the_gate_refuses(weights, pictures, features):
+def test_the_gate_refuses(weights, small_pictures, small_features):
     one = head()
-    expected = one.predict(features[2])
+    expected = one.predict(small_features["block5_pool"])
     kernel = one.layers[0].kernel.copy()
     kernel[:, 0] *= 1.5
     wrong_head = Head("w", "dense", "avg", one.classes, (Layer(kernel, one.layers[0].bias, "relu"), one.layers[1]))
@@ -65,34 +37,65 @@ def test_the_gate_refuses(weights, pictures, features):
         networks.assemble(weights, "raw", SIZE, one),  # the preprocessing forgotten
     ):
         with pytest.raises(VggftError, match="parity gate"):
-            networks.check_parity(network, pictures, expected)
+            networks.check_parity(network, small_pictures, expected)
     network = networks.assemble(weights, "caffe", SIZE, one)
     with pytest.raises(VggftError, match="parity gate"):
-        networks.check_parity(network, pictures[:, :, :, ::-1], expected)  # BGR for RGB
+        networks.check_parity(network, small_pictures[:, :, :, ::-1], expected)  # BGR for RGB
     with pytest.raises(VggftError, match="parity gate"):
-        networks.check_parity(network, pictures[::-1], expected)  # rows of other images
+        networks.check_parity(network, small_pictures[::-1], expected)  # rows of other images
     with pytest.raises(VggftError, match="parity gate"):
-        networks.check_parity(network, pictures, np.full_like(expected, np.nan))
+        networks.check_parity(network, small_pictures, np.full_like(expected, np.nan))
+
+
+def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features):
+    rng = np.random.default_rng(1)
+    scaler = Scaler(rng.random(512) * 20, rng.random(512) * 10 + 1)
+    trained = Layer(rng.normal(0, 0.1, (512, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
+    one = Head("h", "dense", "max", ("a", "b"), (folded(trained, scaler),), scaler=scaler)
+    again = unfolded(one.layers[0], scaler)
+    np.testing.assert_allclose(again.kernel, trained.kernel, rtol=1e-6)
+    network = networks.assemble(weights, "caffe", SIZE, one)
+    np.testing.assert_array_equal(network.get_layer("scores").get_weights()[0], again.kernel)
+    p = networks.above(network, "block4_pool").predict_on_batch(small_features["block4_pool"])
+    np.testing.assert_allclose(np.ravel(p), one.predict(small_features["block5_pool"])[:, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize(
-    ("split_point", "feature", "tuned"),
-    [("block4_pool", 1, ["block5_conv1", "block5_conv2", "block5_conv3"]), ("block3_pool", 0, None)],
+    ("split_point", "first", "precision"),
+    [
+        ("block5_conv1", "block5_conv2", "float32"),
+        ("block4_pool", "block5_conv1", "float32"),
+        ("block4_pool", "block5_conv1", "mixed_float16"),
+        ("block3_pool", "block4_conv1", "float32"),
+        (None, "block1_conv1", "float32"),
+    ],
 )
-def test_which_weights_move(weights, features, split_point, feature, tuned):
-    network = networks.assemble(weights, "caffe", SIZE, head(dropout=0.5))
+def test_which_weights_move(weights, small_pictures, small_features, split_point, first, precision):
+    tuned = list(CONVOLUTIONS)[list(CONVOLUTIONS).index(first) :]
+    network = networks.assemble(weights, "caffe", SIZE, head(dropout=0.5, scaler=True))
     before = {layer.name: [w.copy() for w in layer.get_weights()] for layer in network.layers}
-    data = Examples(features[feature], np.arange(12) % 2)
-    train(network, split_point, (data, data), Plan(2, 5, 0), Sgd(1e-2))
-    tuned = tuned or [n for n in CONVOLUTIONS if n.startswith(("block4", "block5"))]
+    data = examples(small_features[split_point] if split_point else small_pictures, np.arange(12) % 2)
+    state = tune(network, split_point, (data, data), Plan(2, 5, learning_rate=1e-4, precision=precision), weights)
     changed = {
         layer.name
         for layer in network.layers
         if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
     }
+    assert state.best_epoch > 0
     assert changed == {*tuned, "head_dense1", "scores"}
     assert networks.moved_layers(network, weights, split_point) == tuned
     assert networks.tuned_layers(split_point) == tuned
+    for name in set(CONVOLUTIONS) - set(tuned):
+        for now, published in zip(network.get_layer(name).get_weights(), weights.arrays[name], strict=True):
+            assert now.tobytes() == published.tobytes()
+
+
+def test_parameters(weights):
+    network = networks.assemble(weights, "caffe", SIZE, head(scaler=True))
+    own = 512 * 6 + 6 + 6 + 1
+    assert networks.parameters(network, None) == 14_714_688 + own
+    assert networks.parameters(network, "block4_pool") == 3 * (9 * 512 * 512 + 512) + own
+    assert networks.parameters(network, "block5_conv1") == 2 * (9 * 512 * 512 + 512) + own
 
 
 def test_a_frozen_layer_that_moved_is_noticed(weights):
@@ -105,36 +108,52 @@ def test_a_frozen_layer_that_moved_is_noticed(weights):
         networks.moved_layers(network, weights, "block4_pool")
 
 
-def test_epoch_zero_may_win_and_is_the_head(weights, features):
+def test_epoch_zero_may_win_and_is_the_head(weights, small_features):
     one = head()
     network = networks.assemble(weights, "caffe", SIZE, one)
-    right = one.predict(features[2]).argmax(axis=1)
-    data = (
-        Examples(features[1], 1 - right),
-        Examples(features[1], right),
-    )  # learning the opposite can only make it worse
-    trained = train(network, "block4_pool", data, Plan(2, 6, 0, from_epoch_zero=True), Sgd(1e-2))
-    assert trained.best.epoch == 0
-    assert trained.start == trained.validation
+    right = one.predict(small_features["block5_pool"]).argmax(axis=1)
+    cached = small_features["block4_pool"]
+    data = (examples(cached, 1 - right), examples(cached, right))  # learning the opposite can only make it worse
+    state = tune(network, "block4_pool", data, Plan(2, 6, learning_rate=1e-2), weights)
+    assert state.best_epoch == 0
+    assert state.start == state.validation
+    assert state.ended(Plan(2)) == "epochs"
     assert networks.moved_layers(network, weights, "block4_pool") == []
     assert network.get_layer("scores").get_weights()[0].tolist() == one.layers[1].kernel.tolist()
 
 
-def test_a_loss_that_is_no_number(weights, features):
+def test_it_stops_where_nothing_gets_better(weights, small_features):
+    one = head()
+    right = one.predict(small_features["block5_pool"]).argmax(axis=1)
+    cached = small_features["block4_pool"]
+    data = (examples(cached, 1 - right), examples(cached, right))
+    plan = Plan(9, 6, learning_rate=1e-2, patience=2)
+    state = tune(networks.assemble(weights, "caffe", SIZE, one), "block4_pool", data, plan, weights)
+    assert (state.epoch, state.ended(plan)) == (2, "patience")
+
+
+def test_a_loss_that_is_no_number_keeps_the_best_epoch(weights, small_features):
     network = networks.assemble(weights, "caffe", SIZE, head())
-    data = Examples(features[1], np.arange(12) % 2)
-    with pytest.raises(VggftError, match="Try a tenth of it: --lr 1e"):
-        train(network, "block4_pool", (data, data), Plan(3, 4, 0), Sgd(1e38))
+    before = [w.copy() for w in network.get_weights()]
+    data = examples(small_features["block4_pool"], np.arange(12) % 2)
+    plan = Plan(3, 4, learning_rate=1e38)
+    seen = []
+    state = tune(network, "block4_pool", (data, data), plan, weights, watch=Watch(epoch=seen.append))
+    assert state.ended(plan) == "diverged"
+    assert state.diverged in ((1, 2), (1, 3))
+    assert [now.diverged for now in seen] == [None, state.diverged]  # kept, too: who resumes does not train it again
+    assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
 
 
-def test_the_same_run_twice_gives_the_same_weights(weights, features):
-    def run():
-        network = networks.assemble(weights, "caffe", SIZE, head(dropout=0.5))
-        data = Examples(features[1], np.arange(12) % 2)
-        train(network, "block4_pool", (data, data), Plan(2, 5, 7), Sgd(1e-3))
-        return network.get_layer("block5_conv1").get_weights()[0]
-
-    assert np.array_equal(run(), run())
+def test_weights_that_are_no_numbers_after_the_last_step(weights, small_features):
+    network = networks.assemble(weights, "caffe", SIZE, head())
+    data = examples(small_features["block4_pool"], np.arange(12) % 2)
+    one = program(network, "block4_pool", Plan(3, 5), data.targets, weights)
+    answers = iter([one.predict(small_features["block4_pool"])] * 3 + [np.full((5, 2), np.nan)])
+    one.predict = lambda inputs: next(answers)[: len(inputs)]
+    state = train(one, (data, data), Plan(3, 5))
+    assert state.diverged == (1, 3)
+    assert [row.epoch for row in state.history] == [0]
 
 
 def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
@@ -170,10 +189,17 @@ def test_what_a_run_keeps(trained):
     folder = workspace.finetune / reported["name"]
     kept = json.loads((folder / "run.json").read_text())
     assert kept["classes"] == ["birds", "fruit"]
-    assert kept["split_point"] == reported["split_point"] == "block4_pool"
-    assert kept["provenance"]["sgd"] == {"learning_rate": 1e-4, "momentum": 0.9}
+    settings = kept["settings"]
+    assert settings["split_point"] == reported["split_point"] == "block4_pool"
+    plan = {"optimizer": "sgd", "learning_rate": 1e-4, "momentum": 0.9, "epochs": 2, "precision": "float32", "seed": 0}
+    assert settings["plan"].items() >= plan.items()
+    assert settings["provenance"]["manifest"] == workspace.dataset.identity
+    assert kept["start_provenance"]["recipe"]["name"] == reported["start"]
+    assert kept["images"] == {"train": 26, "validate": 6}
+    assert not (folder / "unfinished").exists()
     assert reported["start"] == results["head"]["best"]
     assert reported["parity"] <= 2e-3
     assert reported["validation"]["log_loss"] <= reported["start_validation"]["log_loss"]
     lines = (folder / "history.csv").read_text().splitlines()
+    assert lines[0] == "epoch,loss,log_loss,accuracy,val_loss,val_log_loss,val_accuracy,seconds"
     assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]

@@ -24,6 +24,8 @@ from vggft.command import (
     WorkspaceOption,
     close_standard_output,
     execute,
+    number_of_bytes,
+    require_only,
     workspace_of,
 )
 
@@ -157,11 +159,43 @@ def head(
 
 @app.command()
 def finetune(
-    unfreeze: Annotated[str, typer.Option(help="Block or layer: it and all above it are tuned.")] = "block5",
-    epochs: Annotated[int, typer.Option(help="Epochs; the best one is kept, and 0 (the head as it is) may win.")] = 10,
-    lr: Annotated[float, typer.Option("--lr", help="Learning rate of SGD.")] = 1e-4,
-    momentum: Annotated[float, typer.Option(help="Momentum of SGD.")] = 0.9,
+    context: typer.Context,
+    unfreeze: Annotated[
+        str, typer.Option(help="Block (block5) or layer (block5_conv2): it and all above it are tuned; or all.")
+    ] = "block5",
+    start: Annotated[
+        str, typer.Option("--from", help="Head to start from: best, its name, or scratch (random weights).")
+    ] = "best",
+    name: Annotated[str | None, typer.Option(help="Of the run.", show_default="made from the settings")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run that was interrupted (--name, if there are several).")
+    ] = False,
+    epochs: Annotated[int, typer.Option(help="Epochs, at most; the best is kept: 0, the head as it is, may win.")] = 10,
+    patience: Annotated[int, typer.Option(help="Stop after so many epochs without a lower validation log-loss.")] = 5,
     batch_size: Annotated[int, typer.Option(help="Images a step.")] = 16,
+    optimizer: Annotated[str, typer.Option(help="sgd or adam.")] = "sgd",
+    lr: Annotated[
+        float | None, typer.Option("--lr", help="Learning rate.", show_default="sgd: 1e-4, adam: 1e-5")
+    ] = None,
+    momentum: Annotated[float, typer.Option(help="Momentum of sgd.")] = 0.9,
+    schedule: Annotated[str, typer.Option(help="Of the learning rate: constant, or cosine (down to 0).")] = "constant",
+    layer_decay: Annotated[
+        float, typer.Option(help="Factor on the rate for each convolution further down: 0.8, say; 1: all alike.")
+    ] = 1.0,
+    l2_sp: Annotated[
+        float, typer.Option("--l2-sp", help="Strength of the pull of tuned layers towards their pretrained weights.")
+    ] = 0.0,
+    label_smoothing: Annotated[float, typer.Option(help="Part of a label shared among all classes.")] = 0.0,
+    class_weight: Annotated[
+        str | None, typer.Option(help="balanced: rare classes count as much as frequent ones.", show_default="none")
+    ] = None,
+    clip: Annotated[float | None, typer.Option(help="Largest norm of the gradients.", show_default="none")] = None,
+    precision: Annotated[
+        str, typer.Option(help="float32, mixed_float16, or auto: mixed on a GPU, float32 on a CPU.")
+    ] = "auto",
+    memory: Annotated[
+        str, typer.Option(help="For inputs in memory; what does not fit is read again in every epoch.")
+    ] = "2GB",
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     seed: SeedOption = 0,
     wait: WaitOption = False,
@@ -172,14 +206,32 @@ def finetune(
     """Tune the upper layers together with the best head (stage 3: cache → tuned network)."""
 
     def command(ui: Any) -> dict[str, Any]:
-        from finetune.train import Sgd
+        from finetune.plan import RATES, Plan
         from vggft.commands import finetune as stage
 
-        return stage.run(
-            workspace_of(workspace, ui, wait), stage.Options(unfreeze, epochs, batch_size, Sgd(lr, momentum), seed), ui
+        opened = workspace_of(workspace, ui, wait)
+        if resume:
+            require_only(context, "resume", "name")
+            return stage.resume(opened, name, ui)
+        plan = Plan(
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            optimizer=optimizer,
+            learning_rate=RATES.get(optimizer, 1.0) if lr is None else lr,
+            momentum=momentum,
+            schedule=schedule,
+            layer_decay=layer_decay,
+            l2_sp=l2_sp,
+            label_smoothing=label_smoothing,
+            class_weight=class_weight,
+            clip=clip,
+            patience=patience,
         )
+        options = stage.Options(unfreeze, start, name, plan, precision, number_of_bytes("--memory", memory))
+        return stage.run(opened, options, ui)
 
-    execute(command, json, quiet, debug, kept="Heads and earlier runs are as they were; nothing of this run was saved.")
+    execute(command, json, quiet, debug, kept="Finished epochs are kept; go on with: vggft finetune --resume")
 
 
 @app.command()

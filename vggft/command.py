@@ -1,6 +1,7 @@
 """What all commands share: their options, how errors are said, and the exit codes."""
 
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,42 @@ def workspace_of(root: Path, ui: Any, wait: bool = False) -> Any:
     from vggft.workspace import Workspace
 
     return Workspace(root, ui.warn if wait else None)
+
+
+_EVERYWHERE = {"workspace", "wait", "json", "quiet", "debug"}  # options that say nothing about what is to be done
+_UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def require_only(context: typer.Context, option: str, *allowed: str) -> None:
+    """See that an option is given alone, but for those in `allowed`.
+
+    Raises:
+        VggftError: another one was given.
+    """
+    for parameter in context.command.params:
+        source = context.get_parameter_source(str(parameter.name))
+        if (
+            parameter.name not in {option, *allowed, *_EVERYWHERE}
+            and source is not None
+            and source.name == "COMMANDLINE"
+        ):
+            with_it = ", ".join(f"--{name}" for name in allowed)
+            raise VggftError(
+                f"--{option} with {parameter.opts[0]}: what was begun goes on with the settings it was begun with. Expected "
+                f"{with_it} at most."
+            )
+
+
+def number_of_bytes(option: str, text: str) -> int:
+    """Read an amount such as 2GB, 500 MB or 1.5GiB.
+
+    Raises:
+        VggftError: it is none.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
+    if found is None or found[2] not in _UNITS or not float(found[1]):
+        raise VggftError(f"{option} {text!r}: expected an amount of memory, such as 2GB or 500MB.")
+    return int(float(found[1]) * _UNITS[found[2]])
 
 
 def execute(

@@ -94,7 +94,7 @@ def compare(workspace: Workspace) -> Comparison:
     cache = workspace.cache()
     rows = []
     for method in found.fresh:
-        p = method.from_cache(cache, [s.digest for s in samples])
+        p = method.judge(workspace, cache, samples)
         rows.append(Judged(method, judge(p, targets), p))
     by_name = {row.method.name: row for row in rows}
     head, tuned = by_name[found.heads[0].name], by_name[found.networks[0].name]

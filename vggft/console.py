@@ -30,8 +30,8 @@ def duration(seconds: float) -> str:
 class Advance(Protocol):
     """Moves a progress bar on."""
 
-    def __call__(self, done: int, of: int | None = None, /) -> None:
-        """Show that `done` of `of` are done; `of` may be left out where it does not change."""
+    def __call__(self, done: int, of: int | None = None, /, *, what: str | None = None) -> None:
+        """Show that `done` of `of` are done, and what is done; both may be left out where they do not change."""
 
 
 class _RateColumn(ProgressColumn):
@@ -127,4 +127,8 @@ class Ui:
         )
         with Progress(*columns, console=self._err, disable=self.quiet, expand=True) as bar:
             task = bar.add_task(what, total=total)
-            yield lambda done, of=total: bar.update(task, completed=done, total=of)
+
+            def advance(done: int, of: int | None = total, /, *, what: str | None = None) -> None:
+                bar.update(task, completed=done, total=of, description=what)
+
+            yield advance

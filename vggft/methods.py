@@ -10,19 +10,23 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backbone import between
 from featurize.backend import load_keras
 from featurize.cache import FeatureCache
+from featurize.dataset import Sample
 from featurize.engines import CPU_BATCH, choose, create
 from featurize.errors import VggftError
 from featurize.layers import TOP
 from finetune import store as runs
+from finetune.examples import Rows, from_cache, from_pixels
 from finetune.network import SCORES_LAYER
 from finetune.store import Run
-from finetune.train import predict
 from heads import store as heads
+from heads.head import with_both_classes
 from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result, best_first, merit
+from vggft.features import decoder, load_weights
 from vggft.workspace import Workspace
 
 Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
@@ -56,37 +60,52 @@ class Method:
     @property
     def provenance(self) -> Any:
         """What it was made from and how."""
-        return self.made.provenance if isinstance(self.made, Run) else self.made.head.provenance
+        return self.made.settings.provenance if isinstance(self.made, Run) else self.made.head.provenance
 
     @property
     def classes(self) -> tuple[str, ...]:
         """Class names in the order of its scores."""
         return self.made.classes if isinstance(self.made, Run) else self.made.head.classes
 
-    def from_cache(self, cache: FeatureCache, digests: Sequence[str]) -> NDArray[np.float64]:
-        """Return class probabilities (n, classes) of cached images."""
+    def judge(self, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Return class probabilities (n, classes) of images of the workspace, from as far up as they are cached for it.
+
+        Raises:
+            VggftError: features or, for a network that is tuned from the pixels up, image files are missing.
+        """
+        digests = [sample.digest for sample in samples]
         if isinstance(self.made, Result):
             return self.made.head.predict(cache.read(TOP, digests))
-        from featurize.backbone import between
-
-        upper = between(_load_network(self), self.made.split_point, [SCORES_LAYER])
-        parts = []
-        for first in range(0, len(digests), 8 * CPU_BATCH):
-            features = cache.read(self.made.split_point, digests[first : first + 8 * CPU_BATCH])
-            parts.append(predict(upper, features, CPU_BATCH))
-        return np.concatenate(parts)
+        split_point, network = self.made.split_point, _load_network(self)
+        if split_point is None:
+            files = {sample.digest: [workspace.dataset.root / sample.path] for sample in samples}
+            source = from_pixels(files, decoder(cache.fingerprint), cache.fingerprint.size, digests)
+        else:
+            network = between(network, split_point, [SCORES_LAYER])
+            source = from_cache(cache, split_point, digests)
+        window = 8 * CPU_BATCH
+        return np.concatenate(
+            [
+                predict(network, rows, CPU_BATCH)
+                for rows in Rows(source, window).batches(np.arange(len(digests)), window)
+            ]
+        )
 
     def from_pixels(self, workspace: Workspace) -> Scorer:
         """Return what turns pictures uint8 (n ≤ `CPU_BATCH`, size, size, 3) into class probabilities (n, classes)."""
         if isinstance(self.made, Run):
             network = _load_network(self)
             return lambda pictures: predict(network, pictures, CPU_BATCH)
-        from vggft.features import load_weights
-
         head = self.made.head
         fingerprint = workspace.settings.fingerprint
         engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
         return lambda pictures: head.predict(engine(pictures, [TOP])[0])
+
+
+def predict(network: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
+    """Return class probabilities (n, classes) for inputs of any numeric type, a batch at a time."""
+    batches = [inputs[first : first + batch_size] for first in range(0, len(inputs), batch_size)]
+    return np.concatenate([with_both_classes(network.predict_on_batch(batch.astype(np.float32))) for batch in batches])
 
 
 def _load_network(method: Method) -> Any:
@@ -171,7 +190,7 @@ def load(workspace: Workspace) -> Methods:
     fresh, stale = sorted_out(workspace, results)
     networks = []
     for run in runs.load_all(workspace.finetune):
-        network = workspace.finetune / run.name / "network.keras"
+        network = workspace.finetune / run.name / runs.NETWORK
         unchanged = run.best_epoch == 0 and run.start_digest in present
         networks.append(
             Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network, unchanged)

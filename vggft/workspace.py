@@ -28,6 +28,7 @@ from featurize.dataset import Dataset, read_manifest, write_manifest
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.splits import Shares
+from finetune import store as runs
 
 SCHEMA = 1
 _POLL_SECONDS = 0.2  # between two looks at a lock that is waited for
@@ -195,6 +196,7 @@ class Workspace:
             for folder in (self.root, self.heads, self.finetune, self.report, *self.cache_folder.glob("*/")):
                 durable.sweep(folder)
                 durable.sweep(folder / "shards")
+            runs.sweep(self.finetune)
             yield
         finally:
             who.unlink(missing_ok=True)

@@ -4,6 +4,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from finetune.plan import Plan as TunePlan
 from heads.population import Plan
 from vggft.commands import compare, featurize, finetune, head
 from vggft.console import Ui
@@ -17,7 +18,7 @@ TUNE_EPOCHS = 5
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Run the four commands on 132 public-domain drawings in four classes, and say what was written where."""
     began = time.perf_counter()
-    options = finetune.Options(epochs=TUNE_EPOCHS)
+    options = finetune.Options(plan=TunePlan(epochs=TUNE_EPOCHS))
     say = ui.print
     say(f"$ vggft featurize {PICTURES}")
     featurized = featurize.run(workspace, PICTURES, featurize.Options(), ui)

@@ -19,7 +19,7 @@ from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.population import Plan
 from heads.search import Failed, Result, Setting
-from heads.specs import CLASSIC, DEFAULTS, Spec
+from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
 from vggft import leaderboard, methods
 from vggft.console import Ui
@@ -69,7 +69,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
 
 
 def _specs(options: Options) -> list[Spec]:
-    own = grid.read(options.grid, [spec.name for spec in DEFAULTS]) if options.grid else []
+    own = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
     if not options.names:
         return [*own, CLASSIC] if own else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *own]}

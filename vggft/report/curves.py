@@ -24,7 +24,14 @@ def plot(path: Path, histories: Mapping[str, Sequence[Epoch]], references: Mappi
         learnt = [e for e in history if e.loss is not None]
         best = min(history, key=lambda e: e.val_log_loss)
         series = (
-            (left, "log-loss", [e.loss for e in learnt], [e.val_log_loss for e in history], best.val_log_loss, 0),
+            (
+                left,
+                "log-loss",
+                [e.loss if e.log_loss is None else e.log_loss for e in learnt],
+                [e.val_log_loss for e in history],
+                best.val_log_loss,
+                0,
+            ),
             (right, "accuracy", [e.accuracy for e in learnt], [e.val_accuracy for e in history], best.val_accuracy, 1),
         )
         for axes, what, training, validation, kept, column in series:

@@ -1,0 +1,70 @@
+"""A training on disk, so that it can go on after any interruption: one file, replaced as a whole after every epoch."""
+
+import io
+import json
+import zipfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurize import durable
+from featurize.errors import VggftError
+from finetune.train import State
+from heads.history import Epoch
+from heads.metrics import Metrics
+
+CHECKPOINT_VERSION = 1
+_GROUPS = ("weights", "optimizer", "best")
+
+
+def write(path: Path, state: State) -> None:
+    """Write a state.
+
+    The file is a NumPy archive (a CRC-32 for each array) with the arrays in their order and all else as JSON.
+
+    Raises:
+        VggftError: the disk is full, or cannot be written; the file that was there is as it was.
+    """
+    about = {
+        "version": CHECKPOINT_VERSION,
+        "history": [asdict(epoch) for epoch in state.history],
+        "start": state.start.as_json(),
+        "validation": state.validation.as_json(),
+        "diverged": state.diverged,
+    }
+    arrays: dict[str, Any] = {"about": np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)}
+    for group in _GROUPS:
+        arrays |= {f"{group}/{i}": array for i, array in enumerate(getattr(state, group))}
+    buffer = io.BytesIO()
+    np.savez(buffer, **arrays)
+    durable.write_bytes(path, buffer.getbuffer(), then="go on: vggft finetune --resume")
+
+
+def read(path: Path) -> State:
+    """Read what `write` wrote. Nothing is unpickled.
+
+    Raises:
+        VggftError: damaged, or of another version.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            about = json.loads(arrays["about"].tobytes())
+            if about["version"] != CHECKPOINT_VERSION:
+                raise ValueError(f"version {about['version']}, expected {CHECKPOINT_VERSION}")
+            names = set(arrays.files)
+            groups = {
+                g: [arrays[f"{g}/{i}"] for i in range(sum(n.startswith(f"{g}/") for n in names))] for g in _GROUPS
+            }
+        return State(
+            history=tuple(Epoch(**epoch) for epoch in about["history"]),
+            start=Metrics.of_json(about["start"]),
+            validation=Metrics.of_json(about["validation"]),
+            diverged=tuple(about["diverged"]) if about["diverged"] else None,
+            **groups,
+        )
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+        raise VggftError(
+            f"{path}: damaged ({error}). Delete the folder {path.parent.parent.name} above it and tune again: vggft finetune"
+        ) from None

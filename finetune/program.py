@@ -1,0 +1,223 @@
+"""The part of a network above the split point, compiled: it takes steps, predicts, and can be put back where it was.
+
+What a step does is a function of the weights, the optimizer's variables and (seed, epoch, step): the masks of dropout are
+seeded anew for each step. So training that was stopped after any epoch goes on to the same bits (where the backend computes
+the same sum twice alike, as TensorFlow and JAX do on a CPU), and training from the cache and from pixels can be compared
+step by step.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+from numpy.typing import NDArray
+
+from featurize.fingerprint import FULL_PRECISION
+from featurize.layers import CONVOLUTIONS, NAMES
+from finetune.plan import Plan
+from heads.head import with_both_classes
+
+Arrays = list[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Means:
+    """What a step, or an epoch of steps, found on its training images, with dropout: means over the images.
+
+    `loss` is what is minimised, penalties, smoothing and class weights included; `log_loss` and `accuracy` are without them.
+    """
+
+    loss: float
+    log_loss: float
+    accuracy: float
+
+
+class Program:
+    """Trains a part of an assembled network in place (in another precision: a copy, whose weights `hand_back` returns)."""
+
+    def __init__(
+        self, part: Any, plan: Plan, targets: NDArray[np.int64], pretrained: Mapping[str, Sequence[Any]]
+    ) -> None:
+        """Compile.
+
+        Args:
+            part: from the split point, or from pixels, to the scores; what is frozen in it stays.
+            plan: how to train.
+            targets: of the training images, (n,): they decide class weights and how many steps an epoch has.
+            pretrained: convolution → kernel and bias that `plan.l2_sp` pulls towards.
+        """
+        self.plan = plan
+        self.part = part
+        self.outputs = part.output_shape[-1]
+        self._classes = max(2, self.outputs)
+        self._weights = _class_weights(plan.class_weight, targets, self._classes)
+        inner = part if plan.precision == FULL_PRECISION else _recast(part, plan.precision)
+        self._model = _Penalised(inner.inputs, inner.outputs, name="tuned")
+        tuned = [layer for layer in self._model.layers if layer.name in CONVOLUTIONS and layer.trainable]
+        self._model.penalty = _Pull(plan.l2_sp, [(layer, pretrained[layer.name]) for layer in tuned])
+        self._dropouts = [
+            layer for layer in self._model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate
+        ]
+        self._optimizer = _optimizer(plan, self._model, -(-len(targets) // plan.batch_size) * plan.epochs)
+        if self.outputs == 1:
+            loss = keras.losses.BinaryCrossentropy(label_smoothing=plan.label_smoothing)
+            metrics = [keras.metrics.BinaryCrossentropy(name="log_loss"), keras.metrics.BinaryAccuracy(name="accuracy")]
+        else:
+            loss = keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing)
+            metrics = [
+                keras.metrics.CategoricalCrossentropy(name="log_loss"),
+                keras.metrics.CategoricalAccuracy(name="accuracy"),
+            ]
+        # XLA is left off on TensorFlow: measured on CPUs, its training step is slower, and each batch size costs seconds more.
+        jit = keras.backend.backend() == "jax"
+        self._model.compile(self._optimizer, loss=loss, metrics=metrics, jit_compile=jit)
+        if self._model is not part:
+            part.compile(jit_compile=jit)
+        self._optimizer.build(self._model.trainable_variables)
+
+    def step(self, inputs: NDArray[Any], targets: NDArray[np.int64], epoch: int, number: int) -> Means:
+        """Take one step.
+
+        Args:
+            inputs: of any numeric type, (batch, …).
+            targets: positions of the true classes, (batch,).
+            epoch, number: which step of which epoch it is, from 1.
+        """
+        for i, layer in enumerate(self._dropouts):
+            state = layer.seed_generator.state
+            drawn = np.random.default_rng([self.plan.seed, epoch, number, i]).integers(2**31, size=2)
+            state.assign(ops.convert_to_tensor(drawn, dtype=state.dtype))
+        y = self._encoded(targets)
+        logs = self._model.train_on_batch(inputs.astype(np.float32), y, self._weights[targets], return_dict=True)
+        return Means(float(logs["loss"]), float(logs["log_loss"]), float(logs["accuracy"]))
+
+    def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
+        """Return class probabilities (batch, classes), computed in float32 whatever the precision of training."""
+        return with_both_classes(ops.convert_to_numpy(self.part.predict_on_batch(inputs.astype(np.float32))))
+
+    def objective(self, probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+        """Return what training minimises, for these images and the present weights."""
+        smooth = self.plan.label_smoothing
+        y = np.eye(self._classes)[targets] * (1 - smooth) + smooth / self._classes
+        clipped = np.clip(probabilities, keras.backend.epsilon(), 1)  # as Keras does
+        return float(np.mean(self._weights[targets] * -(y * np.log(clipped)).sum(axis=1)) + self._model.penalty())
+
+    def hand_back(self) -> None:
+        """Give the trained weights to the part that was handed in."""
+        if self.plan.precision != FULL_PRECISION:
+            self.part.set_weights(self._model.get_weights())
+
+    def weights(self) -> Arrays:
+        """Return a copy of all weights."""
+        return [np.array(w) for w in self._model.get_weights()]
+
+    def set_weights(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Set all weights, here and in the part that was handed in."""
+        self._model.set_weights(list(arrays))
+        self.hand_back()
+
+    def optimizer(self) -> Arrays:
+        """Return a copy of the optimizer's variables: steps taken, momenta, the scale of a 16-bit loss."""
+        return [np.array(variable.numpy()) for variable in self._optimizer.variables]
+
+    def set_optimizer(self, arrays: Sequence[NDArray[Any]]) -> None:
+        """Put the optimizer's variables back."""
+        for variable, array in zip(self._optimizer.variables, arrays, strict=True):
+            variable.assign(array)
+
+    def _encoded(self, targets: NDArray[np.int64]) -> NDArray[np.float32]:
+        if self.outputs == 1:
+            return targets.astype(np.float32).reshape(-1, 1)
+        return np.eye(self._classes, dtype=np.float32)[targets]
+
+
+class _Penalised(keras.Model):
+    """A model with a penalty on its weights, which is no part of what is saved."""
+
+    penalty: Any
+
+    def compute_loss(self, *arguments: Any, **options: Any) -> Any:
+        """Add the penalty to the loss."""
+        return super().compute_loss(*arguments, **options) + self.penalty.tensor()
+
+
+class _Pull:
+    """α/2 · ‖w − w⁰‖² over kernels and biases of some layers."""
+
+    def __init__(self, alpha: float, layers: Sequence[tuple[Any, Sequence[NDArray[Any]]]]) -> None:
+        self._alpha = alpha
+        self._pairs = [pair for layer, start in layers for pair in zip(layer.trainable_variables, start, strict=True)]
+
+    def tensor(self) -> Any:
+        if not self._alpha:
+            return 0.0
+        return self._alpha / 2 * sum(ops.sum(ops.square(variable - start)) for variable, start in self._pairs)
+
+    def __call__(self) -> float:
+        return float(self.tensor())
+
+
+def _class_weights(kind: str | None, targets: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
+    """Return a weight for each class; 1 for those that training never sees."""
+    from sklearn.utils.class_weight import compute_class_weight
+
+    weights = np.ones(classes, np.float32)
+    present = np.unique(targets)
+    weights[present] = compute_class_weight(kind, classes=present, y=targets)
+    return weights
+
+
+class _LayerRates:
+    """An optimizer's mix-in: a factor on the rate of each variable."""
+
+    factors: Sequence[float]
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Move one variable."""
+        factor = self.factors[self._get_variable_index(variable)]  # type: ignore[attr-defined]
+        super().update_step(gradient, variable, learning_rate * factor)  # type: ignore[misc]
+
+
+class LayeredSgd(_LayerRates, keras.optimizers.SGD):
+    """SGD by layers."""
+
+
+class LayeredAdam(_LayerRates, keras.optimizers.Adam):
+    """Adam by layers."""
+
+
+def _optimizer(plan: Plan, model: Any, steps: int) -> Any:
+    rate: Any = plan.learning_rate
+    if plan.schedule == "cosine":
+        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, steps)
+    if plan.optimizer == "sgd":
+        optimizer = LayeredSgd(rate, momentum=float(plan.momentum), global_clipnorm=plan.clip)
+    else:
+        optimizer = LayeredAdam(rate, global_clipnorm=plan.clip)
+    optimizer.factors = _factors(plan.layer_decay, model)
+    return optimizer if plan.precision == FULL_PRECISION else keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+def _factors(decay: float, model: Any) -> list[float]:
+    """Return the factor of each trainable variable: 1 in the head, `decay` in the highest convolution, and so on down."""
+    tuned = [layer for layer in model.layers if layer.name in CONVOLUTIONS and layer.trainable]
+    tuned.sort(key=lambda layer: -NAMES.index(layer.name))
+    factor = {id(v): decay**depth for depth, layer in enumerate(tuned, start=1) for v in layer.trainable_variables}
+    return [factor.get(id(variable), 1.0) for variable in model.trainable_variables]
+
+
+def _recast(part: Any, precision: str) -> Any:
+    """Return a copy of a part whose backbone computes in another precision; the head stays in float32."""
+
+    def copy(layer: Any) -> Any:
+        config = layer.get_config()
+        if layer.name in NAMES:
+            config["dtype"] = precision
+        return type(layer).from_config(config)
+
+    made = keras.models.clone_model(part, clone_function=copy)
+    made.set_weights(part.get_weights())
+    return made

@@ -1,0 +1,53 @@
+"""Learning curves for TensorBoard, where TensorFlow is installed to write them, whatever backend trains."""
+
+import importlib.util
+import shutil
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from featurize.backend import load_quietly
+from heads.history import Epoch
+
+# Tags, and what is shown under them of training and of validation: in one panel, as the tag is the same.
+_TAGS = {
+    "loss": ("loss", "val_loss"),
+    "log_loss": ("log_loss", "val_log_loss"),
+    "accuracy": ("accuracy", "val_accuracy"),
+}
+_SPLITS = ("train", "validation")
+
+
+class Log:
+    """Event files below a folder, `train/` and `validation/`; a row an epoch. Without TensorFlow it writes nothing."""
+
+    def __init__(self, folder: Path, history: Sequence[Epoch] = ()) -> None:
+        """Begin a log, in the place of an earlier one, with the epochs that are done."""
+        self._writers: list[Any] = []
+        if importlib.util.find_spec("tensorflow") is None:
+            return
+        tf = load_quietly("tensorflow")
+        self._event, self._summary = tf.compat.v1.Event, tf.compat.v1.Summary
+        shutil.rmtree(folder, ignore_errors=True)
+        for split in _SPLITS:
+            (folder / split).mkdir(parents=True)
+            writer = tf.io.TFRecordWriter(str(folder / split / f"events.out.tfevents.{time.time_ns() // 10**9}.vggft"))
+            writer.write(self._event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
+            self._writers.append(writer)
+        for epoch in history:
+            self.write(epoch)
+
+    def write(self, epoch: Epoch) -> None:
+        """Add an epoch; it can be seen at once."""
+        for column, writer in enumerate(self._writers):
+            found = {tag: getattr(epoch, names[column]) for tag, names in _TAGS.items()}
+            values = [self._summary.Value(tag=tag, simple_value=v) for tag, v in found.items() if v is not None]
+            summary = self._summary(value=values)
+            writer.write(self._event(wall_time=time.time(), step=epoch.epoch, summary=summary).SerializeToString())
+            writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        for writer in self._writers:
+            writer.close()
