@@ -64,7 +64,7 @@ def read(path: Path) -> State:
             diverged=tuple(about["diverged"]) if about["diverged"] else None,
             **groups,
         )
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise VggftError(
             f"{path}: damaged ({error}). Delete the folder {path.parent.parent.name} above it and tune again: vggft finetune"
         ) from None

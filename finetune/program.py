@@ -55,7 +55,7 @@ class Program:
         self._classes = max(2, self.outputs)
         self._weights = _class_weights(plan.class_weight, targets, self._classes)
         inner = part if plan.precision == FULL_PRECISION else _recast(part, plan.precision)
-        self._model = _Penalised(inner.inputs, inner.outputs, name="tuned")
+        self._model = _Penalised(inner.input, inner.output, name="tuned")
         tuned = [layer for layer in self._model.layers if layer.name in CONVOLUTIONS and layer.trainable]
         self._model.penalty = _Pull(plan.l2_sp, [(layer, pretrained[layer.name]) for layer in tuned])
         self._dropouts = [
@@ -91,7 +91,12 @@ class Program:
             drawn = np.random.default_rng([self.plan.seed, epoch, number, i]).integers(2**31, size=2)
             state.assign(ops.convert_to_tensor(drawn, dtype=state.dtype))
         y = self._encoded(targets)
-        logs = self._model.train_on_batch(inputs.astype(np.float32), y, self._weights[targets], return_dict=True)
+        try:
+            logs = self._model.train_on_batch(inputs.astype(np.float32), y, self._weights[targets], return_dict=True)
+        except RuntimeError as error:
+            if "between 0 and 1" not in str(error):
+                raise
+            return Means(np.nan, np.nan, 0.0)  # PyTorch refuses the loss of a prediction that is no number
         return Means(float(logs["loss"]), float(logs["log_loss"]), float(logs["accuracy"]))
 
     def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
@@ -157,7 +162,7 @@ class _Pull:
         return self._alpha / 2 * sum(ops.sum(ops.square(variable - start)) for variable, start in self._pairs)
 
     def __call__(self) -> float:
-        return float(self.tensor())
+        return float(ops.convert_to_numpy(self.tensor()))
 
 
 def _class_weights(kind: str | None, targets: NDArray[np.int64], classes: int) -> NDArray[np.float32]:

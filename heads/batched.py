@@ -57,8 +57,9 @@ class Block(keras.layers.Layer):
         if self.hidden:
             hidden = ops.relu(logits)
             if self.dropout.any():
-                kept = ops.cast(ops.expand_dims(batch["noise"], 1) >= self.dropout, hidden.dtype)
-                hidden = hidden * kept / (1 - self.dropout)
+                rates = ops.convert_to_tensor(self.dropout)  # PyTorch computes with no arrays of NumPy's
+                kept = ops.cast(ops.expand_dims(batch["noise"], 1) >= rates, hidden.dtype)
+                hidden = hidden * kept / (1 - rates)
             logits = ops.einsum("bhu,uho->bho", hidden, self.kernel2) + self.bias2
         y = ops.expand_dims(y, 1)
         if self.outputs == 1:
@@ -73,7 +74,7 @@ class Block(keras.layers.Layer):
         if self.l2.any():
             kernels = [self.kernel1, self.kernel2] if self.hidden else [self.kernel1]
             squares = sum(ops.sum(ops.square(kernel), axis=(0, 2)) for kernel in kernels)
-            self.add_loss(ops.sum(squares * self.l2))
+            self.add_loss(ops.sum(squares * ops.convert_to_tensor(self.l2)))
         return logits
 
 
@@ -87,7 +88,8 @@ class AdamPerHead(keras.optimizers.Adam):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Move one variable."""
-        super().update_step(gradient, variable, learning_rate * self.rates[self._get_variable_index(variable)])
+        rates = ops.convert_to_tensor(self.rates[self._get_variable_index(variable)])
+        super().update_step(gradient, variable, learning_rate * rates)
 
 
 def build(

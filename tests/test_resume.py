@@ -1,0 +1,216 @@
+"""A training that was stopped goes on to the same bits: after any epoch, and after real kills of real processes."""
+
+import json
+import random
+import shutil
+import signal
+import time
+import zipfile
+
+import numpy as np
+import pytest
+from conftest import drawings, start, strict_json, vggft
+from small_tuning import SIZE, examples, head, program
+
+from featurize.errors import VggftError
+from finetune import checkpoint
+from finetune import network as networks
+from finetune.plan import Plan
+from finetune.train import Watch, train
+
+TARGETS = np.arange(12) % 3
+
+
+class Killed(Exception):
+    pass
+
+
+def tuned(network):
+    return [w.copy() for w in network.get_weights()]
+
+
+def same(a, b):
+    return len(a) == len(b) and all(x.tobytes() == y.tobytes() for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("plan", "stops"),
+    [
+        (Plan(3, 5, seed=3, learning_rate=3e-5, schedule="cosine", layer_decay=0.8), (0, 2)),
+        (Plan(2, 5, optimizer="adam", learning_rate=1e-5, l2_sp=0.01, label_smoothing=0.1, clip=1.0), (1,)),
+        (Plan(2, 5, learning_rate=3e-5, precision="mixed_float16"), (1,)),
+    ],
+    ids=["sgd", "adam", "mixed"],
+)
+def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops):
+    data = examples(small_features["block4_pool"], TARGETS)
+
+    def session(stop_after=None):
+        """Train from the checkpoint, if there is one, as a new process would."""
+        network = networks.assemble(weights, "caffe", SIZE, head("max", 3, dropout=0.5, scaler=True))
+        one = program(network, "block4_pool", plan, TARGETS, weights)
+        path = tmp_path / "checkpoint.npz"
+
+        def keep(state):
+            checkpoint.write(path, state)
+            if state.epoch == stop_after:
+                raise Killed
+
+        state = checkpoint.read(path) if path.exists() else None
+        try:
+            return train(one, (data, data), plan, state, Watch(epoch=keep)), tuned(network)
+        except Killed:
+            return None
+
+    undisturbed, network = session()
+    assert [row.epoch for row in undisturbed.history] == list(range(plan.epochs + 1))
+    (tmp_path / "checkpoint.npz").unlink()
+    for epoch in stops:
+        assert session(epoch) is None
+    stopped, resumed = session()
+    assert same(resumed, network)
+    assert same(stopped.weights, undisturbed.weights)
+    assert same(stopped.optimizer, undisturbed.optimizer)
+    for a, b in zip(stopped.history, undisturbed.history, strict=True):
+        assert (a.loss, a.accuracy, a.log_loss, a.val_loss, a.val_log_loss) == (
+            b.loss,
+            b.accuracy,
+            b.log_loss,
+            b.val_loss,
+            b.val_log_loss,
+        )
+    assert (stopped.start, stopped.validation) == (undisturbed.start, undisturbed.validation)
+
+
+def test_a_damaged_checkpoint_is_noticed(weights, small_features, tmp_path):
+    network = networks.assemble(weights, "caffe", SIZE, head("max", 3))
+    data = examples(small_features["block4_pool"], TARGETS)
+    plan = Plan(1, 12)
+    path = tmp_path / "run" / "unfinished" / "checkpoint.npz"
+    path.parent.mkdir(parents=True)
+    one = program(network, "block4_pool", plan, TARGETS, weights)
+    train(one, (data, data), plan, watch=Watch(epoch=lambda state: checkpoint.write(path, state)))
+    assert checkpoint.read(path).epoch == 1
+    sound = path.read_bytes()
+    for place in (0.2, 0.5, 0.9):
+        damaged = bytearray(sound)
+        damaged[int(place * len(sound))] ^= 1
+        path.write_bytes(damaged)
+        with pytest.raises(VggftError, match=r"checkpoint\.npz: damaged"):
+            checkpoint.read(path)
+    for data in (sound[:-100], b"", sound.replace(b'{"version": 1', b'{"version": 7')):
+        path.write_bytes(data)
+        with pytest.raises(VggftError, match="damaged"):
+            checkpoint.read(path)
+
+
+@pytest.fixture(scope="module")
+def ready(tmp_path_factory):
+    """24 drawings with features and heads, and an undisturbed run of 6 epochs."""
+    base = tmp_path_factory.mktemp("resume")
+    drawings(base / "data", 12, "bugs", "flowers")
+    assert vggft("featurize", base / "data", "-w", base / "work").returncode == 0
+    done = vggft("head", "--head", "max-64-l2-dropout", "--epochs", "5", "-w", base / "work")
+    assert done.returncode == 0, done.stderr
+    done = vggft("finetune", *SETTINGS, "--name", "whole", "-w", base / "work", "--json")
+    assert done.returncode == 0, done.stderr
+    return base / "work", strict_json(done.stdout)
+
+
+SETTINGS = ("--epochs", "6", "--batch-size", "4", "--patience", "9", "--schedule", "cosine", "--lr", "1e-3")
+
+
+def arrays(work, name):
+    """Return all numbers of a run's network: the bytes of the HDF5 file in it hold no times."""
+    with zipfile.ZipFile(work / "finetune" / name / "network.keras") as file:
+        return file.read("model.weights.h5")
+
+
+def curve(work, name):
+    lines = (work / "finetune" / name / "history.csv").read_text().splitlines()
+    return [line.rsplit(",", 1)[0] for line in lines]  # all but the seconds
+
+
+def last_epoch(path):
+    with np.load(path) as arrays:
+        return json.loads(arrays["about"].tobytes())["history"][-1]["epoch"]
+
+
+def begun(work, name, epochs, process):
+    """Wait until so many epochs of a run are kept."""
+    path = work / "finetune" / name / "unfinished" / "checkpoint.npz"
+    deadline = time.monotonic() + 120
+    while not (path.exists() and last_epoch(path) >= epochs):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_interrupted_by_a_person(ready, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(ready[0], work)
+    process = start("finetune", *SETTINGS, "--name", "broken", "-w", work)
+    settings = work / "finetune" / "broken" / "unfinished" / "settings.json"
+    while not settings.exists():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.005)
+    process.kill()  # before anything is trained
+    process.communicate()
+    process = start("finetune", "--resume", "-w", work, "--json")
+    begun(work, "broken", 1, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "vggft finetune --resume" in strict_json(out)["error"]
+    assert "Traceback" not in err
+    assert not (work / "finetune" / "broken" / "run.json").exists()
+    process = start("finetune", "--resume", "-w", work)
+    begun(work, "broken", 2, process)
+    process.kill()
+    process.communicate()
+    done = vggft("finetune", "--resume", "--name", "broken", "-w", work, "--json")
+    assert done.returncode == 0, done.stderr
+    found = strict_json(done.stdout)
+    assert found["resumed"] is True
+    assert "going on after epoch" in done.stderr
+    assert arrays(work, "broken") == arrays(work, "whole")
+    assert curve(work, "broken") == curve(work, "whole")
+    keys = ("best_epoch", "epochs", "ended", "validation", "start_validation", "moved", "parity")
+    assert {key: found[key] for key in keys} == {key: ready[1][key] for key in keys}
+    left = {path.name for path in (work / "finetune" / "broken").iterdir()} - {"tensorboard"}
+    assert left == {"history.csv", "network.keras", "run.json"}
+
+
+def test_nothing_to_resume(ready):
+    work, whole = ready
+    done = vggft("finetune", "--resume", "-w", work, "--json")
+    assert done.returncode == 0
+    assert strict_json(done.stdout) == {**whole, "resumed": False}
+    assert "nothing is unfinished" in vggft("finetune", "--resume", "-w", work).stdout
+
+
+@pytest.mark.slow
+def test_killed_at_random(ready, tmp_path):
+    """Kills at any moment, also while it starts, writes or saves; the end is that of the undisturbed run."""
+    rng = random.Random(5)
+    work = tmp_path / "work"
+    shutil.copytree(ready[0], work)
+    command = ["finetune", *SETTINGS, "--name", "broken", "-w", work]
+    kills = 0
+    while True:
+        process = start(*command)
+        try:
+            out, err = process.communicate(timeout=4 + 8 * rng.random())
+        except Exception:
+            process.kill()
+            process.communicate()
+            kills += 1
+            if (work / "finetune" / "broken").exists():
+                command = ["finetune", "--resume", "--name", "broken", "-w", work]
+            continue
+        assert process.returncode == 0, (out, err)
+        break
+    assert kills
+    assert json.loads((work / "finetune" / "broken" / "run.json").read_text())["best_epoch"] == ready[1]["best_epoch"]
+    assert arrays(work, "broken") == arrays(work, "whole")
+    assert curve(work, "broken") == curve(work, "whole")
