@@ -44,12 +44,12 @@ def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source
     shape = layer(name).shape(cache.fingerprint.size)
 
     def read(positions: NDArray[np.intp]) -> NDArray[np.float16]:
-        rows = np.empty((len(positions), *shape), cache.fingerprint.dtype)
+        rows = np.empty((len(positions), *shape), np.float16)
         for at, piece in cache.pieces(name, [digests[i] for i in positions], _ROWS_AT_ONCE):
             rows[at] = piece
         return rows
 
-    return Source(read, len(digests), int(np.prod(shape)) * np.dtype(cache.fingerprint.dtype).itemsize)
+    return Source(read, len(digests), _cached_bytes(name, cache.fingerprint.size))
 
 
 def from_pixels(
@@ -75,7 +75,7 @@ def from_pixels(
             pictures[at[digest]] = picture
         return pictures
 
-    return Source(read, len(digests), size * size * 3)
+    return Source(read, len(digests), _picture_bytes(size))
 
 
 @dataclass(frozen=True)
@@ -122,20 +122,36 @@ class Rows:
                     yield rows[first : first + size]
 
 
-def share(sources: Sequence[Source], memory: int, batch_size: int) -> list[Rows]:
-    """Read all sources into memory if they fit into `memory` bytes together; else stream each of them.
+def require_memory(memory: int, split_point: str | None, size: int, batch_size: int) -> None:
+    """See that two batches of inputs fit into `memory` bytes.
 
-    Streaming, at most two windows of one source are in memory, and of the others nothing, as one is read at a time.
+    Args:
+        split_point: whose outputs the inputs are; None: pictures of `size` pixels.
 
     Raises:
-        VggftError: not even two batches fit.
+        VggftError: they do not.
     """
-    if sum(source.n * source.row_bytes for source in sources) <= memory:
-        return [Rows(source) for source in sources]
-    least = 2 * batch_size * max(source.row_bytes for source in sources)
+    least = 2 * batch_size * (_cached_bytes(split_point, size) if split_point else _picture_bytes(size))
     if memory < least:
         raise VggftError(
             f"--memory: {memory / 1e6:.1f} MB do not hold two batches of {batch_size} images, which take {least / 1e6:.1f} MB. "
             "Expected more, or a smaller --batch-size."
         )
-    return [Rows(source, memory // (2 * batch_size * source.row_bytes) * batch_size) for source in sources]
+
+
+def share(sources: Sequence[Source], memory: int, batch_size: int) -> list[Rows]:
+    """Read all sources into memory if they fit into `memory` bytes together; else stream each of them.
+
+    Streaming, at most two windows of one source are in memory, and of the others nothing, as one is read at a time.
+    """
+    if sum(source.n * source.row_bytes for source in sources) <= memory:
+        return [Rows(source) for source in sources]
+    return [Rows(source, max(1, memory // (2 * batch_size * source.row_bytes)) * batch_size) for source in sources]
+
+
+def _cached_bytes(name: str, size: int) -> int:
+    return int(np.prod(layer(name).shape(size))) * np.dtype(np.float16).itemsize
+
+
+def _picture_bytes(size: int) -> int:
+    return size * size * 3

@@ -1,31 +1,20 @@
 """A head → a tuned network, trained from the cached outputs of the split point; and going on with what was interrupted."""
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from featurize import backend, layers, runner
+from featurize import backend, layers
 from featurize.cache import FeatureCache
-from featurize.dataset import Dataset
 from featurize.errors import VggftError
 from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from finetune import examples, store
-from finetune import network as networks
-from finetune.examples import Examples
-from finetune.network import PARITY_IMAGES
 from finetune.plan import RATES, Plan
-from finetune.store import Run, Settings, Unfinished
-from finetune.tensorboard import Log
-from finetune.train import State, Watch, train
+from finetune.store import Settings
 from heads.specs import BEST, NAME, NAMES
 from vggft import features, methods, starts
 from vggft.console import Ui
-from vggft.features import Filling, decoder, fill, load_weights
+from vggft.features import Filling
+from vggft.tuning import Tuning, files_of, report
 from vggft.workspace import Workspace
 
 AUTO = "auto"
@@ -63,7 +52,8 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     plan = options.plan if options.precision == AUTO else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
-    _ = workspace.settings  # before the lock makes a folder: is there anything here?
+    size = workspace.settings.fingerprint.size  # before the lock makes a folder: is there anything here?
+    examples.require_memory(options.memory, split_point, size, plan.batch_size)
     with workspace.writing():
         head = starts.choose(workspace, options.start)
         name = _free(workspace, options, plan)
@@ -82,10 +72,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         settings = Settings(name, options.unfreeze, split_point, plan, options.memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
-            return {"resumed": False, **_Session(workspace, cache, begun, ui).run()}
+            session = Tuning(workspace, cache, begun, ui)
+            session.prepare()
         except VggftError:
             begun.give_up()
             raise
+        return {"resumed": False, **session.train()}
 
 
 def resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
@@ -108,7 +100,9 @@ def resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
         if begun is None:
             return _nothing_to_resume(workspace, name, ui)
         _require_same(workspace, begun.settings)
-        return {"resumed": True, **_Session(workspace, workspace.cache(), begun, ui).run()}
+        session = Tuning(workspace, workspace.cache(), begun, ui)
+        session.prepare()
+        return {"resumed": True, **session.train()}
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
@@ -121,7 +115,7 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
     if not finished:
         return {"resumed": False, "name": None}
     last = max(finished, key=lambda run: (workspace.finetune / run.name / store.RUN).stat().st_mtime_ns)
-    return {"resumed": False, **_report(workspace, last, ui)}
+    return {"resumed": False, **report(workspace, last, ui)}
 
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
@@ -173,16 +167,9 @@ def _readable(options: Options, plan: Plan, workspace: Workspace) -> str:
     return "-".join(parts)
 
 
-def _files(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
-    files: dict[str, list[Path]] = defaultdict(list)
-    for sample in dataset.accepted():
-        files[sample.digest].append(dataset.root / sample.path)
-    return files
-
-
 def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str | None) -> None:
     """See that all pictures are there that have to be decoded; of changed ones the hash will tell."""
-    files = _files(workspace.dataset)
+    files = files_of(workspace.dataset)
     wanted: list[str] = []
     if split_point is None:
         wanted = [s.digest for split in ("train", "validate") for s in workspace.dataset.accepted(split)]
@@ -196,181 +183,3 @@ def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str 
             f"{what}, and {len(gone)} images are gone (the first: {files[gone[0]][0]}). Put them back, or run vggft featurize "
             "to go on without them."
         )
-
-
-class _Session:
-    """Works on one run, from where it is, under the lock."""
-
-    def __init__(self, workspace: Workspace, cache: FeatureCache, begun: Unfinished, ui: Ui) -> None:
-        self.workspace, self.cache, self.begun, self.ui = workspace, cache, begun, ui
-        self.dataset = workspace.dataset
-        self.settings, self.head = begun.settings, begun.head
-        self.weights = load_weights(workspace.settings)
-
-    def run(self) -> dict[str, Any]:
-        """Train what is left to train, save and report."""
-        settings, state, split_point = self.settings, self.begun.state, self.settings.split_point
-        if split_point is not None:
-            self._fill(split_point)
-        source = f"cached {split_point}" if split_point else "pixels"
-        tuned = networks.tuned_layers(split_point)
-        span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
-        self.ui.say(f"{settings.name}: tuning {span} from {source}, starting from {self.head.name}")
-        fingerprint = self.cache.fingerprint
-        network = networks.assemble(self.weights, fingerprint.preprocess, fingerprint.size, self.head)
-        parity = self._parity_gate(network)
-        part = networks.above(network, split_point)
-        training, validation = self._examples()
-        from finetune.program import Program  # Keras is loaded by now
-
-        program = Program(part, settings.plan, training.targets, self.weights.arrays)
-        if state is not None:
-            self.ui.say(f"going on after epoch {state.epoch} of {settings.plan.epochs}")
-        state = self._train(program, (training, validation), state)
-        moved = networks.moved_layers(network, self.weights, split_point)
-        if state.best_epoch and moved != tuned:
-            still = ", ".join(name for name in tuned if name not in moved)
-            self.ui.warn(f"did not move: {still}. The steps were too small for float32; try a higher --lr")
-        made = Run(
-            settings=settings,
-            start=self.head.name,
-            start_digest=self.head.digest,
-            start_provenance=self.head.provenance,
-            classes=self.dataset.classes,
-            parameters=networks.parameters(network, split_point),
-            images={"train": len(training.targets), "validate": len(validation.targets)},
-            best_epoch=state.best_epoch,
-            ended=str(state.ended(settings.plan)),
-            diverged=state.diverged,
-            parity=parity,
-            seconds=sum(epoch.seconds for epoch in state.history),
-            validation=state.validation,
-            start_validation=state.start,
-            moved=tuple(moved),
-            history=state.history,
-        )
-        self.begun.finish(made, network)
-        return _report(self.workspace, made, self.ui)
-
-    def _fill(self, split_point: str) -> None:
-        """Compute what the cache lacks of the split point."""
-        files = _files(self.dataset)
-        done = fill(self.cache, Filling(files, [split_point], self.workspace.settings.weights_file_path), self.ui)
-        if done.rejected:
-            digest, reason = next(iter(done.rejected.items()))
-            raise VggftError(
-                f"{split_point} is not cached for all images, and {len(done.rejected)} of them cannot be computed (the first: "
-                f"{files[digest][0]}: {reason}). Put the images back, or run vggft featurize to go on without them."
-            )
-
-    def _parity_gate(self, network: Any) -> float:
-        """Check the network on images spread evenly over the training and validation splits, from their pixels."""
-        samples = [s for s in self.dataset.accepted() if s.split in ("train", "validate")]
-        files = _files(self.dataset)
-        spread = samples[:: max(1, len(samples) // PARITY_IMAGES)]
-        candidates = {s.digest: files[s.digest] for s in [*spread, *samples]}
-        pictures: list[NDArray[np.uint8]] = []
-        digests: list[str] = []
-        for digest, picture in runner.decoded(candidates, decoder(self.cache.fingerprint), PARITY_IMAGES):
-            if not isinstance(picture, str):
-                pictures.append(picture)
-                digests.append(digest)
-            if len(digests) == PARITY_IMAGES:
-                break
-        if not digests:
-            raise VggftError(
-                f"parity gate: none of the {len(samples)} images below {self.dataset.root} can be read as they were. It needs a "
-                "few, to check the network from pixels. Put them back, or run vggft featurize with the folder where they are now."
-            )
-        expected = self.head.predict(self.cache.read(layers.TOP, digests))
-        parity = networks.check_parity(network, np.stack(pictures), expected)
-        limit = f"limit {networks.PARITY_BOUND:g}"
-        self.ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} ({limit})")
-        return parity
-
-    def _examples(self) -> tuple[Examples, Examples]:
-        """Read, or get ready to stream, the inputs of training and validation."""
-        split_point, size = self.settings.split_point, self.cache.fingerprint.size
-        splits = [self.dataset.accepted(split) for split in ("train", "validate")]
-        sources = []
-        for samples in splits:
-            digests = [sample.digest for sample in samples]
-            if split_point is None:
-                decode = decoder(self.cache.fingerprint)
-                sources.append(examples.from_pixels(_files(self.dataset), decode, size, digests))
-            else:
-                sources.append(examples.from_cache(self.cache, split_point, digests))
-        rows = examples.share(sources, self.settings.memory, self.settings.plan.batch_size)
-        if rows[0].window:
-            self.ui.say(f"the inputs do not fit into --memory: they are read a window of {rows[0].window} images ahead")
-        targets = [np.asarray(self.dataset.targets(samples), np.int64) for samples in splits]
-        return Examples(rows[0], targets[0]), Examples(rows[1], targets[1])
-
-    def _train(self, program: Any, data: tuple[Examples, Examples], state: State | None) -> State:
-        plan, begun = self.settings.plan, self.begun
-        n, before = len(data[0].targets), state.epoch if state else 0
-        log = Log(begun.folder / store.TENSORBOARD, state.history if state else ())
-        with self.ui.progress(f"tuning {self.settings.unfreeze}", (plan.epochs - before) * n) as advance:
-
-            def on_step(epoch: int, done: int, loss: float) -> None:
-                advance((epoch - 1 - before) * n + done, what=f"epoch {epoch}/{plan.epochs}, loss {loss:.4f}")
-
-            def on_epoch(now: State) -> None:
-                begun.keep(now)
-                if not now.diverged:
-                    log.write(now.history[-1])
-                    self.ui.say(_line(now, plan))
-
-            state = train(program, data, plan, state, Watch(on_step, on_epoch))
-        log.close()
-        return state
-
-
-def _line(state: State, plan: Plan) -> str:
-    row = state.history[-1]
-    judged = f"validation log-loss {row.val_log_loss:.4f}, accuracy {row.val_accuracy:.3f}"
-    if row.loss is None:
-        return f"epoch 0 (the head as it is): {judged}"
-    best = " ← best so far" if state.best_epoch == row.epoch else ""
-    return f"epoch {row.epoch}/{plan.epochs}: training loss {row.loss:.4f}, {judged}, {row.seconds:.1f} s{best}"
-
-
-def _report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
-    """Say what came of a run; return it for programs."""
-    folder, plan = workspace.finetune / run.name, run.settings.plan
-    v, s, trained = run.validation, run.start_validation, run.history[-1].epoch
-    failed = []
-    if run.diverged:
-        where = "epoch {}, step {}".format(*run.diverged)
-        lower = f"--lr {plan.learning_rate / 10:g}"
-        failed = [f"the loss is no number at {where}"]
-        ui.warn(
-            f"{failed[0]}: training stopped there, and epoch {run.best_epoch} is kept. Try a tenth of the rate: {lower}"
-        )
-    elif run.ended == "patience":
-        ui.say(
-            f"stopped after epoch {trained}: {plan.patience} epochs without a lower validation log-loss (--patience)"
-        )
-    ui.print(
-        f"{run.name}: best epoch {run.best_epoch} of {trained}; on {v.n} validation images accuracy {v.accuracy:.3f} (head "
-        f"{s.accuracy:.3f}), log-loss {v.log_loss:.4f} (head {s.log_loss:.4f})"
-    )
-    if run.best_epoch == 0:
-        ui.print(f"no epoch beat {run.start}: the network is the head on the published weights")
-    ui.print(f"network: {folder / store.NETWORK}")
-    return {
-        "name": run.name,
-        "start": run.start,
-        "unfreeze": run.settings.unfreeze,
-        "split_point": run.split_point,
-        "epochs": trained,
-        "best_epoch": run.best_epoch,
-        "ended": run.ended,
-        "failed": failed,
-        "parity": run.parity,
-        "seconds": run.seconds,
-        "network": str(folder / store.NETWORK),
-        "validation": v.as_json(),
-        "start_validation": s.as_json(),
-        "moved": list(run.moved),
-    }

@@ -1,0 +1,133 @@
+"""Where the batches come from makes no difference to what they are."""
+
+import hashlib
+import threading
+from functools import partial
+
+import numpy as np
+import pytest
+from conftest import make_classes
+from small_tuning import SIZE, examples, head, program, source
+
+from featurize import images
+from featurize.cache import FeatureCache
+from featurize.errors import VggftError
+from featurize.fingerprint import Fingerprint
+from finetune import network as networks
+from finetune.examples import Examples, Rows, Source, from_cache, from_pixels, require_memory, share
+from finetune.plan import Plan
+from finetune.train import order, train
+
+INPUTS = np.arange(103 * 3).reshape(103, 3).astype(np.float16)
+
+
+def batches(rows, chosen, size):
+    return [batch.tolist() for batch in rows.batches(chosen, size)]
+
+
+@pytest.mark.parametrize("window", [7, 14, 98, 105, 700])
+def test_streamed_batches_are_those_from_memory(window):
+    for epoch in (1, 2):
+        chosen = order(Plan(), epoch, 103)  # a permutation of all images: windows do not bound what meets in a batch
+        streamed = batches(Rows(source(INPUTS), window), chosen, 7)
+        assert streamed == batches(Rows(source(INPUTS)), chosen, 7)
+        assert streamed == [INPUTS[chosen[i : i + 7]].tolist() for i in range(0, 103, 7)]
+
+
+def test_memory_holds_two_windows():
+    """One that is trained on, and one that is read meanwhile, by another thread."""
+    asked, threads = [], set()
+
+    def read(positions):
+        asked.append(len(positions))
+        threads.add(threading.current_thread())
+        return INPUTS[positions]
+
+    rows, other = share([Source(read, 103, 6), Source(read, 20, 6)], memory=6 * 50, batch_size=8)
+    assert (rows.window, other.window) == (24, 24)
+    assert not asked
+    stream = rows.batches(np.arange(103), 8)
+    next(stream)
+    assert sum(asked) <= 48
+    for _ in range(3):  # into the second window
+        next(stream)
+    assert sum(asked) <= 72
+    list(stream)
+    assert sum(asked) == 103
+    assert max(asked) == 24
+    assert threading.current_thread() not in threads
+
+
+def test_what_fits_is_read_once():
+    asked = []
+
+    def read(positions):
+        asked.append(len(positions))
+        return INPUTS[positions]
+
+    rows, _ = share([Source(read, 103, 6), Source(read, 20, 6)], memory=6 * 123, batch_size=8)
+    assert rows.window is None
+    for _ in range(3):
+        assert len(batches(rows, np.arange(103), 8)) == 13
+    assert asked == [103, 20]
+
+
+def test_too_little_memory():
+    require_memory(2 * 8 * 4 * 4 * 512 * 2, "block4_pool", 64, 8)
+    with pytest.raises(VggftError, match=r"--memory: 0\.3 MB do not hold two batches of 8 images, which take 0\.3 MB"):
+        require_memory(2 * 8 * 4 * 4 * 512 * 2 - 1, "block4_pool", 64, 8)
+    with pytest.raises(VggftError, match="--memory"):
+        require_memory(2 * 8 * 64 * 64 * 3 - 1, None, 64, 8)
+
+
+def test_trouble_while_reading_ahead_is_raised():
+    def read(positions):
+        if 60 in positions:
+            raise VggftError("the disk is gone")
+        return INPUTS[positions]
+
+    stream = Rows(Source(read, 103, 6), 20).batches(np.arange(103), 10)
+    with pytest.raises(VggftError, match="the disk is gone"):
+        list(stream)
+
+
+def test_rows_of_the_cache_in_any_order_and_twice(tmp_path):
+    cache = FeatureCache(tmp_path, Fingerprint(size=32))
+    rng = np.random.default_rng(0)
+    values = rng.random((10, 2, 2, 512)).astype(np.float16)
+    digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(10)]
+    for first in (0, 4, 8):
+        part = slice(first, first + 4)
+        cache.write(digests[part], {"block4_pool": values[part]}, {})
+    wanted = [*digests, digests[3]]  # two files with the same bytes
+    found = from_cache(cache, "block4_pool", wanted)
+    assert (found.n, found.row_bytes) == (11, 2 * 2 * 512 * 2)
+    chosen = np.array([10, 9, 0, 3, 5])
+    np.testing.assert_array_equal(found.read(chosen), values[[3, 9, 0, 3, 5]])
+
+
+def test_pixels(tmp_path):
+    data = make_classes(tmp_path / "data", a=3)
+    paths = sorted(data.rglob("*.png"))
+    digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    decode = partial(images.decode_resized, size=32)
+    found = from_pixels({d: [p] for d, p in zip(digests, paths, strict=True)}, decode, 32, [*digests, digests[0]])
+    expected = np.stack([decode(paths[i].read_bytes()) for i in (0, 2, 0)])
+    np.testing.assert_array_equal(found.read(np.array([3, 2, 0])), expected)
+    paths[1].unlink()
+    with pytest.raises(VggftError, match=f"{paths[1]}: cannot be read"):
+        found.read(np.array([0, 1]))
+
+
+def test_training_does_not_see_where_its_inputs_come_from(weights, small_features):
+    plan = Plan(1, 5, learning_rate=1e-4)
+
+    def trained(window):
+        network = networks.assemble(weights, "caffe", SIZE, head("max", scaler=True))
+        rows = Rows(source(small_features["block4_pool"]), window)
+        data = Examples(rows, np.arange(12) % 2)
+        train(program(network, "block4_pool", plan, data.targets, weights), (data, data), plan)
+        return network.get_layer("block5_conv1").get_weights()[0]
+
+    assert np.array_equal(trained(None), trained(5))
+    assert examples(INPUTS, np.zeros(103)).rows.window is None
