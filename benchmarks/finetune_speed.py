@@ -1,0 +1,200 @@
+"""Seconds of an epoch of fine-tuning: from cached outputs, in memory and streamed, and from pixels by Keras's `fit`.
+
+    python benchmarks/finetune_speed.py FOLDER [--unfreeze block5] [--train 160] [--validate 80] [--batch-size 16] [--rounds 5]
+                                        [--memory 20MB] [--json]
+
+FOLDER holds class folders of photographs (or train/ and validate/ with them). So many are taken from all classes and
+featurized once, which does not count; one head is trained. Then one process trains, in turn, round after round, an epoch each:
+
+- from the cache, as `vggft finetune` does it: every step, the validation pass, the checkpoint at the end;
+- the same, but with only `--memory` for features, so that they are read from the cache in every epoch;
+- from pixels: `fit` of the same network with the same layers frozen, over `image_dataset_from_directory`, which decodes.
+
+All have the same batch size, optimizer and images. The first epoch of each, which compiles, does not count.
+"""
+
+import argparse
+import json
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SUFFIXES = {".jpg", ".jpeg", ".png"}
+SPLITS = ("train", "validate")
+
+
+def main() -> None:
+    """Parse the command line, measure, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--unfreeze", default="block5")
+    parser.add_argument("--train", type=int, default=160)
+    parser.add_argument("--validate", type=int, default=80)
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--memory", default="20MB", help="for features that are streamed (default 20MB)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as folder:
+        result = compare(options, Path(folder))
+    print(json.dumps(result) if options.json else table(result))
+
+
+def lay_out(source: Path, folder: Path, numbers: dict[str, int]) -> None:
+    """Copy photographs to `folder/<split>/<class>`, as many of each class as of the others."""
+    classes: dict[str, list[Path]] = {}
+    for path in sorted(source.rglob("*")):
+        if path.suffix.lower() in SUFFIXES:
+            classes.setdefault(path.parent.name, []).append(path)
+    waiting = [path for row in zip(*classes.values(), strict=False) for path in row]
+    if len(waiting) < sum(numbers.values()):
+        sys.exit(f"{source}: {len(waiting)} pictures in classes of one size, expected {sum(numbers.values())}")
+    for split, number in numbers.items():
+        for path in waiting[:number]:
+            place = folder / split / path.parent.name
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, place)
+        del waiting[:number]
+
+
+def vggft(*arguments: Any) -> None:
+    """Run the command line."""
+    command = [sys.executable, "-m", "vggft", *map(str, arguments), "--quiet"]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+
+
+def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    """Make features and head, train all in turn, and return the seconds of each round."""
+    from vggft.workspace import Workspace
+
+    lay_out(options.folder, folder / "data", {"train": options.train, "validate": options.validate})
+    vggft("featurize", folder / "data", "-w", folder / "work")
+    vggft("head", "--head", "max-256", "-w", folder / "work")
+    vggft("finetune", "--epochs", "1", "--unfreeze", options.unfreeze, "-w", folder / "work")  # fills the cache
+    workspace = Workspace(folder / "work")
+    epochs = {
+        "cache, in memory": from_cache(workspace, options, folder / "a.npz", "2GB"),
+        f"cache, streamed in {options.memory}": from_cache(workspace, options, folder / "b.npz", options.memory),
+        "pixels, Keras's fit": from_pixels(workspace, options, folder / "data"),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in epochs}
+    for number in range(options.rounds + 1):
+        for name, epoch in epochs.items():
+            began = time.perf_counter()
+            epoch()
+            if number:
+                seconds[name].append(time.perf_counter() - began)
+    machine = f"{platform.machine()}, {platform.system()}"
+    return {"unfreeze": options.unfreeze, "train": options.train, "validate": options.validate, "machine": machine} | {
+        "seconds": seconds
+    }
+
+
+def _network(workspace: Any) -> Any:
+    from finetune.network import assemble
+    from vggft import methods
+    from vggft.features import load_weights
+
+    head = methods.fresh_heads(workspace)[0].made.head  # type: ignore[union-attr]
+    weights = load_weights(workspace.settings)
+    return assemble(
+        weights, workspace.settings.fingerprint.preprocess, workspace.settings.fingerprint.size, head
+    ), weights
+
+
+def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: str) -> Callable[[], None]:
+    """Return what trains one epoch more, from cached outputs, and keeps it at `path`."""
+    from featurize.layers import split_point
+    from finetune import checkpoint, examples
+    from finetune.network import above
+    from finetune.plan import Plan
+    from finetune.train import State, Watch, train
+    from vggft.command import number_of_bytes
+
+    network, weights = _network(workspace)
+    from finetune.program import Program
+
+    below = split_point(options.unfreeze)
+    assert below is not None
+    cache = workspace.cache()
+    splits = [workspace.dataset.accepted(split) for split in SPLITS]
+    sources = [examples.from_cache(cache, below, [sample.digest for sample in split]) for split in splits]
+    rows = examples.share(sources, number_of_bytes("--memory", memory), options.batch_size)
+    targets = [np.asarray(workspace.dataset.targets(split), np.int64) for split in splits]
+    training, validation = (examples.Examples(r, t) for r, t in zip(rows, targets, strict=True))
+    program = Program(above(network, below), Plan(batch_size=options.batch_size), targets[0], weights.arrays)
+    kept: list[State] = []
+
+    def epoch() -> None:
+        def keep(state: State) -> None:
+            checkpoint.write(path, state)
+            kept[:] = [state]
+
+        before = kept[0] if kept else None
+        number = before.epoch + 1 if before else 1
+        plan = Plan(number, options.batch_size, patience=10**6)
+        train(program, (training, validation), plan, before, Watch(epoch=keep))
+
+    return epoch
+
+
+def from_pixels(workspace: Any, options: argparse.Namespace, data: Path) -> Callable[[], None]:
+    """Return what trains one epoch more, as one does with Keras alone."""
+    from featurize.backend import load_keras
+    from featurize.layers import split_point
+    from finetune.network import freeze
+    from finetune.plan import Plan
+
+    keras = load_keras()
+    network, _ = _network(workspace)
+    freeze(network, split_point(options.unfreeze))
+    plan = Plan()
+    binary = network.output_shape[-1] == 1
+    loss = "binary_crossentropy" if binary else "sparse_categorical_crossentropy"
+    sgd = keras.optimizers.SGD(plan.learning_rate, momentum=plan.momentum)
+    network.compile(sgd, loss, metrics=["accuracy"], jit_compile=False)
+    training, validation = (
+        keras.utils.image_dataset_from_directory(
+            data / split,
+            label_mode="binary" if binary else "int",
+            image_size=(224, 224),
+            batch_size=options.batch_size,
+            shuffle=split == "train",
+            verbose=False,
+        )
+        for split in SPLITS
+    )
+    return lambda: network.fit(training, validation_data=validation, epochs=1, verbose=0)
+
+
+def table(result: dict[str, Any]) -> str:
+    """Return medians and ratios as text."""
+    seconds = result["seconds"]
+    memory, streamed, pixels = seconds
+    lines = [
+        f"--unfreeze {result['unfreeze']}, {result['train']} training and {result['validate']} validation images, "
+        f"{len(seconds[memory])} rounds in turn, medians; {result['machine']}",
+        "",
+    ]
+    lines += [f"{name:34}{statistics.median(own):8.2f} s an epoch" for name, own in seconds.items()]
+
+    def ratio(one: str, other: str) -> str:
+        found = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
+        return f"{statistics.median(found):.2f} (rounds: {min(found):.2f} to {max(found):.2f})"
+
+    lines += ["", f"from pixels to from the cache: {ratio(memory, pixels)}"]
+    lines += [f"streamed to in memory: {ratio(memory, streamed)}"]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
