@@ -11,22 +11,22 @@ import pytest
 TESTS = Path(__file__).parent
 
 
-@pytest.mark.parametrize("backend", ["jax", "torch"])
-def test_equality_and_resuming(backend):
+@pytest.mark.parametrize(
+    ("backend", "tests"),
+    [
+        ("jax", "block4_pool or stopped_after_any_epoch"),
+        pytest.param("jax", "killed_and_interrupted", marks=pytest.mark.slow),
+        ("torch", "block4_pool or stopped_after_any_epoch"),
+        pytest.param("torch", "killed_and_interrupted", marks=pytest.mark.slow),
+    ],
+)
+def test_equality_and_resuming(backend, tests):
     if importlib.util.find_spec(backend) is None:
         pytest.skip(f"{backend} is not installed")
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         pytest.skip("these tests already run on another backend")
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-q",
-        "-m",
-        "not slow",
-        TESTS / "test_equality.py",
-        TESTS / "test_resume.py",
-    ]
+    files = [TESTS / "test_equality.py", TESTS / "test_resume.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-k", tests, *files]
     environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
