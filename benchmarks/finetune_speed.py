@@ -82,8 +82,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     vggft("finetune", "--epochs", "1", "--unfreeze", options.unfreeze, "-w", folder / "work")  # fills the cache
     workspace = Workspace(folder / "work")
     epochs = {
-        "cache, in memory": from_cache(workspace, options, folder / "a.npz", "2GB"),
-        f"cache, streamed in {options.memory}": from_cache(workspace, options, folder / "b.npz", options.memory),
+        "cache, in memory": from_cache(workspace, options, folder / "a", "2GB"),
+        f"cache, streamed in {options.memory}": from_cache(workspace, options, folder / "b", options.memory),
         "pixels, Keras's fit": from_pixels(workspace, options, folder / "data"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
@@ -128,7 +128,8 @@ def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: 
     cache = workspace.cache()
     splits = [workspace.dataset.accepted(split) for split in SPLITS]
     sources = [examples.from_cache(cache, below, [sample.digest for sample in split]) for split in splits]
-    rows = examples.share(sources, number_of_bytes("--memory", memory), options.batch_size)
+    windows = examples.windows(sources, number_of_bytes("--memory", memory), options.batch_size)
+    rows = [examples.Rows(source, window) for source, window in zip(sources, windows, strict=True)]
     targets = [np.asarray(workspace.dataset.targets(split), np.int64) for split in splits]
     training, validation = (examples.Examples(r, t) for r, t in zip(rows, targets, strict=True))
     program = Program(above(network, below), Plan(batch_size=options.batch_size), targets[0], weights.arrays)

@@ -17,11 +17,14 @@ TEMPORARY = ".*.vggft.tmp"
 _REPLACED = ".vggft.replaced"  # a folder that waits for the one that takes its place
 
 
-def write_bytes(path: Path, data: bytes | memoryview, then: str = "run the same command again") -> None:
+AGAIN = "run the same command again"  # what a person is told to do after making room
+
+
+def write_bytes(path: Path, data: bytes | memoryview, then: str = AGAIN) -> None:
     """Replace `path` by `data`: unique temporary name, flush to disk, rename, flush of the folder.
 
     Args:
-        then: what a person is told to do after making room.
+        then: what a person is told to do after making room, where it is not the usual.
 
     Raises:
         VggftError: the disk is full, or the folder cannot be written. The old file, if any, is as it was.
@@ -101,18 +104,18 @@ def sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write strict JSON (a NaN is a bug here, and raises ValueError)."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode())
+def write_json(path: Path, value: Any, then: str = AGAIN) -> None:
+    """Write strict JSON (a NaN is a bug here, and raises ValueError); `then` as for `write_bytes`."""
+    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), then)
 
 
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file in UTF-8; file names that are no Unicode keep their bytes (surrogateescape)."""
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], then: str = AGAIN) -> None:
+    """Write a CSV file in UTF-8; file names that are no Unicode keep their bytes (surrogateescape); `then` as above."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(header)
     writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"))
+    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"), then)
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

@@ -1,8 +1,8 @@
 """A training on disk, so that it can go on after any interruption: one file, replaced as a whole after every epoch."""
 
+import hashlib
 import io
 import json
-import zipfile
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,11 @@ from heads.metrics import Metrics
 
 CHECKPOINT_VERSION = 1
 _GROUPS = ("weights", "optimizer", "best")
+_DIGEST = 32  # bytes of a sha256
 
 
 def write(path: Path, state: State) -> None:
-    """Write a state.
-
-    The file is a NumPy archive (a CRC-32 for each array) with the arrays in their order and all else as JSON.
+    """Write a state: the sha256 of what follows (32 bytes), and a NumPy archive with the arrays, and all else as JSON.
 
     Raises:
         VggftError: the disk is full, or cannot be written; the file that was there is as it was.
@@ -33,13 +32,15 @@ def write(path: Path, state: State) -> None:
         "start": state.start.as_json(),
         "validation": state.validation.as_json(),
         "diverged": state.diverged,
+        "arrays": {group: len(getattr(state, group)) for group in _GROUPS},
     }
     arrays: dict[str, Any] = {"about": np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)}
     for group in _GROUPS:
         arrays |= {f"{group}/{i}": array for i, array in enumerate(getattr(state, group))}
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
-    durable.write_bytes(path, buffer.getbuffer(), then="go on: vggft finetune --resume")
+    data = buffer.getvalue()
+    durable.write_bytes(path, hashlib.sha256(data).digest() + data, then="go on: vggft finetune --resume")
 
 
 def read(path: Path) -> State:
@@ -49,14 +50,14 @@ def read(path: Path) -> State:
         VggftError: damaged, or of another version.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        data = path.read_bytes()
+        if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
+            raise ValueError("its sha256 differs")
+        with np.load(io.BytesIO(data[_DIGEST:]), allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             if about["version"] != CHECKPOINT_VERSION:
                 raise ValueError(f"version {about['version']}, expected {CHECKPOINT_VERSION}")
-            names = set(arrays.files)
-            groups = {
-                g: [arrays[f"{g}/{i}"] for i in range(sum(n.startswith(f"{g}/") for n in names))] for g in _GROUPS
-            }
+            groups = {group: [arrays[f"{group}/{i}"] for i in range(n)] for group, n in about["arrays"].items()}
         return State(
             history=tuple(Epoch(**epoch) for epoch in about["history"]),
             start=Metrics.of_json(about["start"]),
@@ -64,7 +65,7 @@ def read(path: Path) -> State:
             diverged=tuple(about["diverged"]) if about["diverged"] else None,
             **groups,
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise VggftError(
-            f"{path}: damaged ({error}). Delete the folder {path.parent.parent.name} above it and tune again: vggft finetune"
+            f"{path}: damaged ({error}). Delete {path.parent.parent} and tune again: vggft finetune"
         ) from None

@@ -4,6 +4,7 @@ Either way the batches are the same: an order is a permutation of all images, ne
 is read in windows of that order, each in the order of the disk, while the window before it is trained on.
 """
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from featurize.cache import FeatureCache
 from featurize.errors import VggftError
 from featurize.layers import layer
 
-_ROWS_AT_ONCE = 256  # read from the cache in one piece
+_PIECE_BYTES = 8_000_000  # read at once on the way to where they are kept
 _DECODE_AHEAD = 32
 
-Read = Callable[[NDArray[np.intp]], NDArray[Any]]
+Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
@@ -29,27 +30,31 @@ class Source:
     """Where the inputs of n images come from.
 
     Attributes:
-        read: positions (k,) → inputs (k, …), in their order.
+        pieces: positions (k,) → pairs of places among these k and the inputs for them, a few at a time, in any order.
         n: number of images.
-        row_bytes: what one takes in memory.
+        shape, dtype: of the input of one image.
     """
 
-    read: Read
+    pieces: Callable[[Positions], Iterator[tuple[Positions, NDArray[Any]]]]
     n: int
-    row_bytes: int
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+
+    @property
+    def row_bytes(self) -> int:
+        """What the input of one image takes in memory."""
+        return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source:
     """Return cached outputs of a layer, float16 (n, height, width, filters), of images by digest."""
     shape = layer(name).shape(cache.fingerprint.size)
+    at_once = max(1, _PIECE_BYTES // cached_bytes(name, cache.fingerprint.size))
 
-    def read(positions: NDArray[np.intp]) -> NDArray[np.float16]:
-        rows = np.empty((len(positions), *shape), np.float16)
-        for at, piece in cache.pieces(name, [digests[i] for i in positions], _ROWS_AT_ONCE):
-            rows[at] = piece
-        return rows
+    def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
+        yield from cache.pieces(name, [digests[i] for i in positions], at_once)
 
-    return Source(read, len(digests), _cached_bytes(name, cache.fingerprint.size))
+    return Source(pieces, len(digests), shape, np.float16)
 
 
 def from_pixels(
@@ -61,8 +66,7 @@ def from_pixels(
         files: digest → files with those bytes.
     """
 
-    def read(positions: NDArray[np.intp]) -> NDArray[np.uint8]:
-        pictures = np.empty((len(positions), size, size, 3), np.uint8)
+    def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
         at: dict[str, list[int]] = {}
         for i, position in enumerate(positions):
             at.setdefault(digests[position], []).append(i)
@@ -72,10 +76,9 @@ def from_pixels(
                     f"{files[digest][0]}: {picture}. Training needs every image that featurize saw. Put it back, and go on with "
                     "vggft finetune --resume; or run vggft featurize, to go on without it, and tune anew."
                 )
-            pictures[at[digest]] = picture
-        return pictures
+            yield np.array(at[digest]), picture
 
-    return Source(read, len(digests), _picture_bytes(size))
+    return Source(pieces, len(digests), (size, size, 3), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,19 @@ class Rows:
         window: images read at once where they are streamed; None where all are in memory.
     """
 
-    def __init__(self, source: Source, window: int | None = None) -> None:
-        """Take a source; without a window all of it is read, now, and kept."""
+    def __init__(
+        self, source: Source, window: int | None = None, progress: Callable[[int], None] = lambda done: None
+    ) -> None:
+        """Take a source; without a window all of it is read, now, and kept.
+
+        Args:
+            progress: told how many inputs are read.
+        """
         self.window = window
         self._source = source
-        self._all = source.read(np.arange(source.n)) if window is None else None
+        self._all = None if window else self._read(np.arange(source.n), threading.Event(), progress)
 
-    def batches(self, order: NDArray[np.intp], size: int) -> Iterator[NDArray[Any]]:
+    def batches(self, order: Positions, size: int) -> Iterator[NDArray[Any]]:
         """Yield the inputs of `order`, `size` at a time (a divisor of the window), the last time those that are left."""
         if self._all is not None:
             for first in range(0, len(order), size):
@@ -112,26 +121,40 @@ class Rows:
             return
         assert self.window is not None
         parts = [order[first : first + self.window] for first in range(0, len(order), self.window)]
+        enough = threading.Event()
         with ThreadPoolExecutor(1) as reader:
-            following = reader.submit(self._source.read, parts[0])
-            for i in range(len(parts)):
-                rows = following.result()
-                if i + 1 < len(parts):
-                    following = reader.submit(self._source.read, parts[i + 1])
-                for first in range(0, len(rows), size):
-                    yield rows[first : first + size]
+            try:
+                following = reader.submit(self._read, parts[0], enough)
+                for i in range(len(parts)):
+                    rows = following.result()
+                    if i + 1 < len(parts):
+                        following = reader.submit(self._read, parts[i + 1], enough)
+                    for first in range(0, len(rows), size):
+                        yield rows[first : first + size]
+            finally:
+                enough.set()  # nobody waits for a window that nobody wants: after Ctrl-C, say
+
+    def _read(
+        self, positions: Positions, enough: threading.Event, progress: Callable[[int], None] = lambda done: None
+    ) -> NDArray[Any]:
+        rows = np.empty((len(positions), *self._source.shape), self._source.dtype)
+        done = 0
+        for places, piece in self._source.pieces(positions):
+            rows[places] = piece
+            done += len(places)
+            progress(done)
+            if enough.is_set():
+                break
+        return rows
 
 
-def require_memory(memory: int, split_point: str | None, size: int, batch_size: int) -> None:
-    """See that two batches of inputs fit into `memory` bytes.
-
-    Args:
-        split_point: whose outputs the inputs are; None: pictures of `size` pixels.
+def require_memory(memory: int, row_bytes: int, batch_size: int) -> None:
+    """See that two batches of inputs, of so many bytes each, fit into `memory` bytes.
 
     Raises:
         VggftError: they do not.
     """
-    least = 2 * batch_size * (_cached_bytes(split_point, size) if split_point else _picture_bytes(size))
+    least = 2 * batch_size * row_bytes
     if memory < least:
         raise VggftError(
             f"--memory: {memory / 1e6:.1f} MB do not hold two batches of {batch_size} images, which take {least / 1e6:.1f} MB. "
@@ -139,19 +162,21 @@ def require_memory(memory: int, split_point: str | None, size: int, batch_size: 
         )
 
 
-def share(sources: Sequence[Source], memory: int, batch_size: int) -> list[Rows]:
-    """Read all sources into memory if they fit into `memory` bytes together; else stream each of them.
+def windows(sources: Sequence[Source], memory: int, batch_size: int) -> list[int | None]:
+    """Return the window of each source: None where all fit into `memory` bytes together, else what streaming has room for.
 
     Streaming, at most two windows of one source are in memory, and of the others nothing, as one is read at a time.
     """
     if sum(source.n * source.row_bytes for source in sources) <= memory:
-        return [Rows(source) for source in sources]
-    return [Rows(source, max(1, memory // (2 * batch_size * source.row_bytes)) * batch_size) for source in sources]
+        return [None for _ in sources]
+    return [max(1, memory // (2 * batch_size * source.row_bytes)) * batch_size for source in sources]
 
 
-def _cached_bytes(name: str, size: int) -> int:
+def cached_bytes(name: str, size: int) -> int:
+    """Return what a row of a layer takes in memory, for pictures of `size` pixels."""
     return int(np.prod(layer(name).shape(size))) * np.dtype(np.float16).itemsize
 
 
-def _picture_bytes(size: int) -> int:
+def picture_bytes(size: int) -> int:
+    """Return what a picture takes in memory."""
     return size * size * 3

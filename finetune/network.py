@@ -9,19 +9,21 @@ from numpy.typing import NDArray
 from featurize import backbone
 from featurize.backend import load_keras
 from featurize.errors import VggftError
+from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from featurize.layers import CONVOLUTIONS, LAYERS, NAMES
 from featurize.weights import Weights
 from heads.head import Head, unfolded, with_both_classes
 
 # Largest difference of a probability between the assembled network (float32, from pixels) and the head on cached
-# float16 features. Storage alone moves a probability by less than 1e-4; a wrong layer, order or preprocessing by far more.
-PARITY_BOUND = 2e-3
+# float16 features, by the precision that these were computed in. Storage alone moves a probability by less than 1e-4,
+# computing in 16 bits by 2.5e-3 (seen on 16 photographs); a wrong layer, order or preprocessing by far more.
+PARITY_BOUNDS = {FULL_PRECISION: 2e-3, MIXED_PRECISION: 1e-2}
 PARITY_IMAGES = 16
 
-SCORES_LAYER = "scores"
+LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
 
 
-def assemble(weights: Weights, preprocess: str, size: int, head: Head, seed: int = 0) -> Any:
+def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     """Put a head on the backbone.
 
     What standardised the head's inputs when it was trained is a layer of its own again. Folded into the first dense layer,
@@ -30,7 +32,6 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head, seed: int
     Args:
         weights, preprocess, size: as for `featurize.backbone.build`.
         head: trained on `block5_pool` of pictures of this size.
-        seed: of the dropout masks.
 
     Returns:
         keras.Model: pixels float32 (batch, size, size, 3), RGB 0–255 → scores (batch, 1), the probability of the second
@@ -49,10 +50,11 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head, seed: int
     for i, layer in enumerate(layers):
         last = i == len(layers) - 1
         if last and head.dropout:
-            x = keras.layers.Dropout(head.dropout, seed=seed, name="head_dropout")(x)
-        name = SCORES_LAYER if last else f"head_dense{i + 1}"
-        dense.append(keras.layers.Dense(layer.bias.size, activation=layer.activation, name=name))
+            x = keras.layers.Dropout(head.dropout, name="head_dropout")(x)
+        name = LOGITS_LAYER if last else f"head_dense{i + 1}"
+        dense.append(keras.layers.Dense(layer.bias.size, activation=None if last else layer.activation, name=name))
         x = dense[-1](x)
+    x = keras.layers.Activation(layers[-1].activation, name=SCORES_LAYER)(x)
     for keras_layer, layer in zip(dense, layers, strict=True):
         keras_layer.set_weights([layer.kernel, layer.bias])
     return keras.Model(base.input, x, name="vggft")
@@ -70,16 +72,16 @@ def _pooled(keras: Any, x: Any, pooling: str) -> Any:
 
 
 def freeze(network: Any, split_point: str | None) -> None:
-    """Freeze all layers at and below the split point, and thaw those above it; None freezes the preprocessing only."""
+    """Freeze all convolutions at and below the split point, and thaw those above it; None: thaw all."""
     for layer in LAYERS:
         if layer.convolution:
             network.get_layer(layer.name).trainable = layer.name not in below(split_point)
 
 
 def above(network: Any, split_point: str | None) -> Any:
-    """Return the part of an assembled network above the split point, sharing its weights; freeze the rest."""
+    """Return the part of an assembled network from the split point to the logits, sharing its weights; freeze the rest."""
     freeze(network, split_point)
-    return network if split_point is None else backbone.between(network, split_point, [SCORES_LAYER])
+    return backbone.between(network, split_point, [LOGITS_LAYER])
 
 
 def below(split_point: str | None) -> Sequence[str]:
@@ -87,24 +89,28 @@ def below(split_point: str | None) -> Sequence[str]:
     return NAMES[: NAMES.index(split_point) + 1] if split_point else ()
 
 
-def check_parity(network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64]) -> float:
+def check_parity(
+    network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64], precision: str = FULL_PRECISION
+) -> float:
     """The parity gate: the network, fed pixels, must give what the head gave on cached features.
 
     Args:
         pictures: uint8 (n, size, size, 3); expected: the head's probabilities (n, classes).
+        precision: that of the features which the head read.
 
     Returns:
         The largest absolute difference of a probability.
 
     Raises:
-        VggftError: it is above `PARITY_BOUND`, so this network is not the one that made the features and the head.
+        VggftError: it is above its bound, so this network is not the one that made the features and the head.
     """
     found = with_both_classes(network.predict_on_batch(pictures.astype(np.float32)))
     difference = float(np.abs(found - expected).max())
-    if not difference <= PARITY_BOUND:
+    bound = PARITY_BOUNDS[precision]
+    if not difference <= bound:
         raise VggftError(
             f"parity gate: network and head differ by {difference:.2g} in a probability on {len(pictures)} images; expected "
-            f"{PARITY_BOUND:g} at most. Head or features belong to another network: run vggft featurize and vggft head again."
+            f"{bound:g} at most. Head or features belong to another network: run vggft featurize and vggft head again."
         )
     return difference
 
@@ -133,7 +139,6 @@ def tuned_layers(split_point: str | None) -> list[str]:
     return [name for name in CONVOLUTIONS if name not in below(split_point)]
 
 
-def parameters(network: Any, split_point: str | None) -> int:
-    """Return how many numbers are trained above the split point, the head's among them."""
-    freeze(network, split_point)
+def parameters(network: Any) -> int:
+    """Return how many numbers are trained of a network that `freeze` has seen, the head's among them."""
     return int(sum(np.prod(w.shape) for w in network.trainable_weights))

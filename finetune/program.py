@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from featurize.fingerprint import FULL_PRECISION
 from featurize.layers import CONVOLUTIONS, NAMES
 from finetune.plan import Plan
-from heads.head import with_both_classes
+from heads.head import probabilities
 
 Arrays = list[NDArray[Any]]
 
@@ -44,14 +44,14 @@ class Program:
         """Compile.
 
         Args:
-            part: from the split point, or from pixels, to the scores; what is frozen in it stays.
+            part: from the split point, or from pixels, to the logits; what is frozen in it stays.
             plan: how to train.
             targets: of the training images, (n,): they decide class weights and how many steps an epoch has.
             pretrained: convolution → kernel and bias that `plan.l2_sp` pulls towards.
         """
         self.plan = plan
-        self.part = part
         self.outputs = part.output_shape[-1]
+        self._part = part
         self._classes = max(2, self.outputs)
         self._weights = _class_weights(plan.class_weight, targets, self._classes)
         inner = part if plan.precision == FULL_PRECISION else _recast(part, plan.precision)
@@ -63,19 +63,21 @@ class Program:
         ]
         self._optimizer = _optimizer(plan, self._model, -(-len(targets) // plan.batch_size) * plan.epochs)
         if self.outputs == 1:
-            loss = keras.losses.BinaryCrossentropy(label_smoothing=plan.label_smoothing)
-            metrics = [keras.metrics.BinaryCrossentropy(name="log_loss"), keras.metrics.BinaryAccuracy(name="accuracy")]
+            loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
+            metrics = [keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss"), _Accuracy()]
         else:
-            loss = keras.losses.CategoricalCrossentropy(label_smoothing=plan.label_smoothing)
+            loss = keras.losses.CategoricalCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
             metrics = [
-                keras.metrics.CategoricalCrossentropy(name="log_loss"),
+                keras.metrics.CategoricalCrossentropy(from_logits=True, name="log_loss"),
                 keras.metrics.CategoricalAccuracy(name="accuracy"),
             ]
         # XLA is left off on TensorFlow: measured on CPUs, its training step is slower, and each batch size costs seconds more.
         jit = keras.backend.backend() == "jax"
         self._model.compile(self._optimizer, loss=loss, metrics=metrics, jit_compile=jit)
-        if self._model is not part:
-            part.compile(jit_compile=jit)
+        self._judge = self._model
+        if inner is not part:  # a model of its own: what is compiled is kept in the file of a network
+            self._judge = keras.Model(part.input, part.output)
+            self._judge.compile(jit_compile=jit)
         self._optimizer.build(self._model.trainable_variables)
 
     def step(self, inputs: NDArray[Any], targets: NDArray[np.int64], epoch: int, number: int) -> Means:
@@ -101,19 +103,22 @@ class Program:
 
     def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (batch, classes), computed in float32 whatever the precision of training."""
-        return with_both_classes(ops.convert_to_numpy(self.part.predict_on_batch(inputs.astype(np.float32))))
+        return probabilities(ops.convert_to_numpy(self._judge.predict_on_batch(inputs.astype(np.float32))))
 
-    def objective(self, probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
-        """Return what training minimises, for these images and the present weights."""
+    def objective(self, p: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
+        """Return what training minimises, for images with class probabilities `p` and the present weights.
+
+        Probabilities below the resolution of float64 count as that, as in `heads.metrics.losses`.
+        """
         smooth = self.plan.label_smoothing
         y = np.eye(self._classes)[targets] * (1 - smooth) + smooth / self._classes
-        clipped = np.clip(probabilities, keras.backend.epsilon(), 1)  # as Keras does
+        clipped = np.clip(p, np.finfo(np.float64).eps, 1)
         return float(np.mean(self._weights[targets] * -(y * np.log(clipped)).sum(axis=1)) + self._model.penalty())
 
     def hand_back(self) -> None:
         """Give the trained weights to the part that was handed in."""
         if self.plan.precision != FULL_PRECISION:
-            self.part.set_weights(self._model.get_weights())
+            self._part.set_weights(self._model.get_weights())
 
     def weights(self) -> Arrays:
         """Return a copy of all weights."""
@@ -147,6 +152,13 @@ class _Penalised(keras.Model):
     def compute_loss(self, *arguments: Any, **options: Any) -> Any:
         """Add the penalty to the loss."""
         return super().compute_loss(*arguments, **options) + self.penalty.tensor()
+
+
+class _Accuracy(keras.metrics.MeanMetricWrapper):
+    """The part of logits of two classes on the right side of 0."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda y, logits: ops.equal(y > 0.5, logits > 0), name="accuracy")
 
 
 class _Pull:

@@ -4,12 +4,12 @@
 <name>/network.keras   from pixels to scores, with the weights of the best epoch
 <name>/history.csv     learning curve
 <name>/tensorboard/    the same for TensorBoard
-<name>/unfinished/     while it trains: settings.json, the head it starts from, checkpoint.npz
+<name>/unfinished/     while it trains: settings.json, the head it starts from, checkpoint.bin
 """
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ from heads.metrics import Metrics
 
 RUN_VERSION = 3
 SETTINGS_VERSION = 1
-_UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.npz"
+_UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
+_THEN = "go on: vggft finetune --resume"
 NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
 
 
@@ -127,8 +128,17 @@ class Unfinished:
 
     @property
     def head(self) -> Head:
-        """The head it starts from."""
-        return heads.load(self._own)
+        """The head it starts from.
+
+        Raises:
+            VggftError: damaged.
+        """
+        try:
+            return heads.load(self._own)
+        except VggftError:
+            raise VggftError(
+                f"{self._own}: its head is damaged. Delete {self.folder} and tune again: vggft finetune"
+            ) from None
 
     @property
     def state(self) -> State | None:
@@ -136,8 +146,9 @@ class Unfinished:
         return checkpoint.read(self._checkpoint) if self._checkpoint.exists() else None
 
     def keep(self, state: State) -> None:
-        """Keep how far it is trained: after this, a kill loses nothing of it."""
+        """Keep how far it is trained (after this, a kill loses nothing of it), and its curve, for people to see."""
         checkpoint.write(self._checkpoint, state)
+        write_history(self.folder / HISTORY, state.history, _THEN)
 
     def give_up(self) -> None:
         """Remove a run of which nothing was trained yet."""
@@ -145,7 +156,7 @@ class Unfinished:
             shutil.rmtree(self.folder)
 
     def finish(self, run: Run, network: Any) -> Path:
-        """Write history, network and, last, run.json; return the path of the network.
+        """Write network and, last, run.json; return the path of the network.
 
         Raises:
             VggftError: the disk is full; the run stays unfinished, and nothing of it is lost.
@@ -159,15 +170,13 @@ class Unfinished:
             fresh.unlink(missing_ok=True)
             reason = error.strerror or error
             raise VggftError(
-                f"{path}: cannot be written ({reason}). Nothing of the training is lost: free some space, then vggft finetune "
-                "--resume"
+                f"{path}: cannot be written ({reason}). Nothing of the training is lost: free some space, and {_THEN}."
             ) from None
         fresh.replace(path)
-        write_history(self.folder / HISTORY, run.history)
         kept = asdict(run)
         del kept["history"]
         kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
-        durable.write_json(self.folder / RUN, {"version": RUN_VERSION, **kept})
+        durable.write_json(self.folder / RUN, {"version": RUN_VERSION, **kept}, _THEN)
         shutil.rmtree(self._own)
         return path
 
@@ -195,26 +204,37 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path)
 
 
-def free_name(folder: Path, wanted: str) -> str:
-    """Return `wanted`, or `wanted-2`, `wanted-3`, … if there is such a run already."""
+def free_name(folders: Sequence[Path], wanted: str) -> str:
+    """Return `wanted`, or `wanted-2`, `wanted-3`, … if one of the folders has something of that name already."""
     name, number = wanted, 1
-    while (folder / name).exists():
+    while any((folder / name).exists() for folder in folders):
         number += 1
         name = f"{wanted}-{number}"
     return name
 
 
-def load_all(folder: Path) -> list[Run]:
+def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None) -> list[Run]:
     """Read every finished run below `folder` (not its network), in name order.
+
+    Args:
+        on_damage: told of damaged runs and those of another version, which are left out; without it the first is an error.
 
     Raises:
         VggftError: one of them is damaged or of another version.
     """
-    return [_load(path) for path in sorted(folder.glob(f"[!.]*/{RUN}"))]
+    found = []
+    for path in sorted(folder.glob(f"[!.]*/{RUN}")):
+        try:
+            found.append(_load(path))
+        except VggftError as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
+    return found
 
 
 def _load(path: Path) -> Run:
-    mend = "Delete its folder, or tune again: vggft finetune"
+    mend = "Delete its folder, or move it elsewhere, and tune again"
     try:
         kept = json.loads(path.read_text(encoding="utf-8"))
         version = kept.pop("version")

@@ -28,7 +28,7 @@ class Log:
         if importlib.util.find_spec("tensorflow") is None:
             return
         tf = load_quietly("tensorflow")
-        self._event, self._summary = tf.compat.v1.Event, tf.compat.v1.Summary
+        self._event, self._summary, self._failure = tf.compat.v1.Event, tf.compat.v1.Summary, tf.errors.OpError
         shutil.rmtree(folder, ignore_errors=True)
         for split in _SPLITS:
             (folder / split).mkdir(parents=True)
@@ -39,13 +39,21 @@ class Log:
             self.write(epoch)
 
     def write(self, epoch: Epoch) -> None:
-        """Add an epoch; it can be seen at once."""
+        """Add an epoch; it can be seen at once.
+
+        Raises:
+            OSError: it cannot be written; nothing more will be.
+        """
         for column, writer in enumerate(self._writers):
             found = {tag: getattr(epoch, names[column]) for tag, names in _TAGS.items()}
             values = [self._summary.Value(tag=tag, simple_value=v) for tag, v in found.items() if v is not None]
             summary = self._summary(value=values)
-            writer.write(self._event(wall_time=time.time(), step=epoch.epoch, summary=summary).SerializeToString())
-            writer.flush()
+            try:
+                writer.write(self._event(wall_time=time.time(), step=epoch.epoch, summary=summary).SerializeToString())
+                writer.flush()
+            except self._failure as error:
+                self._writers = []
+                raise OSError(f"the log for TensorBoard cannot be written ({error.message})") from None
 
     def close(self) -> None:
         """Close the files."""

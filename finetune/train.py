@@ -4,8 +4,8 @@ Every training image is used in every epoch and every validation image judges it
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -29,7 +29,7 @@ class State:
         start, validation: metrics on validation of epoch 0 and of the best epoch.
         weights, optimizer: as they are after the last epoch.
         best: the weights of the best epoch.
-        diverged: epoch and step at which the loss became NaN or infinite, if it did.
+        diverged: epoch and step at which the loss or a weight became NaN or infinite, if it did.
     """
 
     history: tuple[Epoch, ...]
@@ -47,8 +47,8 @@ class State:
 
     @property
     def best_epoch(self) -> int:
-        """The epoch with the lowest validation log-loss, the first of them."""
-        return min(self.history, key=lambda epoch: epoch.val_log_loss).epoch
+        """The epoch that is kept."""
+        return best(self.history).epoch
 
     def ended(self, plan: Plan) -> Literal["diverged", "epochs", "patience"] | None:
         """Return why there is nothing more to train, or None if there is."""
@@ -59,8 +59,13 @@ class State:
         return "patience" if self.epoch - self.best_epoch >= plan.patience else None
 
 
+def best(history: Sequence[Epoch]) -> Epoch:
+    """Return the epoch with the lowest validation log-loss, the first of them."""
+    return min(history, key=lambda epoch: epoch.val_log_loss)
+
+
 class Diverged(Exception):
-    """The loss became NaN or infinite."""
+    """The loss, or a weight, became NaN or infinite."""
 
     def __init__(self, epoch: int, step: int) -> None:
         super().__init__(epoch, step)
@@ -116,26 +121,21 @@ def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state
     """Train one epoch more."""
     training, validation = data
     began = time.perf_counter()
-    number = state.epoch + 1
+    number, steps = state.epoch + 1, -(-len(training.targets) // plan.batch_size)
     try:
         means = _one_epoch(program, training, plan, number, watch)
+        now = program.weights()
+        if not all(
+            np.isfinite(array).all() for array in now
+        ):  # ReLU may hide it: on CPUs TensorFlow's turns NaN into 0
+            raise Diverged(number, steps)
         program.hand_back()
-        measured, objective = _judge(program, validation, plan, number, -(-len(training.targets) // plan.batch_size))
+        measured, objective = _judge(program, validation, plan, number, steps)
     except Diverged as stop:
-        return State(
-            state.history, state.start, state.validation, state.weights, state.optimizer, state.best, diverged=stop.at
-        )
+        return replace(state, diverged=stop.at)
     row = _row(number, means, objective, measured, time.perf_counter() - began)
-    now = program.weights()
-    better = row.val_log_loss < state.validation.log_loss
-    return State(
-        (*state.history, row),
-        state.start,
-        measured if better else state.validation,
-        now,
-        program.optimizer(),
-        now if better else state.best,
-    )
+    state = replace(state, history=(*state.history, row), weights=now, optimizer=program.optimizer())
+    return replace(state, validation=measured, best=now) if state.best_epoch == number else state
 
 
 def _row(number: int, means: "Means | None", objective: float, measured: Metrics, seconds: float) -> Epoch:

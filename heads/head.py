@@ -103,15 +103,12 @@ class Head:
 
     def scores(self, pooled: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes) for features (n, inputs) that are pooled already, any float type."""
-        from scipy.special import expit, softmax
-
         x = pooled.astype(np.float32, copy=False)
         for layer in self.layers:
             x = x @ layer.kernel + layer.bias
             if layer.activation == "relu":
                 x = np.maximum(x, 0)
-        logits = x.astype(np.float64)
-        return with_both_classes(expit(logits)) if self.layers[-1].activation == "sigmoid" else softmax(logits, axis=1)
+        return probabilities(x)
 
     def save(self, folder: Path) -> None:
         """Write head.json and weights.npz into `folder`."""
@@ -188,6 +185,14 @@ def load(folder: Path) -> Head:
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(f"{folder}: no readable head ({error!r}). {again}") from None
+
+
+def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Return (n, classes) probabilities for logits (n, 1), of the second class, or (n, classes); computed in float64."""
+    from scipy.special import expit, softmax
+
+    z = np.asarray(logits, np.float64)
+    return with_both_classes(expit(z)) if z.shape[1] == 1 else softmax(z, axis=1)
 
 
 def with_both_classes(p: NDArray[Any]) -> NDArray[np.float64]:

@@ -31,11 +31,11 @@ class Epoch:
 _COLUMNS = "epoch loss log_loss accuracy val_loss val_log_loss val_accuracy seconds".split()
 
 
-def write_history(path: Path, history: Sequence[Epoch]) -> None:
-    """Write a learning curve, a row an epoch; columns that nothing was measured for are left out."""
+def write_history(path: Path, history: Sequence[Epoch], then: str = durable.AGAIN) -> None:
+    """Write a learning curve, a row an epoch; columns that nothing was measured for are left out; `then` as in `durable`."""
     columns = [name for name in _COLUMNS if any(getattr(epoch, name) is not None for epoch in history)]
     rows = [[getattr(epoch, name) for name in columns] for epoch in history]
-    durable.write_csv(path, columns, [["" if value is None else value for value in row] for row in rows])
+    durable.write_csv(path, columns, [["" if value is None else value for value in row] for row in rows], then)
 
 
 def read_history(path: Path) -> list[Epoch]:

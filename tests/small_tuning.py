@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from featurize import backbone
 from finetune import network as networks
 from finetune.examples import Examples, Rows, Source
 from finetune.train import train
@@ -28,7 +29,7 @@ def head(pooling="avg", classes=2, seed=0, dropout=0.0, scaler=False) -> Head:
 
 
 def source(inputs) -> Source:
-    return Source(lambda at: inputs[at], len(inputs), inputs[0].nbytes)
+    return Source(lambda at: iter([(np.arange(len(at)), inputs[at])]), len(inputs), inputs.shape[1:], inputs.dtype)
 
 
 def examples(inputs, targets) -> Examples:
@@ -40,7 +41,9 @@ def program(network, split_point, plan, targets, weights, *, from_pixels=False):
     from finetune.program import Program
 
     part = networks.above(network, split_point)
-    return Program(network if from_pixels else part, plan, np.asarray(targets), weights.arrays)
+    if from_pixels:
+        part = backbone.between(network, None, [networks.LOGITS_LAYER])
+    return Program(part, plan, np.asarray(targets), weights.arrays)
 
 
 def tune(network, split_point, data, plan, weights, **options):

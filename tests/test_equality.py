@@ -20,7 +20,7 @@ PLAN = Plan(batch_size=5, seed=3, learning_rate=1e-4)
 
 def three_steps(weights, split_point, data, *, from_pixels=False, plan=PLAN):
     """Train one epoch of three steps; return losses, the tuned weights (head and all), and what they make of the images."""
-    network = networks.assemble(weights, "caffe", SIZE, head("max", dropout=0.5, scaler=True), seed=1)
+    network = networks.assemble(weights, "caffe", SIZE, head("max", dropout=0.5, scaler=True))
     one = program(network, split_point, plan, TARGETS, weights, from_pixels=from_pixels)
     chosen = order(plan, 1, 12)
     losses = []
@@ -28,7 +28,7 @@ def three_steps(weights, split_point, data, *, from_pixels=False, plan=PLAN):
         rows = chosen[5 * (number - 1) :][: len(inputs)]
         losses.append(one.step(inputs, data.targets[rows], 1, number).loss)
     networks.moved_layers(network, weights, split_point)  # raises where a frozen one did
-    names = [*networks.tuned_layers(split_point), "head_dense1", "scores"]
+    names = [*networks.tuned_layers(split_point), "head_dense1", "logits"]
     tuned = [w.copy() for name in names for w in network.get_layer(name).get_weights()]
     return losses, tuned, one.predict(next(data.rows.batches(np.arange(12), 12)))
 

@@ -2,6 +2,8 @@
 
 import hashlib
 import threading
+import time
+import tracemalloc
 from functools import partial
 
 import numpy as np
@@ -14,7 +16,7 @@ from featurize.cache import FeatureCache
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from finetune import network as networks
-from finetune.examples import Examples, Rows, Source, from_cache, from_pixels, require_memory, share
+from finetune.examples import Examples, Rows, Source, cached_bytes, from_cache, from_pixels, require_memory, windows
 from finetune.plan import Plan
 from finetune.train import order, train
 
@@ -38,13 +40,14 @@ def test_memory_holds_two_windows():
     """One that is trained on, and one that is read meanwhile, by another thread."""
     asked, threads = [], set()
 
-    def read(positions):
+    def pieces(positions):
         asked.append(len(positions))
         threads.add(threading.current_thread())
-        return INPUTS[positions]
+        yield np.arange(len(positions)), INPUTS[positions]
 
-    rows, other = share([Source(read, 103, 6), Source(read, 20, 6)], memory=6 * 50, batch_size=8)
-    assert (rows.window, other.window) == (24, 24)
+    sources = [Source(pieces, n, (3,), np.float16) for n in (103, 20)]
+    assert windows(sources, memory=6 * 50, batch_size=8) == [24, 24]
+    rows = Rows(sources[0], 24)
     assert not asked
     stream = rows.batches(np.arange(103), 8)
     next(stream)
@@ -61,32 +64,69 @@ def test_memory_holds_two_windows():
 def test_what_fits_is_read_once():
     asked = []
 
-    def read(positions):
+    def pieces(positions):
         asked.append(len(positions))
-        return INPUTS[positions]
+        yield np.arange(len(positions)), INPUTS[positions]
 
-    rows, _ = share([Source(read, 103, 6), Source(read, 20, 6)], memory=6 * 123, batch_size=8)
-    assert rows.window is None
+    sources = [Source(pieces, n, (3,), np.float16) for n in (103, 20)]
+    assert windows(sources, memory=6 * 123, batch_size=8) == [None, None]
+    told = []
+    rows = Rows(sources[0], None, told.append)
     for _ in range(3):
         assert len(batches(rows, np.arange(103), 8)) == 13
-    assert asked == [103, 20]
+    assert asked == told == [103]
+
+
+def test_what_streams_from_a_real_cache_stays_within_memory(tmp_path):
+    cache = FeatureCache(tmp_path, Fingerprint())
+    digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(160)]
+    for first in range(0, 160, 80):
+        values = np.zeros((80, 14, 14, 512), np.float16)
+        cache.write(digests[first : first + 80], {"block4_pool": values}, {})
+    found = from_cache(cache, "block4_pool", digests)
+    memory = 8_000_000
+    (window,) = windows([found], memory, 4)
+    cache.read("block4_pool", digests[:1])  # its file is open, and checked
+    tracemalloc.start()
+    for _ in Rows(found, window).batches(np.random.default_rng(0).permutation(160), 4):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert memory / 2 < peak < memory + 10_000_000  # and a piece of 8 MB on its way
+
+
+def test_nobody_waits_for_a_window_that_nobody_wants():
+    """After Ctrl-C the prompt is back before the rest of a long window is read."""
+    read = []
+
+    def pieces(positions):
+        for i in range(len(positions)):
+            read.append(i)
+            time.sleep(0.02)
+            yield np.array([i]), INPUTS[positions[i : i + 1]]
+
+    stream = Rows(Source(pieces, 103, (3,), np.float16), 50).batches(np.arange(103), 10)
+    next(stream)
+    before = len(read)
+    stream.close()
+    assert len(read) <= before + 3
 
 
 def test_too_little_memory():
-    require_memory(2 * 8 * 4 * 4 * 512 * 2, "block4_pool", 64, 8)
+    least = 2 * 8 * cached_bytes("block4_pool", 64)
+    assert least == 2 * 8 * 4 * 4 * 512 * 2
+    require_memory(least, cached_bytes("block4_pool", 64), 8)
     with pytest.raises(VggftError, match=r"--memory: 0\.3 MB do not hold two batches of 8 images, which take 0\.3 MB"):
-        require_memory(2 * 8 * 4 * 4 * 512 * 2 - 1, "block4_pool", 64, 8)
-    with pytest.raises(VggftError, match="--memory"):
-        require_memory(2 * 8 * 64 * 64 * 3 - 1, None, 64, 8)
+        require_memory(least - 1, cached_bytes("block4_pool", 64), 8)
 
 
 def test_trouble_while_reading_ahead_is_raised():
-    def read(positions):
+    def pieces(positions):
         if 60 in positions:
             raise VggftError("the disk is gone")
-        return INPUTS[positions]
+        yield np.arange(len(positions)), INPUTS[positions]
 
-    stream = Rows(Source(read, 103, 6), 20).batches(np.arange(103), 10)
+    stream = Rows(Source(pieces, 103, (3,), np.float16), 20).batches(np.arange(103), 10)
     with pytest.raises(VggftError, match="the disk is gone"):
         list(stream)
 
@@ -103,7 +143,8 @@ def test_rows_of_the_cache_in_any_order_and_twice(tmp_path):
     found = from_cache(cache, "block4_pool", wanted)
     assert (found.n, found.row_bytes) == (11, 2 * 2 * 512 * 2)
     chosen = np.array([10, 9, 0, 3, 5])
-    np.testing.assert_array_equal(found.read(chosen), values[[3, 9, 0, 3, 5]])
+    (read,) = Rows(found, 5).batches(chosen, 5)
+    np.testing.assert_array_equal(read, values[[3, 9, 0, 3, 5]])
 
 
 def test_pixels(tmp_path):
@@ -113,10 +154,10 @@ def test_pixels(tmp_path):
     decode = partial(images.decode_resized, size=32)
     found = from_pixels({d: [p] for d, p in zip(digests, paths, strict=True)}, decode, 32, [*digests, digests[0]])
     expected = np.stack([decode(paths[i].read_bytes()) for i in (0, 2, 0)])
-    np.testing.assert_array_equal(found.read(np.array([3, 2, 0])), expected)
+    np.testing.assert_array_equal(next(Rows(found, 3).batches(np.array([3, 2, 0]), 3)), expected)
     paths[1].unlink()
     with pytest.raises(VggftError, match=f"{paths[1]}: cannot be read"):
-        found.read(np.array([0, 1]))
+        Rows(found)
 
 
 def test_training_does_not_see_where_its_inputs_come_from(weights, small_features):

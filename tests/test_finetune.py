@@ -14,7 +14,7 @@ from featurize.layers import CONVOLUTIONS
 from finetune import network as networks
 from finetune.plan import Plan
 from finetune.train import Watch, train
-from heads.head import Head, Layer, Scaler, folded, unfolded
+from heads.head import Head, Layer, Scaler, folded, probabilities, unfolded
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "avg", "max", "avgmax"])
@@ -55,9 +55,9 @@ def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features)
     again = unfolded(one.layers[0], scaler)
     np.testing.assert_allclose(again.kernel, trained.kernel, rtol=1e-6)
     network = networks.assemble(weights, "caffe", SIZE, one)
-    np.testing.assert_array_equal(network.get_layer("scores").get_weights()[0], again.kernel)
-    p = networks.above(network, "block4_pool").predict_on_batch(small_features["block4_pool"])
-    np.testing.assert_allclose(np.ravel(p), one.predict(small_features["block5_pool"])[:, 1], atol=1e-4)
+    np.testing.assert_array_equal(network.get_layer("logits").get_weights()[0], again.kernel)
+    logits = networks.above(network, "block4_pool").predict_on_batch(small_features["block4_pool"])
+    np.testing.assert_allclose(probabilities(logits), one.predict(small_features["block5_pool"]), atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
         if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
     }
     assert state.best_epoch > 0
-    assert changed == {*tuned, "head_dense1", "scores"}
+    assert changed == {*tuned, "head_dense1", "logits"}
     assert networks.moved_layers(network, weights, split_point) == tuned
     assert networks.tuned_layers(split_point) == tuned
     for name in set(CONVOLUTIONS) - set(tuned):
@@ -93,9 +93,13 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
 def test_parameters(weights):
     network = networks.assemble(weights, "caffe", SIZE, head(scaler=True))
     own = 512 * 6 + 6 + 6 + 1
-    assert networks.parameters(network, None) == 14_714_688 + own
-    assert networks.parameters(network, "block4_pool") == 3 * (9 * 512 * 512 + 512) + own
-    assert networks.parameters(network, "block5_conv1") == 2 * (9 * 512 * 512 + 512) + own
+    for split_point, convolutions in (
+        (None, 14_714_688),
+        ("block4_pool", 3 * 2_359_808),
+        ("block5_conv1", 2 * 2_359_808),
+    ):
+        networks.freeze(network, split_point)
+        assert networks.parameters(network) == convolutions + own
 
 
 def test_a_frozen_layer_that_moved_is_noticed(weights):
@@ -119,7 +123,7 @@ def test_epoch_zero_may_win_and_is_the_head(weights, small_features):
     assert state.start == state.validation
     assert state.ended(Plan(2)) == "epochs"
     assert networks.moved_layers(network, weights, "block4_pool") == []
-    assert network.get_layer("scores").get_weights()[0].tolist() == one.layers[1].kernel.tolist()
+    assert network.get_layer("logits").get_weights()[0].tolist() == one.layers[1].kernel.tolist()
 
 
 def test_it_stops_where_nothing_gets_better(weights, small_features):
@@ -145,7 +149,17 @@ def test_a_loss_that_is_no_number_keeps_the_best_epoch(weights, small_features):
     assert all(np.array_equal(a, b) for a, b in zip(before, network.get_weights(), strict=True))
 
 
-def test_weights_that_are_no_numbers_after_the_last_step(weights, small_features):
+@pytest.mark.parametrize("rate", [1e12, 1e18])
+def test_weights_that_are_no_numbers_behind_a_finite_loss(weights, small_features, rate):
+    """On CPUs TensorFlow's ReLU makes 0 of NaN: losses look well, and the network is dead."""
+    network = networks.assemble(weights, "caffe", SIZE, head("max"))
+    data = examples(small_features["block4_pool"], np.arange(12) % 2)
+    state = tune(network, "block4_pool", (data, data), Plan(4, 4, learning_rate=rate), weights)
+    assert state.diverged
+    assert all(np.isfinite(w).all() for w in network.get_weights())
+
+
+def test_predictions_that_are_no_numbers_after_the_last_step(weights, small_features):
     network = networks.assemble(weights, "caffe", SIZE, head())
     data = examples(small_features["block4_pool"], np.arange(12) % 2)
     one = program(network, "block4_pool", Plan(3, 5), data.targets, weights)

@@ -102,7 +102,7 @@ def test_bad_input_changes_nothing(here):
         ("--optimizer", "lion"): "--optimizer 'lion': expected sgd or adam",
         ("--lr", "-1"): "--lr -1.0: expected a rate above 0",
         ("--memory", "lots"): "--memory 'lots': expected an amount of memory, such as 2GB",
-        ("--memory", "1MB"): "--memory: 1.0 MB do not hold two batches of 16 images, which take 6.4 MB",
+        ("--memory", "1MB"): "--memory: 1.0 MB do not hold two batches of 16 images, which take 4.8 MB",
         ("--name", "a/b"): "--name 'a/b': expected letters",
         ("--name", ".."): "--name '..': expected letters",
         ("--precision", "int8"): "--precision 'int8': expected float32 or mixed_float16",
@@ -229,10 +229,10 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui):
     shutil.copytree(headed / "work", disk / "work")
     work = Workspace(disk / "work")
     message = refused("finetune", "--epochs", "2", "--name", "full", "--lr", "1e-3", "-w", work.root)
-    assert "checkpoint.npz: cannot be written (No space left on device)" in message
+    assert "checkpoint.bin: cannot be written (No space left on device)" in message
     assert "free some space or mend the permissions, and go on: vggft finetune --resume" in message
     assert sorted(path.name for path in (work.finetune / "full" / "unfinished").iterdir()) == [
-        "checkpoint.npz",
+        "checkpoint.bin",
         "head.json",
         "settings.json",
         "weights.npz",

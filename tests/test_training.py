@@ -26,7 +26,7 @@ def cached(small_features):
     return small_features["block4_pool"]
 
 
-def tuned(network, names=("block5_conv1", "block5_conv2", "block5_conv3", "head_dense1", "scores")):
+def tuned(network, names=("block5_conv1", "block5_conv2", "block5_conv3", "head_dense1", "logits")):
     return {name: network.get_layer(name).get_weights()[0].copy() for name in names}
 
 
@@ -88,7 +88,7 @@ def test_layer_decay(network, cached, weights):
     fresh = networks.assemble(weights, "caffe", SIZE, head("max", 3, scaler=True))
     _, decayed, _ = step(fresh, cached, weights, Plan(learning_rate=1e-5, layer_decay=0.5))
     found = {n: np.linalg.norm(decayed[n] - before[n]) / np.linalg.norm(after[n] - before[n]) for n in before}
-    expected = {"block5_conv1": 0.125, "block5_conv2": 0.25, "block5_conv3": 0.5, "head_dense1": 1, "scores": 1}
+    expected = {"block5_conv1": 0.125, "block5_conv2": 0.25, "block5_conv3": 0.5, "head_dense1": 1, "logits": 1}
     assert found == pytest.approx(expected, rel=0.02)
 
 
@@ -106,7 +106,7 @@ def test_cosine_goes_down_to_nothing(network, cached, weights, optimizer):
     for number in (1, 2, 3):
         one.step(cached, CLASSES, number, 1)
         at.append(tuned(network))
-    lengths = [np.linalg.norm(b["scores"] - a["scores"]) for a, b in itertools.pairwise(at)]
+    lengths = [np.linalg.norm(b["logits"] - a["logits"]) for a, b in itertools.pairwise(at)]
     assert lengths[1] == pytest.approx(lengths[0] / 2, rel=0.2)
     assert lengths[2] == 0
 

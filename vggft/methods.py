@@ -19,10 +19,10 @@ from featurize.errors import VggftError
 from featurize.layers import TOP
 from finetune import store as runs
 from finetune.examples import Rows, from_cache, from_pixels
-from finetune.network import SCORES_LAYER
+from finetune.network import LOGITS_LAYER
 from finetune.store import Run
 from heads import store as heads
-from heads.head import with_both_classes
+from heads.head import probabilities
 from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result, best_first, merit
@@ -81,8 +81,8 @@ class Method:
             files = {sample.digest: [workspace.dataset.root / sample.path] for sample in samples}
             source = from_pixels(files, decoder(cache.fingerprint), cache.fingerprint.size, digests)
         else:
-            network = between(network, split_point, [SCORES_LAYER])
             source = from_cache(cache, split_point, digests)
+        network = between(network, split_point, [LOGITS_LAYER])
         window = 8 * CPU_BATCH
         return np.concatenate(
             [
@@ -94,7 +94,7 @@ class Method:
     def from_pixels(self, workspace: Workspace) -> Scorer:
         """Return what turns pictures uint8 (n ≤ `CPU_BATCH`, size, size, 3) into class probabilities (n, classes)."""
         if isinstance(self.made, Run):
-            network = _load_network(self)
+            network = between(_load_network(self), None, [LOGITS_LAYER])
             return lambda pictures: predict(network, pictures, CPU_BATCH)
         head = self.made.head
         fingerprint = workspace.settings.fingerprint
@@ -103,9 +103,9 @@ class Method:
 
 
 def predict(network: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
-    """Return class probabilities (n, classes) for inputs of any numeric type, a batch at a time."""
+    """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
     batches = [inputs[first : first + batch_size] for first in range(0, len(inputs), batch_size)]
-    return np.concatenate([with_both_classes(network.predict_on_batch(batch.astype(np.float32))) for batch in batches])
+    return np.concatenate([probabilities(network.predict_on_batch(batch.astype(np.float32))) for batch in batches])
 
 
 def _load_network(method: Method) -> Any:
@@ -234,10 +234,11 @@ def fresh_heads(workspace: Workspace) -> tuple[Method, ...]:
     Raises:
         VggftError: there are none, or only stale ones.
     """
-    methods = load(workspace)
-    if methods.heads:
-        return methods.heads
-    if any(not method.tuned for method in methods.stale):
+    results = heads.load_all(workspace.heads)
+    fresh, stale = sorted_out(workspace, results)
+    if fresh:
+        return tuple(_of_head(result) for result in best_first(fresh))
+    if stale:
         raise VggftError(
             f"{workspace.heads}: all heads were made from an earlier state of the data or with other features "
             "(stale). Train them again: vggft head"

@@ -2,13 +2,12 @@
 
 from featurize.cache import FeatureCache
 from featurize.errors import VggftError
-from heads import features
+from heads import features, store
 from heads.head import Head
 from heads.population import untrained
-from heads.search import Result
+from heads.search import Result, best_first
 from heads.specs import BEST, SCRATCH, UNTRAINED
 from vggft import methods
-from vggft.methods import Methods
 from vggft.workspace import Workspace
 
 
@@ -22,12 +21,18 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
         return None
     if wanted == BEST:
         return _head(methods.fresh_heads(workspace)[0])
-    found = methods.load(workspace)
-    for method in found.heads:
-        if method.name == wanted:
-            return _head(method)
-    _refuse(workspace, wanted, found)
-    known = ", ".join(method.name for method in found.heads) or "none yet (vggft head trains some)"
+    if (workspace.finetune / wanted).exists():
+        raise VggftError(f"--from {wanted}: a tuned network. Expected a head; see heads/leaderboard.csv.")
+    fresh, stale = methods.sorted_out(workspace, store.load_all(workspace.heads))
+    for result in fresh:
+        if result.head.name == wanted:
+            return result.head
+    for result in stale:
+        if result.head.name == wanted:
+            raise VggftError(
+                f"--from {wanted}: stale: {_why(workspace, result.head)}. Train it again: vggft head --head {wanted}"
+            )
+    known = ", ".join(result.head.name for result in best_first(fresh)) or "none yet (vggft head trains some)"
     raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
 
 
@@ -36,21 +41,15 @@ def _head(method: methods.Method) -> Head:
     return method.made.head
 
 
-def _refuse(workspace: Workspace, wanted: str, found: Methods) -> None:
-    """Say what is wrong with a method of that name, if there is one."""
-    if any(method.name == wanted and method.tuned for method in (*found.fresh, *found.stale)):
-        raise VggftError(f"--from {wanted}: a tuned network. Expected a head; see heads/leaderboard.csv.")
-    method = next((method for method in found.stale if method.name == wanted), None)
-    if method is None:
-        return
+def _why(workspace: Workspace, head: Head) -> str:
+    """Say in what a head does not fit the workspace's present state."""
     now, classes = methods.provenance(workspace), workspace.dataset.classes
-    if method.classes != classes:
-        why = f"it tells {', '.join(method.classes)} apart, and the data here are {', '.join(classes)}"
-    elif method.provenance.get("fingerprint") != now["fingerprint"]:
-        why = f"it reads features of fingerprint {method.provenance.get('fingerprint')}, and those here are {now['fingerprint']}"
-    else:
-        why = "images, labels or splits have changed since it was trained"
-    raise VggftError(f"--from {wanted}: stale: {why}. Train it again: vggft head --head {wanted}")
+    if head.classes != classes:
+        return f"it tells {', '.join(head.classes)} apart, and the data here are {', '.join(classes)}"
+    made = head.provenance.get("fingerprint")
+    if made != now["fingerprint"]:
+        return f"it reads features of fingerprint {made}, and those here are {now['fingerprint']}"
+    return "images, labels or splits have changed since it was trained"
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:

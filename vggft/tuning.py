@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from featurize.dataset import Dataset
 from featurize.errors import VggftError
 from finetune import examples, store
 from finetune import network as networks
-from finetune.examples import Examples
+from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
 from finetune.plan import Plan
 from finetune.store import Run, Unfinished
@@ -31,6 +32,10 @@ def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
     for sample in dataset.accepted():
         files[sample.digest].append(dataset.root / sample.path)
     return files
+
+
+def _silent(done: int) -> None:
+    """Show nothing."""
 
 
 class Tuning:
@@ -73,7 +78,7 @@ class Tuning:
             start_digest=self.head.digest,
             start_provenance=self.head.provenance,
             classes=self.dataset.classes,
-            parameters=networks.parameters(network, split_point),
+            parameters=networks.parameters(network),
             images={"train": len(self.training.targets), "validate": len(self.validation.targets)},
             best_epoch=state.best_epoch,
             ended=str(state.ended(plan)),
@@ -103,7 +108,7 @@ class Tuning:
         """Check the network on images spread evenly over the training and validation splits, from their pixels."""
         samples = [s for s in self.dataset.accepted() if s.split in ("train", "validate")]
         files = files_of(self.dataset)
-        spread = samples[:: max(1, len(samples) // PARITY_IMAGES)]
+        spread = [samples[i] for i in np.linspace(0, len(samples) - 1, PARITY_IMAGES).astype(int)]
         candidates = {s.digest: files[s.digest] for s in [*spread, *samples]}
         pictures: list[NDArray[np.uint8]] = []
         digests: list[str] = []
@@ -119,28 +124,38 @@ class Tuning:
                 "few, to check the network from pixels. Put them back, or run vggft featurize with the folder where they are now."
             )
         expected = self.head.predict(self.cache.read(layers.TOP, digests))
-        parity = networks.check_parity(self.network, np.stack(pictures), expected)
-        limit = f"limit {networks.PARITY_BOUND:g}"
-        self.ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} ({limit})")
+        precision = self.cache.fingerprint.precision
+        parity = networks.check_parity(self.network, np.stack(pictures), expected, precision)
+        limit = networks.PARITY_BOUNDS[precision]
+        self.ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} (limit {limit:g})")
         return parity
 
     def _examples(self) -> tuple[Examples, Examples]:
-        """Read, or get ready to stream, the inputs of training and validation."""
-        split_point, size = self.settings.split_point, self.cache.fingerprint.size
-        splits = [self.dataset.accepted(split) for split in ("train", "validate")]
+        """Read, or get ready to stream, the inputs of training and validation.
+
+        Images are in the order of their contents: what a run comes to does not change with the names of files.
+        """
+        split_point, size, files = self.settings.split_point, self.cache.fingerprint.size, files_of(self.dataset)
+        splits = [
+            sorted(self.dataset.accepted(split), key=lambda sample: (sample.digest, sample.label))
+            for split in ("train", "validate")
+        ]
         sources = []
         for samples in splits:
             digests = [sample.digest for sample in samples]
             if split_point is None:
-                decode = decoder(self.cache.fingerprint)
-                sources.append(examples.from_pixels(files_of(self.dataset), decode, size, digests))
+                sources.append(examples.from_pixels(files, decoder(self.cache.fingerprint), size, digests))
             else:
                 sources.append(examples.from_cache(self.cache, split_point, digests))
-        rows = examples.share(sources, self.settings.memory, self.settings.plan.batch_size)
-        if rows[0].window:
-            self.ui.say(f"the inputs do not fit into --memory: they are read a window of {rows[0].window} images ahead")
-        targets = [np.asarray(self.dataset.targets(samples), np.int64) for samples in splits]
-        return Examples(rows[0], targets[0]), Examples(rows[1], targets[1])
+        found = []
+        windows = examples.windows(sources, self.settings.memory, self.settings.plan.batch_size)
+        if windows[0]:
+            self.ui.say(f"the inputs do not fit into --memory: they are read a window of {windows[0]} images ahead")
+        for samples, source, window in zip(splits, sources, windows, strict=True):
+            with self.ui.progress("reading", source.n) if window is None else nullcontext(_silent) as advance:
+                rows = Rows(source, window, advance)
+            found.append(Examples(rows, np.asarray(self.dataset.targets(samples), np.int64)))
+        return found[0], found[1]
 
     def _train(self, program: Any) -> State:
         plan, begun, state = self.settings.plan, self.begun, self.begun.state
@@ -151,12 +166,16 @@ class Tuning:
         with self.ui.progress(f"tuning {self.settings.unfreeze}", (plan.epochs - before) * n) as advance:
 
             def on_step(epoch: int, done: int, loss: float) -> None:
-                advance((epoch - 1 - before) * n + done, what=f"epoch {epoch}/{plan.epochs}, loss {loss:.4f}")
+                doing = f"loss {loss:.4f}" if done < n else "validation"
+                advance((epoch - 1 - before) * n + done, what=f"epoch {epoch}/{plan.epochs}, {doing}")
 
             def on_epoch(now: State) -> None:
                 begun.keep(now)
                 if not now.diverged:
-                    log.write(now.history[-1])
+                    try:
+                        log.write(now.history[-1])
+                    except OSError as error:
+                        self.ui.warn(f"{error}: going on without it")
                     self.ui.say(_line(now, plan))
 
             state = train(program, (self.training, self.validation), plan, state, Watch(on_step, on_epoch))
@@ -194,7 +213,7 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
         f"{s.accuracy:.3f}), log-loss {v.log_loss:.4f} (head {s.log_loss:.4f})"
     )
     if run.best_epoch == 0:
-        ui.print(f"no epoch beat {run.start}: the network is the head on the published weights")
+        ui.print(f"no epoch beat {run.start}: the network is the head on the pretrained weights")
     ui.print(f"network: {folder / store.NETWORK}")
     return {
         "name": run.name,

@@ -1,5 +1,7 @@
 """A head → a tuned network, trained from the cached outputs of the split point; and going on with what was interrupted."""
 
+import os
+import platform
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -10,7 +12,7 @@ from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from finetune import examples, store
 from finetune.plan import RATES, Plan
 from finetune.store import Settings
-from heads.specs import BEST, NAME, NAMES
+from heads.specs import BEST, NAME, NAMES, SCRATCH
 from vggft import features, methods, starts
 from vggft.console import Ui
 from vggft.features import Filling
@@ -52,12 +54,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     plan = options.plan if options.precision == AUTO else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
-    size = workspace.settings.fingerprint.size  # before the lock makes a folder: is there anything here?
-    examples.require_memory(options.memory, split_point, size, plan.batch_size)
+    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
         head = starts.choose(workspace, options.start)
-        name = _free(workspace, options, plan)
+        name = _free(workspace, options, plan, head.name if head else SCRATCH)
         cache = workspace.cache()
+        _require_memory(workspace, options.memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
         for other in store.unfinished(workspace.finetune):
             ui.warn(f"{other.folder.name} is not finished; {RESUME} goes on with it. This is another run: {name}")
@@ -68,13 +70,14 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             **methods.provenance(workspace),
             **methods.versions(),
             "features": asdict(workspace.settings.fingerprint),
+            "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
         settings = Settings(name, options.unfreeze, split_point, plan, options.memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
             session = Tuning(workspace, cache, begun, ui)
             session.prepare()
-        except VggftError:
+        except Exception:  # whatever it is, nothing was trained yet that could be gone on with
             begun.give_up()
             raise
         return {"resumed": False, **session.train()}
@@ -96,7 +99,7 @@ def resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
             raise VggftError(
                 f"--resume: {len(found)} runs are unfinished. Say which: --name {' or --name '.join(found)}"
             )
-        begun = found.get(name) if name else next(iter(found.values()), None)
+        begun = next(iter(found.values()), None) if name is None else found.get(name)
         if begun is None:
             return _nothing_to_resume(workspace, name, ui)
         _require_same(workspace, begun.settings)
@@ -106,7 +109,7 @@ def resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
-    finished = store.load_all(workspace.finetune)
+    finished = store.load_all(workspace.finetune, on_damage=lambda error: ui.warn(str(error)))
     if name is not None:
         finished = [run for run in finished if run.name == name]
         if not finished:
@@ -115,7 +118,7 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
     if not finished:
         return {"resumed": False, "name": None}
     last = max(finished, key=lambda run: (workspace.finetune / run.name / store.RUN).stat().st_mtime_ns)
-    return {"resumed": False, **report(workspace, last, ui)}
+    return {"resumed": False, **report(workspace, last, ui), "failed": []}  # its failure was told when it happened
 
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
@@ -135,17 +138,18 @@ def _require_same(workspace: Workspace, settings: Settings) -> None:
         )
 
 
-def _free(workspace: Workspace, options: Options, plan: Plan) -> str:
+def _free(workspace: Workspace, options: Options, plan: Plan, start: str) -> str:
     """Return the name of a new run."""
-    if options.name is None:
-        return store.free_name(workspace.finetune, _readable(options, plan, workspace))
-    if (workspace.finetune / options.name).exists():
-        raise VggftError(
-            f"--name {options.name}: there is such a run, and runs are never overwritten. Choose another name."
-        )
-    if (workspace.heads / options.name).exists():
-        raise VggftError(f"--name {options.name}: a head is called so. Choose another name.")
-    return options.name
+    name = options.name
+    if name is None:
+        return store.free_name([workspace.finetune, workspace.heads], _readable(options.unfreeze, plan, start))
+    if any(one.folder.name == name for one in store.unfinished(workspace.finetune)):
+        raise VggftError(f"--name {name}: that run is not finished. Go on with it: {RESUME} --name {name}")
+    if (workspace.finetune / name).exists():
+        raise VggftError(f"--name {name}: there is such a run, and runs are never overwritten. Choose another name.")
+    if (workspace.heads / name).exists():
+        raise VggftError(f"--name {name}: a head is called so. Choose another name.")
+    return name
 
 
 # Settings that are in a run's name where they are not the usual ones, and how they are called there.
@@ -154,27 +158,35 @@ _SHORT |= {"label_smoothing": "smooth", "class_weight": "", "clip": "clip", "bat
 _SHORT |= {"patience": "patience", "seed": "seed"}
 
 
-def _readable(options: Options, plan: Plan, workspace: Workspace) -> str:
+def _readable(unfreeze: str, plan: Plan, start: str) -> str:
     """Return a name that says what is tuned from where, and which settings are not the usual ones."""
-    start = methods.fresh_heads(workspace)[0].name if options.start == BEST else options.start
-    parts = [options.unfreeze, start]
     usual = Plan(optimizer=plan.optimizer, learning_rate=RATES[plan.optimizer])
+    parts = [unfreeze, start]
     parts += [plan.optimizer] if plan.optimizer != Plan.optimizer else []
     for name, short in _SHORT.items():
         value = getattr(plan, name)
         if value != getattr(usual, name):
-            parts.append(value if isinstance(value, str) else f"{short}{value:g}")
+            parts.append(value if isinstance(value, str) else f"{short}{value:g}".replace("+", ""))
     return "-".join(parts)
 
 
+def _require_memory(workspace: Workspace, memory: int, split_point: str | None, batch_size: int) -> None:
+    """See that two batches, or all images of a split where they are fewer, fit into memory."""
+    size, dataset = workspace.settings.fingerprint.size, workspace.dataset
+    most = max(len(dataset.accepted(split)) for split in ("train", "validate"))
+    row = examples.cached_bytes(split_point, size) if split_point else examples.picture_bytes(size)
+    examples.require_memory(memory, row, min(batch_size, most))
+
+
 def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str | None) -> None:
-    """See that all pictures are there that have to be decoded; of changed ones the hash will tell."""
+    """See that all is there that has to be computed: pictures (of changed ones the hash will tell), weights, and room."""
     files = files_of(workspace.dataset)
     wanted: list[str] = []
     if split_point is None:
         wanted = [s.digest for split in ("train", "validate") for s in workspace.dataset.accepted(split)]
     else:
-        steps = features.plan(cache, Filling(files, [split_point]), frozenset())
+        filling = Filling(files, [split_point], workspace.settings.weights_file_path)
+        steps = features.plan(cache, filling, frozenset())
         wanted = [digest for step, digests in steps.items() if step.below is None for digest in digests]
     gone = [digest for digest in wanted if not any(path.is_file() for path in files[digest])]
     if gone:
@@ -183,3 +195,5 @@ def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str 
             f"{what}, and {len(gone)} images are gone (the first: {files[gone[0]][0]}). Put them back, or run vggft featurize "
             "to go on without them."
         )
+    if split_point is not None:
+        features.require(cache, filling)
