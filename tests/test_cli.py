@@ -47,7 +47,7 @@ def test_steps_out_of_order(tmp_path, copied):
     for command in (["finetune"], ["compare"], ["predict", copied / "data"]):
         assert "vggft head" in refused(*command, "-w", copied / "work")
     assert "--epochs 0" in refused("head", "--epochs", "0", "-w", copied / "work")
-    for unfreeze in ("block9", "block5_pool", "block1"):
+    for unfreeze in ("block9", "block5_pool", "vgg16"):
         assert f"--unfreeze {unfreeze}" in refused("finetune", "--unfreeze", unfreeze, "-w", copied / "work").replace(
             "'", ""
         )
