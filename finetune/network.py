@@ -50,7 +50,8 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     for i, layer in enumerate(layers):
         last = i == len(layers) - 1
         if last and head.dropout:
-            x = keras.layers.Dropout(head.dropout, name="head_dropout")(x)
+            # Without a seed, PyTorch's layer does not ask the state that `finetune.program` sets for each step.
+            x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout")(x)
         name = LOGITS_LAYER if last else f"head_dense{i + 1}"
         dense.append(keras.layers.Dense(layer.bias.size, activation=None if last else layer.activation, name=name))
         x = dense[-1](x)

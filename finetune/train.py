@@ -125,9 +125,8 @@ def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state
     try:
         means = _one_epoch(program, training, plan, number, watch)
         now = program.weights()
-        if not all(
-            np.isfinite(array).all() for array in now
-        ):  # ReLU may hide it: on CPUs TensorFlow's turns NaN into 0
+        # A loss alone does not tell: on CPUs, TensorFlow's ReLU makes 0 of NaN.
+        if not all(np.isfinite(array).all() for array in now):
             raise Diverged(number, steps)
         program.hand_back()
         measured, objective = _judge(program, validation, plan, number, steps)

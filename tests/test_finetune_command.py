@@ -1,9 +1,11 @@
 """`vggft finetune` as a person uses it: any split, any start, names, and what it says of what cannot be."""
 
+import io
 import json
 import shutil
 import subprocess
 import sys
+import zipfile
 
 import pytest
 from conftest import drawings, refused, snapshot, strict_json, vggft
@@ -12,7 +14,7 @@ from featurize.errors import VggftError
 from finetune import store
 from finetune.plan import Plan
 from heads.specs import SCRATCH
-from vggft.commands import compare, finetune, head
+from vggft.commands import compare, featurize, finetune, head
 from vggft.commands.finetune import Options
 from vggft.tuning import Tuning
 from vggft.workspace import Workspace
@@ -24,7 +26,6 @@ FAST = Plan(epochs=1, batch_size=8)
 def headed(tmp_path_factory):
     """A workspace of 14 drawings with a few heads; tests that change it copy it first."""
     from heads.population import Plan as HeadPlan
-    from vggft.commands import featurize
     from vggft.console import Ui
 
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
@@ -157,10 +158,13 @@ def test_a_loss_that_is_no_number(here):
     assert done.returncode == 3, done.stderr
     found = strict_json(done.stdout)
     assert found["ended"] == "diverged"
-    assert "the loss is no number at epoch 1, step" in found["failed"][0]
+    assert "the loss or a weight became NaN or infinite at epoch 1, step" in found["failed"][0]
     assert "Try a tenth of the rate: --lr 1e+37" in done.stderr
     assert (found["best_epoch"], found["moved"]) == (0, [])
     assert found["validation"] == found["start_validation"]
+    done = vggft("finetune", "--resume", "-w", here / "work", "--json")
+    assert done.returncode == 0  # nothing to go on with: the last run is reported
+    assert strict_json(done.stdout) == {**found, "resumed": False, "failed": []}
 
 
 def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatch):
@@ -187,6 +191,35 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     with pytest.raises(VggftError, match=r"2 runs are unfinished\. Say which: --name one or --name three"):
         finetune.resume(work, None, ui)
     assert finetune.resume(work, "two", ui)["resumed"] is False
+
+
+def test_names_of_files_change_nothing(here, work, ui):
+    """Not while a run is interrupted, either: the order of training is that of contents."""
+    one = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
+    data = here / "renamed"
+    for i, path in enumerate(sorted(work.dataset.root.rglob("*.png"), reverse=True)):
+        (data / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, data / path.parent.name / f"{i:03}.png")
+    identity = work.dataset.identity
+    featurize.run(work, data, featurize.Options(), ui)
+    work = Workspace(work.root)
+    assert work.dataset.identity == identity
+    other = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
+    assert other["validation"] == one["validation"]
+    weights = [(work.finetune / run["name"] / "network.keras").read_bytes() for run in (one, other)]
+    contents = [zipfile.ZipFile(io.BytesIO(data)).read("model.weights.h5") for data in weights]
+    assert contents[0] == contents[1]
+
+
+def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
+    one = finetune.run(work, Options(plan=FAST, name="one"), ui)
+    path = work.finetune / "one" / "run.json"
+    path.write_text(path.read_text().replace('"plan"', '"plot"'))
+    assert finetune.run(work, Options(plan=FAST, name="two"), ui)["validation"] == one["validation"]
+    assert finetune.resume(work, None, ui)["name"] == "two"
+    assert "one/run.json: damaged" in capsys.readouterr().err
+    with pytest.raises(VggftError, match="Delete its folder, or move it elsewhere"):
+        compare.run(work, ui)
 
 
 def test_what_tensorboard_shows(work, ui):

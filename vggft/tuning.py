@@ -200,7 +200,7 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
     if run.diverged:
         where = "epoch {}, step {}".format(*run.diverged)
         lower = f"--lr {plan.learning_rate / 10:g}"
-        failed = [f"the loss is no number at {where}"]
+        failed = [f"the loss or a weight became NaN or infinite at {where}"]
         ui.warn(
             f"{failed[0]}: training stopped there, and epoch {run.best_epoch} is kept. Try a tenth of the rate: {lower}"
         )
