@@ -170,10 +170,11 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     begun(work, "broken", 2, process)
     process.kill()
     process.communicate()
-    done = vggft("finetune", "--resume", "--name", "broken", "-w", work, "--json")
+    done = vggft("finetune", "--resume", "--name", "broken", "--memory", "2MB", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
     found = strict_json(done.stdout)
     assert found["resumed"] is True
+    assert "a window of 4 images ahead" in done.stderr  # and it makes no difference
     assert "going on after epoch" in done.stderr
     assert arrays(work, "broken") == arrays(work, "whole")
     assert curve(work, "broken") == curve(work, "whole")

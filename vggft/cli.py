@@ -211,8 +211,9 @@ def finetune(
 
         opened = workspace_of(workspace, ui, wait)
         if resume:
-            require_only(context, "resume", "name")
-            return stage.resume(opened, name, ui)
+            given = require_only(context, "resume", "name", "memory")
+            bound = number_of_bytes("--memory", memory) if "memory" in given else None
+            return stage.resume(opened, name, ui, bound)
         plan = Plan(
             epochs=epochs,
             batch_size=batch_size,

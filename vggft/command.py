@@ -44,24 +44,25 @@ _EVERYWHERE = {"workspace", "wait", "json", "quiet", "debug"}  # options that sa
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
 
-def require_only(context: typer.Context, option: str, *allowed: str) -> None:
-    """See that an option is given alone, but for those in `allowed`.
+def require_only(context: typer.Context, option: str, *allowed: str) -> set[str]:
+    """See that an option is given alone, but for those in `allowed`; return the names of those that were given.
 
     Raises:
         VggftError: another one was given.
     """
+    given = set()
     for parameter in context.command.params:
         source = context.get_parameter_source(str(parameter.name))
-        if (
-            parameter.name not in {option, *allowed, *_EVERYWHERE}
-            and source is not None
-            and source.name == "COMMANDLINE"
-        ):
+        if source is None or source.name != "COMMANDLINE":
+            continue
+        given.add(str(parameter.name))
+        if parameter.name not in {option, *allowed, *_EVERYWHERE}:
             with_it = ", ".join(f"--{name}" for name in allowed)
             raise VggftError(
                 f"--{option} with {parameter.opts[0]}: what was begun goes on with the settings it was begun with. Expected "
                 f"{with_it} at most."
             )
+    return given
 
 
 def number_of_bytes(option: str, text: str) -> int:

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,15 @@ def _silent(done: int) -> None:
 class Tuning:
     """Works on one run, under the lock."""
 
-    def __init__(self, workspace: Workspace, cache: FeatureCache, begun: Unfinished, ui: Ui) -> None:
+    def __init__(
+        self, workspace: Workspace, cache: FeatureCache, begun: Unfinished, ui: Ui, memory: int | None = None
+    ) -> None:
+        """Take a run up; `memory`: bytes of inputs in memory, if other than it was begun with."""
         self.workspace, self.cache, self.begun, self.ui = workspace, cache, begun, ui
         self.dataset = workspace.dataset
         self.settings, self.head = begun.settings, begun.head
+        if memory is not None:
+            self.settings = replace(self.settings, memory=memory)
         self.weights = load_weights(workspace.settings)
 
     def prepare(self) -> None:

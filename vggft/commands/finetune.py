@@ -83,11 +83,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         return {"resumed": False, **session.train()}
 
 
-def resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
+def resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
     """Go on with a run that was interrupted; with nothing to go on with, report the last run.
 
     Args:
         name: of the run; None: the one that is unfinished.
+        memory: bytes of inputs in memory, if other than before: it makes no difference to the numbers.
 
     Raises:
         VggftError: no run of that name, several without a name, or one that was begun with other images or another backend.
@@ -102,8 +103,11 @@ def resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
         begun = next(iter(found.values()), None) if name is None else found.get(name)
         if begun is None:
             return _nothing_to_resume(workspace, name, ui)
-        _require_same(workspace, begun.settings)
-        session = Tuning(workspace, workspace.cache(), begun, ui)
+        settings = begun.settings
+        _require_same(workspace, settings)
+        if memory is not None:
+            _require_memory(workspace, memory, settings.split_point, settings.plan.batch_size)
+        session = Tuning(workspace, workspace.cache(), begun, ui, memory)
         session.prepare()
         return {"resumed": True, **session.train()}
 
