@@ -7,6 +7,7 @@ from functools import cached_property
 
 from featurize.errors import VggftError
 from featurize.images import DECODER_VERSION, RESIZE_FILTERS
+from featurize.probes import PROBES
 from featurize.weights import PUBLISHED_DIGEST
 
 PREPROCESSINGS = ("caffe", "raw")
@@ -31,6 +32,7 @@ class Fingerprint:
         dtype: of the stored numbers.
         precision: of the computation, a Keras dtype policy: "float32" (also any engine within a relative error of
             1e-3 of it) or "mixed_float16" (GPUs).
+        probe: a key of `featurize.probes.PROBES`, where pictures are changed before they go in; empty: they are not.
     """
 
     weights: str = PUBLISHED_DIGEST
@@ -40,6 +42,7 @@ class Fingerprint:
     decoder: int = DECODER_VERSION
     dtype: str = "float16"
     precision: str = FULL_PRECISION
+    probe: str = ""
 
     def __post_init__(self) -> None:
         if self.preprocess not in PREPROCESSINGS:
@@ -50,11 +53,15 @@ class Fingerprint:
             raise VggftError(f"features of dtype {self.dtype!r}: only float16 is written.")
         if self.precision not in (FULL_PRECISION, MIXED_PRECISION):
             raise VggftError(f"precision {self.precision!r}: expected {FULL_PRECISION} or {MIXED_PRECISION}.")
+        if self.probe and self.probe not in PROBES:
+            raise VggftError(f"probe {self.probe!r}: expected one of {', '.join(PROBES)}.")
 
     @property
     def json(self) -> str:
-        """Canonical JSON of all attributes, the precision only where it is not the usual one."""
+        """Canonical JSON of all attributes, precision and probe only where they are not the usual ones."""
         values = asdict(self)
+        if not self.probe:
+            del values["probe"]
         if self.precision == FULL_PRECISION:
             del values["precision"]
         return json.dumps(values, sort_keys=True, separators=(",", ":"))

@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from featurize.probes import PROBES
+
 DECODER_VERSION = 1
 
 # 120 million pixels: above the largest medium-format camera (102 million), below what a small machine can hold twice.
@@ -70,13 +72,14 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(_open_rgb(data))
 
 
-def decode_resized(data: bytes, size: int, resize: str = "bilinear") -> NDArray[np.uint8]:
+def decode_resized(data: bytes, size: int, resize: str = "bilinear", probe: str = "") -> NDArray[np.uint8]:
     """Decode one picture and resize it to a square, aspect not kept.
 
     Args:
         data: the whole file.
         size: side of the result in pixels.
         resize: a key of `RESIZE_FILTERS`; Pillow's filters, which average over all covered pixels when shrinking.
+        probe: a key of `featurize.probes.PROBES`: how the square is changed; empty: it is not.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -84,7 +87,8 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear") -> NDArray[
     Raises:
         Unreadable: with the reason, for anything that gives no pixels.
     """
-    return np.asarray(_open_rgb(data).resize((size, size), RESIZE_FILTERS[resize]))
+    square = _open_rgb(data).resize((size, size), RESIZE_FILTERS[resize])
+    return np.asarray(PROBES[probe](square) if probe else square)
 
 
 def _open_rgb(data: bytes) -> Image.Image:

@@ -73,8 +73,8 @@ def from_pixels(
         for digest, picture in runner.decoded({d: files[d] for d in at}, decoder, _DECODE_AHEAD):
             if isinstance(picture, str):
                 raise VggftError(
-                    f"{files[digest][0]}: {picture}. Training needs every image that featurize saw. Put it back, and go on with "
-                    "vggft finetune --resume; or run vggft featurize, to go on without it, and tune anew."
+                    f"{files[digest][0]}: {picture}. From pixels, every image that featurize saw is needed. Put it back, and go "
+                    "on (a training: vggft finetune --resume); or run vggft featurize, to go on without it, and tune anew."
                 )
             yield np.array(at[digest]), picture
 

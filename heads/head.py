@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.errors import VggftError
 
-HEAD_VERSION = 3
+HEAD_VERSION = 4
 FILES = ("head.json", "weights.npz")
 
 Pooling = Literal["flatten", "avg", "max", "avgmax"]

@@ -1,11 +1,14 @@
 """How any classifier here is judged: one function for every kind of model, so that numbers can be compared."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Bins of the expected calibration error: as Guo et al. have them.
+CALIBRATION_BINS = 15
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,8 @@ class Scores:
 class ClassScores:
     """One class against the rest: its number of images, and scores; None where they are undefined.
 
-    Recall, F1 and `auc` (area under the ROC curve) need images of the class, precision needs predictions of it.
+    Recall, F1, `auc` (area under the ROC curve) and `average_precision` need images of the class, precision needs
+    predictions of it.
     """
 
     n: int
@@ -29,6 +33,7 @@ class ClassScores:
     recall: float | None
     f1: float | None
     auc: float | None
+    average_precision: float | None
 
 
 @dataclass(frozen=True)
@@ -39,21 +44,33 @@ class Metrics:
         n: number of images.
         accuracy: part of the images whose most probable class is their label.
         log_loss: mean negative natural logarithm of the label's probability (nats).
+        brier: Brier score: mean squared difference of the second class's probability and the truth (0–1); with three or more
+            classes the sum over them, as Brier has it (0–2).
+        calibration_error: expected calibration error of the most probable class's probability, see `calibration_error`.
         auc: area under the ROC curve; with three or more classes the mean of one-vs-rest areas; None where undefined.
+        average_precision: of the second class; with three or more classes the mean of one-vs-rest; None where `auc` is.
         macro: means over the classes that have images here, each class counting alike (recall: the balanced accuracy).
         weighted: the same, each class counting by its images.
         per_class: in the order of the probabilities.
-        auc_reason: why `auc` is None.
+        auc_reason: why `auc` and `average_precision` are None.
     """
 
     n: int
     accuracy: float
     log_loss: float
+    brier: float
+    calibration_error: float
     auc: float | None
+    average_precision: float | None
     macro: Scores
     weighted: Scores
     per_class: tuple[ClassScores, ...]
     auc_reason: str | None = None
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean recall over the classes that have images here."""
+        return self.macro.recall
 
     @property
     def accuracy_interval(self) -> tuple[float, float]:
@@ -61,9 +78,10 @@ class Metrics:
         return wilson_interval(round(self.accuracy * self.n), self.n)
 
     def as_json(self) -> dict[str, Any]:
-        """Return a dictionary for JSON: the attributes and `accuracy_interval`; the reason only where there is one."""
+        """Return a dictionary for JSON: the attributes and properties; the reason only where there is one."""
         kept = {key: value for key, value in asdict(self).items() if key != "auc_reason" or value}
-        return {**kept, "accuracy_interval": list(self.accuracy_interval)}
+        derived = {"accuracy_interval": list(self.accuracy_interval), "balanced_accuracy": self.balanced_accuracy}
+        return {**kept, **derived}
 
     @classmethod
     def of_json(cls, kept: Mapping[str, Any]) -> "Metrics":
@@ -72,7 +90,7 @@ class Metrics:
         Raises:
             KeyError, TypeError: it did not.
         """
-        values = {key: value for key, value in kept.items() if key != "accuracy_interval"}
+        values = {key: value for key, value in kept.items() if key not in ("accuracy_interval", "balanced_accuracy")}
         values |= {name: Scores(**kept[name]) for name in ("macro", "weighted")}
         return cls(**{**values, "per_class": tuple(ClassScores(**row) for row in kept["per_class"])})
 
@@ -84,7 +102,13 @@ def judge(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[
         probabilities: (n, classes), each row summing to 1; n ≥ 1.
         targets: (n,), positions of the true classes.
     """
-    from sklearn.metrics import log_loss, precision_recall_fscore_support
+    from sklearn.metrics import (
+        average_precision_score,
+        brier_score_loss,
+        log_loss,
+        precision_recall_fscore_support,
+        roc_auc_score,
+    )
 
     p = np.asarray(probabilities, np.float64)
     predicted, classes = p.argmax(axis=1), range(p.shape[1])
@@ -101,22 +125,21 @@ def judge(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[
             precision=float(precision) if said[c] else None,
             recall=float(recall) if n else None,
             f1=float(f1) if n else None,
-            auc=_area(targets == c, p[:, c]),
+            auc=_one_vs_rest(roc_auc_score, targets == c, p[:, c]),
+            average_precision=_one_vs_rest(average_precision_score, targets == c, p[:, c]),
         )
         for c, (precision, recall, f1, n) in enumerate(zip(*each, strict=True))
     )
-    areas = [one.auc for one in per_class]
     absent = sum(one.n == 0 for one in per_class)
-    auc, reason = None, None
-    if absent:
-        reason = f"{absent} of {p.shape[1]} classes have no image here"
-    else:
-        auc = areas[1] if p.shape[1] == 2 else float(np.mean([area for area in areas if area is not None]))
+    reason = f"{absent} of {p.shape[1]} classes have no image here" if absent else None
     return Metrics(
         n=len(targets),
         accuracy=float(np.mean(predicted == targets)),
         log_loss=float(log_loss(targets, p, labels=list(classes))),
-        auc=auc,
+        brier=float(brier_score_loss(targets, p[:, 1] if len(classes) == 2 else p, labels=list(classes))),
+        calibration_error=calibration_error(p, targets),
+        auc=_over_classes([one.auc for one in per_class]),
+        average_precision=_over_classes([one.average_precision for one in per_class]),
         macro=means["macro"],
         weighted=means["weighted"],
         per_class=per_class,
@@ -124,11 +147,38 @@ def judge(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[
     )
 
 
-def _area(own: NDArray[np.bool_], p: NDArray[np.float64]) -> float | None:
-    """Return the area under the ROC curve; None where there is only one kind of image."""
-    from sklearn.metrics import roc_auc_score
+def _one_vs_rest(score: Callable[..., Any], own: NDArray[np.bool_], p: NDArray[np.float64]) -> float | None:
+    """Return a score of one class against the rest; None where there is only one kind of image."""
+    return float(score(own, p)) if 0 < own.sum() < len(own) else None
 
-    return float(roc_auc_score(own, p)) if 0 < own.sum() < len(own) else None
+
+def _over_classes(scores: Sequence[float | None]) -> float | None:
+    """Return the second class's score where there are two, else the mean; None where one of them is undefined."""
+    known = [score for score in scores if score is not None]
+    if len(known) < len(scores):
+        return None
+    return known[1] if len(known) == 2 else float(np.mean(known))
+
+
+def calibration_error(probabilities: NDArray[np.float64], targets: NDArray[np.integer[Any]]) -> float:
+    """Return the expected calibration error: Σ over bins (images in it / n) · |its accuracy − its mean confidence|.
+
+    Confidence is the probability of the most probable class; `CALIBRATION_BINS` bins of equal width, closed above.
+    Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks" (2017), equations 2–5.
+    """
+    confidence = probabilities.max(axis=1)
+    right = probabilities.argmax(axis=1) == targets
+    own = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = np.bincount(own, weights=right - confidence, minlength=CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(targets))
+
+
+def confusion(probabilities: NDArray[np.float64], targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
+    """Return the confusion matrix (classes, classes): a row a true class, a column a predicted one."""
+    from sklearn.metrics import confusion_matrix
+
+    labels = np.arange(probabilities.shape[1])
+    return np.asarray(confusion_matrix(targets, probabilities.argmax(axis=1), labels=labels), np.int64)
 
 
 def losses(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -1,13 +1,12 @@
 """Many heads on the same features, and one leaderboard: what trains together, what is judged on what, what is best."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from time import perf_counter
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heads import folds, logistic, population
 from heads.features import Features
@@ -16,6 +15,7 @@ from heads.history import Epoch
 from heads.logistic import STRENGTHS, Tried
 from heads.metrics import Metrics, judge
 from heads.population import Plan
+from heads.predictions import Predictions
 from heads.specs import DenseSpec, LogisticSpec, Spec
 
 # Shows a bar: what is done, how many steps it has, and what a step is called; the value is told how many are done.
@@ -37,15 +37,6 @@ class Setting:
     classes: Sequence[str]
     plan: Plan
     progress: Progress
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """Probabilities (n, classes) of images that the classifier was not trained on; `fold` (n,): which one held them out."""
-
-    features: Features
-    probabilities: NDArray[np.float64]
-    fold: NDArray[np.int64] | None = None
 
 
 @dataclass(frozen=True)
@@ -125,6 +116,16 @@ def recipe(spec: Spec, plan: Plan) -> dict[str, Any]:
     return {"kind": "dense", **asdict(spec), **asdict(plan)}
 
 
+def of_recipe(name: str, kept: Mapping[str, Any]) -> tuple[Spec, Plan]:
+    """Return specification and plan of the head whose `recipe` this is.
+
+    The plan of a regression has of its own only what matters to it; the rest is as usual.
+    """
+    kind = LogisticSpec if kept["kind"] == "logistic" else DenseSpec
+    spec = kind(**{field.name: kept[field.name] for field in fields(kind)})
+    return replace(spec, name=name), Plan(**{f.name: kept[f.name] for f in fields(Plan) if f.name in kept})
+
+
 def train_all(
     specs: Sequence[Spec], setting: Setting, train: Features, validation: Features
 ) -> Iterator[Result | Failed]:
@@ -190,7 +191,7 @@ def cross_validate(
             else:
                 result, measured = results[spec.name], judge(p[spec.name], features.targets)
                 head = replace(result.head, provenance={**result.head.provenance, "folds": number})
-                out_of_fold = Predictions(features, p[spec.name], held)
+                out_of_fold = Predictions(features.samples, features.targets, p[spec.name], held)
                 yield replace(result, head=head, folds=measured, out_of_fold=out_of_fold)
 
 
@@ -240,7 +241,7 @@ def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation:
         search=fitted.search,
         status="ok" if fitted.converged else "not converged",
         remark=fitted.status,
-        predictions=Predictions(validation, p),
+        predictions=Predictions(validation.samples, validation.targets, p),
         pipeline=fitted.pipeline,
     )
 
@@ -257,7 +258,7 @@ def _dense(grown: population.Grown, plan: Plan, validation: Features) -> Result 
         history=grown.history,
         status=diverged or "ok",
         remark=f"epoch {grown.best} of {len(grown.history)} kept",
-        predictions=Predictions(validation, p),
+        predictions=Predictions(validation.samples, validation.targets, p),
     )
 
 

@@ -130,7 +130,7 @@ def trained(tmp_path_factory):
         "featurize": featurize.run(workspace, data, featurize.Options(), ui),
         "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
         "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
-        "compare": compare.run(workspace, ui),
+        "compare": compare.run(workspace, compare.Options(), ui),
     }
     return workspace, data, results
 

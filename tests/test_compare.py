@@ -1,43 +1,70 @@
 """The comparison: rules that can be stated, numbers that can be recomputed."""
 
 import csv
+import json
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
-from sklearn.metrics import log_loss, roc_auc_score
+from scipy.special import softmax
+from scipy.stats import binomtest
+from sklearn import metrics as sk
 
+from featurize import timings
+from featurize.dataset import Sample
 from finetune.plan import Plan
 from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge, losses
 from heads.search import Result
-from vggft.compare import CAVEAT, FAIR, Contrast, _recommend, bootstrap_interval
+from vggft import statistics
+from vggft.compare import weigh
+from vggft.evidence import Candidate, Evidence
 from vggft.methods import Method, _rank
+from vggft.report import record, tables
+from vggft.report.record import Record
+from vggft.verdict import CAVEAT, FAIR, Pair, decide
 
 
-def contrast(low, high, unchanged=False):
-    return Contrast("avg-256", "block5-avg-256", unchanged, (low + high) / 2, (low, high))
+def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3)):
+    middle = sum(log_loss) / 2
+    return Pair("net", "head", 200, (only[0] - only[1]) / 200, accuracy, middle, log_loss, *only)
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "start"),
+    ("contrast", "use", "said"),
     [
-        (-0.2, -0.1, "Use block5-avg-256: fine-tuning beats avg-256 (log-loss 0.1500 lower"),
-        (0.1, 0.2, "Use avg-256: fine-tuning made it worse (log-loss 0.1500 higher"),
-        (-0.1, 0.2, "Use avg-256: no difference to block5-avg-256 that these 40 images can show"),
+        (pair((-0.2, -0.1)), "net", "fine-tuning beats head (log-loss 0.1500 lower, 95% interval"),
+        (pair((-0.2, -0.1), (-0.08, -0.02), (1, 11)), "net", "although it gets 5.0 of 100 images fewer right"),
+        (pair((0.1, 0.2)), "head", "fine-tuning made it worse (log-loss 0.1500 higher"),
+        (pair((0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "although net gets 5.0 of 100 images more right"),
+        (pair((-0.1, 0.2)), "head", "no difference to net that these 200 images can show (it would take about 10,9"),
+        (pair((-0.1, 0.2), only=(5, 5)), "head", "(it would take more than 100,000 like these"),
+        (pair((-0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "net gets 5.0 of 100 images more right: take it if"),
     ],
 )
-def test_the_interval_decides(low, high, start):
-    on_test = _recommend(contrast(low, high), 40, "test")
-    assert on_test.startswith(start)
-    assert on_test.endswith(f"; {FAIR}.")
-    assert _recommend(contrast(low, high), 40, "validation") == on_test.replace(FAIR, CAVEAT)
+def test_the_rules(contrast, use, said):
+    found = decide(contrast, "head", "net", False, FAIR)
+    assert found.use == use
+    assert found.sentence.startswith(f"Use {use}: ")
+    assert said in found.sentence
+    assert found.sentence.endswith(f"; {FAIR}.")
+    assert found.sentence.count("\n") == 0
+
+
+def test_images_needed_is_the_number_that_is_said():
+    found = decide(pair((-0.1, 0.2), only=(9, 3)), "head", "net", False, FAIR)
+    discordant, difference = 12 / 200, 6 / 200
+    by_hand = (1.959964 * math.sqrt(discordant) + 0.841621 * math.sqrt(discordant - difference**2)) ** 2 / difference**2
+    assert found.images_needed == math.ceil(by_hand)
+    assert f"about {found.images_needed:,} like these" in found.sentence
+    assert decide(pair((-0.1, 0.2), only=(5, 5)), "head", "net", False, FAIR).images_needed is None
 
 
 def test_an_unchanged_network_never_wins_by_rounding():
-    said = _recommend(contrast(-2e-6, -1e-6, unchanged=True), 40, "validation")
-    assert said == f"Use avg-256: no epoch of fine-tuning was better than the head it started from; {CAVEAT}."
+    said = decide(pair((-2e-6, -1e-6)), "head", "net", True, CAVEAT)
+    assert said.sentence == f"Use head: no epoch of fine-tuning was better than the head it started from; {CAVEAT}."
 
 
 def metrics(log_loss):
@@ -70,45 +97,251 @@ def test_an_unchanged_network_is_never_the_best():
     assert [m.name for m in sorted([copy, head, better], key=_rank)] == ["better", "head", "copy"]
 
 
-def test_the_bootstrap_interval_covers():
-    """95% intervals of a mean must hold the truth about 95 times in 100; 200 simulations, 3 standard errors allowed."""
-    rng = np.random.default_rng(0)
-    held = 0
-    for _ in range(200):
-        low, high = bootstrap_interval(rng.normal(0.3, 1, 60))
-        held += low <= 0.3 <= high
-    assert 0.95 - 3 * np.sqrt(0.95 * 0.05 / 200) <= held / 200
-    assert bootstrap_interval(np.ones(5)) == (1, 1)
-
-
 def test_losses_are_scikit_learns():
     rng = np.random.default_rng(0)
     p = rng.dirichlet(np.ones(3), 50)
     p[0] = [0, 0.5, 0.5]
     targets = rng.integers(0, 3, 50)
     targets[0] = 0
-    assert losses(p, targets).mean() == pytest.approx(log_loss(targets, p, labels=[0, 1, 2]))
+    assert losses(p, targets).mean() == pytest.approx(sk.log_loss(targets, p, labels=[0, 1, 2]))
 
 
-def test_the_table_can_be_recomputed(trained):
+def evidence(gain, *, n=300, classes=2, source="test", groups=None, seed=0):
+    """Return what a head, a tuned network that is `gain` better in logits, and two more heads say of n images."""
+    rng = np.random.default_rng(seed)
+    targets = rng.integers(0, classes, n)
+    truth = np.eye(classes)[targets]
+    shared = 1.2 * rng.normal(size=(n, classes)) + 2.2 * truth
+
+    def said(better):
+        return softmax(shared + better * truth + 0.7 * rng.normal(size=(n, classes)), axis=1)
+
+    named = {"net": said(gain), "head": said(0), "other": said(0), "poor": said(-1.5)}
+    samples = [
+        Sample(f"{i}.png", f"class{t}", group=groups[i] if groups else str(i), digest=f"{i:064x}")
+        for i, t in enumerate(targets)
+    ]
+    candidates = [Candidate(name, "dense", p, None) for name, p in named.items()]
+    return Evidence(source, [f"class{c}" for c in range(classes)], samples, targets, candidates, "head", "net")
+
+
+@pytest.mark.parametrize(
+    ("gain", "use", "words"), [(2.0, "net", "beats"), (-2.0, "head", "worse"), (0, "head", "no difference")]
+)
+def test_three_data_sets_of_which_the_answer_is_known(gain, use, words):
+    found = weigh(evidence(gain, seed=1), "head", "net", unchanged=False)
+    assert found.verdict.use == use
+    assert words in found.verdict.sentence
+    contrast = found.contrast
+    assert (contrast.a, contrast.b) == ("net", "head")
+    assert (contrast.p_value < 0.001) == (gain != 0)
+    assert np.sign(contrast.accuracy_difference) == np.sign(gain) or gain == 0
+
+
+def test_no_difference_is_rarely_taken_for_one(monkeypatch):
+    """Of 100 comparisons of methods that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
+    monkeypatch.setattr(statistics, "DRAWS", 1000)
+    claims = sum(
+        "no difference" not in weigh(evidence(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
+        for seed in range(100)
+    )
+    assert claims <= 5 + 3 * math.sqrt(100 * 0.05 * 0.95)
+
+
+def by_method(path):
+    """Read per-image predictions: method → rows."""
+    found = {}
+    with path.open(newline="") as file:
+        for row in csv.DictReader(file):
+            found.setdefault(row["method"], []).append(row)
+    return found
+
+
+def arrays(rows, classes):
+    """Return targets and probabilities of one method's rows."""
+    targets = np.array([classes.index(row["label"]) for row in rows])
+    return targets, np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
+
+
+def top_label_calibration(p, targets, bins=15):
+    confidence, right = p.max(axis=1), p.argmax(axis=1) == targets
+    error = 0.0
+    for k in range(bins):
+        own = (confidence > k / bins) & (confidence <= (k + 1) / bins)
+        if own.any():
+            error += own.mean() * abs(right[own].mean() - confidence[own].mean())
+    return error
+
+
+def recompute(folder, result):
+    """Compute every number of the methods and pairs again from predictions.csv."""
+    classes, rows = result["classes"], by_method(folder / "predictions.csv")
+    assert set(rows) == {method["name"] for method in result["methods"]}
+    loss, right = {}, {}
+    for method in result["methods"]:
+        t, p = arrays(rows[method["name"]], classes)
+        said, names = p.argmax(axis=1), np.array(classes)
+        assert [row["predicted"] for row in rows[method["name"]]] == names[said].tolist()
+        right[method["name"]] = said == t
+        loss[method["name"]] = -np.log(np.clip(p[np.arange(len(t)), t], np.finfo(float).eps, 1))
+        assert method["n"] == len(t) == result["images"]
+        assert method["accuracy"] == sk.accuracy_score(t, said)
+        interval = binomtest(int((said == t).sum()), len(t)).proportion_ci(method="wilson")
+        assert method["accuracy_interval"] == pytest.approx([interval.low, interval.high], abs=1e-9)
+        assert method["balanced_accuracy"] == pytest.approx(
+            sk.recall_score(t, said, average="macro", labels=np.unique(t))
+        )
+        assert method["log_loss"] == pytest.approx(loss[method["name"]].mean())
+        assert method["calibration_error"] == pytest.approx(top_label_calibration(p, t))
+        assert method["confusion"] == sk.confusion_matrix(t, said, labels=range(len(classes))).tolist()
+        onehot = np.eye(len(classes))[t]
+        brier = ((p[:, 1] - t) ** 2).mean() if len(classes) == 2 else ((p - onehot) ** 2).sum(axis=1).mean()
+        assert method["brier"] == pytest.approx(brier)
+        if len(set(t.tolist())) == len(classes):
+            own = (onehot[:, 1], p[:, 1]) if len(classes) == 2 else (onehot, p)
+            assert method["auc"] == pytest.approx(sk.roc_auc_score(*own))
+            assert method["average_precision"] == pytest.approx(sk.average_precision_score(*own))
+        else:
+            assert method["auc"] is method["average_precision"] is None
+        for c, one in enumerate(method["per_class"]):
+            if one["recall"] is not None:
+                assert one["recall"] == pytest.approx(sk.recall_score(t == c, said == c))
+            if one["precision"] is not None:
+                assert one["precision"] == pytest.approx(sk.precision_score(t == c, said == c))
+    for one in result["pairs"]:
+        a, b = one["a"], one["b"]
+        assert one["accuracy_difference"] == pytest.approx(right[a].mean() - right[b].mean())
+        assert one["log_loss_difference"] == pytest.approx((loss[a] - loss[b]).mean())
+        assert one["only_a_right"] == (right[a] & ~right[b]).sum()
+        low, high = one["accuracy_difference_interval"]
+        assert low <= one["accuracy_difference"] <= high
+        drawn = np.random.default_rng(7).integers(0, len(t), (4000, len(t)))
+        own = np.percentile((loss[a] - loss[b])[drawn].mean(axis=1), [2.5, 97.5])
+        if len(t) >= 100:
+            width = own[1] - own[0]
+            assert one["log_loss_difference_interval"] == pytest.approx(own.tolist(), abs=0.1 * width)
+    return right
+
+
+def written(found, tmp_path):
+    kept = Record(found, {}, None)
+    return kept, record.write(tmp_path / "report", kept)
+
+
+def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
+    _, result = written(weigh(evidence(0.8), "head", "net", unchanged=False), tmp_path)
+    right = recompute(tmp_path / "report", result)
+    first, *others = result["pairs"]
+    assert (first["a"], first["b"]) == ("net", "head")
+    assert len(others) == 5
+    for one in result["pairs"]:
+        a, b = right[one["a"]], right[one["b"]]
+        assert one["p_value_uncorrected"] == pytest.approx(binomtest(int((a & ~b).sum()), int((a ^ b).sum())).pvalue)
+    assert first["p_value"] == first["p_value_uncorrected"]
+    ordered = sorted(others, key=lambda one: one["p_value_uncorrected"])
+    running = 0.0
+    for i, one in enumerate(ordered):
+        running = max(running, min(1, (5 - i) * one["p_value_uncorrected"]))
+        assert one["p_value"] == pytest.approx(running)
+    kept = json.loads((tmp_path / "report" / "compare.json").read_text())
+    assert kept == json.loads(json.dumps(result))
+    with (tmp_path / "report" / "compare.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for method in result["methods"]:
+        row = rows[method["name"]]
+        assert float(row["log_loss"]) == method["log_loss"]
+        assert float(row["accuracy_interval_high"]) == method["accuracy_interval"][1]
+        assert float(row["class1.recall"]) == method["per_class"][1]["recall"]
+        assert float(row["macro.f1"]) == method["macro"]["f1"]
+
+
+def test_images_that_belong_together_have_no_p_value(tmp_path):
+    found = weigh(evidence(0.8, groups=[f"video {i // 3}" for i in range(300)]), "head", "net", unchanged=False)
+    assert "groups" in found.no_p_value
+    assert all(one.p_value is None for one in found.pairs)
+    alone = weigh(evidence(0.8), "head", "net", unchanged=False)
+    assert found.contrast.log_loss_interval != alone.contrast.log_loss_interval
+    _, result = written(found, tmp_path)
+    assert result["groups"] == 100
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_many_classes(tmp_path, classes, ui, capsys):
+    found = weigh(evidence(1.0, n=260, classes=classes), "head", "net", unchanged=False)
+    kept, result = written(found, tmp_path)
+    recompute(tmp_path / "report", result)
+    tables.show(kept, ui)
+    assert (result["methods"][0]["auc"] is None) == (classes == 300)  # not every class has an image
+
+
+def test_the_table_of_the_command_can_be_recomputed(trained):
     workspace, _, results = trained
     compared = results["compare"]
     assert compared["measured_on"] == "validation"
-    with (workspace.report / "predictions.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
-    assert {m["name"] for m in compared["methods"]} == {row["method"] for row in rows}
-    for method in compared["methods"]:
-        own = [row for row in rows if row["method"] == method["name"]]
-        truth = np.array([row["label"] == "fruit" for row in own])
-        p = np.array([float(row["fruit"]) for row in own])
-        assert method["n"] == len(own) == results["featurize"]["splits"]["validate"]
-        assert method["accuracy"] == np.mean((p > 0.5) == truth)
-        assert method["log_loss"] == pytest.approx(log_loss(truth, p))
-        assert method["auc"] == pytest.approx(roc_auc_score(truth, p))
-        low, high = method["accuracy_interval"]
-        assert low <= method["accuracy"] <= high
+    assert CAVEAT in compared["recommendation"]
+    assert all(one["p_value"] is None for one in compared["pairs"])
+    assert "--cv 5" in compared["offers"][0]
+    assert "--test 0.2" in compared["offers"][1]
+    recompute(workspace.report, compared)
     reported = {head["name"]: head["validation"] for head in results["head"]["heads"]}
     reported[results["finetune"]["name"]] = results["finetune"]["validation"]
     for method in compared["methods"]:
         assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
-    assert (workspace.report / "curves.png").read_bytes().startswith(b"\x89PNG")
+    for name in ("curves.png", "tradeoff.png"):
+        assert (workspace.report / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
+        json.dumps({key: value for key, value in compared.items() if key != "report"})
+    )
+
+
+def test_costs(trained):
+    workspace, _, results = trained
+    compared = results["compare"]
+    costs = {method["name"]: method["cost"] for method in compared["methods"]}
+    tuned = compared["contrast"]["tuned"]
+    start = results["finetune"]["start"]
+    shared = compared["featurize_seconds"]
+    recorded = timings.read(workspace.cache().folder)
+    assert sum(one.images for one in recorded) == 32  # all of them: no --test
+    assert shared == pytest.approx(sum(one.seconds for one in recorded))
+    assert costs[start]["total_seconds"] == pytest.approx(shared + costs[start]["training_seconds"])
+    own = costs[tuned]
+    expected = costs[start]["total_seconds"] + own["training_seconds"]
+    assert own["total_seconds"] == pytest.approx(expected)
+    assert own["bytes"] == Path(results["finetune"]["network"]).stat().st_size
+    assert own["parameters"] > 7_000_000
+    for cost in costs.values():
+        assert 0 < cost["latency_ms"]["1"] < cost["latency_ms"]["32"]
+
+
+def test_probes(trained):
+    """Numbers from probes.csv, and one probe by hand: pictures changed here, predicted from their pixels."""
+    from featurize import images
+    from featurize.engines import KerasEngine
+    from featurize.probes import PROBES
+    from heads import store as heads
+    from vggft.features import load_weights
+
+    workspace, data, results = trained
+    probes = results["compare"]["probes"]
+    assert probes["images"] == results["featurize"]["splits"]["validate"]
+    assert probes["left_out"] == 0
+    with (workspace.report / "probes.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for name, own in probes["methods"].items():
+        assert list(own) == ["none", *PROBES]
+        for probe, found in own.items():
+            said = [row for row in rows if (row["method"], row["probe"]) == (name, probe)]
+            plain = [row for row in rows if (row["method"], row["probe"]) == (name, "none")]
+            assert found["accuracy"] == np.mean([row["predicted"] == row["label"] for row in said])
+            if probe != "none":
+                changed = [a["predicted"] != b["predicted"] for a, b in zip(said, plain, strict=True)]
+                assert found["changed"] == np.mean(changed)
+    name = results["head"]["best"]
+    said = [row for row in rows if (row["method"], row["probe"]) == (name, "blur2")]
+    pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
+    changed = np.stack([np.asarray(PROBES["blur2"](images.Image.fromarray(picture))) for picture in pictures])
+    engine = KerasEngine(load_weights(workspace.settings), workspace.settings.fingerprint)
+    head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
+    p = head.predict(engine(changed, ["block5_pool"])[0])
+    assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)

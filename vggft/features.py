@@ -1,19 +1,21 @@
 """Filling a workspace's feature cache: what is missing is computed, from as far up as the cache allows."""
 
 import contextlib
+import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from featurize import estimate, images, runner, weights
+from featurize import estimate, images, runner, timings, weights
 from featurize.cache import FeatureCache
 from featurize.engines import Engine, choose, create, rate
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from featurize.layers import NAMES
 from featurize.runner import Step
+from featurize.timings import Timing
 from featurize.weights import Weights
 from vggft.console import Advance, Ui, duration
 from vggft.workspace import Settings
@@ -49,7 +51,7 @@ class Filled:
 
 def decoder(fingerprint: Fingerprint) -> runner.Decoder:
     """Return the decoder that a fingerprint stands for."""
-    return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize)
+    return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, probe=fingerprint.probe)
 
 
 def require(cache: FeatureCache, filling: Filling) -> None:
@@ -104,8 +106,12 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
     return {Step(layers, below or None): digests for (below, layers), digests in work.items()}
 
 
-def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
-    """Compute what is missing and commit it to the cache. The workspace's lock must be held."""
+def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = None) -> Filled:
+    """Compute what is missing and commit it to the cache. The workspace's lock must be held.
+
+    Args:
+        engine: who is to compute, where somebody is at work already and has said so; None: chosen, started and announced.
+    """
     _set_aside(cache, ui)
     again = {
         d: filling.files[d] for d in cache.missing(filling.layers, sorted(filling.doubtful & filling.files.keys()))
@@ -116,20 +122,13 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
         cache.save_index()
         return Filled(0, rejected, None)
 
-    source = weights.locate(filling.weights_file)
-    ui.say(f"weights: {source}")
-    loaded = weights.load(source)
-    if loaded.digest != cache.fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (another digest). Put the "
-            "old file back, or name the weights: vggft featurize DATA --weights FILE."
-        )
-    choice = choose(filling.engine, cache.fingerprint.precision)
-    ui.say(f"engine: {choice.name} ({choice.reason})")
-    engine = create(choice.name, loaded, cache.fingerprint)
+    announced = engine is not None
+    engine = engine or start_engine(cache.fingerprint, filling, ui)
     computed: set[str] = set()
     for step, wanted in work.items():
-        _announce(cache, step, len(wanted), engine, ui)
+        if not announced:
+            _announce(cache, step, len(wanted), engine, ui)
+        began = time.perf_counter()
         try:
             with ui.progress("computing", len(wanted)) as advance:
                 outcome = _compute(
@@ -142,7 +141,29 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui) -> Filled:
         cache.save_index()
         rejected |= outcome.rejected
         computed |= set(wanted) - outcome.rejected.keys()
+        spent = time.perf_counter() - began
+        timing = Timing(" ".join(step.layers), step.below or "", engine.name, len(wanted), spent)
+        timings.add(cache.folder, timing)
     return Filled(len(computed), rejected, engine.name)
+
+
+def start_engine(fingerprint: Fingerprint, filling: Filling, ui: Ui) -> Engine:
+    """Choose who computes and start it, saying so.
+
+    Raises:
+        VggftError: no weights, or others than those of the fingerprint.
+    """
+    source = weights.locate(filling.weights_file)
+    ui.say(f"weights: {source}")
+    loaded = weights.load(source)
+    if loaded.digest != fingerprint.weights:
+        raise VggftError(
+            f"{source}: not the weights that the features were made with (another digest). Put the "
+            "old file back, or name the weights: vggft featurize DATA --weights FILE."
+        )
+    choice = choose(filling.engine, fingerprint.precision)
+    ui.say(f"engine: {choice.name} ({choice.reason})")
+    return create(choice.name, loaded, fingerprint)
 
 
 def _compute(
@@ -177,10 +198,10 @@ def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: 
     what = f"computing {' and '.join(step.layers)} of {number} images"
     start = f" from cached {step.below}" if step.below else ""
     room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
-    time = ""
+    took = ""
     if number > engine.trial:
-        time = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
-    ui.say(f"{what}{start} on {engine.name}: about {room} on disk{time}")
+        took = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
+    ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
 
 
 def load_weights(settings: Settings) -> Weights:

@@ -1,7 +1,8 @@
 """Looking after a workspace's features: what is there, whether it is sound, removing what nobody needs, taking it elsewhere."""
 
 import sys
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,7 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     found = [upkeep.info(folder, own) for folder, own in upkeep.fingerprints(workspace.cache_folder).items()]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for one in found:
-        use = "in use" if one.fingerprint == settled else "stale" if settled else "the first featurize has not finished"
-        use = use if one.fingerprint else "unknown"
-        ui.print(f"\n{one.folder.name} ({use}): {_described(one.fingerprint)}")
+        ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
         ui.print(f"{one.images} images in {one.files} files, {estimate.size(one.stored)}")
         if one.layers:
             rows = [
@@ -53,17 +52,33 @@ def _settled(workspace: Workspace) -> Fingerprint | None:
     return None if workspace.unfinished else workspace.settings.fingerprint
 
 
+def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> str:
+    """Say what a cache is for."""
+    if fingerprint is None:
+        return "unknown"
+    if settled is None:
+        return "the first featurize has not finished"
+    if fingerprint == settled:
+        return "in use"
+    return "in use by compare" if _is_probe(fingerprint, settled) else "stale"
+
+
+def _is_probe(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
+    """True for what `vggft compare` computed of changed pictures, in the way that the features in use are made."""
+    return fingerprint is not None and bool(fingerprint.probe) and replace(fingerprint, probe="") == settled
+
+
 def _described(fingerprint: Fingerprint | None) -> str:
     if fingerprint is None:
         return "its fingerprint.json is missing or damaged"
-    values = {**asdict(fingerprint), "weights": f"{fingerprint.weights[:12]}…"}
+    values = {**asdict(fingerprint), "weights": f"{fingerprint.weights[:12]}…", "probe": fingerprint.probe or "none"}
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
 def _as_json(one: Info, settled: Fingerprint | None) -> dict[str, Any]:
     return {
         "folder": str(one.folder),
-        "in_use": settled is not None and one.fingerprint == settled,
+        "in_use": settled is not None and (one.fingerprint == settled or _is_probe(one.fingerprint, settled)),
         "fingerprint": asdict(one.fingerprint) if one.fingerprint else None,
         "images": one.images,
         "files": one.files,
@@ -103,7 +118,11 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     in_use = [found for found in findings if settled is None or settled.key in found.path.parts]
     if without or in_use:
         ui.print("Run vggft featurize: it sets damaged files aside and computes what is missing.")
-    if len(in_use) < len(findings):
+    probes = [path.name for path, own in places.items() if _is_probe(own, settled)]
+    of_probes = [found for found in findings if not set(probes).isdisjoint(found.path.parts)]
+    if of_probes:
+        ui.print("Some of this is of changed pictures: vggft compare computes it again.")
+    if len(in_use) + len(of_probes) < len(findings):
         ui.print("Some of this was made in another way than the features in use: vggft cache prune removes it.")
     if settled is None:
         ui.print("The first vggft featurize has not finished: run it again, and it goes on.")
@@ -115,12 +134,15 @@ class _Plan:
     """What prune would remove."""
 
     folders: tuple[Path, ...]
-    cache: FeatureCache
-    surplus: Surplus
+    surplus: Sequence[tuple[FeatureCache, Surplus]]
+
+    @property
+    def rows(self) -> int:
+        return sum(own.rows for _, own in self.surplus)
 
     @property
     def empty(self) -> bool:
-        return not self.folders and not self.surplus.kept
+        return not self.folders and not any(own.kept for _, own in self.surplus)
 
 
 def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
@@ -133,16 +155,16 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
     with workspace.writing():
         settled = workspace.settings.fingerprint
         wanted = sorted({sample.digest for sample in workspace.dataset.samples if sample.digest})
-        stale = [
-            path for path, own in upkeep.fingerprints(workspace.cache_folder).items() if own not in (settled, None)
-        ]
+        places = upkeep.fingerprints(workspace.cache_folder)
+        probes = [own for own in places.values() if own and _is_probe(own, settled)]
+        stale = [path for path, own in places.items() if own not in (settled, None, *probes)]
         aside = [path for path in upkeep.folders_set_aside(workspace.cache_folder) if path.parent not in stale]
-        cache = workspace.cache()
-        plan = _Plan((*stale, *aside), cache, upkeep.surplus(cache, wanted))
+        caches = [workspace.cache(own) for own in (settled, *probes)]
+        plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
         result = {
             "removed": False,
             "folders": [str(path) for path in plan.folders],
-            "rows": plan.surplus.rows,
+            "rows": plan.rows,
             "bytes_freed": 0,
         }
         gone = sum(not (workspace.dataset.root / s.path).exists() for s in workspace.dataset.samples)
@@ -155,16 +177,19 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
             ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of features made in another way")
         for path in aside:
             ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of damaged files")
-        if plan.surplus.rows:
-            ui.say(f"{cache.folder}: {plan.surplus.rows} rows of images that are gone, or kept twice")
+        for cache, own in plan.surplus:
+            if own.rows:
+                ui.say(f"{cache.folder}: {own.rows} rows of images that are gone, or kept twice")
         if not (yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
         for path in plan.folders:  # first: files that are written anew need room
             upkeep.remove(path)
-        with ui.progress("rewriting files", len(plan.surplus.kept), "files") as advance:
-            upkeep.drop(cache, plan.surplus, advance)
+        for cache, own in plan.surplus:
+            if own.kept:
+                with ui.progress("rewriting files", len(own.kept), "files") as advance:
+                    upkeep.drop(cache, own, advance)
         freed = before - upkeep.occupied(workspace.cache_folder)
     ui.print(f"removed; {estimate.size(freed)} freed")
     return {**result, "removed": True, "bytes_freed": freed}

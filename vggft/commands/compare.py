@@ -1,78 +1,121 @@
-"""Heads against tuned networks: the table, the sentence, and the files that hold every number shown."""
+"""Heads against tuned networks: what they say of the same images, which one to use, and the files that hold every number."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from featurize import durable
-from vggft.compare import Comparison, compare
-from vggft.console import Ui
-from vggft.report import curves
-from vggft.table import auc_text, interval_text
+from featurize.errors import VggftError
+from vggft import costs, evidence, methods, outer, probing
+from vggft.compare import weigh
+from vggft.console import Ui, duration
+from vggft.evidence import Evidence
+from vggft.methods import Methods
+from vggft.report import curves, record, tables, tradeoff
+from vggft.report.record import Record
 from vggft.workspace import Workspace
 
+_FOLDS = 5  # that are offered
 
-def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
-    """Compare all fresh methods and write compare.json, compare.csv, predictions.csv and curves.png.
+
+@dataclass(frozen=True)
+class Options:
+    """What to compare by.
+
+    Attributes:
+        folds: judge on the training and validation images, each out of its fold, in so many folds; 0: do not.
+        quick: leave out what takes long: changed pictures and latency.
+    """
+
+    folds: int = 0
+    quick: bool = False
+
+
+def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
+    """Compare all fresh methods and write the report.
 
     Raises:
         VggftError: nothing to compare yet; the message says what to run.
     """
+    if options.folds < 0 or options.folds == 1:
+        raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as {_FOLDS}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     folder = workspace.report
     with workspace.writing():
-        found = compare(workspace)
-        result = _as_json(found)
-        folder.mkdir(exist_ok=True)
-        durable.write_json(folder / "compare.json", result)
-        header = list(result["methods"][0])
-        durable.write_csv(folder / "compare.csv", header, [list(row.values()) for row in result["methods"]])
-        _write_predictions(workspace, found)
-        histories = {row.method.name: row.method.history for row in found.rows if row.method.history}
+        found = methods.load(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
+        _require(workspace, found)
+        said, unchanged, extra = _evidence(workspace, found, options, ui)
+        head, network = found.heads[0], found.networks[0]
+        compared = weigh(said, head.name, network.name, network.unchanged or unchanged)
+        samples = workspace.dataset.accepted("test") or workspace.dataset.accepted("validate")
+        probed = None if options.quick else probing.probe(workspace, found.fresh, samples, ui)
+        measured = costs.measure(workspace, found.fresh, not options.quick, ui)
+        kept = Record(
+            comparison=compared,
+            costs=measured,
+            featurizing=costs.featurizing(workspace),
+            probed=probed,
+            probed_on="test" if workspace.dataset.accepted("test") else "validation",
+            offers=() if said.fair else _offers(workspace, found),
+            stale=[method.name for method in found.stale],
+            extra=extra,
+        )
+        result = record.write(folder, kept)
+        histories = {method.name: method.history for method in found.fresh if method.history}
         baselines = {
-            row.method.name: (row.method.validation.log_loss, row.method.validation.accuracy)
-            for row in found.rows
-            if not row.method.history
+            method.name: (method.validation.log_loss, method.validation.accuracy)
+            for method in found.fresh
+            if not method.history
         }
         curves.plot(folder / "curves.png", histories, baselines)
-    _show(found, ui)
-    ui.print(f"report: {folder} (compare.json, compare.csv, predictions.csv, curves.png)")
+        tradeoff.plot(folder / "tradeoff.png", kept)
+    tables.show(kept, ui)
+    ui.print(f"report: {folder} (compare.json, compare.csv, pairs.csv, predictions.csv, …)")
     return {**result, "report": str(folder)}
 
 
-def _as_json(found: Comparison) -> dict[str, Any]:
-    contrast = found.contrast
-    return {
-        "measured_on": found.measured_on,
-        "methods": [row.as_json() for row in found.rows],
-        "recommendation": found.recommendation,
-        "contrast": {
-            "head": contrast.head,
-            "tuned": contrast.tuned,
-            "log_loss_difference": contrast.difference,
-            "log_loss_difference_interval": list(contrast.interval),
-        },
-        "stale": list(found.stale),
-    }
+def _evidence(
+    workspace: Workspace, found: Methods, options: Options, ui: Ui
+) -> tuple[Evidence, bool, Mapping[str, Any]]:
+    """Return what the methods said, whether fine-tuning was of no use in any fold, and what else is to be kept."""
+    if not options.folds:
+        return evidence.on_split(workspace, found, ui), False, {}
+    said, unchanged = outer.Folds(workspace, found, options.folds, ui).evidence()
+    return said, unchanged, {"folds": options.folds, "head": found.heads[0].name, "network": found.networks[0].name}
 
 
-def _write_predictions(workspace: Workspace, found: Comparison) -> None:
-    """One row an image and method, so that anyone can recompute the table."""
-    classes = workspace.dataset.classes
-    rows = [
-        (path, classes[target], row.method.name, *(float(value) for value in p))
-        for row in found.rows
-        for path, target, p in zip(found.paths, found.targets, row.probabilities, strict=True)
+def _require(workspace: Workspace, found: Methods) -> None:
+    """See that there is a head and a network of the workspace's present state.
+
+    Raises:
+        VggftError: there is not; it names what is there, and what it was made from.
+    """
+    for kind, fresh, command in (("head", found.heads, "head"), ("tuned network", found.networks, "finetune")):
+        if fresh:
+            continue
+        stale = [method for method in found.stale if method.tuned == (command == "finetune")]
+        if not stale:
+            raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
+        now = methods.provenance(workspace)
+        said = "; ".join(f"{method.name}: {_difference(now, method.provenance)}" for method in stale[:3])
+        more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
+        raise VggftError(
+            f"{workspace.root}: nothing to compare: every {kind} here was made from another state of the data. {said}{more}. "
+            f"Train again: vggft {command}"
+        )
+
+
+def _difference(now: Mapping[str, str], made: Mapping[str, Any]) -> str:
+    """Say in what the state a method was made from differs."""
+    if made.get("fingerprint") != now["fingerprint"]:
+        return f"features of fingerprint {made.get('fingerprint')}, now {now['fingerprint']}"
+    return "other images, labels or splits"
+
+
+def _offers(workspace: Workspace, found: Methods) -> list[str]:
+    """Say how to get a verdict from images that chose nothing."""
+    took = duration(outer.estimate(workspace, found, _FOLDS))
+    return [
+        f"To be sure, judge every image out of its fold, with all choices made anew in each: vggft compare --cv {_FOLDS} (about "
+        f"{took} here),",
+        f"or reserve images that choose nothing, and train again: vggft featurize {workspace.settings.data} --test 0.2",
     ]
-    durable.write_csv(workspace.report / "predictions.csv", ["path", "label", "method", *classes], rows)
-
-
-def _show(found: Comparison, ui: Ui) -> None:
-    rows = []
-    for row in found.rows:
-        m = row.metrics
-        numbers = (f"{m.accuracy:.3f}", interval_text(m), f"{m.log_loss:.4f}", auc_text(m))
-        rows.append((row.method.name, row.method.kind, *numbers, f"{row.method.seconds:.1f}"))
-    columns = ("method", "kind", "accuracy", "95% interval", "log-loss", "AUC", "training, s")
-    ui.table(f"{found.rows[0].metrics.n} {found.measured_on} images, lowest log-loss first", columns, rows)
-    if found.stale:
-        ui.warn(f"stale, not compared (made from an earlier state of the data): {', '.join(found.stale)}")
-    ui.print(found.recommendation)

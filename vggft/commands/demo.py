@@ -27,7 +27,7 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     say(f"\n$ vggft finetune --unfreeze {options.unfreeze} --epochs {TUNE_EPOCHS}")
     tuned = finetune.run(workspace, options, ui)
     say("\n$ vggft compare")
-    compared = compare.run(workspace, ui)
+    compared = compare.run(workspace, compare.Options(), ui)
     seconds = time.perf_counter() - began
     say(f"\nDone in {seconds:.0f} s. What was written, all below {workspace.root}:")
     written = {

@@ -57,7 +57,15 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     Raises:
         VggftError: options out of range, no features yet, or no head that could be trained.
     """
-    specs = _specs(options)
+    return train(workspace, options, _specs(options), ui)
+
+
+def train(workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui) -> dict[str, Any]:
+    """Do what `run` does with these heads, whatever the options say of names and grid.
+
+    Raises:
+        VggftError: as `run`.
+    """
     _check(options)
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     for spec in specs:

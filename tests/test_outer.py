@@ -1,0 +1,145 @@
+"""Outer folds: no image has a say in what predicts it, and a killed comparison goes on where it was."""
+
+import shutil
+import time
+
+import numpy as np
+import pytest
+from conftest import refused, start, strict_json, vggft
+from test_compare import recompute
+
+from vggft import methods, outer
+from vggft.commands import compare
+from vggft.outer import BEST_HEAD, BEST_NETWORK, Folds
+from vggft.verdict import FAIR_FOLDS
+from vggft.workspace import Workspace
+
+HEADS = ("logistic-max", "max-linear")
+
+
+@pytest.fixture(scope="module")
+def tuned(featurized, tmp_path_factory):
+    """24 drawings with two heads and a network of one epoch."""
+    base = tmp_path_factory.mktemp("outer")
+    shutil.copytree(featurized[0] / "work", base / "work")
+    names = [argument for name in HEADS for argument in ("--head", name)]
+    for arguments in (("head", "--epochs", 5, *names), ("finetune", "--epochs", 1, "--name", "net")):
+        done = vggft(*arguments, "-w", base / "work", "--quiet")
+        assert done.returncode == 0, done.stderr
+    return base / "work"
+
+
+@pytest.fixture(scope="module")
+def compared(tuned, tmp_path_factory):
+    """The same workspace after a comparison in 2 folds that nobody disturbed, and what it said."""
+    work = tmp_path_factory.mktemp("compared") / "work"
+    shutil.copytree(tuned, work)
+    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "2 folds over 24 images: 2 heads and 1 networks in each, about " in done.stderr
+    assert "fold 1 of 2 in " in done.stderr
+    return work, strict_json(done.stdout)
+
+
+def test_every_image_is_predicted_once_and_has_a_p_value(compared):
+    work, result = compared
+    assert result["measured_on"] == "folds"
+    assert result["images"] == 24
+    assert result["folds"] == 2
+    assert {method["name"] for method in result["methods"]} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
+    assert (result["contrast"]["tuned"], result["contrast"]["head"]) == (BEST_NETWORK, BEST_HEAD)
+    assert result["contrast"]["p_value"] is not None
+    assert result["offers"] == []
+    assert FAIR_FOLDS in result["recommendation"]
+    assert result["use"] in (*HEADS, "net")
+    recompute(work / "report", result)
+
+
+def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
+    """A fold comes to the same, bit for bit, whatever the labels of the images that it holds out."""
+    from dataclasses import replace
+
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+
+    def first_fold(turned):
+        folds = Folds(workspace, methods.load(workspace), 2, ui)
+        learnt, held = folds._parts[0]
+        assert not {folds._groups[i] for i in learnt} & {folds._groups[i] for i in held}
+        if turned:
+            other = {"bugs": "flowers", "flowers": "bugs"}
+            folds.samples = [
+                replace(sample, label=other[sample.label]) if i in held else sample
+                for i, sample in enumerate(folds.samples)
+            ]
+        found = folds._train(0, learnt, held)
+        shutil.rmtree(folds.folder)
+        return found
+
+    as_it_is, turned = first_fold(False), first_fold(True)
+    assert (turned.head, turned.network) == (as_it_is.head, as_it_is.network)
+    for name, p in as_it_is.probabilities.items():
+        assert np.array_equal(turned.probabilities[name], p)
+
+
+def test_images_of_the_test_split_take_no_part(tuned, tmp_path, ui, monkeypatch):
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+    dataset = workspace.dataset
+    moved = {sample.path for sample in dataset.accepted("train")[:3]}
+    from dataclasses import replace
+
+    samples = tuple(replace(s, split="test") if s.path in moved else s for s in dataset.samples)
+    workspace.__dict__["dataset"] = replace(dataset, samples=samples)
+    folds = Folds(workspace, methods.Methods((), (), ()), 3, ui)
+    assert moved.isdisjoint(sample.path for sample in folds.samples)
+    assert len(folds.samples) == 21
+
+
+def predictions(work):
+    return (work / "report" / "predictions.csv").read_bytes()
+
+
+def test_killed_and_run_again(tuned, compared, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(tuned, work)
+    process = start("compare", "--cv", 2, "--quick", "-w", work)
+    deadline = time.monotonic() + 240
+    while not list(work.glob("report/cv/*/fold-2/heads/*/head.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    kept = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}
+    assert list(kept) == ["fold-1.npz"]
+    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "1 of them done before" in done.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}
+    assert after.keys() == {"fold-1.npz", "fold-2.npz"}
+    assert after["fold-1.npz"] == kept["fold-1.npz"]
+    assert not list(work.glob("report/cv/*/fold-?/"))  # networks of folds are not kept
+    assert predictions(work) == predictions(compared[0])
+    assert strict_json(done.stdout)["pairs"] == compared[1]["pairs"]
+
+
+def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
+    work = tmp_path / "work"
+    shutil.copytree(compared[0], work)
+    (fold,) = work.glob("report/cv/*/fold-2.npz")
+    (fold.parent.parent / "0123456789abcdef").mkdir()  # of an earlier state
+    before = predictions(work)
+    began = time.monotonic()
+    compare.run(Workspace(work), compare.Options(folds=2, quick=True), ui)
+    assert time.monotonic() - began < 20
+    assert predictions(work) == before
+    assert [path.name for path in fold.parent.parent.iterdir()] == [fold.parent.name]
+    fold.write_bytes(fold.read_bytes()[:-200])  # damaged: this one, and no other, is done again
+    assert outer._Done.read(fold) is None
+    assert outer._Done.read(fold.with_name("fold-1.npz")) is not None
+
+
+def test_too_many_folds(tuned):
+    assert "--cv 100: at least two classes need 100 groups" in refused("compare", "--cv", 100, "-w", tuned)
+    assert "--cv 1: expected 2 folds or more" in refused("compare", "--cv", 1, "-w", tuned)

@@ -1,0 +1,94 @@
+"""What the methods said of the same images: all that a comparison rests on."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.dataset import Sample
+from vggft.console import Ui
+from vggft.methods import Method, Methods
+from vggft.workspace import Workspace
+
+# Where the images come from: the test split, or outer folds, both of which chose nothing; or validation, which chose the models.
+Source = Literal["test", "folds", "validation"]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A method, or a way of choosing one, and what it said.
+
+    Attributes:
+        name, kind: for people; the kind of a way of choosing is "chosen".
+        probabilities: (n, classes).
+        method: what it is in the workspace; None for a way of choosing.
+    """
+
+    name: str
+    kind: str
+    probabilities: NDArray[np.float64]
+    method: Method | None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What candidates said of n images.
+
+    Attributes:
+        source: where the images come from.
+        classes: names, in the order of the probabilities.
+        samples: the n images.
+        targets: positions of their classes, int64 (n,).
+        candidates: all of them.
+        head, network: names of the two candidates that are compared first: the best head, and the best tuned network, as
+            validation chose them.
+        fold: (n,), which of the outer folds held an image out; None where there are none.
+    """
+
+    source: Source
+    classes: Sequence[str]
+    samples: Sequence[Sample]
+    targets: NDArray[np.int64]
+    candidates: Sequence[Candidate]
+    head: str
+    network: str
+    fold: NDArray[np.int64] | None = None
+
+    @property
+    def fair(self) -> bool:
+        """True where the images chose nothing."""
+        return self.source != "validation"
+
+    @property
+    def grouped(self) -> bool:
+        """True where some of the images belong together."""
+        return len({sample.group for sample in self.samples}) < len(self.samples)
+
+
+def on_split(workspace: Workspace, found: Methods, ui: Ui) -> Evidence:
+    """Let every fresh method predict the test split, or validation where there is none.
+
+    Raises:
+        VggftError: features are missing, or image files for a network that is tuned from the pixels up.
+    """
+    dataset, cache = workspace.dataset, workspace.cache()
+    test = dataset.accepted("test")
+    samples = test or dataset.accepted("validate")
+    candidates = []
+    with ui.progress("predicting", len(found.fresh), "methods") as advance:
+        for done, method in enumerate(found.fresh):
+            advance(done, what=f"predicting: {method.name}")
+            p = method.judge(workspace, cache, samples)
+            candidates.append(Candidate(method.name, method.kind, p, method))
+        advance(len(found.fresh))
+    return Evidence(
+        "test" if test else "validation",
+        dataset.classes,
+        samples,
+        np.asarray(dataset.targets(samples), np.int64),
+        candidates,
+        found.heads[0].name,
+        found.networks[0].name,
+    )

@@ -1,0 +1,260 @@
+"""Outer folds: heads, their choice and fine-tuning all over again without the images that are predicted then.
+
+Each fold is a workspace of its own below `report/cv/`, on the features of the whole: what is held out is its test split, a
+fifth of the rest its validation split. So the same commands train in it, and go on in it after an interruption.
+"""
+
+import hashlib
+import io
+import json
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import cast
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize import durable
+from featurize.cache import FeatureCache
+from featurize.dataset import Dataset, Sample, Split
+from featurize.errors import VggftError
+from featurize.fingerprint import Fingerprint
+from finetune import store
+from finetune.store import Run
+from heads import features, folds, leaks, search
+from heads.population import Plan
+from heads.search import Result
+from heads.specs import Spec
+from vggft import methods
+from vggft.commands import finetune, head
+from vggft.console import Ui, duration
+from vggft.evidence import Candidate, Evidence
+from vggft.methods import Methods
+from vggft.workspace import Settings, Workspace
+
+BEST_HEAD, BEST_NETWORK = "best head", "best network"  # no name of a head or run has a space
+
+_HELD_FOR_VALIDATION = 5  # of a fold's training images, one part in so many chooses epochs and heads
+_SEED = 0
+
+
+class Fold(Workspace):
+    """A workspace with the features of another one, and its images split in another way."""
+
+    def __init__(self, whole: Workspace, root: Path, dataset: Dataset) -> None:
+        """Take the images of `dataset`; nothing is written before something is trained."""
+        super().__init__(root)
+        self._whole = whole
+        self._dataset = dataset
+
+    @property
+    def settings(self) -> Settings:
+        """Those of the whole."""
+        return self._whole.settings
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images, split as this fold has them."""
+        return self._dataset
+
+    def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
+        """Open the cache of the whole."""
+        return self._whole.cache(fingerprint, recheck=recheck)
+
+
+@dataclass(frozen=True)
+class _Done:
+    """What came of a fold: method → probabilities (held out, classes); what it would have chosen; the seconds it took."""
+
+    probabilities: Mapping[str, NDArray[np.float64]]
+    head: str
+    network: str
+    unchanged: bool
+    seconds: float
+
+    def save(self, path: Path) -> None:
+        kept = {key: value for key, value in asdict(self).items() if key != "probabilities"}
+        buffer = io.BytesIO()
+        names = list(self.probabilities)
+        arrays = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
+        np.savez(buffer, about=np.frombuffer(json.dumps({**kept, "names": names}).encode(), np.uint8), **arrays)  # type: ignore[arg-type]
+        durable.write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> "_Done | None":
+        """Return what `save` wrote; None where it is missing or damaged, and the fold has to be done again."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                about = json.loads(arrays["about"].tobytes())
+                names = about.pop("names")
+                return cls({name: arrays[f"p{i}"] for i, name in enumerate(names)}, **about)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+            return None
+
+
+def estimate(workspace: Workspace, found: Methods, number: int) -> float:
+    """Return about how many seconds the folds will take, by what heads and networks took in the workspace."""
+    counts = workspace.dataset.split_counts
+    images = counts["train"] + counts["validate"]
+    share = (1 - 1 / number) * (1 - 1 / _HELD_FOR_VALIDATION) * images / max(1, counts["train"])
+    return number * share * sum(method.seconds for method in found.fresh)
+
+
+class Folds:
+    """The outer folds of a workspace; the workspace's lock must be held."""
+
+    def __init__(self, workspace: Workspace, found: Methods, number: int, ui: Ui) -> None:
+        """Share the images out.
+
+        Raises:
+            VggftError: there are too few of them for so many folds.
+        """
+        self.workspace, self.found, self.number, self.ui = workspace, found, number, ui
+        dataset = workspace.dataset
+        samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
+        targets = dataset.targets(samples)
+        with ui.progress("reading features", len(samples)) as advance:
+            read = features.read(workspace.cache(), samples, targets, ["avg"], advance)
+        together = leaks.together(read)
+        most = folds.most(together.targets, together.groups, number)
+        if most < number:
+            raise VggftError(
+                f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies count as "
+                f"one), here they have {most}. Ask for fewer folds, or add images."
+            )
+        self.samples, self.targets = samples, read.targets
+        self._groups = np.asarray(together.groups)
+        self._parts = folds.share_out(read.targets, together.groups, number, _SEED)
+        self._recipes = [
+            result.made.head.provenance["recipe"] for result in found.heads if isinstance(result.made, Result)
+        ]
+        self._runs = [method.made for method in found.networks if isinstance(method.made, Run)]
+        self.folder = workspace.report / "cv" / self._key()
+
+    def _key(self) -> str:
+        """Name everything that decides what comes of the folds."""
+        runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.plan)) for run in self._runs]
+        recipes = sorted((method.name, recipe) for method, recipe in zip(self.found.heads, self._recipes, strict=True))
+        made = methods.provenance(self.workspace)
+        text = json.dumps(
+            [made, methods.versions()["backend"], self.number, _SEED, recipes, sorted(runs)], sort_keys=True
+        )
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def evidence(self) -> tuple[Evidence, bool]:
+        """Train what is not trained yet, fold by fold, and put the predictions together.
+
+        Returns:
+            The evidence, and whether in no fold any epoch of fine-tuning was better than the head.
+        """
+        done = []
+        self._announce()
+        for k, (learnt, held) in enumerate(self._parts):
+            path = self.folder / f"fold-{k + 1}.npz"
+            kept = _Done.read(path)
+            if kept is None:
+                kept = self._train(k, learnt, held)
+                kept.save(path)
+                shutil.rmtree(self._place(k))
+                left = duration(kept.seconds * (self.number - k - 1))
+                self.ui.say(
+                    f"fold {k + 1} of {self.number} in {duration(kept.seconds)}: {kept.head}, {kept.network}; about {left} left"
+                )
+            done.append(kept)
+        for other in self.folder.parent.iterdir():
+            if other != self.folder:  # folds of other heads, networks or images
+                shutil.rmtree(other)
+        return self._together(done), all(one.unchanged for one in done)
+
+    def _announce(self) -> None:
+        finished = sum(_Done.read(self.folder / f"fold-{k + 1}.npz") is not None for k in range(self.number))
+        left = estimate(self.workspace, self.found, self.number) * (self.number - finished) / self.number
+        kept = f", {finished} of them done before" if finished else ""
+        self.ui.say(
+            f"{self.number} folds over {len(self.samples)} images{kept}: {len(self._recipes)} heads and {len(self._runs)} "
+            f"networks in each, {'nothing to train' if finished == self.number else 'about ' + duration(left)}"
+        )
+
+    def _place(self, k: int) -> Path:
+        return self.folder / f"fold-{k + 1}"
+
+    def _train(self, k: int, learnt: NDArray[np.intp], held: NDArray[np.intp]) -> _Done:
+        """Train and choose in one fold, and predict what it holds out."""
+        began = time.perf_counter()
+        ui = self.ui.within(f"fold {k + 1} of {self.number}")
+        fold = Fold(self.workspace, self._place(k), self._split(learnt, held))
+        for plan, specs in self._heads().items():
+            head.train(fold, head.Options(plan), specs, ui)
+        for run in self._runs:
+            self._tune(fold, run, ui)
+        found = methods.load(fold)
+        cache, out = fold.cache(), [self.samples[i] for i in held]
+        p = {method.name: method.judge(fold, cache, out) for method in found.fresh}
+        best, network = found.heads[0], found.networks[0]
+        return _Done(p, best.name, network.name, network.unchanged, time.perf_counter() - began)
+
+    def _split(self, learnt: NDArray[np.intp], held: NDArray[np.intp]) -> Dataset:
+        """Return the images with what is held out as test split, and a fifth of the others as validation."""
+        groups = self._groups[learnt].tolist()
+        parts = max(2, folds.most(self.targets[learnt], groups, _HELD_FOR_VALIDATION))
+        validation = folds.share_out(self.targets[learnt], groups, parts, _SEED)[0][1]
+        split = np.full(len(self.samples), "train", dtype="U8")
+        split[held] = "test"
+        split[learnt[validation]] = "validate"
+        samples: list[Sample] = [
+            replace(sample, split=cast(Split, str(own)), group=str(group))
+            for sample, own, group in zip(self.samples, split, self._groups, strict=True)
+        ]
+        whole = self.workspace.dataset
+        return Dataset(whole.root, whole.classes, tuple(sorted(samples, key=lambda sample: sample.path)))
+
+    def _heads(self) -> Mapping[Plan, list[Spec]]:
+        """Return the workspace's heads, those that are trained in the same way together."""
+        grouped: dict[Plan, list[Spec]] = defaultdict(list)
+        for method, recipe in zip(self.found.heads, self._recipes, strict=True):
+            spec, plan = search.of_recipe(method.name, recipe)
+            grouped[plan].append(spec)
+        return grouped
+
+    def _tune(self, fold: Fold, run: Run, ui: Ui) -> None:
+        """Do in a fold what a run did in the workspace; go on where it was interrupted."""
+        if (fold.finetune / run.name / store.RUN).exists():
+            return
+        if any(begun.folder.name == run.name for begun in store.unfinished(fold.finetune)):
+            finetune.resume(fold, run.name, ui)
+            return
+        settings = run.settings
+        options = finetune.Options(
+            settings.unfreeze, settings.start, run.name, settings.plan, settings.plan.precision, settings.memory
+        )
+        finetune.run(fold, options, ui)
+
+    def _together(self, done: Sequence[_Done]) -> Evidence:
+        """Put the predictions of all folds together, of the methods that could be trained in each."""
+        kinds = {method.name: method for method in self.found.fresh}
+        everywhere = [name for name in kinds if all(name in one.probabilities for one in done)]
+        lacking = sorted(kinds.keys() - set(everywhere))
+        if lacking:
+            self.ui.warn(f"could not be trained in every fold, and left out: {', '.join(lacking)}")
+        classes = self.workspace.dataset.classes
+        held_by = np.zeros(len(self.samples), np.int64)
+        for k, (_, held) in enumerate(self._parts):
+            held_by[held] = k
+
+        def joined(names: Sequence[str]) -> NDArray[np.float64]:
+            p = np.empty((len(self.samples), len(classes)))
+            for one, name, (_, held) in zip(done, names, self._parts, strict=True):
+                p[held] = one.probabilities[name]
+            return p
+
+        candidates = [
+            Candidate(BEST_HEAD, "chosen", joined([one.head for one in done]), None),
+            Candidate(BEST_NETWORK, "chosen", joined([one.network for one in done]), None),
+            *(Candidate(name, kinds[name].kind, joined([name] * len(done)), kinds[name]) for name in everywhere),
+        ]
+        return Evidence("folds", classes, self.samples, self.targets, candidates, BEST_HEAD, BEST_NETWORK, fold=held_by)

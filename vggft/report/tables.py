@@ -1,0 +1,120 @@
+"""The comparison for people: what is shown in the terminal; every number of it, and more, is in the files."""
+
+from collections.abc import Sequence
+
+from vggft.compare import Judged
+from vggft.console import Ui
+from vggft.probing import PLAIN
+from vggft.report.record import Record
+from vggft.table import auc_text, interval_text
+from vggft.verdict import Pair
+
+_CLASSES_SHOWN = 20
+
+_SOURCES = {
+    "test": "test images",
+    "validation": "validation images",
+    "folds": "images, each predicted out of its fold",
+}
+
+
+def show(record: Record, ui: Ui) -> None:
+    """Print tables, contrast and recommendation."""
+    found, evidence = record.comparison, record.comparison.evidence
+    title = f"{len(evidence.samples)} {_SOURCES[evidence.source]}, lowest log-loss first"
+    columns = ("method", "kind", "accuracy", "95% interval", "balanced", "log-loss", "Brier", "AUC", "AP", "ECE")
+    ui.table(title, columns, [_quality(row) for row in found.rows])
+    shown = _in_focus(record)
+    _show_costs(record, shown, ui)
+    _show_probes(record, shown, ui)
+    used = found.contrast.a if found.verdict.use == _in_workspace(record, found.contrast.a) else found.contrast.b
+    _show_classes(found.row(used), evidence.classes, ui)
+    ui.print(_contrast_text(found.contrast, found.no_p_value))
+    ui.print(f"\n{found.verdict.sentence}")
+    for offer in record.offers:
+        ui.print(offer)
+    if record.stale:
+        ui.warn(f"stale, not compared (made from an earlier state of the data): {', '.join(record.stale)}")
+
+
+def _in_workspace(record: Record, name: str) -> str:
+    """Return what a candidate of the contrast is called in the workspace."""
+    evidence = record.comparison.evidence
+    if evidence.source != "folds":
+        return name
+    return str(record.extra["network" if name == evidence.network else "head"])
+
+
+def _quality(row: Judged) -> tuple[str, ...]:
+    m = row.metrics
+    average_precision = "–" if m.average_precision is None else f"{m.average_precision:.3f}"
+    numbers = (
+        f"{m.accuracy:.3f}",
+        interval_text(m),
+        f"{m.balanced_accuracy:.3f}",
+        f"{m.log_loss:.4f}",
+        f"{m.brier:.4f}",
+    )
+    return (row.name, row.candidate.kind, *numbers, auc_text(m), average_precision, f"{m.calibration_error:.3f}")
+
+
+def _in_focus(record: Record) -> list[str]:
+    """Return the methods whose costs and probes are shown: the two that are compared first, and the best baseline."""
+    found = record.comparison
+    logistic = [row.name for row in found.rows if row.candidate.kind == "logistic"][:1]
+    names = [_in_workspace(record, found.contrast.a), _in_workspace(record, found.contrast.b), *logistic]
+    return [name for name in dict.fromkeys(names) if name in record.costs]
+
+
+def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
+    rows = []
+    for name in shown:
+        cost = record.costs[name]
+        total = "–" if cost.total is None else f"{cost.total:.1f}"
+        latency = [f"{ms:.0f}" for ms in cost.latency.values()] or ["–", "–"]
+        rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, f"{cost.size / 1e6:.1f}"))
+    columns = ("cost", "parameters", "training, s", "total, s", "1 image, ms", "32 images, ms", "MB")
+    shared = "" if record.featurizing is None else f"; total: with {record.featurizing:.0f} s of featurizing for all"
+    ui.table(f"Costs on this machine{shared}", columns, rows)
+
+
+def _show_probes(record: Record, shown: Sequence[str], ui: Ui) -> None:
+    probed = record.probed
+    if probed is None:
+        return
+    names = list(probed.predicted[shown[0]])
+    rows = []
+    for name in shown:
+        cells = [f"{probed.accuracy(name, PLAIN):.3f}"]
+        cells += [
+            f"{probed.accuracy(name, probe):.3f} {100 * probed.changed(name, probe):.0f}%"
+            for probe in names
+            if probe != PLAIN
+        ]
+        rows.append((name, *cells))
+    title = (
+        f"Changed pictures: accuracy, and how many predictions changed; {len(probed.samples)} {record.probed_on} images"
+    )
+    ui.table(title, ("method", "as it is", *(name for name in names if name != PLAIN)), rows)
+
+
+def _show_classes(row: Judged, classes: Sequence[str], ui: Ui) -> None:
+    if len(classes) > _CLASSES_SHOWN:
+        ui.say(f"{len(classes)} classes: precision, recall, F1 and confusions of each are in compare.json")
+        return
+    rows = []
+    for i, (label, own) in enumerate(zip(classes, row.metrics.per_class, strict=True)):
+        others = [(int(number), classes[j]) for j, number in enumerate(row.confusion[i]) if j != i and number]
+        taken_for = ", ".join(f"{name} {number}" for number, name in sorted(others, key=lambda one: -one[0])[:3])
+        scores = ["–" if value is None else f"{value:.3f}" for value in (own.precision, own.recall, own.f1)]
+        rows.append((label, str(own.n), *scores, taken_for or "–"))
+    ui.table(f"{row.name}, by class", ("class", "images", "precision", "recall", "F1", "taken for"), rows)
+
+
+def _contrast_text(pair: Pair, no_p_value: str | None) -> str:
+    low, high = (100 * value for value in pair.accuracy_interval)
+    accuracy = f"{100 * pair.accuracy_difference:+.1f} points of accuracy ({low:+.1f} to {high:+.1f})"
+    low, high = pair.log_loss_interval
+    loss = f"{pair.log_loss_difference:+.4f} of log-loss ({low:+.4f} to {high:+.4f})"
+    p = f"no p-value: {no_p_value}" if pair.p_value is None else f"McNemar's exact p {pair.p_value:.3g}"
+    return f"{pair.a} against {pair.b}: {accuracy}, {loss}; 95% bootstrap intervals; {p}"

@@ -1,0 +1,102 @@
+"""Which method to use: one sentence, by rules that can be read here.
+
+1. A network of which no epoch of fine-tuning was better than the head it came from is that head: use the head.
+2. Log-loss decides, as it does everywhere here. If the 95% interval of the network's minus the head's is below 0: use the
+   network; if it is above 0: use the head.
+3. If it holds 0, these images show no difference: use the head, which is cheaper. How many would show a difference in
+   accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP` no number is given).
+4. Accuracy does not decide, but where its 95% interval points clearly the other way than the choice, the sentence says so.
+"""
+
+from dataclasses import dataclass
+
+from vggft.statistics import images_needed
+
+# Said wherever the numbers come from images that took part in choosing heads, epochs or rates.
+CAVEAT = "these images also chose the models, so differences between methods are optimistic and no p-value is given"
+
+# Said where they chose nothing.
+FAIR = "best head and best network were chosen on validation, these images chose nothing"
+FAIR_FOLDS = "in every fold head, network and epochs were chosen without the images that were held out"
+
+# More than this many images to show a difference: nobody will label them for it, and the estimate is worth little.
+CAP = 100_000
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two methods on the same n images; differences are a minus b.
+
+    Attributes:
+        accuracy_difference, log_loss_difference: with 95% bootstrap intervals (`vggft.statistics`).
+        only_a, only_b: images that one gets right and the other does not.
+        p_value: of McNemar's exact test; with Holm's correction for all but the first pair. None where there is none to give.
+        p_value_uncorrected: the same without the correction.
+    """
+
+    a: str
+    b: str
+    n: int
+    accuracy_difference: float
+    accuracy_interval: tuple[float, float]
+    log_loss_difference: float
+    log_loss_interval: tuple[float, float]
+    only_a: int
+    only_b: int
+    p_value: float | None = None
+    p_value_uncorrected: float | None = None
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What to use, and why.
+
+    Attributes:
+        use: name of the method in the workspace.
+        sentence: for people.
+        images_needed: images that would show the difference in accuracy that was seen (80% power), where none is shown; None
+            where one is shown, or where it is above `CAP`.
+    """
+
+    use: str
+    sentence: str
+    images_needed: int | None = None
+
+
+def decide(pair: Pair, head: str, network: str, unchanged: bool, proviso: str) -> Verdict:
+    """Apply the rules.
+
+    Args:
+        pair: the network (a) against the head (b).
+        head, network: what they are called in the workspace.
+        unchanged: no epoch of fine-tuning was better than the head.
+        proviso: what has to be said of the images.
+    """
+    low, high = pair.log_loss_interval
+    loss = (
+        f"log-loss {abs(pair.log_loss_difference):.4f} {{}}, 95% interval of the difference {low:+.4f} to {high:+.4f}"
+    )
+    worse, better = pair.accuracy_interval[1] < 0, pair.accuracy_interval[0] > 0
+    points = 100 * abs(pair.accuracy_difference)
+    needed: int | None = None
+    if unchanged:
+        use, why = head, "no epoch of fine-tuning was better than the head it started from"
+    elif high < 0:
+        use, why = network, f"fine-tuning beats {head} ({loss.format('lower')})"
+        if worse:
+            why += f", although it gets {points:.1f} of 100 images fewer right"
+    elif low > 0:
+        use, why = head, f"fine-tuning made it worse ({loss.format('higher')})"
+        if better:
+            why += f", although {network} gets {points:.1f} of 100 images more right"
+    else:
+        number = images_needed(pair.only_a, pair.only_b, pair.n)
+        needed = int(number) if number <= CAP else None
+        take = f"more than {CAP:,}" if needed is None else f"about {needed:,}"
+        use, why = head, f"no difference to {network} that these {pair.n} images can show"
+        if not (better or worse):
+            why += f" (it would take {take} like these to show one in accuracy)"
+        why += ", and it is cheaper"
+        if better:
+            why += f"; but {network} gets {points:.1f} of 100 images more right: take it if only the class counts"
+    return Verdict(use, f"Use {use}: {why}; {proviso}.", needed)
