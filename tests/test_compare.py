@@ -3,28 +3,36 @@
 import csv
 import json
 import math
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import snapshot
 from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from featurize import timings
+from featurize import timings, upkeep
 from featurize.dataset import Sample
+from featurize.errors import VggftError
+from featurize.probes import PROBES
 from finetune.plan import Plan
 from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge, losses
 from heads.search import Result
 from vggft import statistics
+from vggft.commands import cache
+from vggft.commands import compare as command
 from vggft.compare import weigh
 from vggft.evidence import Candidate, Evidence
 from vggft.methods import Method, _rank
 from vggft.report import record, tables
 from vggft.report.record import Record
 from vggft.verdict import CAVEAT, FAIR, Pair, decide
+from vggft.workspace import Workspace
 
 
 def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3)):
@@ -318,7 +326,6 @@ def test_probes(trained):
     """Numbers from probes.csv, and one probe by hand: pictures changed here, predicted from their pixels."""
     from featurize import images
     from featurize.engines import KerasEngine
-    from featurize.probes import PROBES
     from heads import store as heads
     from vggft.features import load_weights
 
@@ -345,3 +352,83 @@ def test_probes(trained):
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
     p = head.predict(engine(changed, ["block5_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
+
+
+@pytest.fixture
+def again(trained, tmp_path):
+    """A copy of the workspace that went through all stages, to be changed."""
+    workspace, _, _ = trained
+    shutil.copytree(workspace.root, tmp_path / "work")
+    return Workspace(tmp_path / "work")
+
+
+def test_networks_of_other_features_are_refused_and_named(again, ui):
+    (path,) = again.finetune.glob("*/run.json")
+    run = json.loads(path.read_text())
+    run["settings"]["provenance"]["fingerprint"] = "0123456789abcdef"
+    path.write_text(json.dumps(run))
+    before = snapshot(again.report)
+    now = again.settings.fingerprint.key
+    with pytest.raises(
+        VggftError, match=rf"{path.parent.name}: features of fingerprint 0123456789abcdef, now {now}\. Train"
+    ):
+        command.run(again, command.Options(), ui)
+    run["settings"]["provenance"] |= {"fingerprint": now, "manifest": "0" * 64}
+    path.write_text(json.dumps(run))
+    with pytest.raises(
+        VggftError, match=rf"{path.parent.name}: other images, labels or splits\. Train again: vggft finetune"
+    ):
+        command.run(again, command.Options(), ui)
+    assert snapshot(again.report) == before
+    with pytest.raises(VggftError, match="--cv 1: expected 2"):
+        command.run(again, command.Options(folds=1), ui)
+
+
+def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
+    damaged, stale = again.heads / "avg-256", again.heads / "max-linear" / "head.json"
+    (damaged / "weights.npz").write_bytes(b"")
+    head = json.loads(stale.read_text())
+    head["provenance"]["manifest"] = "0" * 64
+    stale.write_text(json.dumps(head))
+    found = command.run(again, command.Options(quick=True), ui)
+    said = capsys.readouterr().err
+    assert "left out: " in said
+    assert "avg-256" in said
+    assert "stale, not compared (made from an earlier state of the data): max-linear" in said
+    assert found["stale"] == ["max-linear"]
+    assert {"avg-256", "max-linear"}.isdisjoint(method["name"] for method in found["methods"])
+    assert found["probes"] is None
+    assert not (again.report / "probes.csv").exists()  # that of the comparison before does not belong to this one
+    recompute(again.report, found)
+
+
+def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(again, trained, ui, capsys):
+    """Its features are cached; those of the changed pictures are not there any more, here."""
+    data = again.root.parent / "data"
+    shutil.copytree(trained[1], data)
+    settings = json.loads((again.root / "workspace.json").read_text())
+    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(data)}))
+    gone, *rest = again.dataset.accepted("validate")
+    (data / gone.path).unlink()
+    for name in PROBES:
+        shutil.rmtree(again.cache(replace(again.settings.fingerprint, probe=name)).folder)
+    for method in [*again.heads.iterdir()]:
+        if method.is_dir() and method.name not in ("max-linear", "logistic-max"):
+            shutil.rmtree(method)
+    found = command.run(again, command.Options(), ui)
+    assert found["images"] == len(rest) + 1
+    assert (found["probes"]["images"], found["probes"]["left_out"]) == (len(rest), 1)
+    assert "1 images are left out" in capsys.readouterr().err
+
+
+def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
+    assert not cache.prune(again, True, ui)["removed"]
+    probes = [folder for folder, own in upkeep.fingerprints(again.cache_folder).items() if own.probe]
+    assert len(probes) == len(PROBES)
+    keep = replace(again.dataset.samples[0], path="other", digest="0" * 64)
+    samples = [s for s in again.dataset.samples if s.split != "validate"]
+    again.settle(replace(again.dataset, samples=(*samples, keep)), again.settings, ())
+    pruned = cache.prune(again, True, ui)
+    validated = 32 - len(samples)
+    assert pruned["rows"] == validated * (1 + len(PROBES))
+    assert cache.info(again, ui)["fingerprints"][0]["in_use"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featurize.dataset import Sample
 from vggft.console import Ui
-from vggft.methods import Method, Methods
+from vggft.methods import Method, Methods, judge_all
 from vggft.workspace import Workspace
 
 # Where the images come from: the test split, or outer folds, both of which chose nothing; or validation, which chose the models.
@@ -76,13 +76,9 @@ def on_split(workspace: Workspace, found: Methods, ui: Ui) -> Evidence:
     dataset, cache = workspace.dataset, workspace.cache()
     test = dataset.accepted("test")
     samples = test or dataset.accepted("validate")
-    candidates = []
     with ui.progress("predicting", len(found.fresh), "methods") as advance:
-        for done, method in enumerate(found.fresh):
-            advance(done, what=f"predicting: {method.name}")
-            p = method.judge(workspace, cache, samples)
-            candidates.append(Candidate(method.name, method.kind, p, method))
-        advance(len(found.fresh))
+        said = judge_all(found.fresh, workspace, cache, samples, advance)
+    candidates = [Candidate(method.name, method.kind, said[method.name], method) for method in found.fresh]
     return Evidence(
         "test" if test else "validation",
         dataset.classes,

@@ -193,8 +193,7 @@ class Folds:
         for run in self._runs:
             self._tune(fold, run, ui)
         found = methods.load(fold)
-        cache, out = fold.cache(), [self.samples[i] for i in held]
-        p = {method.name: method.judge(fold, cache, out) for method in found.fresh}
+        p = methods.judge_all(found.fresh, fold, fold.cache(), [self.samples[i] for i in held])
         best, network = found.heads[0], found.networks[0]
         return _Done(p, best.name, network.name, network.unchanged, time.perf_counter() - began)
 

@@ -14,7 +14,7 @@ from featurize.probes import PROBES
 from finetune.store import Run
 from vggft.console import Ui
 from vggft.features import Filling, fill, require, start_engine
-from vggft.methods import Method
+from vggft.methods import Method, judge_all
 from vggft.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 on so many is 0.013
@@ -75,13 +75,18 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
     predicted: dict[str, dict[str, NDArray[np.int64]]] = {}
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}
     plain = {PLAIN: workspace.cache(), **caches}
-    with ui.progress("predicting changed pictures", len(methods), "methods") as advance:
-        for done, method in enumerate(methods):
-            advance(done, what=f"changed pictures: {method.name}")
-            said = {name: method.judge(workspace, cache, chosen) for name, cache in plain.items()}
-            predicted[method.name] = {name: p.argmax(axis=1) for name, p in said.items()}
-            scores[method.name] = {name: p.max(axis=1) for name, p in said.items()}
-        advance(len(methods))
+    networks = [method for method in methods if method.tuned]
+    heads = [method for method in methods if not method.tuned]
+    parts = [heads, *([network] for network in networks)]  # one network after the other, so that each is loaded once
+    with ui.progress("predicting changed pictures", len(parts) * len(plain), "sets") as advance:
+        done = 0
+        for part in parts:
+            for name, cache in plain.items():
+                for method, p in judge_all(part, workspace, cache, chosen).items():
+                    predicted.setdefault(method, {})[name] = p.argmax(axis=1)
+                    scores.setdefault(method, {})[name] = p.max(axis=1)
+                done += 1
+                advance(done)
     return Probed(chosen, targets, predicted, scores, left_out)
 
 

@@ -1,0 +1,93 @@
+"""Python: what README shows runs as it stands there, and arrays are predicted as files are."""
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import PICTURES
+from PIL import Image
+
+from featurize.errors import VggftError
+from vggft import Experiment
+from vggft.commands import predict
+from vggft.console import Ui
+
+README = Path(__file__).parent.parent / "README.md"
+
+
+def shown():
+    """Return the lines of code below README's heading."""
+    section = README.read_text(encoding="utf-8").split("\n## Python\n")[1].split("\n## ")[0]
+    return "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
+
+
+def test_what_readme_shows(tmp_path, monkeypatch, capsys):
+    for label, own in (("ants", "bugs"), ("bees", "flowers")):
+        drawn = sorted((PICTURES / own).iterdir())
+        for folder, chosen in (("data", drawn[:10]), ("more", drawn[10:14])):
+            (tmp_path / folder / label).mkdir(parents=True)
+            for i, path in enumerate(chosen):
+                shutil.copy(path, tmp_path / folder / label / f"{i}.png")
+    monkeypatch.chdir(tmp_path)
+    code = shown()
+    assert re.search(r"^from vggft import Experiment$", code, re.MULTILINE)
+    namespace = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    said = capsys.readouterr().out
+    assert "Use " in said
+    p = namespace["p"]
+    assert p.shape == (2, 2)
+    assert np.allclose(p.sum(axis=1), 1)
+    assert set(namespace["model"].classes) == {"ants", "bees"}
+    assert (tmp_path / "vggft-work" / "report" / "compare.json").exists()
+
+
+def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd):
+    workspace, data, _ = trained
+    model = Experiment(workspace.root).model()
+    paths = sorted((data / "birds").iterdir())[:3]
+    pictures = [np.asarray(Image.open(path).convert("RGBA")) for path in paths]
+    on_white = [  # as the decoder does it
+        np.asarray(Image.alpha_composite(Image.new("RGBA", a.shape[1::-1], "white"), Image.fromarray(a)).convert("RGB"))
+        for a in pictures
+    ]
+    assert len({a.shape for a in on_white}) > 1
+    predict.run(workspace, paths, predict.Options(csv=True), Ui(quiet=True))
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    p = model.predict(on_white)
+    assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
+    square = np.stack([np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BILINEAR)) for a in on_white])
+    assert model.predict(square) == pytest.approx(p, abs=1e-6)
+    assert model.predict([]).shape == (0, 2)
+
+
+@pytest.mark.parametrize(
+    ("picture", "received"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "float32"),
+        (np.zeros((8, 8), np.uint8), r"\(8, 8\)"),
+        (np.zeros((8, 8, 4), np.uint8), r"\(8, 8, 4\)"),
+        (np.zeros((0, 8, 3), np.uint8), r"\(0, 8, 3\)"),
+    ],
+)
+def test_arrays_that_are_no_pictures(trained, picture, received):
+    with pytest.raises(VggftError, match=received):
+        Experiment(trained[0].root).model().predict([picture])
+
+
+def test_options_go_where_they_belong(featurized, tmp_path):
+    shutil.copytree(featurized[0] / "work", tmp_path / "work")
+    work = Experiment(tmp_path / "work")
+    found = work.fit_heads(epochs=3, names=("max-linear",), class_weight="balanced")
+    assert [head["name"] for head in found["heads"]] == ["max-linear"]
+    tuned = work.finetune(unfreeze="block5_conv3", epochs=1, optimizer="adam", name="mine")
+    assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block5_conv2", 1)
+    assert '"learning_rate": 1e-05' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
+    assert work.resume()["name"] == "mine"
+    with pytest.raises(TypeError, match="epoch"):
+        work.fit_heads(epoch=3)
+    with pytest.raises(VggftError, match="no such head"):
+        work.finetune(start="nobody")
