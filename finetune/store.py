@@ -2,6 +2,7 @@
 
 <name>/run.json        what was done and found; written last: a run with it is finished
 <name>/network.keras   from pixels to scores, with the weights of the best epoch
+<name>/predictions.csv of the validation images, by the best epoch (`heads.predictions`)
 <name>/history.csv     learning curve
 <name>/tensorboard/    the same for TensorBoard
 <name>/unfinished/     while it trains: settings.json, the head it starts from, checkpoint.bin
@@ -20,11 +21,13 @@ from finetune import checkpoint
 from finetune.plan import Plan
 from finetune.train import State
 from heads import head as heads
+from heads import predictions
 from heads.head import Head
 from heads.history import Epoch, read_history, write_history
 from heads.metrics import Metrics
+from heads.predictions import Predictions
 
-RUN_VERSION = 3
+RUN_VERSION = 4
 SETTINGS_VERSION = 1
 _UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
 _THEN = "go on: vggft finetune --resume"
@@ -155,8 +158,8 @@ class Unfinished:
         if not self._checkpoint.exists():
             shutil.rmtree(self.folder)
 
-    def finish(self, run: Run, network: Any) -> Path:
-        """Write network and, last, run.json; return the path of the network.
+    def finish(self, run: Run, network: Any, judged: Predictions) -> Path:
+        """Write network, predictions of the validation images and, last, run.json; return the path of the network.
 
         Raises:
             VggftError: the disk is full; the run stays unfinished, and nothing of it is lost.
@@ -173,6 +176,7 @@ class Unfinished:
                 f"{path}: cannot be written ({reason}). Nothing of the training is lost: free some space, and {_THEN}."
             ) from None
         fresh.replace(path)
+        predictions.write(self.folder / predictions.FILE, judged, run.classes, _THEN)
         kept = asdict(run)
         del kept["history"]
         kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}

@@ -15,14 +15,15 @@ from featurize import durable
 from featurize.dataset import Sample
 from featurize.errors import VggftError
 from heads import head as heads
+from heads import predictions
 from heads.history import read_history, write_history
 from heads.logistic import Tried
 from heads.metrics import Metrics
-from heads.search import Predictions, Result, Spread, best_first, criterion
+from heads.search import Result, Spread, best_first, criterion
 
 HEAD, WEIGHTS = heads.FILES
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
-PREDICTIONS, OUT_OF_FOLD = "predictions.csv", "out_of_fold.csv"
+PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
 _OURS = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
 
 _TRIED = [field.name for field in fields(Tried)]
@@ -52,9 +53,9 @@ def save(folder: Path, result: Result) -> None:
         write_history(fresh / HISTORY, result.history)
     elif result.search:
         durable.write_csv(fresh / HISTORY, _TRIED, [astuple(tried) for tried in result.search])
-    for name, predictions in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
-        if predictions:
-            _write_predictions(fresh / name, predictions, result.head.classes)
+    for name, made in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
+        if made:
+            predictions.write(fresh / name, made, result.head.classes)
     if result.pipeline is not None:
         durable.write_bytes(fresh / PIPELINE, _joblib(result.pipeline))
     durable.replace_folder(fresh, place)
@@ -157,18 +158,6 @@ def _read_search(path: Path) -> list[Tried]:
     return [Tried(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
 
 
-def _write_predictions(path: Path, predictions: Predictions, classes: Sequence[str]) -> None:
-    """Write one row an image: what it is, which fold held it out, and its probabilities."""
-    header = ["path", "digest", "split", "label", "predicted", "fold", *(f"p_{name}" for name in classes)]
-    features, p = predictions.features, predictions.probabilities
-    fold = ["" for _ in features.samples] if predictions.fold is None else (predictions.fold + 1).tolist()
-    rows = [
-        (s.path, s.digest, s.split, classes[int(t)], classes[int(own.argmax())], k, *own.tolist())
-        for s, t, k, own in zip(features.samples, features.targets, fold, p, strict=True)
-    ]
-    durable.write_csv(path, header, rows)
-
-
 def read_out_of_fold(folder: Path, head: heads.Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
     """Return the out-of-fold probabilities (n, classes) of n images, by a head below `folder`.
 
@@ -176,7 +165,7 @@ def read_out_of_fold(folder: Path, head: heads.Head, samples: Sequence[Sample]) 
         VggftError: they are missing or damaged.
     """
     path = folder / head.name / OUT_OF_FOLD
-    columns = [f"p_{name}" for name in head.classes]
+    columns = predictions.columns(head.classes)
     try:
         rows = {(row["digest"], row["label"]): row for row in durable.read_csv(path)}
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])

@@ -24,7 +24,7 @@ def test_help_answers_at_once():
         return time.perf_counter() - began
 
     assert min(seconds() for _ in range(3)) < 0.5
-    for command in ("featurize", "head", "finetune", "compare", "predict", "doctor", "demo"):
+    for command in ("featurize", "head", "finetune", "compare", "predict", "evaluate", "doctor", "demo"):
         assert "default" in vggft(command, "--help").stdout
 
 
@@ -174,7 +174,7 @@ def test_head_and_network_predict_alike_from_pixels(trained):
     with (workspace.report / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for model in (results["head"]["best"], results["finetune"]["name"]):
-        own = {str(data / row["path"]): float(row["fruit"]) for row in rows if row["method"] == model}
+        own = {str(data / row["path"]): float(row["p_fruit"]) for row in rows if row["method"] == model}
         found = strict_json(vggft("predict", *own, "--model", model, "-w", workspace.root, "--json").stdout)
         assert found["model"] == model
         for prediction in found["predictions"]:

@@ -12,8 +12,10 @@ from featurize import images
 from featurize.errors import VggftError
 from featurize.layers import CONVOLUTIONS
 from finetune import network as networks
+from finetune import store
 from finetune.plan import Plan
 from finetune.train import Watch, train
+from heads import predictions
 from heads.head import Head, Layer, Scaler, folded, probabilities, unfolded
 
 
@@ -217,3 +219,29 @@ def test_what_a_run_keeps(trained):
     lines = (folder / "history.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,log_loss,accuracy,val_loss,val_log_loss,val_accuracy,seconds"
     assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
+
+
+def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkeypatch):
+    """`run.json` is the last to be written, whatever a kill comes between."""
+    workspace, _, results = trained
+    (run,) = store.load_all(workspace.finetune)
+    judged = predictions.read(workspace.finetune / run.name / predictions.FILE, run.classes)
+
+    class Network:
+        def save(self, path):
+            path.write_bytes(b"weights")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    begun = store.begin(tmp_path, run.settings, head("max"))
+    with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
+        disturbed.setattr(store.predictions, "write", stop)
+        begun.finish(run, Network(), judged)
+    assert [one.folder.name for one in store.unfinished(tmp_path)] == [results["finetune"]["name"]]
+    begun.finish(run, Network(), judged)
+    assert store.unfinished(tmp_path) == []
+    folder = tmp_path / run.name
+    assert {path.name for path in folder.iterdir()} == {"network.keras", "predictions.csv", "run.json"}
+    kept = (workspace.finetune / run.name / predictions.FILE).read_bytes()
+    assert (folder / predictions.FILE).read_bytes() == kept

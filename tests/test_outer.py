@@ -36,7 +36,7 @@ def compared(tuned, tmp_path_factory):
     shutil.copytree(tuned, work)
     done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
-    assert "2 folds over 24 images: 2 heads and 1 networks in each, about " in done.stderr
+    assert "2 folds over 24 images: 2 heads and 1 tuned networks in each, about " in done.stderr
     assert "fold 1 of 2 in " in done.stderr
     return work, strict_json(done.stdout)
 

@@ -237,6 +237,15 @@ def finetune(
 
 @app.command()
 def compare(
+    cv: Annotated[
+        int,
+        typer.Option(
+            help="Judge on all images by so many folds, all choices and trainings repeated in each; 0: do not."
+        ),
+    ] = 0,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out what takes longest: changed pictures, and latency.")
+    ] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     wait: WaitOption = False,
     json: JsonOption = False,
@@ -248,17 +257,24 @@ def compare(
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import compare as stage
 
-        return stage.run(workspace_of(workspace, ui, wait), ui)
+        return stage.run(workspace_of(workspace, ui, wait), stage.Options(cv, quick), ui)
 
-    execute(command, json, quiet, debug)
+    execute(command, json, quiet, debug, kept="Folds that were finished are kept; run the same command to go on.")
 
 
 @app.command()
 def predict(
     paths: Annotated[
-        list[Path], typer.Argument(readable=False, help="Images, and folders of images.", metavar="PATH...")
+        list[Path],
+        typer.Argument(
+            readable=False,
+            help="Images, folders of images, and -: paths on standard input, one a line.",
+            metavar="PATH...",
+        ),
     ],
     model: Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")] = None,
+    top: Annotated[int, typer.Option(help="Show so many of the most probable classes.")] = 1,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV rows on standard output, as they come.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -269,7 +285,27 @@ def predict(
     def command(ui: Any) -> dict[str, Any]:
         from vggft.commands import predict as stage
 
-        return stage.run(workspace_of(workspace, ui), paths, model, ui)
+        return stage.run(workspace_of(workspace, ui), paths, stage.Options(model, top, csv), ui)
+
+    execute(command, json, quiet, debug)
+
+
+@app.command()
+def evaluate(
+    folder: Annotated[Path, typer.Argument(readable=False, help="Folder of class folders with labelled images.")],
+    model: Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")] = None,
+    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
+    json: JsonOption = False,
+    quiet: QuietOption = False,
+    debug: DebugOption = False,
+) -> None:
+    """Judge a model on a labelled folder: every metric, from the pixels."""
+
+    def command(ui: Any) -> dict[str, Any]:
+        from vggft.commands import evaluate as stage
+
+        # It writes when all is computed, and waits for its turn rather than lose that.
+        return stage.run(workspace_of(workspace, ui, wait=True), folder, model, ui)
 
     execute(command, json, quiet, debug)
 

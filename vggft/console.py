@@ -1,18 +1,20 @@
 """What a person sees: results on standard output, progress and messages on standard error."""
 
 import contextlib
-import json
 import os
-import re
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TextIO
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
+
+from vggft import strict
+from vggft.strict import Spool
 
 # Columns of a table that goes to a file or a pipe, where nothing says how wide it may be.
 _FILE_WIDTH = 110
@@ -44,20 +46,6 @@ class _RateColumn(ProgressColumn):
         return Text(f"{speed:.1f} {self._unit}/s" if speed else "", style="progress.data.speed", no_wrap=True)
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python keeps a byte of a file name that is no UTF-8
-
-
-def _printable(value: Any) -> Any:
-    """Write bytes of file names that are no Unicode as \\xff: JSON has no other way, and lone surrogates are no text."""
-    if isinstance(value, str):
-        return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", value)
-    if isinstance(value, dict):
-        return {_printable(key): _printable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_printable(item) for item in value]
-    return value
-
-
 class Ui:
     """Speaks to the person and to programs.
 
@@ -68,15 +56,16 @@ class Ui:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
-        self._stdout = sys.stdout
-        if json:
-            self._stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
-            sys.stdout.flush()
-            os.dup2(2, 1)
+        self._on_terminal = sys.stdout.isatty()
+        self._stdout = _claimed() if json else sys.stdout
         self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._out = Console(quiet=quiet or json, highlight=False)
         if not self._out.is_terminal:
             self._out.width = max(self._out.width, _FILE_WIDTH)
+
+    def within(self, part: str) -> "Ui":
+        """Return what a part of a longer piece of work speaks to: only its progress is shown, under the name `part`."""
+        return _Part(self, part)
 
     def say(self, message: str) -> None:
         """Say one thing on standard error, unless quiet."""
@@ -84,7 +73,9 @@ class Ui:
 
     def warn(self, message: str) -> None:
         """Say what the person must not miss, also when quiet."""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"warning: {message}", markup=False, style="yellow")
+        # Through the console of the progress bar, if there is one, which then makes room.
+        console = Console(stderr=True, highlight=False, soft_wrap=True) if self.quiet else self._err
+        console.print(f"warning: {message}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
         """Say why it did not work, also when quiet; programs get {"error": …}."""
@@ -110,9 +101,40 @@ class Ui:
         if self.json:
             self._emit(value)
 
+    def spool(self) -> Spool:
+        """Return room for an array of the result that may be too large for memory."""
+        return Spool(tempfile.TemporaryFile("w+", encoding="utf-8") if self.json else None)
+
     def _emit(self, value: dict[str, Any]) -> None:
-        self._stdout.write(json.dumps(_printable(value), allow_nan=False) + "\n")
+        # All but the spooled is made before the first byte goes out: what fails leaves no half of an object.
+        made = {
+            strict.text(key): item if isinstance(item, Spool) else [strict.text(item)] for key, item in value.items()
+        }
+        self._stdout.write("{")
+        for i, (key, item) in enumerate(made.items()):
+            self._stdout.write(f"{', ' if i else ''}{key}: ")
+            self._stdout.writelines(item.pieces() if isinstance(item, Spool) else item)
+        self._stdout.write("}\n")
         self._stdout.flush()
+
+    @contextlib.contextmanager
+    def rows(self) -> Iterator[TextIO]:
+        """Hand out standard output for rows that programs read as they come, each sent on at its end.
+
+        Until the end of it all else that is printed goes to standard error. File names that are no Unicode keep their bytes.
+        """
+        stream = _claimed(errors="surrogateescape", buffering=1)
+        try:
+            yield stream
+        finally:
+            sys.stdout.flush()
+            os.dup2(stream.fileno(), 1)
+            stream.close()
+
+    @property
+    def lines_are_progress(self) -> bool:
+        """True where results come line by line on a terminal, so that a progress bar would only be in their way."""
+        return self._on_terminal and not self.json
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None, unit: str = "images") -> Iterator[Advance]:
@@ -132,3 +154,32 @@ class Ui:
                 bar.update(task, completed=done, total=of, description=what)
 
             yield advance
+
+
+def _claimed(errors: str = "strict", buffering: int = -1) -> TextIO:
+    """Return standard output; whatever else is written on file descriptor 1 from now on goes to standard error."""
+    sys.stdout.flush()
+    stream = os.fdopen(os.dup(1), "w", buffering, encoding="utf-8", errors=errors, newline="\n")
+    os.dup2(2, 1)
+    return stream
+
+
+class _Part(Ui):
+    """What `Ui.within` returns."""
+
+    def __init__(self, whole: Ui, part: str) -> None:
+        super().__init__(quiet=True)
+        self._whole, self._part = whole, part
+
+    def warn(self, message: str) -> None:
+        """Say nothing: the whole says what matters of its parts."""
+
+    @contextlib.contextmanager
+    def progress(self, what: str, total: int | None = None, unit: str = "images") -> Iterator[Advance]:
+        """Show a bar of the whole."""
+        with self._whole.progress(f"{self._part}: {what}", total, unit) as advance:
+
+            def named(done: int, of: int | None = total, /, *, what: str | None = None) -> None:
+                advance(done, of, what=f"{self._part}: {what}" if what else None)
+
+            yield named

@@ -4,6 +4,7 @@ import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,22 +15,27 @@ from featurize.backbone import between
 from featurize.backend import load_keras
 from featurize.cache import FeatureCache
 from featurize.dataset import Sample
-from featurize.engines import CPU_BATCH, choose, create
+from featurize.engines import CPU_BATCH, Engine, choose, create
 from featurize.errors import VggftError
 from featurize.layers import TOP
 from finetune import store as runs
 from finetune.examples import Rows, from_cache, from_pixels
 from finetune.network import LOGITS_LAYER
 from finetune.store import Run
+from heads import features, predictions
 from heads import store as heads
 from heads.head import probabilities
 from heads.history import Epoch
-from heads.metrics import Metrics
+from heads.metrics import Metrics, losses
+from heads.predictions import Predictions
 from heads.search import Result, best_first, merit
 from vggft.features import decoder, load_weights
+from vggft.scoring import Scorer
 from vggft.workspace import Workspace
 
-Scorer = Callable[[NDArray[np.uint8]], NDArray[np.float64]]
+# By how much the log-loss of kept predictions may differ from the one that was found with them: for tuned networks they are
+# predicted once more, and a GPU does not compute the same sum twice alike. Other predictions differ by more.
+_SAME_LOSS = 1e-3
 
 
 @dataclass(frozen=True)
@@ -73,16 +79,19 @@ class Method:
         Raises:
             VggftError: features or, for a network that is tuned from the pixels up, image files are missing.
         """
+        return judge_all([self], workspace, cache, samples)[self.name]
+
+    def _judge(self, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]) -> NDArray[np.float64]:
+        """Do what `judge` does for a tuned network."""
+        assert isinstance(self.made, Run)
         digests = [sample.digest for sample in samples]
-        if isinstance(self.made, Result):
-            return self.made.head.predict(cache.read(TOP, digests))
-        split_point, network = self.made.split_point, _load_network(self)
+        split_point = self.made.split_point
         if split_point is None:
             files = {sample.digest: [workspace.dataset.root / sample.path] for sample in samples}
             source = from_pixels(files, decoder(cache.fingerprint), cache.fingerprint.size, digests)
         else:
             source = from_cache(cache, split_point, digests)
-        network = between(network, split_point, [LOGITS_LAYER])
+        network = _part(self)
         window = 8 * CPU_BATCH
         return np.concatenate(
             [
@@ -91,15 +100,45 @@ class Method:
             ]
         )
 
-    def from_pixels(self, workspace: Workspace) -> Scorer:
-        """Return what turns pictures uint8 (n ≤ `CPU_BATCH`, size, size, 3) into class probabilities (n, classes)."""
-        if isinstance(self.made, Run):
-            network = between(_load_network(self), None, [LOGITS_LAYER])
-            return lambda pictures: predict(network, pictures, CPU_BATCH)
-        head = self.made.head
-        fingerprint = workspace.settings.fingerprint
-        engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
-        return lambda pictures: head.predict(engine(pictures, [TOP])[0])
+    def from_pixels(self, workspace: Workspace, engine: Engine | None = None) -> Scorer:
+        """Return what turns pictures into class probabilities.
+
+        All that is frozen runs on an engine, to the float16 that the cache holds: the numbers are those of `judge`.
+
+        Args:
+            engine: one with the workspace's weights that runs already; None: one is started, the fastest here.
+        """
+        if isinstance(self.made, Result):
+            layer, above = TOP, self.made.head.predict
+        else:
+            above = partial(predict, _part(self), batch_size=CPU_BATCH)
+            if self.made.split_point is None:
+                return Scorer(above)
+            layer = self.made.split_point
+        if engine is None:
+            fingerprint = workspace.settings.fingerprint
+            engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+        frozen = engine
+
+        def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+            with np.errstate(over="ignore"):
+                outputs = frozen(pictures, [layer])[0].astype(np.float16)
+            return above(outputs)
+
+        return Scorer(score, frozen.batch_size)
+
+    def validation_predictions(self, workspace: Workspace) -> Predictions:
+        """Return what it predicted for the validation images when it was made.
+
+        Raises:
+            VggftError: missing, damaged, or not what its validation metrics came from.
+        """
+        folder = (workspace.finetune if self.tuned else workspace.heads) / self.name
+        found = predictions.read(folder / predictions.FILE, self.classes)
+        difference = abs(float(losses(found.probabilities, found.targets).mean()) - self.validation.log_loss)
+        if len(found.targets) != self.validation.n or difference > _SAME_LOSS:
+            raise VggftError(f"{folder / predictions.FILE}: not the predictions that {self.name} was judged by.")
+        return found
 
 
 def predict(network: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
@@ -108,13 +147,52 @@ def predict(network: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.f
     return np.concatenate([probabilities(network.predict_on_batch(batch.astype(np.float32))) for batch in batches])
 
 
-def _load_network(method: Method) -> Any:
+def judge_all(
+    methods: Sequence[Method],
+    workspace: Workspace,
+    cache: FeatureCache,
+    samples: Sequence[Sample],
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return method → class probabilities (n, classes) of images of the workspace; what heads read is read once for all.
+
+    Args:
+        progress: told how many methods are done.
+
+    Raises:
+        VggftError: as `Method.judge`.
+    """
+    found: dict[str, NDArray[np.float64]] = {}
+    made = [method.made.head for method in methods if isinstance(method.made, Result)]
+    if made:
+        poolings = list(dict.fromkeys(head.pooling for head in made))
+        read = features.read(cache, samples, workspace.dataset.targets(samples), poolings)
+        for head in made:
+            found[head.name] = head.scores(read.pooled[head.pooling])
+            progress(len(found))
+        del read
+    for method in methods:
+        if method.tuned:
+            found[method.name] = method._judge(workspace, cache, samples)
+            progress(len(found))
+    return found
+
+
+def _part(method: Method) -> Any:
+    """Return the part of a tuned network above its split point, up to the logits."""
+    assert isinstance(method.made, Run) and method.network is not None
+    return _loaded(method.network, method.network.stat().st_mtime_ns, method.made.split_point)
+
+
+@lru_cache(maxsize=1)  # a comparison asks for the same one for each kind of changed picture
+def _loaded(path: Path, changed: int, split_point: str | None) -> Any:
     keras = load_keras()
 
     try:
-        return keras.saving.load_model(method.network, compile=False)
+        network = keras.saving.load_model(path, compile=False)
     except (ValueError, OSError, TypeError, KeyError) as error:
-        raise VggftError(f"{method.network}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
+        raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
+    return between(network, split_point, [LOGITS_LAYER])
 
 
 @dataclass(frozen=True)
@@ -179,17 +257,20 @@ def versions() -> dict[str, str]:
     }
 
 
-def load(workspace: Workspace) -> Methods:
+def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> Methods:
     """Read all methods of a workspace, the best first.
+
+    Args:
+        on_damage: told of damaged ones, which are left out; without it the first is an error.
 
     Raises:
         VggftError: one of them is damaged.
     """
-    results = heads.load_all(workspace.heads)
+    results = heads.load_all(workspace.heads, on_damage)
     present = {result.head.digest for result in results}
     fresh, stale = sorted_out(workspace, results)
     networks = []
-    for run in runs.load_all(workspace.finetune):
+    for run in runs.load_all(workspace.finetune, on_damage):
         network = workspace.finetune / run.name / runs.NETWORK
         unchanged = run.best_epoch == 0 and run.start_digest in present
         networks.append(
@@ -226,6 +307,20 @@ def _rank(method: Method) -> tuple[bool, tuple[float, int]]:
     Their heads are in the list too, and differ from them by rounding only.
     """
     return method.unchanged, merit(method.validation, method.parameters)
+
+
+def chosen(workspace: Workspace, name: str | None) -> Method:
+    """Return the fresh method of that name; without one, the best.
+
+    Raises:
+        VggftError: there is none; or one of them is damaged.
+    """
+    found = load(workspace)
+    if name is not None:
+        return found.named(name)
+    if not found.fresh:
+        fresh_heads(workspace)  # raises, and says which step is missing
+    return found.best
 
 
 def fresh_heads(workspace: Workspace) -> tuple[Method, ...]:

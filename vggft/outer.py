@@ -161,9 +161,10 @@ class Folds:
                 kept = self._train(k, learnt, held)
                 kept.save(path)
                 shutil.rmtree(self._place(k))
-                left = duration(kept.seconds * (self.number - k - 1))
+                left = self.number - k - 1
+                then = f"; about {duration(kept.seconds * left)} left" if left else ""
                 self.ui.say(
-                    f"fold {k + 1} of {self.number} in {duration(kept.seconds)}: {kept.head}, {kept.network}; about {left} left"
+                    f"fold {k + 1} of {self.number} in {duration(kept.seconds)}: {kept.head}, {kept.network}{then}"
                 )
             done.append(kept)
         for other in self.folder.parent.iterdir():
@@ -177,7 +178,7 @@ class Folds:
         kept = f", {finished} of them done before" if finished else ""
         self.ui.say(
             f"{self.number} folds over {len(self.samples)} images{kept}: {len(self._recipes)} heads and {len(self._runs)} "
-            f"networks in each, {'nothing to train' if finished == self.number else 'about ' + duration(left)}"
+            f"tuned networks in each, {'nothing to train' if finished == self.number else 'about ' + duration(left)}"
         )
 
     def _place(self, k: int) -> Path:

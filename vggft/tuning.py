@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurize import layers, runner
 from featurize.cache import FeatureCache
-from featurize.dataset import Dataset
+from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from finetune import examples, store
 from finetune import network as networks
@@ -22,6 +22,7 @@ from finetune.plan import Plan
 from finetune.store import Run, Unfinished
 from finetune.tensorboard import Log
 from finetune.train import State, Watch, train
+from heads.predictions import Predictions
 from vggft.console import Ui
 from vggft.features import Filling, decoder, fill, load_weights
 from vggft.workspace import Workspace
@@ -73,7 +74,8 @@ class Tuning:
 
         plan, split_point, network = self.settings.plan, self.settings.split_point, self.network
         part = networks.above(network, split_point)
-        state = self._train(Program(part, plan, self.training.targets, self.weights.arrays))
+        program = Program(part, plan, self.training.targets, self.weights.arrays)
+        state = self._train(program)
         moved, tuned = networks.moved_layers(network, self.weights, split_point), networks.tuned_layers(split_point)
         if state.best_epoch and moved != tuned:
             still = ", ".join(name for name in tuned if name not in moved)
@@ -96,7 +98,7 @@ class Tuning:
             moved=tuple(moved),
             history=state.history,
         )
-        self.begun.finish(made, network)
+        self.begun.finish(made, network, self._judged(program))
         return report(self.workspace, made, self.ui)
 
     def _fill(self, split_point: str) -> None:
@@ -137,15 +139,9 @@ class Tuning:
         return parity
 
     def _examples(self) -> tuple[Examples, Examples]:
-        """Read, or get ready to stream, the inputs of training and validation.
-
-        Images are in the order of their contents: what a run comes to does not change with the names of files.
-        """
+        """Read, or get ready to stream, the inputs of training and validation."""
         split_point, size, files = self.settings.split_point, self.cache.fingerprint.size, files_of(self.dataset)
-        splits = [
-            sorted(self.dataset.accepted(split), key=lambda sample: (sample.digest, sample.label))
-            for split in ("train", "validate")
-        ]
+        splits = [self._samples(split) for split in ("train", "validate")]
         sources = []
         for samples in splits:
             digests = [sample.digest for sample in samples]
@@ -162,6 +158,19 @@ class Tuning:
                 rows = Rows(source, window, advance)
             found.append(Examples(rows, np.asarray(self.dataset.targets(samples), np.int64)))
         return found[0], found[1]
+
+    def _samples(self, split: str) -> list[Sample]:
+        """Return the images of a split in the order of their contents: no run changes with the names of files."""
+        return sorted(self.dataset.accepted(split), key=lambda sample: (sample.digest, sample.label))
+
+    def _judged(self, program: Any) -> Predictions:
+        """Predict the validation images with the best epoch, whose weights training leaves in the network."""
+        targets, parts = self.validation.targets, []
+        with self.ui.progress("predicting validation images", len(targets)) as advance:
+            for inputs in self.validation.rows.batches(np.arange(len(targets)), self.settings.plan.batch_size):
+                parts.append(program.predict(inputs))
+                advance(sum(map(len, parts)))
+        return Predictions(self._samples("validate"), targets, np.concatenate(parts))
 
     def _train(self, program: Any) -> State:
         plan, begun, state = self.settings.plan, self.begun, self.begun.state

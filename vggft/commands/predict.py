@@ -1,95 +1,94 @@
-"""Class and score of each image, with the best model or a named one."""
+"""Class and score of each image, with the best model or a named one. Nothing is kept in memory of any file."""
 
-import stat
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featurize import runner
-from featurize.dataset import Sample
-from featurize.engines import CPU_BATCH
 from featurize.errors import VggftError
-from featurize.scan import files_below
-from vggft import methods
+from vggft import band, intake, methods, outlet, scoring
+from vggft.band import Band
 from vggft.console import Ui
 from vggft.features import decoder
+from vggft.methods import Method
+from vggft.outlet import Prediction
 from vggft.workspace import Workspace
 
 
-def run(workspace: Workspace, paths: Sequence[Path], model: str | None, ui: Ui) -> dict[str, Any]:
-    """Predict every image among the files and folders.
+@dataclass(frozen=True)
+class Options:
+    """What to predict with, and what to show.
+
+    Attributes:
+        model: name of a head or tuned network; None: the best.
+        top: how many of the most probable classes to show.
+        csv: CSV rows on standard output.
+    """
+
+    model: str | None = None
+    top: int = 1
+    csv: bool = False
+
+
+def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -> dict[str, Any]:
+    """Predict every image among the files and folders, and those that standard input lists.
 
     Raises:
-        VggftError: a path that does not exist, no model yet, or an unknown one.
+        VggftError: options that contradict each other or the model, a path that does not exist, no files at all, no model
+            yet, or an unknown one.
     """
-    for path in paths:
-        if not path.exists():
-            raise VggftError(f"{path}: no such file or folder.")
-    found = methods.load(workspace)
-    if model is None and not found.fresh:
-        methods.fresh_heads(workspace)  # raises, and says which step is missing
-    method = found.named(model) if model else found.best
-    scorer = method.from_pixels(workspace)
-    decode = decoder(workspace.settings.fingerprint)
-    ui.say(f"model: {method.name}")
-
-    predictions: list[dict[str, Any]] = []
-    rejected: list[dict[str, str]] = []
-    with ThreadPoolExecutor() as pool:
-        for batch in _batches(_files(paths), CPU_BATCH):
-            usable = []
-            pictures = pool.map(lambda file: _picture(file[0], file[1], decode), batch)
-            for (path, _), picture in zip(batch, pictures, strict=True):
-                if isinstance(picture, str):
-                    rejected.append({"path": str(path), "reason": picture})
-                    ui.warn(f"rejected {path}: {picture}")
-                else:
-                    usable.append((path, picture))
-            if not usable:
-                continue
-            scores = scorer(np.stack([picture for _, picture in usable]))
-            for (path, _), p in zip(usable, scores, strict=True):
-                top = int(np.argmax(p))
-                predictions.append(
-                    {
-                        "path": str(path),
-                        "label": method.classes[top],
-                        "score": float(p[top]),
-                        "probabilities": dict(zip(method.classes, map(float, p), strict=True)),
-                    }
-                )
-                ui.print(f"{method.classes[top]:>12}  {p[top]:.4f}  {path}")
+    if options.csv and ui.json:
+        raise VggftError("--csv with --json: standard output holds one or the other. Expected one of them.")
+    classes = workspace.settings.classes
+    if not 1 <= options.top <= len(classes):
+        raise VggftError(
+            f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
+        )
+    intake.require(paths)
+    method = methods.chosen(workspace, options.model)
+    predictions, rejected = ui.spool(), ui.spool()
+    with contextlib.ExitStack() as stack:
+        put = stack.enter_context(outlet.rows(ui, options.top)) if options.csv else outlet.lines(ui)
+        scorer = method.from_pixels(workspace)
+        ui.say(f"model: {method.name}")
+        unsure = _band(workspace, method, ui)
+        found = scoring.scored(intake.files(paths), decoder(workspace.settings.fingerprint), scorer)
+        stack.enter_context(contextlib.closing(found))
+        advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
+        for one in found:
+            if one.probabilities is None:
+                ui.warn(f"rejected {one.path}: {one.reason}")
+                rejected.add({"path": str(one.path), "reason": one.reason})
+            else:
+                falling = np.argsort(-one.probabilities, kind="stable")
+                p = {method.classes[i]: float(one.probabilities[i]) for i in falling}
+                score = float(one.probabilities.max())
+                prediction = Prediction(one.path, p, options.top, unsure.unsure(score) if unsure else None)
+                put(prediction)
+                predictions.add(prediction.as_json())
+            if advance:
+                advance(len(predictions) + len(rejected))
     if not predictions and not rejected:
         raise VggftError(f"{', '.join(map(str, paths))}: no files there. Expected images, or folders of images.")
-    return {"model": method.name, "predictions": predictions, "rejected": rejected}
+    return {
+        "model": method.name,
+        "unsure_below": unsure.threshold if unsure else None,
+        "unsure_band": unsure.as_json() if unsure else None,
+        "predictions": predictions,
+        "rejected": rejected,
+    }
 
 
-def _batches(files: Iterator[tuple[Path, str]], size: int) -> Iterator[list[tuple[Path, str]]]:
-    while batch := list(islice(files, size)):
-        yield batch
-
-
-def _files(paths: Sequence[Path]) -> Iterator[tuple[Path, str]]:
-    """Yield every file, with a reason where it is none that could be opened."""
-    for path in paths:
-        if path.is_dir():
-            for sample in files_below(path, path, Sample("", "")):
-                yield path / sample.path, sample.reason
-        else:
-            regular = stat.S_ISREG(path.stat().st_mode)
-            yield path, "" if regular else "not a regular file (a pipe, socket or device)"
-
-
-def _picture(path: Path, reason: str, decode: runner.Decoder) -> NDArray[np.uint8] | str:
-    if reason:
-        return reason
+def _band(workspace: Workspace, method: Method, ui: Ui) -> Band | None:
+    """Choose the unsure band, and say it; None where the validation predictions are not there, which is said, too."""
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        return runner.unreadable(error)
-    return runner.decode_or_reason(data, decode)
+        kept = method.validation_predictions(workspace)
+    except VggftError as error:
+        ui.warn(f"{error} Without it nobody knows which predictions are unsure: none is marked")
+        return None
+    chosen = band.choose(kept.probabilities, kept.targets)
+    ui.say(str(chosen))
+    return chosen

@@ -1,0 +1,66 @@
+"""What a classifier predicted for images that it was not trained on, as a table on disk: one row an image."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize import durable
+from featurize.dataset import Sample
+from featurize.errors import VggftError
+
+FILE = "predictions.csv"  # of the validation images, in the folder of a head or a tuned network
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Predictions of n images.
+
+    Attributes:
+        samples: the images.
+        targets: positions of the true classes, (n,).
+        probabilities: (n, classes).
+        fold: which fold held an image out, (n,); None where there were no folds.
+    """
+
+    samples: Sequence[Sample]
+    targets: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    fold: NDArray[np.int64] | None = None
+
+
+def columns(classes: Sequence[str]) -> list[str]:
+    """Return the names of the columns that hold probabilities."""
+    return [f"p_{name}" for name in classes]
+
+
+def write(path: Path, predictions: Predictions, classes: Sequence[str], then: str = durable.AGAIN) -> None:
+    """Write what each image is, which fold held it out, and its probabilities; `then` as for `durable.write_bytes`."""
+    header = ["path", "digest", "split", "label", "predicted", "fold", *columns(classes)]
+    fold = ["" for _ in predictions.samples] if predictions.fold is None else (predictions.fold + 1).tolist()
+    rows: list[tuple[Any, ...]] = [
+        (s.path, s.digest, s.split, classes[int(t)], classes[int(own.argmax())], k, *own.tolist())
+        for s, t, k, own in zip(predictions.samples, predictions.targets, fold, predictions.probabilities, strict=True)
+    ]
+    durable.write_csv(path, header, rows, then)
+
+
+def read(path: Path, classes: Sequence[str]) -> Predictions:
+    """Read what `write` wrote, folds aside.
+
+    Raises:
+        VggftError: missing or damaged.
+    """
+    try:
+        rows = durable.read_csv(path)
+        p = np.array([[float(row[column]) for column in columns(classes)] for row in rows]).reshape(-1, len(classes))
+        if not (len(p) and (p >= 0).all() and np.allclose(p.sum(axis=1), 1)):
+            raise ValueError("expected probabilities that sum to 1 in each row")
+        targets = np.array([classes.index(row["label"]) for row in rows], np.int64)
+        samples = [Sample(row["path"], row["label"], row["split"], digest=row["digest"]) for row in rows]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise VggftError(f"{path}: missing or damaged ({error}). Train again what its folder holds.") from None
+    return Predictions(samples, targets, p)
