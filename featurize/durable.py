@@ -1,14 +1,15 @@
 """Writing files that matter: a reader sees the old file or the new one, never half of one, also after a power cut."""
 
+import contextlib
 import csv
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from featurize.errors import VggftError
 
@@ -21,7 +22,14 @@ AGAIN = "run the same command again"  # what a person is told to do after making
 
 
 def write_bytes(path: Path, data: bytes | memoryview, then: str = AGAIN) -> None:
-    """Replace `path` by `data`: unique temporary name, flush to disk, rename, flush of the folder.
+    """Replace `path` by `data`; arguments and errors as for `replacing`."""
+    with replacing(path, then) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
+    """Replace `path` by what is written: unique temporary name, flush to disk, rename, flush of the folder.
 
     Args:
         then: what a person is told to do after making room, where it is not the usual.
@@ -33,7 +41,7 @@ def write_bytes(path: Path, data: bytes | memoryview, then: str = AGAIN) -> None
     try:
         try:
             with temporary.open("wb") as file:
-                file.write(data)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
@@ -110,12 +118,13 @@ def write_json(path: Path, value: Any, then: str = AGAIN) -> None:
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], then: str = AGAIN) -> None:
-    """Write a CSV file in UTF-8; file names that are no Unicode keep their bytes (surrogateescape); `then` as above."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(header)
-    writer.writerows(rows)
-    write_bytes(path, text.getvalue().encode("utf-8", "surrogateescape"), then)
+    """Write a CSV file in UTF-8, row by row; file names that are no Unicode keep their bytes (surrogateescape)."""
+    with replacing(path, then) as file:
+        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        writer = csv.writer(text)
+        writer.writerow(header)
+        writer.writerows(rows)
+        text.detach()  # flushes, and leaves the file open for its flush to disk
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

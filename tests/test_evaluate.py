@@ -12,10 +12,9 @@ from sklearn import metrics
 
 from featurize.errors import VggftError
 from heads.metrics import confusion, judge
-from vggft import methods
+from vggft import judging, methods
 from vggft.commands import evaluate
 from vggft.console import Ui
-from vggft.methods import Method
 from vggft.scoring import Scorer
 from vggft.workspace import Workspace
 
@@ -35,7 +34,7 @@ def fake(work, monkeypatch):
         p = pictures[:, 0, 0, 1:2] / 255
         return np.concatenate([1 - p, p], axis=1)
 
-    monkeypatch.setattr(Method, "from_pixels", lambda self, workspace: Scorer(score, 4))
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(score, 4))
     return work
 
 
@@ -112,7 +111,7 @@ def test_tables_that_fit(classes, tables, capfd):
 
 
 def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
-    monkeypatch.setattr(Method, "from_pixels", None)  # nothing is computed
+    monkeypatch.setattr(judging, "from_pixels", None)  # nothing is computed
     (tmp_path / "nothing" / "fruit").mkdir(parents=True)
     paint(tmp_path / "loose" / "a.png", (0, 0, 0))
     for path, said in (
@@ -205,7 +204,8 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     assert "26 are among those the model was trained on, 6 among those that chose it" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()
-    p = methods.load(workspace).named("logistic-max").judge(workspace, workspace.cache(), samples)
+    method = methods.load(workspace).named("logistic-max")
+    p = judging.judge([method], workspace, workspace.cache(), samples)[method.name]
     expected = {sample.path: own for sample, own in zip(samples, p, strict=True)}
     with (work.report / "evaluate-predictions.csv").open(newline="") as file:
         rows = {row["path"].removeprefix(f"{tmp_path}/again/"): row for row in csv.DictReader(file)}

@@ -20,7 +20,7 @@ from featurize.errors import VggftError
 from featurize.layers import TOP
 from heads import predictions
 from heads.predictions import Predictions
-from vggft import methods
+from vggft import judging, methods
 from vggft.commands import predict
 from vggft.commands.predict import Options
 from vggft.console import Ui
@@ -39,7 +39,7 @@ def green(pictures):
 def fake(trained, monkeypatch):
     """The trained workspace with a model that needs no network, and an unsure band below 0.8."""
     p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
-    monkeypatch.setattr(Method, "from_pixels", lambda self, workspace: Scorer(green, 4))
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
     kept = Predictions([], np.array([1, 1, 1]), p)
     monkeypatch.setattr(Method, "validation_predictions", lambda self, workspace: kept)
     return trained[0]
@@ -91,7 +91,7 @@ def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
 
 
 def test_what_is_named_is_looked_for_before_anything_runs(fake, painted, tmp_path, monkeypatch, ui):
-    monkeypatch.setattr(Method, "from_pixels", None)
+    monkeypatch.setattr(judging, "from_pixels", None)
     with pytest.raises(VggftError, match="nowhere: no such file or folder"):
         predict.run(fake, [painted[0], tmp_path / "nowhere"], Options(), ui)
     for top in (0, 3):
@@ -130,7 +130,7 @@ def test_lines_for_people(fake, painted, capfd):
 def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
     odd = [paint(tmp_path / name, (0, 255, 0)) for name in ('a,"b.png', "line\nbreak.png")]
     (tmp_path / "text.txt").write_text("no picture")
-    monkeypatch.setattr(Method, "from_pixels", lambda self, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
     done = predict.run(fake, [*painted, *odd, tmp_path / "text.txt"], Options(top=2, csv=True), Ui())
     out, err = capfd.readouterr()
     rows = list(csv.reader(io.StringIO(out)))
@@ -222,7 +222,7 @@ def copied(trained, tmp_path):
 
 
 def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
-    monkeypatch.setattr(Method, "from_pixels", lambda self, workspace: Scorer(green, 4))
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
     path = copied.heads / "avg-256" / predictions.FILE
     lines = path.read_text().splitlines()
     first = lines[1].rsplit(",", 2)[0]
@@ -267,7 +267,7 @@ def test_every_method_keeps_the_predictions_that_it_was_judged_by(trained):
     assert headers == {"path,digest,split,label,predicted,fold,p_birds,p_fruit"}
     tuned = found.named(results["finetune"]["name"])
     kept = tuned.validation_predictions(workspace)
-    p = tuned.judge(workspace, workspace.cache(), kept.samples)
+    p = judging.judge([tuned], workspace, workspace.cache(), kept.samples)[tuned.name]
     assert np.abs(p - kept.probabilities).max() < 1e-5
     with pytest.raises(VggftError, match="not the predictions that"):
         replace(tuned, validation=replace(tuned.validation, n=7)).validation_predictions(workspace)
@@ -281,22 +281,24 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     method = methods.load(workspace).named(results["finetune"]["name"])
     samples = workspace.dataset.accepted("validate")
     pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
-    found = method.from_pixels(workspace)(pictures)
-    assert np.abs(found - method.judge(workspace, workspace.cache(), samples)).max() < 1e-6
+    found = judging.from_pixels(method, workspace)(pictures)
+    assert np.abs(found - judging.judge([method], workspace, workspace.cache(), samples)[method.name]).max() < 1e-6
     plain = keras.saving.load_model(method.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
     assert np.abs(found[:, 1] - plain).max() < 1e-3
     unsplit = replace(method, made=replace(method.made, settings=replace(method.made.settings, split_point=None)))
-    whole = unsplit.from_pixels(workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
+    whole = judging.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
     rows = workspace.cache().read("block4_pool", [s.digest for s in samples])
     engine = _Recorder({"block4_pool": rows + np.float32(2**-13) * rows, TOP: np.zeros((6, 7, 7, 512), np.float32)})
-    assert np.array_equal(method.from_pixels(workspace, engine)(pictures), found)  # less than float16 tells apart
+    assert np.array_equal(
+        judging.from_pixels(method, workspace, engine)(pictures), found
+    )  # less than float16 tells apart
     assert engine.asked == ["block4_pool"]
     head = methods.load(workspace).heads[0]
-    head.from_pixels(workspace, engine)(pictures)
+    judging.from_pixels(head, workspace, engine)(pictures)
     assert engine.asked == ["block4_pool", TOP]
-    assert head.from_pixels(workspace, engine).batch_size == 7
+    assert judging.from_pixels(head, workspace, engine).batch_size == 7
 
 
 class _Recorder:

@@ -14,7 +14,7 @@ from featurize.images import RESIZE_FILTERS
 from finetune.plan import RATES
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft import methods
+from vggft import judging, methods
 from vggft.commands import compare, evaluate, featurize, finetune, head
 from vggft.console import Ui
 from vggft.workspace import Workspace
@@ -135,7 +135,7 @@ class Experiment:
             size = (fingerprint.size, fingerprint.size)
             return np.asarray(Image.fromarray(array).resize(size, RESIZE_FILTERS[fingerprint.resize]))
 
-        return Model(method.name, method.classes, method.from_pixels(self.workspace), fit)
+        return Model(method.name, method.classes, judging.from_pixels(method, self.workspace), fit)
 
 
 def _taken(options: dict[str, Any], plan: type[Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from featurize.engines import Engine, choose, create
 from featurize.layers import TOP
 from finetune.store import Run
 from heads.head import FILES
+from vggft import judging
 from vggft.console import Ui
 from vggft.features import load_weights
 from vggft.methods import Method
@@ -106,7 +107,7 @@ def _latencies(workspace: Workspace, methods: Sequence[Method], ui: Ui) -> dict[
         for done, method in enumerate(methods):
             advance(done, what=f"latency: {method.name}")
             if isinstance(method.made, Run):
-                found[method.name] = _timed(method.from_pixels(workspace), pictures)
+                found[method.name] = _timed(judging.from_pixels(method, workspace, engine), pictures)
             else:
                 own = _timed(method.made.head.predict, maps)
                 found[method.name] = {n: base[n] + own[n] for n in BATCHES}

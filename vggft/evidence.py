@@ -8,8 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.dataset import Sample
+from vggft import judging
 from vggft.console import Ui
-from vggft.methods import Method, Methods, judge_all
+from vggft.methods import Method, Methods
 from vggft.workspace import Workspace
 
 # Where the images come from: the test split, or outer folds, both of which chose nothing; or validation, which chose the models.
@@ -77,7 +78,7 @@ def on_split(workspace: Workspace, found: Methods, ui: Ui) -> Evidence:
     test = dataset.accepted("test")
     samples = test or dataset.accepted("validate")
     with ui.progress("predicting", len(found.fresh), "methods") as advance:
-        said = judge_all(found.fresh, workspace, cache, samples, advance)
+        said = judging.judge(found.fresh, workspace, cache, samples, advance)
     candidates = [Candidate(method.name, method.kind, said[method.name], method) for method in found.fresh]
     return Evidence(
         "test" if test else "validation",

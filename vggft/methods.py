@@ -1,36 +1,24 @@
-"""Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, and how each predicts."""
+"""Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, the best first."""
 
 import importlib.metadata
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
-from featurize.backbone import between
 from featurize.backend import load_keras
-from featurize.cache import FeatureCache
-from featurize.dataset import Sample
-from featurize.engines import CPU_BATCH, Engine, choose, create
 from featurize.errors import VggftError
-from featurize.layers import TOP
 from finetune import store as runs
-from finetune.examples import Rows, from_cache, from_pixels
-from finetune.network import LOGITS_LAYER
 from finetune.store import Run
-from heads import features, predictions
+from heads import predictions
 from heads import store as heads
-from heads.head import probabilities
 from heads.history import Epoch
 from heads.metrics import Metrics, losses
 from heads.predictions import Predictions
 from heads.search import Result, best_first, merit
-from vggft.features import decoder, load_weights
-from vggft.scoring import Scorer
 from vggft.workspace import Workspace
 
 # By how much the log-loss of kept predictions may differ from the one that was found with them: for tuned networks they are
@@ -73,60 +61,6 @@ class Method:
         """Class names in the order of its scores."""
         return self.made.classes if isinstance(self.made, Run) else self.made.head.classes
 
-    def judge(self, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]) -> NDArray[np.float64]:
-        """Return class probabilities (n, classes) of images of the workspace, from as far up as they are cached for it.
-
-        Raises:
-            VggftError: features or, for a network that is tuned from the pixels up, image files are missing.
-        """
-        return judge_all([self], workspace, cache, samples)[self.name]
-
-    def _judge(self, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]) -> NDArray[np.float64]:
-        """Do what `judge` does for a tuned network."""
-        assert isinstance(self.made, Run)
-        digests = [sample.digest for sample in samples]
-        split_point = self.made.split_point
-        if split_point is None:
-            files = {sample.digest: [workspace.dataset.root / sample.path] for sample in samples}
-            source = from_pixels(files, decoder(cache.fingerprint), cache.fingerprint.size, digests)
-        else:
-            source = from_cache(cache, split_point, digests)
-        network = _part(self)
-        window = 8 * CPU_BATCH
-        return np.concatenate(
-            [
-                predict(network, rows, CPU_BATCH)
-                for rows in Rows(source, window).batches(np.arange(len(digests)), window)
-            ]
-        )
-
-    def from_pixels(self, workspace: Workspace, engine: Engine | None = None) -> Scorer:
-        """Return what turns pictures into class probabilities.
-
-        All that is frozen runs on an engine, to the float16 that the cache holds: the numbers are those of `judge`.
-
-        Args:
-            engine: one with the workspace's weights that runs already; None: one is started, the fastest here.
-        """
-        if isinstance(self.made, Result):
-            layer, above = TOP, self.made.head.predict
-        else:
-            above = partial(predict, _part(self), batch_size=CPU_BATCH)
-            if self.made.split_point is None:
-                return Scorer(above)
-            layer = self.made.split_point
-        if engine is None:
-            fingerprint = workspace.settings.fingerprint
-            engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
-        frozen = engine
-
-        def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-            with np.errstate(over="ignore"):
-                outputs = frozen(pictures, [layer])[0].astype(np.float16)
-            return above(outputs)
-
-        return Scorer(score, frozen.batch_size)
-
     def validation_predictions(self, workspace: Workspace) -> Predictions:
         """Return what it predicted for the validation images when it was made.
 
@@ -139,60 +73,6 @@ class Method:
         if len(found.targets) != self.validation.n or difference > _SAME_LOSS:
             raise VggftError(f"{folder / predictions.FILE}: not the predictions that {self.name} was judged by.")
         return found
-
-
-def predict(network: Any, inputs: NDArray[Any], batch_size: int) -> NDArray[np.float64]:
-    """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
-    batches = [inputs[first : first + batch_size] for first in range(0, len(inputs), batch_size)]
-    return np.concatenate([probabilities(network.predict_on_batch(batch.astype(np.float32))) for batch in batches])
-
-
-def judge_all(
-    methods: Sequence[Method],
-    workspace: Workspace,
-    cache: FeatureCache,
-    samples: Sequence[Sample],
-    progress: Callable[[int], None] = lambda done: None,
-) -> dict[str, NDArray[np.float64]]:
-    """Return method → class probabilities (n, classes) of images of the workspace; what heads read is read once for all.
-
-    Args:
-        progress: told how many methods are done.
-
-    Raises:
-        VggftError: as `Method.judge`.
-    """
-    found: dict[str, NDArray[np.float64]] = {}
-    made = [method.made.head for method in methods if isinstance(method.made, Result)]
-    if made:
-        poolings = list(dict.fromkeys(head.pooling for head in made))
-        read = features.read(cache, samples, workspace.dataset.targets(samples), poolings)
-        for head in made:
-            found[head.name] = head.scores(read.pooled[head.pooling])
-            progress(len(found))
-        del read
-    for method in methods:
-        if method.tuned:
-            found[method.name] = method._judge(workspace, cache, samples)
-            progress(len(found))
-    return found
-
-
-def _part(method: Method) -> Any:
-    """Return the part of a tuned network above its split point, up to the logits."""
-    assert isinstance(method.made, Run) and method.network is not None
-    return _loaded(method.network, method.network.stat().st_mtime_ns, method.made.split_point)
-
-
-@lru_cache(maxsize=1)  # a comparison asks for the same one for each kind of changed picture
-def _loaded(path: Path, changed: int, split_point: str | None) -> Any:
-    keras = load_keras()
-
-    try:
-        network = keras.saving.load_model(path, compile=False)
-    except (ValueError, OSError, TypeError, KeyError) as error:
-        raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
-    return between(network, split_point, [LOGITS_LAYER])
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from heads import features, folds, leaks, search
 from heads.population import Plan
 from heads.search import Result
 from heads.specs import Spec
-from vggft import methods
+from vggft import judging, methods
 from vggft.commands import finetune, head
 from vggft.console import Ui, duration
 from vggft.evidence import Candidate, Evidence
@@ -194,7 +194,7 @@ class Folds:
         for run in self._runs:
             self._tune(fold, run, ui)
         found = methods.load(fold)
-        p = methods.judge_all(found.fresh, fold, fold.cache(), [self.samples[i] for i in held])
+        p = judging.judge(found.fresh, fold, fold.cache(), [self.samples[i] for i in held])
         best, network = found.heads[0], found.networks[0]
         return _Done(p, best.name, network.name, network.unchanged, time.perf_counter() - began)
 

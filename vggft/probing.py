@@ -12,9 +12,10 @@ from featurize.engines import Engine
 from featurize.layers import TOP
 from featurize.probes import PROBES
 from finetune.store import Run
+from vggft import judging
 from vggft.console import Ui
 from vggft.features import Filling, fill, require, start_engine
-from vggft.methods import Method, judge_all
+from vggft.methods import Method
 from vggft.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 on so many is 0.013
@@ -82,7 +83,7 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
         done = 0
         for part in parts:
             for name, cache in plain.items():
-                for method, p in judge_all(part, workspace, cache, chosen).items():
+                for method, p in judging.judge(part, workspace, cache, chosen).items():
                     predicted.setdefault(method, {})[name] = p.argmax(axis=1)
                     scores.setdefault(method, {})[name] = p.max(axis=1)
                 done += 1

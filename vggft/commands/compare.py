@@ -99,8 +99,8 @@ def _require(workspace: Workspace, found: Methods) -> None:
         said = "; ".join(f"{method.name}: {_difference(now, method.provenance)}" for method in stale[:3])
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
-            f"{workspace.root}: nothing to compare: every {kind} here was made from another state of the data. {said}{more}. "
-            f"Train again: vggft {command}"
+            f"{workspace.root}: nothing to compare: every {kind} here is stale, made from another state of the data. {said}"
+            f"{more}. Train again: vggft {command}"
         )
 
 

@@ -13,7 +13,7 @@ from featurize import durable
 from featurize.errors import VggftError
 from heads import predictions
 from heads.metrics import Metrics, confusion, judge
-from vggft import labelled, methods, scoring
+from vggft import judging, labelled, methods, scoring
 from vggft.console import Ui
 from vggft.features import decoder
 from vggft.table import auc_text, interval_text
@@ -50,7 +50,7 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
     found = _Found()
     splits = {s.digest: s.split for split in found.seen for s in workspace.dataset.accepted(split)}
     decode = decoder(workspace.settings.fingerprint)
-    scored = scoring.scored((file for _, file in files), decode, method.from_pixels(workspace))
+    scored = scoring.scored((file for _, file in files), decode, judging.from_pixels(method, workspace))
     with contextlib.closing(scored), ui.progress("evaluating", len(files)) as advance:
         for done, ((label, _), one) in enumerate(zip(files, scored, strict=True), start=1):
             if one.probabilities is None:

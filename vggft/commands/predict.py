@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from featurize.errors import VggftError
-from vggft import band, intake, methods, outlet, scoring
+from vggft import band, intake, judging, methods, outlet, scoring
 from vggft.band import Band
 from vggft.console import Ui
 from vggft.features import decoder
@@ -52,7 +52,7 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
     predictions, rejected = ui.spool(), ui.spool()
     with contextlib.ExitStack() as stack:
         put = stack.enter_context(outlet.rows(ui, options.top)) if options.csv else outlet.lines(ui)
-        scorer = method.from_pixels(workspace)
+        scorer = judging.from_pixels(method, workspace)
         ui.say(f"model: {method.name}")
         unsure = _band(workspace, method, ui)
         found = scoring.scored(intake.files(paths), decoder(workspace.settings.fingerprint), scorer)
