@@ -1,10 +1,12 @@
 """How long features took to compute: one row a run, beside them, for what is said of costs. Nothing rests on it."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from featurize import durable
+from featurize.errors import VggftError
 
 FILE = "timings.csv"
 
@@ -24,8 +26,9 @@ _COLUMNS = [field.name for field in fields(Timing)]
 
 
 def add(folder: Path, timing: Timing) -> None:
-    """Add a row to those of a cache's folder."""
-    durable.write_csv(folder / FILE, _COLUMNS, map(astuple, [*read(folder), timing]))
+    """Add a row to those of a cache's folder, if it can be written."""
+    with contextlib.suppress(VggftError):  # a disk that is full: who writes what matters will say so
+        durable.write_csv(folder / FILE, _COLUMNS, map(astuple, [*read(folder), timing]))
 
 
 def read(folder: Path) -> Sequence[Timing]:

@@ -9,6 +9,7 @@ import sys
 import time
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
@@ -115,6 +116,23 @@ def strict_json(text: str) -> dict:
     return json.loads(text, parse_constant=refuse)
 
 
+def once(tmp_path_factory, name, build):
+    """Build what several tests only read: once, also where they run in several processes.
+
+    Args:
+        build: (folder) → what is to be known of it, as JSON.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    folder, known = root / name, root / f"{name}.json"
+    with filelock.FileLock(root / f"{name}.lock"):
+        if not known.exists():
+            folder.mkdir()
+            known.write_text(json.dumps(build(folder)))
+    return folder, json.loads(known.read_text())
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
@@ -122,17 +140,18 @@ def trained(tmp_path_factory):
     from heads.population import Plan
     from vggft.commands import compare, featurize, finetune, head
 
-    ui = Ui(quiet=True)
-    base = tmp_path_factory.mktemp("trained")
-    data = drawings(base / "data", 16, "birds", "fruit")
-    workspace = Workspace(base / "work")
-    results = {
-        "featurize": featurize.run(workspace, data, featurize.Options(), ui),
-        "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
-        "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
-        "compare": compare.run(workspace, compare.Options(), ui),
-    }
-    return workspace, data, results
+    def build(base):
+        ui, workspace = Ui(quiet=True), Workspace(base / "work")
+        data = drawings(base / "data", 16, "birds", "fruit")
+        return {
+            "featurize": featurize.run(workspace, data, featurize.Options(), ui),
+            "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
+            "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
+            "compare": compare.run(workspace, compare.Options(), ui),
+        }
+
+    base, results = once(tmp_path_factory, "trained", build)
+    return Workspace(base / "work"), base / "data", results
 
 
 @pytest.fixture(scope="session")
@@ -156,11 +175,14 @@ def small_features(weights, small_pictures):
 @pytest.fixture(scope="session")
 def featurized(tmp_path_factory):
     """12 drawings each of bugs and flowers, and their workspace; tests that change it copy it first."""
-    base = tmp_path_factory.mktemp("cli")
-    drawings(base / "data", 12, "bugs", "flowers")
-    done = vggft("featurize", base / "data", "-w", base / "work", "--json")
-    assert done.returncode == 0, done.stderr
-    return base, strict_json(done.stdout)
+
+    def build(base):
+        drawings(base / "data", 12, "bugs", "flowers")
+        done = vggft("featurize", base / "data", "-w", base / "work", "--json")
+        assert done.returncode == 0, done.stderr
+        return strict_json(done.stdout)
+
+    return once(tmp_path_factory, "featurized", build)
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from conftest import PICTURES
 from PIL import Image
 
 from featurize.errors import VggftError
-from vggft import Experiment
+from vggft import Experiment, costs
 from vggft.commands import predict
 from vggft.console import Ui
 
@@ -32,6 +32,7 @@ def test_what_readme_shows(tmp_path, monkeypatch, capsys):
             for i, path in enumerate(chosen):
                 shutil.copy(path, tmp_path / folder / label / f"{i}.png")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(costs, "BATCHES", (1, 2))  # latency of 32 pictures takes a while
     code = shown()
     assert re.search(r"^from vggft import Experiment$", code, re.MULTILINE)
     namespace = {}

@@ -62,6 +62,7 @@ def check_nothing_half_written(work):
         "lock",
         "manifest.csv",
         "splits.csv",
+        "timings.csv",
     }
     return sum(len(h5py.File(path)["digest"]) for path in work.glob("cache/*/shards/*.h5"))
 

@@ -259,7 +259,13 @@ def compare(
 
         return stage.run(workspace_of(workspace, ui, wait), stage.Options(cv, quick), ui)
 
-    execute(command, json, quiet, debug, kept="Folds that were finished are kept; run the same command to go on.")
+    execute(
+        command,
+        json,
+        quiet,
+        debug,
+        kept="Finished folds and features of changed pictures are kept; run the same command to go on.",
+    )
 
 
 @app.command()

@@ -133,7 +133,7 @@ def _table_row(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
     """Return one method in one row: all its numbers but the confusion matrix."""
     probes = (result["probes"] or {"methods": {}})["methods"].get(row["name"], {})
     per_class = {
-        f"{label}.{key}": value
+        f"class.{label}.{key}": value
         for label, own in zip(result["classes"], row["per_class"], strict=True)
         for key, value in own.items()
     }
