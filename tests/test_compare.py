@@ -23,10 +23,11 @@ from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge, losses
 from heads.search import Result
-from vggft import methods, probing, statistics
+from vggft import methods, outer, probing, statistics
 from vggft.commands import cache
 from vggft.commands import compare as command
 from vggft.compare import weigh
+from vggft.console import Ui
 from vggft.evidence import Candidate, Evidence
 from vggft.methods import Method, _rank
 from vggft.report import record, tables
@@ -35,21 +36,41 @@ from vggft.verdict import CAVEAT, FAIR, Pair, decide
 from vggft.workspace import Workspace
 
 
-def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3)):
+def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200):
     middle = sum(log_loss) / 2
-    return Pair("net", "head", 200, (only[0] - only[1]) / 200, accuracy, middle, log_loss, *only)
+    return Pair(
+        "net", "head", 200, (only[0] - only[1]) / 200, accuracy, middle, log_loss, *only, independent=independent
+    )
 
 
 @pytest.mark.parametrize(
     ("contrast", "use", "said"),
     [
         (pair((-0.2, -0.1)), "net", "fine-tuning beats head (log-loss 0.1500 lower, 95% interval"),
-        (pair((-0.2, -0.1), (-0.08, -0.02), (1, 11)), "net", "although it gets 5.0 of 100 images fewer right"),
-        (pair((0.1, 0.2)), "head", "fine-tuning made it worse (log-loss 0.1500 higher"),
+        (pair((-0.2, -0.1), (-0.08, -0.02), (1, 11)), "net", "although net gets 5.0 of 100 images fewer right"),
+        (pair((0.1, 0.2)), "head", "net is worse (log-loss 0.1500 higher"),
         (pair((0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "although net gets 5.0 of 100 images more right"),
         (pair((-0.1, 0.2)), "head", "no difference to net that these 200 images can show (it would take about 10,9"),
         (pair((-0.1, 0.2), only=(5, 5)), "head", "(it would take more than 100,000 like these"),
-        (pair((-0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "net gets 5.0 of 100 images more right: take it if"),
+        (pair((-0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "no difference in log-loss that these 200 images can show"),
+        (pair((-0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "but net gets 5.0 of 100 images more right: take that if"),
+        (
+            pair((-0.1, 0.2), (-0.08, -0.02), (1, 11)),
+            "head",
+            "and it is cheaper; but net gets 5.0 of 100 images fewer right;",
+        ),
+        (pair((-0.2, -0.1), only=(0, 0)), "net", "although they get the same images right"),
+        (
+            pair((-0.2, -0.1), independent=29),
+            "head",
+            "29 groups of images are too few to tell it from net (30 at least)",
+        ),
+        (pair((-0.2, -0.1), independent=30), "net", "fine-tuning beats head"),
+        (
+            pair((-0.1, 0.2), independent=40),
+            "head",
+            "no difference to net that these 200 images can show, and it is cheaper;",
+        ),
     ],
 )
 def test_the_rules(contrast, use, said):
@@ -68,6 +89,10 @@ def test_images_needed_is_the_number_that_is_said():
     assert found.images_needed == math.ceil(by_hand)
     assert f"about {found.images_needed:,} like these" in found.sentence
     assert decide(pair((-0.1, 0.2), only=(5, 5)), "head", "net", False, FAIR).images_needed is None
+    shown = pair((-0.1, 0.2), (0.02, 0.08), (11, 1))  # a difference in accuracy that these images do show
+    assert decide(shown, "head", "net", False, FAIR).images_needed is None
+    grouped = pair((-0.1, 0.2), only=(9, 3), independent=100)  # McNemar's test takes images for independent
+    assert decide(grouped, "head", "net", False, FAIR).images_needed is None
 
 
 def test_an_unchanged_network_never_wins_by_rounding():
@@ -232,7 +257,7 @@ def recompute(folder, result):
 
 
 def written(found, tmp_path):
-    kept = Record(found, {}, None)
+    kept = Record(found, {}, "validation", {"head": "head", "net": "net"}, {}, None)
     return kept, record.write(tmp_path / "report", kept)
 
 
@@ -261,6 +286,7 @@ def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
         assert float(row["accuracy_interval_high"]) == method["accuracy_interval"][1]
         assert float(row["class.class1.recall"]) == method["per_class"][1]["recall"]
         assert float(row["macro.f1"]) == method["macro"]["f1"]
+        assert int(row["confusion.class0.class1"]) == method["confusion"][0][1]
 
 
 def test_images_that_belong_together_have_no_p_value(tmp_path):
@@ -431,3 +457,96 @@ def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
     validated = 32 - len(samples)
     assert pruned["rows"] == validated * (1 + len(PROBES))
     assert cache.info(again, ui)["fingerprints"][0]["in_use"]
+
+
+def test_a_class_may_be_called_like_a_column(tmp_path):
+    said = evidence(0.8)
+    found = weigh(replace(said, classes=["macro", "weighted"]), "head", "net", unchanged=False)
+    _, result = written(found, tmp_path)
+    with (tmp_path / "report" / "compare.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for method in result["methods"]:
+        assert float(rows[method["name"]]["macro.f1"]) == method["macro"]["f1"]
+        assert float(rows[method["name"]]["class.macro.f1"]) == method["per_class"][0]["f1"]
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = evidence(0.8)
+    long = [replace(c, name=f"block5-logistic-avgmax-adam-lr1e-05-{c.name}") for c in said.candidates]
+    names = {"head": long[1].name, "network": long[0].name}
+    kept, result = written(weigh(replace(said, candidates=long, **names), *names.values(), unchanged=False), tmp_path)
+    kept = replace(kept, names={name: name for name in names.values()})
+    tables.show(kept, Ui())
+    shown = capsys.readouterr().out
+    for method in result["methods"]:
+        low, high = method["accuracy_interval"]
+        assert f"{low:.3f}–{high:.3f}" in shown
+        assert f"{method['log_loss']:.4f}" in shown
+
+
+def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, tmp_path):
+    """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
+    dataset = again.dataset
+    test = {sample.path for sample in dataset.accepted("train")[::2]}
+    samples = [replace(s, split="test") if s.path in test else s for s in dataset.samples]
+    twin = next(s for s in samples if s.split == "test")
+    again.settle(
+        replace(dataset, samples=(*samples, replace(twin, path="birds/twin.png", group="twin"))), again.settings, ()
+    )
+    identity = again.dataset.identity
+    for path in (*again.heads.glob("*/head.json"), *again.finetune.glob("*/run.json")):
+        kept = json.loads(path.read_text())
+        (kept["provenance"] if "provenance" in kept else kept["settings"]["provenance"])["manifest"] = identity
+        path.write_text(json.dumps(kept))
+    found = command.run(again, command.Options(), ui)
+    assert found["measured_on"] == found["probes"]["measured_on"] == "test"
+    with (again.report / "predictions.csv").open(newline="") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == test | {"birds/twin.png"}
+    assert found["images"] == len(test) + 1
+    assert found["groups"] <= len(test)  # the twins have one vector of features
+    assert "near-duplicates" in found["no_p_value"]
+    assert found["offers"] == []
+    recompute(again.report, found)
+
+
+def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, ui, capsys):
+    (run,) = again.finetune.iterdir()
+    shutil.copytree(run, again.finetune / "whole")
+    path = again.finetune / "whole" / "run.json"
+    kept = json.loads(path.read_text())
+    kept["settings"] |= {"name": "whole", "unfreeze": "all", "split_point": None}
+    path.write_text(json.dumps(kept))
+    settings = json.loads((again.root / "workspace.json").read_text())
+    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(again.root / "nowhere")}))
+    found = command.run(again, command.Options(quick=True), ui)
+    assert found["contrast"]["tuned"] == run.name
+    assert "whole is left out: " in capsys.readouterr().err
+    assert "whole" not in {method["name"] for method in found["methods"]}
+
+
+@pytest.mark.parametrize(("kept", "use"), [((True, False), "net"), ((True, True), "head")])
+def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspace(again, ui, monkeypatch, kept, use):
+    class Folds:
+        def __init__(self, *arguments):
+            pass
+
+        def evidence(self):
+            said = replace(evidence(2.0), source="folds", fold=np.arange(300) % 2)
+            return said, [{"fold": i + 1, "unchanged": own} for i, own in enumerate(kept)]
+
+    monkeypatch.setattr(outer, "Folds", Folds)
+    found = command.run(again, command.Options(folds=2, quick=True), ui)
+    names = found["contrast"]["in_workspace"]
+    assert found["use"] == names[use]
+    assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")
+    assert [one["unchanged"] for one in found["folds"]] == list(kept)
+
+
+def test_probes_take_at_most_so_many_images(again, monkeypatch):
+    monkeypatch.setattr(probing, "MOST", 3)
+    samples = again.dataset.accepted("validate")
+    chosen = probing._spread(samples)
+    assert len({sample.digest for sample in chosen}) == 3
+    assert probing._spread(samples[::-1]) == chosen

@@ -81,7 +81,7 @@ def test_every_number_can_be_recomputed(fake, folder, ui):
     low, high = m["accuracy_interval"]
     assert low < 0.8 < high
     assert 0 < m["calibration_error"] < 1
-    assert found["seen"] == {"train": 0, "validate": 0}
+    assert found["seen"] == {"train": 0, "validate": 0, "test": 0}
     kept = strict_json((fake.report / "evaluate.json").read_text())
     expected = {key: value for key, value in found.items() if key not in ("report", "predictions")}
     assert kept == json.loads(json.dumps(expected))
@@ -200,7 +200,7 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     assert done.returncode == 3, done.stderr
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)
-    assert found["seen"] == {"train": 26, "validate": 6}
+    assert found["seen"] == {"train": 26, "validate": 6, "test": 0}
     assert "26 are among those the model was trained on, 6 among those that chose it" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()

@@ -79,7 +79,9 @@ def weigh(evidence: Evidence, head: str, network: str, unchanged: bool) -> Compa
     if not evidence.fair:
         no_p_value = "these images also chose the models"
     elif evidence.grouped:
-        no_p_value = "some of these images belong together (groups), and McNemar's test takes them for independent"
+        no_p_value = (
+            "some of these images belong together (groups, near-duplicates); McNemar's test takes them for independent"
+        )
     pairs = _pairs(evidence, tested=no_p_value is None)
     proviso = {"validation": verdict.CAVEAT, "test": verdict.FAIR, "folds": verdict.FAIR_FOLDS}[evidence.source]
     return Comparison(evidence, rows, pairs, verdict.decide(pairs[0], head, network, unchanged, proviso), no_p_value)
@@ -93,7 +95,8 @@ def _pairs(evidence: Evidence, tested: bool) -> list[Pair]:
     names = [candidate.name for candidate in by_loss]
     loss = np.stack([losses(candidate.probabilities, evidence.targets) for candidate in by_loss], axis=1)
     right = np.stack([c.probabilities.argmax(axis=1) == evidence.targets for c in by_loss], axis=1)
-    drawn = statistics.resample(loss, right, [sample.group for sample in evidence.samples])
+    groups = [sample.group for sample in evidence.samples]
+    drawn = statistics.resample(loss, right, groups)
     first = (names.index(evidence.network), names.index(evidence.head))
     others = [pair for pair in combinations(range(len(names)), 2) if set(pair) != set(first)]
     pairs = []
@@ -111,6 +114,7 @@ def _pairs(evidence: Evidence, tested: bool) -> list[Pair]:
                 only_a=only_a,
                 only_b=only_b,
                 p_value_uncorrected=statistics.mcnemar(only_a, only_b) if tested else None,
+                independent=len(set(groups)),
             )
         )
     return _corrected(pairs) if tested else pairs

@@ -91,7 +91,8 @@ class Ui:
         """Print a table; the first column is text, the others are numbers."""
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(columns):
-            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i == 0)
+            # A name may be folded where there is little room; numbers must not be cut.
+            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._out.print(table)

@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.dataset import Sample
+from featurize.errors import VggftError
+from heads import features, leaks
 from vggft import judging
 from vggft.console import Ui
 from vggft.methods import Method, Methods
@@ -68,24 +70,39 @@ class Evidence:
         return len({sample.group for sample in self.samples}) < len(self.samples)
 
 
-def on_split(workspace: Workspace, found: Methods, ui: Ui) -> Evidence:
-    """Let every fresh method predict the test split, or validation where there is none.
+def on_split(workspace: Workspace, found: Methods, source: Literal["test", "validation"], ui: Ui) -> Evidence:
+    """Let every fresh method predict a split. A network that needs files which are gone is left out, and named.
+
+    Near-duplicates belong together here, as everywhere.
 
     Raises:
-        VggftError: features are missing, or image files for a network that is tuned from the pixels up.
+        VggftError: features are missing, or there is no network that can predict them.
     """
     dataset, cache = workspace.dataset, workspace.cache()
-    test = dataset.accepted("test")
-    samples = test or dataset.accepted("validate")
+    samples = dataset.accepted("test" if source == "test" else "validate")
+    targets = dataset.targets(samples)
+    said: dict[str, NDArray[np.float64]] = {}
+    left_out: VggftError | None = None
     with ui.progress("predicting", len(found.fresh), "methods") as advance:
-        said = judging.judge(found.fresh, workspace, cache, samples, advance)
-    candidates = [Candidate(method.name, method.kind, said[method.name], method) for method in found.fresh]
+        for part in (found.heads, *((network,) for network in found.networks)):
+            try:
+                said |= judging.judge(part, workspace, cache, samples)
+            except VggftError as error:
+                if part is found.heads:
+                    raise
+                left_out = error
+                ui.warn(f"{part[0].name} is left out: {error}")
+            advance(len(said))
+    networks = [method.name for method in found.networks if method.name in said]
+    if not networks and left_out:
+        raise left_out
+    grouped = leaks.together(features.read(cache, samples, targets, ["avg"]))
     return Evidence(
-        "test" if test else "validation",
+        source,
         dataset.classes,
-        samples,
-        np.asarray(dataset.targets(samples), np.int64),
-        candidates,
+        grouped.samples,
+        grouped.targets,
+        [Candidate(m.name, m.kind, said[m.name], m) for m in found.fresh if m.name in said],
         found.heads[0].name,
-        found.networks[0].name,
+        networks[0],
     )

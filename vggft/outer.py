@@ -13,7 +13,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from zipfile import BadZipFile
 
 import numpy as np
@@ -41,6 +41,7 @@ BEST_HEAD, BEST_NETWORK = "best head", "best network"  # no name of a head or ru
 
 _HELD_FOR_VALIDATION = 5  # of a fold's training images, one part in so many chooses epochs and heads
 _SEED = 0
+_COMPILING = 4.0  # seconds of a fold and of each network that no number of images changes: seen on drawings
 
 
 class Fold(Workspace):
@@ -69,7 +70,13 @@ class Fold(Workspace):
 
 @dataclass(frozen=True)
 class _Done:
-    """What came of a fold: method → probabilities (held out, classes); what it would have chosen; the seconds it took."""
+    """What came of a fold.
+
+    Attributes:
+        probabilities: method → (held out, classes).
+        head, network: what it would have chosen; `unchanged`: no epoch of fine-tuning was better than the head.
+        seconds: that it took.
+    """
 
     probabilities: Mapping[str, NDArray[np.float64]]
     head: str
@@ -77,8 +84,12 @@ class _Done:
     unchanged: bool
     seconds: float
 
+    def chosen(self) -> dict[str, Any]:
+        """Return all but the probabilities."""
+        return {key: value for key, value in asdict(self).items() if key != "probabilities"}
+
     def save(self, path: Path) -> None:
-        kept = {key: value for key, value in asdict(self).items() if key != "probabilities"}
+        kept = self.chosen()
         buffer = io.BytesIO()
         names = list(self.probabilities)
         arrays = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
@@ -102,7 +113,21 @@ def estimate(workspace: Workspace, found: Methods, number: int) -> float:
     counts = workspace.dataset.split_counts
     images = counts["train"] + counts["validate"]
     share = (1 - 1 / number) * (1 - 1 / _HELD_FOR_VALIDATION) * images / max(1, counts["train"])
-    return number * share * sum(method.seconds for method in found.fresh)
+    again = 1 + max(_ranking(found))  # heads that are ranked over folds or seeds are trained so often in each
+    heads = again * sum(method.seconds for method in found.heads)
+    networks = sum(method.seconds for method in found.networks)
+    return number * (share * (heads + networks) + _COMPILING * (1 + len(found.networks)))
+
+
+def _ranking(found: Methods) -> tuple[int, int]:
+    """Return by how many folds and seeds the workspace ranks its heads; 0: by none."""
+    results = [method.made for method in found.heads if isinstance(method.made, Result)]
+    by = search.criterion(results)
+    if by == "folds":
+        return int(results[0].head.provenance["folds"]), 0
+    if by == "seeds" and results[0].spread:
+        return 0, results[0].spread.seeds
+    return 0, 0
 
 
 class Folds:
@@ -117,6 +142,7 @@ class Folds:
         self.workspace, self.found, self.number, self.ui = workspace, found, number, ui
         dataset = workspace.dataset
         samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
+        samples.sort(key=lambda sample: (sample.digest, sample.label, sample.path))  # files may be renamed
         targets = dataset.targets(samples)
         with ui.progress("reading features", len(samples)) as advance:
             read = features.read(workspace.cache(), samples, targets, ["avg"], advance)
@@ -130,6 +156,7 @@ class Folds:
         self.samples, self.targets = samples, read.targets
         self._groups = np.asarray(together.groups)
         self._parts = folds.share_out(read.targets, together.groups, number, _SEED)
+        self._ranking = _ranking(found)
         self._recipes = [
             result.made.head.provenance["recipe"] for result in found.heads if isinstance(result.made, Result)
         ]
@@ -138,19 +165,20 @@ class Folds:
 
     def _key(self) -> str:
         """Name everything that decides what comes of the folds."""
+        rows = [(s.digest, s.label, group) for s, group in zip(self.samples, self._groups.tolist(), strict=True)]
         runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.plan)) for run in self._runs]
         recipes = sorted((method.name, recipe) for method, recipe in zip(self.found.heads, self._recipes, strict=True))
         made = methods.provenance(self.workspace)
-        text = json.dumps(
-            [made, methods.versions()["backend"], self.number, _SEED, recipes, sorted(runs)], sort_keys=True
-        )
+        how = [made, methods.versions()["backend"], self.number, _SEED, self._ranking, recipes, sorted(runs), rows]
+        text = json.dumps(how, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
-    def evidence(self) -> tuple[Evidence, bool]:
+    def evidence(self) -> tuple[Evidence, Sequence[Mapping[str, Any]]]:
         """Train what is not trained yet, fold by fold, and put the predictions together.
 
         Returns:
-            The evidence, and whether in no fold any epoch of fine-tuning was better than the head.
+            The evidence; and what each fold would have chosen (head, network), whether no epoch of fine-tuning was better than
+            the head there (unchanged), and its seconds.
         """
         done = []
         self._announce()
@@ -170,7 +198,7 @@ class Folds:
         for other in self.folder.parent.iterdir():
             if other != self.folder:  # folds of other heads, networks or images
                 shutil.rmtree(other)
-        return self._together(done), all(one.unchanged for one in done)
+        return self._together(done), [{"fold": k + 1, **one.chosen()} for k, one in enumerate(done)]
 
     def _announce(self) -> None:
         finished = sum(_Done.read(self.folder / f"fold-{k + 1}.npz") is not None for k in range(self.number))
@@ -189,8 +217,9 @@ class Folds:
         began = time.perf_counter()
         ui = self.ui.within(f"fold {k + 1} of {self.number}")
         fold = Fold(self.workspace, self._place(k), self._split(learnt, held))
+        number, seeds = self._ranking
         for plan, specs in self._heads().items():
-            head.train(fold, head.Options(plan), specs, ui)
+            head.train(fold, head.Options(plan, seeds=seeds or 1, folds=number), specs, ui)
         for run in self._runs:
             self._tune(fold, run, ui)
         found = methods.load(fold)
@@ -201,7 +230,12 @@ class Folds:
     def _split(self, learnt: NDArray[np.intp], held: NDArray[np.intp]) -> Dataset:
         """Return the images with what is held out as test split, and a fifth of the others as validation."""
         groups = self._groups[learnt].tolist()
-        parts = max(2, folds.most(self.targets[learnt], groups, _HELD_FOR_VALIDATION))
+        parts = folds.most(self.targets[learnt], groups, _HELD_FOR_VALIDATION)
+        if parts < 2:
+            raise VggftError(
+                f"--cv {self.number}: what a fold leaves is too little to hold a validation part back (two groups of two classes "
+                "are needed). Add images, or ask for more folds."
+            )
         validation = folds.share_out(self.targets[learnt], groups, parts, _SEED)[0][1]
         split = np.full(len(self.samples), "train", dtype="U8")
         split[held] = "test"
@@ -257,4 +291,5 @@ class Folds:
             Candidate(BEST_NETWORK, "chosen", joined([one.network for one in done]), None),
             *(Candidate(name, kinds[name].kind, joined([name] * len(done)), kinds[name]) for name in everywhere),
         ]
-        return Evidence("folds", classes, self.samples, self.targets, candidates, BEST_HEAD, BEST_NETWORK, fold=held_by)
+        samples = [replace(s, group=group) for s, group in zip(self.samples, self._groups.tolist(), strict=True)]
+        return Evidence("folds", classes, samples, self.targets, candidates, BEST_HEAD, BEST_NETWORK, fold=held_by)

@@ -1,15 +1,18 @@
 """Heads against tuned networks: what they say of the same images, which one to use, and the files that hold every number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from featurize.errors import VggftError
+from heads import search
+from heads.search import Result
 from vggft import costs, evidence, methods, outer, probing
 from vggft.compare import weigh
 from vggft.console import Ui, duration
-from vggft.evidence import Evidence
-from vggft.methods import Methods
+from vggft.costs import Cost
+from vggft.methods import Method, Methods
+from vggft.probing import Probed
 from vggft.report import curves, record, tables, tradeoff
 from vggft.report.record import Record
 from vggft.workspace import Workspace
@@ -43,21 +46,37 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     with workspace.writing():
         found = methods.load(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
         _require(workspace, found)
-        said, unchanged, extra = _evidence(workspace, found, options, ui)
-        head, network = found.heads[0], found.networks[0]
-        compared = weigh(said, head.name, network.name, network.unchanged or unchanged)
-        samples = workspace.dataset.accepted("test") or workspace.dataset.accepted("validate")
-        probed = None if options.quick else probing.probe(workspace, found.fresh, samples, ui)
-        measured = costs.measure(workspace, found.fresh, not options.quick, ui)
+        split: Literal["test", "validation"] = "validation"
+        chosen: Sequence[Mapping[str, Any]] = ()
+        if options.folds:
+            said, chosen = outer.Folds(workspace, found, options.folds, ui).evidence()
+            head, network = found.heads[0], found.networks[0]
+            unchanged = all(one["unchanged"] for one in chosen)
+        else:
+            split = "test" if workspace.dataset.accepted("test") else "validation"
+            said = evidence.on_split(workspace, found, split, ui)
+            head, network = found.named(said.head), found.named(said.network)
+            unchanged = network.unchanged
+        compared = weigh(said, head.name, network.name, unchanged)
+        offers = () if said.fair else _offers(workspace, found)
+        if compared.verdict.use == network.name and network.unchanged:
+            offers = (
+                f"But {network.name} kept epoch 0: it is the head still. Tune again, with another --seed or rate.",
+            )
+        compared_methods = [m for m in found.fresh if options.folds or any(m.name == c.name for c in said.candidates)]
+        probed = None if options.quick else _probe(workspace, compared_methods, split, ui)
         kept = Record(
             comparison=compared,
-            costs=measured,
+            provenance={**methods.provenance(workspace), **methods.versions()},
+            ranked_by=search.criterion([method.made for method in found.heads if isinstance(method.made, Result)]),
+            names={said.head: head.name, said.network: network.name},
+            costs=_measure(workspace, compared_methods, not options.quick, ui),
             featurizing=costs.featurizing(workspace),
             probed=probed,
-            probed_on="test" if workspace.dataset.accepted("test") else "validation",
-            offers=() if said.fair else _offers(workspace, found),
+            probed_on=split,
+            offers=offers,
             stale=[method.name for method in found.stale],
-            extra=extra,
+            chosen=chosen,
         )
         result = record.write(folder, kept)
         histories = {method.name: method.history for method in found.fresh if method.history}
@@ -73,14 +92,23 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     return {**result, "report": str(folder)}
 
 
-def _evidence(
-    workspace: Workspace, found: Methods, options: Options, ui: Ui
-) -> tuple[Evidence, bool, Mapping[str, Any]]:
-    """Return what the methods said, whether fine-tuning was of no use in any fold, and what else is to be kept."""
-    if not options.folds:
-        return evidence.on_split(workspace, found, ui), False, {}
-    said, unchanged = outer.Folds(workspace, found, options.folds, ui).evidence()
-    return said, unchanged, {"folds": options.folds, "head": found.heads[0].name, "network": found.networks[0].name}
+def _probe(workspace: Workspace, compared: Sequence[Method], split: str, ui: Ui) -> Probed | None:
+    """Let methods predict changed pictures; what stands in the way of that must not lose the comparison."""
+    samples = workspace.dataset.accepted("test" if split == "test" else "validate")
+    try:
+        return probing.probe(workspace, compared, samples, ui)
+    except VggftError as error:
+        ui.warn(f"changed pictures are left out: {error}")
+        return None
+
+
+def _measure(workspace: Workspace, compared: Sequence[Method], timed: bool, ui: Ui) -> Mapping[str, Cost]:
+    """Return what methods cost, without latencies where those cannot be measured."""
+    try:
+        return costs.measure(workspace, compared, timed, ui)
+    except VggftError as error:
+        ui.warn(f"latency is not measured: {error}")
+        return costs.measure(workspace, compared, False, ui)
 
 
 def _require(workspace: Workspace, found: Methods) -> None:
@@ -111,7 +139,7 @@ def _difference(now: Mapping[str, str], made: Mapping[str, Any]) -> str:
     return "other images, labels or splits"
 
 
-def _offers(workspace: Workspace, found: Methods) -> list[str]:
+def _offers(workspace: Workspace, found: Methods) -> Sequence[str]:
     """Say how to get a verdict from images that chose nothing."""
     took = duration(outer.estimate(workspace, found, _FOLDS))
     return [

@@ -31,7 +31,7 @@ class _Found:
     targets: list[int] = field(default_factory=list)
     probabilities: list[NDArray[np.float64]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
-    seen: dict[str, int] = field(default_factory=lambda: {"train": 0, "validate": 0})
+    seen: dict[str, int] = field(default_factory=lambda: {"train": 0, "validate": 0, "test": 0})
 
 
 def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[str, Any]:
@@ -94,6 +94,11 @@ def _warn(found: _Found, n: int, ui: Ui) -> None:
         ui.warn(
             f"of these {n} images {train} are among those the model was trained on, {validate} among those that chose it: the "
             "numbers are optimistic"
+        )
+    if found.seen["test"]:
+        ui.warn(
+            f"of these {n} images {found.seen['test']} are of the test split: whoever chooses by these numbers has no images "
+            "left that chose nothing"
         )
 
 

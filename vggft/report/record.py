@@ -1,9 +1,11 @@
 """The comparison as data: every number that is shown, as JSON and CSV, and the predictions that they come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from featurize import durable
 from heads.metrics import CALIBRATION_BINS
@@ -13,27 +15,36 @@ from vggft.costs import Cost
 from vggft.probing import PLAIN, Probed
 from vggft.verdict import Pair
 
+CLASSES_SHOWN = 20  # more have no table in the terminal, and no confusion matrix in compare.csv
+
 
 @dataclass(frozen=True)
 class Record:
     """All that `vggft compare` found.
 
     Attributes:
+        provenance: manifest, fingerprint, versions.
+        ranked_by: what the best head is best by (`heads.search.Criterion`).
+        names: what the two that are compared first are called in the workspace.
         costs: method → cost.
         featurizing: seconds of featurizing the training and validation images, shared by all; None if that is not known.
         probed: None where changed pictures were left out; probed_on: the split that they come from.
         offers: what to do where the images do not allow a verdict.
         stale: methods made from another state of the data, which were not compared.
+        chosen: with outer folds, what each would have chosen (`vggft.outer.Folds.evidence`).
     """
 
     comparison: Comparison
+    provenance: Mapping[str, str]
+    ranked_by: str
+    names: Mapping[str, str]
     costs: Mapping[str, Cost]
     featurizing: float | None
     probed: Probed | None = None
     probed_on: str = ""
     offers: Sequence[str] = ()
     stale: Sequence[str] = ()
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    chosen: Sequence[Mapping[str, Any]] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return all numbers, nothing rounded."""
@@ -41,6 +52,8 @@ class Record:
         contrast = found.contrast
         return {
             "measured_on": evidence.source,
+            "provenance": dict(self.provenance),
+            "heads_ranked_by": self.ranked_by,
             "images": len(evidence.samples),
             "groups": len({sample.group for sample in evidence.samples}),
             "classes": list(evidence.classes),
@@ -51,6 +64,7 @@ class Record:
             "contrast": {
                 "head": contrast.b,
                 "tuned": contrast.a,
+                "in_workspace": dict(self.names),
                 "log_loss_difference": contrast.log_loss_difference,
                 "log_loss_difference_interval": list(contrast.log_loss_interval),
                 "accuracy_difference": contrast.accuracy_difference,
@@ -62,12 +76,13 @@ class Record:
             "no_p_value": found.no_p_value,
             "bootstrap": {"draws": statistics.DRAWS, "seed": statistics.SEED, "confidence": statistics.CONFIDENCE},
             "calibration_bins": CALIBRATION_BINS,
+            "log_loss_clip": float(np.finfo(np.float64).eps),
             "featurize_seconds": self.featurizing,
             "machine": costs.machine(),
             "probes": self._probes(),
             "offers": list(self.offers),
             "stale": list(self.stale),
-            **self.extra,
+            "folds": [dict(fold) for fold in self.chosen],
         }
 
     def _method(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +145,7 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
 
 
 def _table_row(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one method in one row: all its numbers but the confusion matrix."""
+    """Return one method in one row: all its numbers, the confusion matrix where it is small."""
     probes = (result["probes"] or {"methods": {}})["methods"].get(row["name"], {})
     per_class = {
         f"class.{label}.{key}": value
@@ -138,7 +153,17 @@ def _table_row(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
         for key, value in own.items()
     }
     kept = {key: value for key, value in row.items() if key not in ("per_class", "confusion", "cost")}
-    flat = {**_flat(kept), **_flat(row["cost"] or {}), **_flat({f"probe.{name}": own for name, own in probes.items()})}
+    flat = {"measured_on": result["measured_on"], **_flat(kept), **_flat(row["cost"] or {})}
+    flat["featurize_seconds"] = result["featurize_seconds"]
+    if probes:
+        flat["probes_measured_on"] = result["probes"]["measured_on"]
+        flat |= _flat({f"probe.{name}": own for name, own in probes.items()})
+    if len(result["classes"]) <= CLASSES_SHOWN:
+        flat |= {
+            f"confusion.{true}.{said}": number
+            for true, counts in zip(result["classes"], row["confusion"], strict=True)
+            for said, number in zip(result["classes"], counts, strict=True)
+        }
     return {key: "" if value is None else value for key, value in {**flat, **per_class}.items()}
 
 

@@ -5,11 +5,9 @@ from collections.abc import Sequence
 from vggft.compare import Judged
 from vggft.console import Ui
 from vggft.probing import PLAIN
-from vggft.report.record import Record
+from vggft.report.record import CLASSES_SHOWN, Record
 from vggft.table import auc_text, interval_text
 from vggft.verdict import Pair
-
-_CLASSES_SHOWN = 20
 
 _SOURCES = {
     "test": "test images",
@@ -24,10 +22,14 @@ def show(record: Record, ui: Ui) -> None:
     title = f"{len(evidence.samples)} {_SOURCES[evidence.source]}, lowest log-loss first"
     columns = ("method", "kind", "accuracy", "95% interval", "balanced", "log-loss", "Brier", "AUC", "AP", "ECE")
     ui.table(title, columns, [_quality(row) for row in found.rows])
+    if evidence.grouped:
+        ui.print(
+            "Some of these images belong together: the intervals in this table, which do not know of it, are too narrow."
+        )
     shown = _in_focus(record)
     _show_costs(record, shown, ui)
     _show_probes(record, shown, ui)
-    used = found.contrast.a if found.verdict.use == _in_workspace(record, found.contrast.a) else found.contrast.b
+    used = found.contrast.a if found.verdict.use == record.names[found.contrast.a] else found.contrast.b
     _show_classes(found.row(used), evidence.classes, ui)
     ui.print(_contrast_text(found.contrast, found.no_p_value))
     ui.print(f"\n{found.verdict.sentence}")
@@ -35,14 +37,6 @@ def show(record: Record, ui: Ui) -> None:
         ui.print(offer)
     if record.stale:
         ui.warn(f"stale, not compared (made from an earlier state of the data): {', '.join(record.stale)}")
-
-
-def _in_workspace(record: Record, name: str) -> str:
-    """Return what a candidate of the contrast is called in the workspace."""
-    evidence = record.comparison.evidence
-    if evidence.source != "folds":
-        return name
-    return str(record.extra["network" if name == evidence.network else "head"])
 
 
 def _quality(row: Judged) -> tuple[str, ...]:
@@ -62,7 +56,7 @@ def _in_focus(record: Record) -> list[str]:
     """Return the methods whose costs and probes are shown: the two that are compared first, and the best baseline."""
     found = record.comparison
     logistic = [row.name for row in found.rows if row.candidate.kind == "logistic"][:1]
-    names = [_in_workspace(record, found.contrast.a), _in_workspace(record, found.contrast.b), *logistic]
+    names = [record.names[found.contrast.a], record.names[found.contrast.b], *logistic]
     return [name for name in dict.fromkeys(names) if name in record.costs]
 
 
@@ -99,7 +93,7 @@ def _show_probes(record: Record, shown: Sequence[str], ui: Ui) -> None:
 
 
 def _show_classes(row: Judged, classes: Sequence[str], ui: Ui) -> None:
-    if len(classes) > _CLASSES_SHOWN:
+    if len(classes) > CLASSES_SHOWN:
         ui.say(f"{len(classes)} classes: precision, recall, F1 and confusions of each are in compare.json")
         return
     rows = []

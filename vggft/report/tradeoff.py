@@ -14,7 +14,7 @@ def plot(path: Path, record: Record) -> None:
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
     evidence = record.comparison.evidence
-    best = (evidence.head, evidence.network, record.comparison.verdict.use)
+    best = (*record.names.values(), record.comparison.verdict.use)
     kinds: dict[str, list[tuple[str, float, float]]] = {}
     for row in record.comparison.rows:
         cost = record.costs.get(row.name)
@@ -24,9 +24,11 @@ def plot(path: Path, record: Record) -> None:
         axes.scatter([x for _, x, _ in points], [y for _, _, y in points], label=kind)
         for name, x, y in points:
             if name in best or kind == "tuned":
-                axes.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize="small")
+                side = "right" if kind == "tuned" else "left"  # tuned networks are at the right edge: they take longest
+                axes.annotate(name, (x, y), xytext=(0, 6), textcoords="offset points", fontsize="small", ha=side)
     if kinds:
         axes.set_xscale("log")
+        axes.set_yscale("log")  # one head that is far off would leave the others in one spot
         axes.legend()
     axes.set(
         xlabel="seconds in all: featurizing, heads, fine-tuning (log scale)",
