@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from vggft import cli_cache
+from vggft import cli_cache, cli_use
 from vggft.command import (
     DEFAULT_WORKSPACE,
     DEMO_WORKSPACE,
@@ -268,52 +268,8 @@ def compare(
     )
 
 
-@app.command()
-def predict(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            readable=False,
-            help="Images, folders of images, and -: paths on standard input, one a line.",
-            metavar="PATH...",
-        ),
-    ],
-    model: Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")] = None,
-    top: Annotated[int, typer.Option(help="Show so many of the most probable classes.")] = 1,
-    csv: Annotated[bool, typer.Option("--csv", help="CSV rows on standard output, as they come.")] = False,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Say class and score of each image."""
-
-    def command(ui: Any) -> dict[str, Any]:
-        from vggft.commands import predict as stage
-
-        return stage.run(workspace_of(workspace, ui), paths, stage.Options(model, top, csv), ui)
-
-    execute(command, json, quiet, debug)
-
-
-@app.command()
-def evaluate(
-    folder: Annotated[Path, typer.Argument(readable=False, help="Folder of class folders with labelled images.")],
-    model: Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")] = None,
-    workspace: WorkspaceOption = DEFAULT_WORKSPACE,
-    json: JsonOption = False,
-    quiet: QuietOption = False,
-    debug: DebugOption = False,
-) -> None:
-    """Judge a model on a labelled folder: every metric, from the pixels."""
-
-    def command(ui: Any) -> dict[str, Any]:
-        from vggft.commands import evaluate as stage
-
-        # It writes when all is computed, and waits for its turn rather than lose that.
-        return stage.run(workspace_of(workspace, ui, wait=True), folder, model, ui)
-
-    execute(command, json, quiet, debug)
+app.command()(cli_use.predict)
+app.command()(cli_use.evaluate)
 
 
 @app.command()
