@@ -105,8 +105,8 @@ def test_engines_agree_on_photographs(engine, weights, hymenoptera):
 
 def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     together = engine(pictures[:8], TWO[1:])[0]
-    alone = np.concatenate([engine(pictures[i : i + 1], TWO[1:])[0] for i in range(8)])
-    assert np.array_equal(together, alone)
+    for i in (0, 3, 7):
+        assert np.array_equal(together[i : i + 1], engine(pictures[i : i + 1], TWO[1:])[0])
 
 
 @pytest.mark.parametrize("name", ["keras", "winograd"])

@@ -23,7 +23,7 @@ from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge, losses
 from heads.search import Result
-from vggft import methods, outer, probing, statistics
+from vggft import costs, methods, outer, probing, statistics
 from vggft.commands import cache
 from vggft.commands import compare as command
 from vggft.compare import weigh
@@ -486,7 +486,7 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
         assert f"{method['log_loss']:.4f}" in shown
 
 
-def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, tmp_path):
+def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
     """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
     dataset = again.dataset
     test = {sample.path for sample in dataset.accepted("train")[::2]}
@@ -496,6 +496,7 @@ def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_
         replace(dataset, samples=(*samples, replace(twin, path="birds/twin.png", group="twin"))), again.settings, ()
     )
     identity = again.dataset.identity
+    monkeypatch.setattr(costs, "BATCHES", (1, 2))  # latency of 32 pictures takes a while
     for path in (*again.heads.glob("*/head.json"), *again.finetune.glob("*/run.json")):
         kept = json.loads(path.read_text())
         (kept["provenance"] if "provenance" in kept else kept["settings"]["provenance"])["manifest"] = identity
