@@ -183,7 +183,17 @@ def confusion(probabilities: NDArray[np.float64], targets: NDArray[np.integer[An
 
 def losses(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> NDArray[np.float64]:
     """Return each image's log-loss in nats, probabilities clipped as scikit-learn's log_loss clips them."""
-    p = probabilities[np.arange(len(targets)), targets]
+    return _minus_log(probabilities[np.arange(len(targets)), targets])
+
+
+def losses_otherwise(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return the log-loss that each image would have had if its class were another one: the mean over all others."""
+    every = _minus_log(probabilities)
+    others = every.sum(axis=1) - every[np.arange(len(targets)), targets]
+    return np.asarray(others / (every.shape[1] - 1))
+
+
+def _minus_log(p: NDArray[np.float64]) -> NDArray[np.float64]:
     return -np.log(np.clip(p, np.finfo(p.dtype).eps, 1))
 
 

@@ -1,8 +1,10 @@
 """Python: what README shows runs as it stands there, and arrays are predicted as files are."""
 
 import csv
+import inspect
 import re
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +13,10 @@ from conftest import PICTURES
 from PIL import Image
 
 from featurize.errors import VggftError
+from finetune.plan import Plan as TuningPlan
+from heads.population import Plan as HeadPlan
 from vggft import Experiment, costs
-from vggft.commands import predict
+from vggft.commands import compare, featurize, finetune, head, predict
 from vggft.console import Ui
 
 README = Path(__file__).parent.parent / "README.md"
@@ -79,6 +83,23 @@ def test_arrays_that_are_no_pictures(trained, picture, received):
         Experiment(trained[0].root).model().predict([picture])
 
 
+@pytest.mark.parametrize(
+    ("method", "options"),
+    [
+        (Experiment.featurize, (featurize.Options,)),
+        (Experiment.fit_heads, (head.Options, HeadPlan)),
+        (Experiment.finetune, (finetune.Options, TuningPlan)),
+        (Experiment.compare, (compare.Options,)),
+    ],
+)
+def test_every_option_of_a_command_is_an_argument_that_is_documented(method, options):
+    own = {name: p.default for name, p in inspect.signature(method).parameters.items() if p.kind is p.KEYWORD_ONLY}
+    theirs = {field.name: field.default for one in reversed(options) for field in fields(one) if field.name != "plan"}
+    assert own == {**theirs, **({"learning_rate": None} if method is Experiment.finetune else {})}
+    arguments = inspect.getdoc(method).split("Args:")[1]
+    assert all(re.search(rf"\b{name}\b", arguments) for name in own)
+
+
 def test_options_go_where_they_belong(featurized, tmp_path):
     shutil.copytree(featurized[0] / "work", tmp_path / "work")
     work = Experiment(tmp_path / "work")
@@ -88,6 +109,7 @@ def test_options_go_where_they_belong(featurized, tmp_path):
     assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block5_conv2", 1)
     assert '"learning_rate": 1e-05' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
     assert work.resume()["name"] == "mine"
+    assert [head["name"] for head in work.fit_heads(epochs=3, names="max-256")["heads"]] == ["max-256"]
     with pytest.raises(TypeError, match="epoch"):
         work.fit_heads(epoch=3)
     with pytest.raises(VggftError, match="no such head"):

@@ -23,12 +23,12 @@ from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge, losses
 from heads.search import Result
-from vggft import costs, methods, outer, probing, statistics
+from vggft import costs, judging, methods, outer, probing, statistics
 from vggft.commands import cache
 from vggft.commands import compare as command
 from vggft.compare import weigh
 from vggft.console import Ui
-from vggft.evidence import Candidate, Evidence
+from vggft.evidence import Candidate, Evidence, on_split
 from vggft.methods import Method, _rank
 from vggft.report import record, tables
 from vggft.report.record import Record
@@ -36,11 +36,10 @@ from vggft.verdict import CAVEAT, FAIR, Pair, decide
 from vggft.workspace import Workspace
 
 
-def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200):
+def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted=None):
     middle = sum(log_loss) / 2
-    return Pair(
-        "net", "head", 200, (only[0] - only[1]) / 200, accuracy, middle, log_loss, *only, independent=independent
-    )
+    difference = (only[0] - only[1]) / 200
+    return Pair("net", "head", 200, difference, accuracy, middle, log_loss, *only, independent, counted or only)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +60,15 @@ def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200):
         ),
         (pair((-0.2, -0.1), only=(0, 0)), "net", "although they get the same images right"),
         (
-            pair((-0.2, -0.1), independent=29),
+            pair((-0.2, -0.1), independent=9),
             "head",
-            "29 groups of images are too few to tell it from net (30 at least)",
+            "9 groups of images are too few to tell it from net (10 at least)",
         ),
-        (pair((-0.2, -0.1), independent=30), "net", "fine-tuning beats head"),
+        (pair((-0.2, -0.1), independent=10), "net", "fine-tuning beats head"),
         (
-            pair((-0.1, 0.2), independent=40),
+            pair((-0.1, 0.2), independent=40, counted=(2, 1)),
             "head",
-            "no difference to net that these 200 images can show, and it is cheaper;",
+            "(it would take about 940 that do not belong together to show one in accuracy), and it is cheaper;",
         ),
     ],
 )
@@ -91,8 +90,8 @@ def test_images_needed_is_the_number_that_is_said():
     assert decide(pair((-0.1, 0.2), only=(5, 5)), "head", "net", False, FAIR).images_needed is None
     shown = pair((-0.1, 0.2), (0.02, 0.08), (11, 1))  # a difference in accuracy that these images do show
     assert decide(shown, "head", "net", False, FAIR).images_needed is None
-    grouped = pair((-0.1, 0.2), only=(9, 3), independent=100)  # McNemar's test takes images for independent
-    assert decide(grouped, "head", "net", False, FAIR).images_needed is None
+    grouped = pair((-0.1, 0.2), only=(18, 6), independent=200, counted=(9, 3))  # one of each group is counted
+    assert decide(grouped, "head", "net", False, FAIR).images_needed == found.images_needed
 
 
 def test_an_unchanged_network_never_wins_by_rounding():
@@ -105,29 +104,40 @@ def metrics(log_loss):
     return judge(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
 
 
+def head_method(name, loss):
+    made = Result(Head(name, "dense", "avg", ("a", "b"), ()), 1.0, metrics(loss))
+    return Method(name, "dense", 1.0, 10, metrics(loss), (), made)
+
+
+def network_method(name, loss, best_epoch=3):
+    settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
+    own = metrics(0.2)
+    made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
+    return Method(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
+
+
 def test_an_unchanged_network_is_never_the_best():
-    def run(best_epoch):
-        settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
-        classes, own = ("a", "b"), metrics(0.2)
-        return Run(settings, "h", "0", {}, classes, 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
+    methods = [network_method("copy", 0.2 - 1e-7, 0), head_method("head", 0.2), network_method("better", 0.1)]
+    assert [m.name for m in sorted(methods, key=_rank)] == ["better", "head", "copy"]
 
-    def method(name, made, loss):
-        network = Path("n.keras") if isinstance(made, Run) else None
-        return Method(
-            name,
-            "tuned" if network else "dense",
-            1.0,
-            10,
-            metrics(loss),
-            (),
-            made,
-            network,
-            isinstance(made, Run) and made.best_epoch == 0,
-        )
 
-    head = method("head", Result(Head("head", "dense", "avg", ("a", "b"), ()), 1.0, metrics(0.2)), 0.2)
-    copy, better = method("copy", run(0), 0.2 - 1e-7), method("better", run(3), 0.1)
-    assert [m.name for m in sorted([copy, head, better], key=_rank)] == ["better", "head", "copy"]
+def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained, ui, monkeypatch):
+    """The first head and the first network are the best on validation; on these images they are the worst of all."""
+    workspace = trained[0]
+    heads = tuple(head_method(name, 0.1 * i) for i, name in enumerate(["chosen head", "h2", "h3"], start=1))
+    networks = tuple(network_method(name, 0.1 * i) for i, name in enumerate(["chosen network", "n2", "n3"], start=1))
+
+    def fake(part, workspace, cache, samples):
+        right = np.eye(2)[workspace.dataset.targets(samples)]
+        bad = {method.name: method.name.startswith("chosen") for method in part}
+        return {name: 0.1 + 0.8 * (1 - right if worst else right) for name, worst in bad.items()}
+
+    monkeypatch.setattr(judging, "judge", fake)
+    said = on_split(workspace, methods.Methods(heads, networks, ()), "validation", ui)
+    assert (said.head, said.network) == ("chosen head", "chosen network")
+    found = weigh(said, "chosen head", "chosen network", unchanged=False)
+    assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
+    assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
 
 
 def test_losses_are_scikit_learns():
@@ -139,7 +149,7 @@ def test_losses_are_scikit_learns():
     assert losses(p, targets).mean() == pytest.approx(sk.log_loss(targets, p, labels=[0, 1, 2]))
 
 
-def evidence(gain, *, n=300, classes=2, source="test", groups=None, seed=0):
+def evidence(gain, *, n=300, classes=2, source="test", groups=None, declared=False, seed=0):
     """Return what a head, a tuned network that is `gain` better in logits, and two more heads say of n images."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, n)
@@ -155,7 +165,9 @@ def evidence(gain, *, n=300, classes=2, source="test", groups=None, seed=0):
         for i, t in enumerate(targets)
     ]
     candidates = [Candidate(name, "dense", p, None) for name, p in named.items()]
-    return Evidence(source, [f"class{c}" for c in range(classes)], samples, targets, candidates, "head", "net")
+    return Evidence(
+        source, [f"class{c}" for c in range(classes)], samples, targets, candidates, "head", "net", declared
+    )
 
 
 @pytest.mark.parametrize(
@@ -210,13 +222,15 @@ def recompute(folder, result):
     """Compute every number of the methods and pairs again from predictions.csv."""
     classes, rows = result["classes"], by_method(folder / "predictions.csv")
     assert set(rows) == {method["name"] for method in result["methods"]}
-    loss, right = {}, {}
+    loss, other, right = {}, {}, {}
     for method in result["methods"]:
         t, p = arrays(rows[method["name"]], classes)
         said, names = p.argmax(axis=1), np.array(classes)
         assert [row["predicted"] for row in rows[method["name"]]] == names[said].tolist()
         right[method["name"]] = said == t
-        loss[method["name"]] = -np.log(np.clip(p[np.arange(len(t)), t], np.finfo(float).eps, 1))
+        every = -np.log(np.clip(p, np.finfo(float).eps, 1))
+        loss[method["name"]] = every[np.arange(len(t)), t]
+        other[method["name"]] = np.ma.array(every, mask=np.eye(len(classes), dtype=bool)[t]).mean(axis=1).data
         assert method["n"] == len(t) == result["images"]
         assert method["accuracy"] == sk.accuracy_score(t, said)
         interval = binomtest(int((said == t).sum()), len(t)).proportion_ci(method="wilson")
@@ -241,6 +255,11 @@ def recompute(folder, result):
                 assert one["recall"] == pytest.approx(sk.recall_score(t == c, said == c))
             if one["precision"] is not None:
                 assert one["precision"] == pytest.approx(sk.precision_score(t == c, said == c))
+    rng = np.random.default_rng(7)
+    group = [row["group"] for row in rows[method["name"]]]
+    members = [np.flatnonzero(np.array(group) == name) for name in sorted(set(group))]
+    drawn = rng.integers(0, len(members) + 1, (1000, len(members) + 1))  # the last one is the group more
+    more = rng.integers(0, len(members), 1000)
     for one in result["pairs"]:
         a, b = one["a"], one["b"]
         assert one["accuracy_difference"] == pytest.approx(right[a].mean() - right[b].mean())
@@ -248,11 +267,13 @@ def recompute(folder, result):
         assert one["only_a_right"] == (right[a] & ~right[b]).sum()
         low, high = one["accuracy_difference_interval"]
         assert low <= one["accuracy_difference"] <= high
-        drawn = np.random.default_rng(7).integers(0, len(t), (4000, len(t)))
-        own = np.percentile((loss[a] - loss[b])[drawn].mean(axis=1), [2.5, 97.5])
-        if len(t) >= 100:
-            width = own[1] - own[0]
-            assert one["log_loss_difference_interval"] == pytest.approx(own.tolist(), abs=0.1 * width)
+        seen = np.array([[(loss[a] - loss[b])[own].sum(), len(own)] for own in members])
+        otherwise = np.array([[(other[a] - other[b])[own].sum(), len(own)] for own in members])
+        sums = np.concatenate([np.broadcast_to(seen, (1000, *seen.shape)), otherwise[more][:, None]], axis=1)
+        sums = np.take_along_axis(sums, drawn[:, :, None], axis=1).sum(axis=1)
+        own = np.percentile(sums[:, 0] / sums[:, 1], [2.5, 97.5])
+        width = own[1] - own[0]
+        assert one["log_loss_difference_interval"] == pytest.approx(own.tolist(), abs=0.25 * width)
     return right
 
 
@@ -290,13 +311,35 @@ def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
 
 
 def test_images_that_belong_together_have_no_p_value(tmp_path):
-    found = weigh(evidence(0.8, groups=[f"video {i // 3}" for i in range(300)]), "head", "net", unchanged=False)
+    groups = [f"video {i // 3}" for i in range(300)]
+    found = weigh(evidence(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
     assert "groups" in found.no_p_value
     assert all(one.p_value is None for one in found.pairs)
     alone = weigh(evidence(0.8), "head", "net", unchanged=False)
     assert found.contrast.log_loss_interval != alone.contrast.log_loss_interval
     _, result = written(found, tmp_path)
     assert result["groups"] == 100
+
+
+def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
+    """Nobody said that they belong together: each image three times is each image once."""
+    once = evidence(0.8, n=100)
+    thrice = replace(
+        once,
+        samples=[replace(s, path=f"{k}{s.path}", digest=f"{k}{s.digest}") for k in range(3) for s in once.samples],
+        targets=np.tile(once.targets, 3),
+        candidates=[replace(c, probabilities=np.tile(c.probabilities, (3, 1))) for c in once.candidates],
+    )
+    assert thrice.apart.tolist() == list(range(100))
+    alone, found = (weigh(said, "head", "net", unchanged=False) for said in (once, thrice))
+    assert [one.p_value for one in found.pairs] == [one.p_value for one in alone.pairs]
+    assert found.verdict.images_needed == alone.verdict.images_needed
+    assert found.contrast.accuracy_interval == pytest.approx(alone.contrast.accuracy_interval)
+    assert found.contrast.log_loss_interval == pytest.approx(alone.contrast.log_loss_interval, abs=0.01)
+    kept, result = written(found, tmp_path)
+    recompute(tmp_path / "report", result)
+    tables.show(kept, Ui())
+    assert "(100 images, one of each set of near-duplicates)" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("classes", [3, 300])
@@ -507,7 +550,8 @@ def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_
         assert {row["path"] for row in csv.DictReader(file)} == test | {"birds/twin.png"}
     assert found["images"] == len(test) + 1
     assert found["groups"] <= len(test)  # the twins have one vector of features
-    assert "near-duplicates" in found["no_p_value"]
+    assert found["no_p_value"] is None
+    assert all(0 < one["p_value"] <= 1 for one in found["pairs"])
     assert found["offers"] == []
     recompute(again.report, found)
 

@@ -129,6 +129,11 @@ def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
         shutil.copytree(folder, tmp_path / "data" / split)
     with pytest.raises(VggftError, match=rf"holds test, train, val, .* vggft evaluate {tmp_path}/data/test"):
         evaluate.run(fake, tmp_path / "data", None, ui)
+    shutil.rmtree(tmp_path / "data" / "test")
+    with pytest.raises(
+        VggftError, match=f"vggft evaluate {tmp_path}/data/val$"
+    ):  # the model has learnt from the other one
+        evaluate.run(fake, tmp_path / "data", None, ui)
     for strange in ("bats", "test"):  # a class may be called so, but this model knows none
         paint(folder / strange / "a.png", (0, 0, 0))
         with pytest.raises(VggftError, match=rf"does not know {strange}\. Expected only folders of .*: birds, fruit\."):

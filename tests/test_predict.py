@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint, start, strict_json
+from conftest import paint, refused, start, strict_json
 
 from featurize import images
 from featurize.errors import VggftError
@@ -104,7 +104,7 @@ def test_what_is_named_is_looked_for_before_anything_runs(fake, painted, tmp_pat
 def test_no_files_at_all(fake, tmp_path, monkeypatch, ui):
     (tmp_path / ".hidden").touch()
     listed(monkeypatch, b"\n\n")
-    with pytest.raises(VggftError, match="no files there"):
+    with pytest.raises(VggftError, match="standard input: no files there"):
         predict.run(fake, [tmp_path, predict.intake.STDIN], Options(), ui)
 
 
@@ -123,6 +123,8 @@ def test_lines_for_people(fake, painted, capfd):
         ["birds", "0.8000", str(painted[3])],
     ]
     assert "unsure (?) is a score below 0.8000: the 2 of 3 validation images that are not were right 100.0%" in err
+    predict.run(fake, painted[:1], Options(), Ui(quiet=True))
+    assert capfd.readouterr().out.split() == ["fruit", "1.0000", str(painted[0])]
     predict.run(fake, painted[2:3], Options(top=2), Ui())
     assert capfd.readouterr().out.split() == ["fruit", "0.6000", "birds", "0.4000", "?", str(painted[2])]
 
@@ -176,10 +178,9 @@ def test_the_object_for_programs(fake, painted, tmp_path, capfd):
 @pytest.mark.parametrize("form", ["text", "csv", "json"])
 def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, monkeypatch, capfd):
     """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
-    method = methods.chosen(fake, None)
-    monkeypatch.setattr(
-        methods, "chosen", lambda workspace, name: method
-    )  # reading heads takes more than all that follows
+    choice = methods.chosen(fake, None)
+    # Reading heads takes more than all that follows.
+    monkeypatch.setattr(methods, "chosen", lambda workspace, name: choice)
     monkeypatch.setattr(predict, "decoder", lambda fingerprint: _tiny)
     for n in (100, 2000):
         (tmp_path / str(n)).mkdir()
@@ -219,6 +220,39 @@ def copied(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
     return Workspace(tmp_path / "work")
+
+
+def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
+    def because():
+        choice = methods.chosen(copied, None)
+        return choice.method.name, choice.why
+
+    path = copied.report / methods.REPORT
+    report = json.loads(path.read_text())
+    found = methods.load(copied)
+    assert because() == (report["use"], "recommended by vggft compare")
+    worst = found.heads[-1].name
+    path.write_text(json.dumps({**report, "use": worst}))
+    assert because() == (worst, "recommended by vggft compare")
+    assert methods.chosen(copied, found.heads[0].name).method.name == found.heads[0].name
+    best = (found.best.name, "the lowest validation log-loss")
+    fewer = dict(list(report["validation_log_loss"].items())[1:])
+    retrained = {**report["validation_log_loss"], worst: 0.5}
+    elsewhere = {**report["provenance"], "manifest": "0" * 64}
+    for other in (
+        {**report, "use": "gone"},
+        {**report, "use": worst, "validation_log_loss": fewer},
+        {**report, "use": worst, "validation_log_loss": retrained},
+        {**report, "use": worst, "provenance": elsewhere},
+        {},
+        [],
+    ):
+        path.write_text(json.dumps(other))
+        assert because() == best
+    path.write_text("{")
+    assert because() == best
+    path.unlink()
+    assert because() == best
 
 
 def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
@@ -329,6 +363,11 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
     assert [line.split(b",")[1] for line in lines[1:]] == [b"fruit"] * 3
     assert lines[3].split(b",")[2] == lines[1].split(b",")[2]
     assert b"rejected gone: cannot be read: No such file or directory" in done.stderr
+
+
+def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
+    message = refused("predict", "", "-w", trained[0].root, cwd=tmp_path)
+    assert "an empty path, perhaps an unset variable" in message
 
 
 def test_a_reader_that_has_seen_enough(trained):

@@ -1,7 +1,6 @@
 """What the commands do, for Python: one object for a workspace, one for a model that predicts arrays."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,8 @@ from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
 from vggft import judging, methods
 from vggft.commands import compare, evaluate, featurize, finetune, head
+from vggft.commands.featurize import Options as Featurizing
+from vggft.commands.finetune import Options as Tuning
 from vggft.console import Ui
 from vggft.workspace import Workspace
 
@@ -59,7 +60,8 @@ _AT_ONCE = 64  # pictures resized and predicted at a time
 class Experiment:
     """A workspace. Each method does what the command of that name does, and returns what it prints with `--json`.
 
-    All methods raise `featurize.errors.VggftError` where a command would end with an error, and say what to do.
+    Arguments that are left out are as the command has them. All methods raise `featurize.errors.VggftError` where a command
+    would end with an error; its message names options as the command does.
     """
 
     def __init__(self, folder: str | Path = "vggft-work", *, quiet: bool = True) -> None:
@@ -71,57 +73,148 @@ class Experiment:
         self.workspace = Workspace(Path(folder))
         self._ui = Ui(quiet=quiet)
 
-    def featurize(self, data: str | Path, **options: Any) -> dict[str, Any]:
-        """Run the frozen network once over the images below `data`.
+    def featurize(
+        self,
+        data: str | Path,
+        *,
+        layers: Sequence[str] = Featurizing.layers,
+        validation: float | None = None,
+        test: float | None = None,
+        group_by: str | None = None,
+        seed: int | None = None,
+        preprocess: str | None = None,
+        weights: str | Path | None = None,
+        engine: str = Featurizing.engine,
+        shard_rows: int = Featurizing.shard_rows,
+        rehash: bool = False,
+    ) -> dict[str, Any]:
+        """Run the frozen network once over the images below `data`, a folder of class folders or of splits with them.
 
         Args:
-            options: attributes of `vggft.commands.featurize.Options`: test=0.2, group_by="(clip\\d+)_", …
+            layers: to keep.
+            validation, test: share of each class that is held back; None: as before in this workspace, or 0.2 and 0.
+            group_by: regular expression; files with the same first capture stay in one split.
+            seed: of the split; None: as before, or 0.
+            preprocess: "caffe" or "raw"; None: as before, or "caffe".
+            weights: other VGG16 weights; None: as before, or the published ones.
+            engine: "auto", "keras", "winograd" or "mnn".
+            shard_rows: images in one file of the cache, at most.
+            rehash: read every file again, of the data and of the cache.
         """
-        return featurize.run(self.workspace, Path(data), featurize.Options(**options), self._ui)
+        own = None if weights is None else Path(weights)
+        options = Featurizing(layers, preprocess, own, validation, test, seed, group_by, shard_rows, engine, rehash)
+        return featurize.run(self.workspace, Path(data), options, self._ui)
 
-    def fit_heads(self, **options: Any) -> dict[str, Any]:
-        """Train heads.
+    def fit_heads(
+        self,
+        *,
+        names: Sequence[str] = (),
+        grid: str | Path | None = None,
+        epochs: int = HeadPlan.epochs,
+        patience: int = HeadPlan.patience,
+        batch_size: int = HeadPlan.batch_size,
+        seed: int = HeadPlan.seed,
+        class_weight: str | None = None,
+        seeds: int = 1,
+        folds: int = 0,
+        suspects: bool = False,
+        retrain: bool = False,
+    ) -> dict[str, Any]:
+        """Train heads on the cached features.
 
         Args:
-            options: attributes of `heads.population.Plan` (epochs=50, class_weight="balanced", …) and of
-                `vggft.commands.head.Options` (names=("logistic-max",), folds=5, …).
+            names: heads to train; none: all of them. A single name may be given as it is.
+            grid: TOML file that defines other heads.
+            epochs: at most; patience: a head stops after so many without a lower validation log-loss.
+            batch_size: images a step.
+            seed: of initial weights, order and dropout.
+            class_weight: "balanced": rare classes count as much as frequent ones.
+            seeds: train with so many seeds.
+            folds: judge on all images by so many folds, too; 0: do not.
+            suspects: list the images whose label the heads agree is wrong.
+            retrain: train also what is here already.
         """
-        plan = HeadPlan(**_taken(options, HeadPlan))
-        return head.run(self.workspace, head.Options(plan, **options), self._ui)
+        plan = HeadPlan(epochs, patience, batch_size, seed, class_weight)
+        chosen = (names,) if isinstance(names, str) else tuple(names)
+        options = head.Options(plan, chosen, None if grid is None else Path(grid), seeds, folds, suspects, retrain)
+        return head.run(self.workspace, options, self._ui)
 
-    def finetune(self, **options: Any) -> dict[str, Any]:
-        """Tune the upper layers together with a head.
+    def finetune(
+        self,
+        *,
+        unfreeze: str = Tuning.unfreeze,
+        start: str = Tuning.start,
+        name: str | None = None,
+        epochs: int = TuningPlan.epochs,
+        patience: int = TuningPlan.patience,
+        batch_size: int = TuningPlan.batch_size,
+        seed: int = TuningPlan.seed,
+        optimizer: str = TuningPlan.optimizer,
+        learning_rate: float | None = None,
+        momentum: float = TuningPlan.momentum,
+        schedule: str = TuningPlan.schedule,
+        layer_decay: float = TuningPlan.layer_decay,
+        l2_sp: float = TuningPlan.l2_sp,
+        label_smoothing: float = TuningPlan.label_smoothing,
+        class_weight: str | None = None,
+        clip: float | None = None,
+        precision: str = Tuning.precision,
+        memory: int = Tuning.memory,
+    ) -> dict[str, Any]:
+        """Tune the upper layers together with a head, from the cached outputs of the layer below them.
 
         Args:
-            options: attributes of `finetune.plan.Plan` (epochs=10, learning_rate=1e-4, …) and of
-                `vggft.commands.finetune.Options` (unfreeze="block5", start="best", name="mine", …).
+            unfreeze: a block ("block5") or layer ("block5_conv2"): it and all above it; or "all".
+            start: "best", the name of a head, or "scratch" (random weights).
+            name: of the run; None: made from the settings.
+            learning_rate: None: 1e-4 for "sgd", 1e-5 for "adam".
+            epochs, patience, batch_size, seed, optimizer, momentum, schedule, layer_decay, l2_sp, label_smoothing,
+                class_weight, clip: see `finetune.plan.Plan`.
+            precision: "float32", "mixed_float16", or "auto": mixed on a GPU.
+            memory: bytes of inputs in memory; what does not fit is read again in every epoch.
         """
-        plan = _taken(options, TuningPlan)
-        plan.setdefault(
-            "learning_rate", RATES.get(plan.get("optimizer", TuningPlan.optimizer), TuningPlan.learning_rate)
+        plan = TuningPlan(
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            optimizer=optimizer,
+            learning_rate=RATES.get(optimizer, TuningPlan.learning_rate) if learning_rate is None else learning_rate,
+            momentum=momentum,
+            schedule=schedule,
+            layer_decay=layer_decay,
+            l2_sp=l2_sp,
+            label_smoothing=label_smoothing,
+            class_weight=class_weight,
+            clip=clip,
+            patience=patience,
         )
-        precision = {"precision": plan["precision"]} if "precision" in plan else {}
-        return finetune.run(self.workspace, finetune.Options(plan=TuningPlan(**plan), **precision, **options), self._ui)
+        return finetune.run(self.workspace, Tuning(unfreeze, start, name, plan, precision, memory), self._ui)
 
-    def resume(self, name: str | None = None) -> dict[str, Any]:
-        """Go on with a fine-tuning that was interrupted."""
-        return finetune.resume(self.workspace, name, self._ui)
-
-    def compare(self, **options: Any) -> dict[str, Any]:
-        """Compare all methods and say which to use.
+    def resume(self, name: str | None = None, *, memory: int | None = None) -> dict[str, Any]:
+        """Go on with a fine-tuning that was interrupted.
 
         Args:
-            options: attributes of `vggft.commands.compare.Options`: folds=5, quick=True.
+            name: of the run; None: the one that is unfinished.
+            memory: bytes of inputs in memory, if other than before.
         """
-        return compare.run(self.workspace, compare.Options(**options), self._ui)
+        return finetune.resume(self.workspace, name, self._ui, memory)
+
+    def compare(self, *, folds: int = 0, quick: bool = False) -> dict[str, Any]:
+        """Compare all methods and say which to use ("recommendation", "use").
+
+        Args:
+            folds: judge on all images by so many outer folds, everything trained again in each; 0: do not.
+            quick: leave out changed pictures and latency.
+        """
+        return compare.run(self.workspace, compare.Options(folds, quick), self._ui)
 
     def evaluate(self, folder: str | Path, model: str | None = None) -> dict[str, Any]:
-        """Judge a model (None: the best) on a labelled folder."""
+        """Judge a model on a labelled folder; None: the one that `compare` recommends, or else the best."""
         return evaluate.run(self.workspace, Path(folder), model, self._ui)
 
     def model(self, name: str | None = None) -> Model:
-        """Load a head or tuned network by name; None: the best."""
-        method = methods.chosen(self.workspace, name)
+        """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
+        method = methods.chosen(self.workspace, name).method
         fingerprint = self.workspace.settings.fingerprint
 
         def fit(picture: Picture) -> Picture:
@@ -136,8 +229,3 @@ class Experiment:
             return np.asarray(Image.fromarray(array).resize(size, RESIZE_FILTERS[fingerprint.resize]))
 
         return Model(method.name, method.classes, judging.from_pixels(method, self.workspace), fit)
-
-
-def _taken(options: dict[str, Any], plan: type[Any]) -> dict[str, Any]:
-    """Take out of the options those that are a plan's."""
-    return {field.name: options.pop(field.name) for field in fields(plan) if field.name in options}

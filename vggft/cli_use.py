@@ -15,14 +15,16 @@ from vggft.command import (
     workspace_of,
 )
 
-_Model = Annotated[str | None, typer.Option(help="A head or tuned network by name.", show_default="the best")]
+_Model = Annotated[
+    str | None,
+    typer.Option(help="A head or tuned network by name.", show_default="what compare recommends, else the best"),
+]
 
 
 def predict(
     paths: Annotated[
-        list[Path],
+        list[str],
         typer.Argument(
-            readable=False,
             help="Images, folders of images, and -: paths on standard input, one a line.",
             metavar="PATH...",
         ),
@@ -38,9 +40,14 @@ def predict(
     """Say class and score of each image."""
 
     def command(ui: Any) -> dict[str, Any]:
+        from featurize.errors import VggftError
         from vggft.commands import predict as stage
 
-        return stage.run(workspace_of(workspace, ui), paths, stage.Options(model, top, csv), ui)
+        if "" in paths:  # to pathlib that is the current folder
+            raise VggftError("an empty path, perhaps an unset variable. Expected images, or folders of images.")
+        return stage.run(
+            workspace_of(workspace, ui), [Path(path) for path in paths], stage.Options(model, top, csv), ui
+        )
 
     execute(command, json, quiet, debug)
 

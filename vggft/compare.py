@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.metrics import Metrics, confusion, judge, losses
+from heads.metrics import Metrics, confusion, judge, losses, losses_otherwise
 from vggft import statistics, verdict
 from vggft.evidence import Candidate, Evidence
 from vggft.verdict import Pair, Verdict
@@ -78,10 +78,8 @@ def weigh(evidence: Evidence, head: str, network: str, unchanged: bool) -> Compa
     no_p_value = None
     if not evidence.fair:
         no_p_value = "these images also chose the models"
-    elif evidence.grouped:
-        no_p_value = (
-            "some of these images belong together (groups, near-duplicates); McNemar's test takes them for independent"
-        )
+    elif evidence.declared and evidence.grouped:
+        no_p_value = "these images are in groups, and McNemar's test takes them for independent"
     pairs = _pairs(evidence, tested=no_p_value is None)
     proviso = {"validation": verdict.CAVEAT, "test": verdict.FAIR, "folds": verdict.FAIR_FOLDS}[evidence.source]
     return Comparison(evidence, rows, pairs, verdict.decide(pairs[0], head, network, unchanged, proviso), no_p_value)
@@ -94,27 +92,30 @@ def _pairs(evidence: Evidence, tested: bool) -> list[Pair]:
     )
     names = [candidate.name for candidate in by_loss]
     loss = np.stack([losses(candidate.probabilities, evidence.targets) for candidate in by_loss], axis=1)
+    otherwise = np.stack([losses_otherwise(c.probabilities, evidence.targets) for c in by_loss], axis=1)
     right = np.stack([c.probabilities.argmax(axis=1) == evidence.targets for c in by_loss], axis=1)
-    groups = [sample.group for sample in evidence.samples]
-    drawn = statistics.resample(loss, right, groups)
+    groups, apart = [sample.group for sample in evidence.samples], evidence.apart
+    drawn = statistics.resample(loss, otherwise, right, groups)
     first = (names.index(evidence.network), names.index(evidence.head))
     others = [pair for pair in combinations(range(len(names)), 2) if set(pair) != set(first)]
     pairs = []
     for a, b in (first, *others):
-        only_a, only_b = int((right[:, a] & ~right[:, b]).sum()), int((right[:, b] & ~right[:, a]).sum())
+        only_a, only_b = right[:, a] & ~right[:, b], right[:, b] & ~right[:, a]
+        counted = int(only_a[apart].sum()), int(only_b[apart].sum())
         pairs.append(
             Pair(
                 a=names[a],
                 b=names[b],
                 n=len(loss),
-                accuracy_difference=(only_a - only_b) / len(loss),
+                accuracy_difference=float(np.mean(only_a) - np.mean(only_b)),
                 accuracy_interval=drawn.accuracy_interval(a, b),
                 log_loss_difference=float(np.mean(loss[:, a] - loss[:, b])),
                 log_loss_interval=drawn.log_loss_interval(a, b),
-                only_a=only_a,
-                only_b=only_b,
-                p_value_uncorrected=statistics.mcnemar(only_a, only_b) if tested else None,
-                independent=len(set(groups)),
+                only_a=int(only_a.sum()),
+                only_b=int(only_b.sum()),
+                independent=len(apart),
+                counted=counted,
+                p_value_uncorrected=statistics.mcnemar(*counted) if tested else None,
             )
         )
     return _corrected(pairs) if tested else pairs

@@ -87,6 +87,13 @@ class Ui:
         """Print one line of the result on standard output, unless programs read it."""
         self._out.print(message, markup=False, soft_wrap=True)
 
+    def put(self, message: str) -> None:
+        """Print one line that the command is there for: as `print`, but also when quiet."""
+        if self.quiet and not self.json:
+            print(message)
+        else:
+            self.print(message)
+
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others are numbers."""
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))

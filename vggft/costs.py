@@ -18,6 +18,7 @@ from featurize.engines import Engine, choose, create
 from featurize.layers import TOP
 from finetune.store import Run
 from heads.head import FILES
+from heads.search import Result
 from vggft import judging
 from vggft.console import Ui
 from vggft.features import load_weights
@@ -26,6 +27,9 @@ from vggft.workspace import Workspace
 
 BATCHES = (1, 32)
 _REPEATS = 3  # timed calls a batch size, after one that warms up; the median is kept
+
+_FROZEN = ""  # what the frozen network is called among the methods
+_Call = tuple[Callable[[NDArray[Any]], Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -100,37 +104,37 @@ def _latencies(workspace: Workspace, methods: Sequence[Method], ui: Ui) -> dict[
     engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (max(BATCHES), fingerprint.size, fingerprint.size, 3)).astype(np.uint8)
-    base = _timed(lambda some: _run(engine, some), pictures)
     maps = _run(engine, pictures)
-    found: dict[str, dict[int, float]] = {}
-    with ui.progress("measuring latency", len(methods), "methods") as advance:
-        for done, method in enumerate(methods):
-            advance(done, what=f"latency: {method.name}")
-            if isinstance(method.made, Run):
-                found[method.name] = _timed(judging.from_pixels(method, workspace, engine), pictures)
-            else:
-                own = _timed(method.made.head.predict, maps)
-                found[method.name] = {n: base[n] + own[n] for n in BATCHES}
-        advance(len(methods))
+    heads = [method.made.head for method in methods if isinstance(method.made, Result)]
+    calls: dict[str, _Call] = {_FROZEN: (partial(_run, engine), pictures)}
+    calls |= {head.name: (head.predict, maps) for head in heads}
+    networks = [method for method in methods if method.tuned]
+    calls |= {method.name: (judging.from_pixels(method, workspace, engine), pictures) for method in networks}
+    found = _in_turn(calls, ui)
+    below = found.pop(_FROZEN)
+    for head in heads:
+        found[head.name] = {n: below[n] + ms for n, ms in found[head.name].items()}
     return found
+
+
+def _in_turn(calls: Mapping[str, _Call], ui: Ui) -> dict[str, dict[int, float]]:
+    """Time all calls in turn, so that a busy moment of the machine is no method's alone."""
+    taken: dict[str, dict[int, list[float]]] = {name: {n: [] for n in BATCHES} for name in calls}
+    with ui.progress("measuring latency", (1 + _REPEATS) * len(calls), "calls") as advance:
+        done = 0
+        for repeat in range(1 + _REPEATS):
+            for name, (call, inputs) in calls.items():
+                for n, own in taken[name].items():
+                    began = time.perf_counter()
+                    call(inputs[:n])
+                    if repeat:  # the first one warms up
+                        own.append(1000 * (time.perf_counter() - began))
+                done += 1
+                advance(done)
+    return {name: {n: median(own) for n, own in one.items()} for name, one in taken.items()}
 
 
 def _run(engine: Engine, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Run an engine, as many pictures at once as it likes."""
     size = engine.batch_size
     return np.concatenate([engine(pictures[i : i + size], [TOP])[0] for i in range(0, len(pictures), size)])
-
-
-def _timed(call: Callable[[NDArray[Any]], Any], inputs: NDArray[Any]) -> dict[int, float]:
-    return {n: _median(partial(call, inputs[:n])) for n in BATCHES}
-
-
-def _median(call: Callable[[], Any]) -> float:
-    """Return the milliseconds of a call, the median of some after one that warms up."""
-    call()
-    taken = []
-    for _ in range(_REPEATS):
-        began = time.perf_counter()
-        call()
-        taken.append(1000 * (time.perf_counter() - began))
-    return median(taken)

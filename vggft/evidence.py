@@ -47,6 +47,7 @@ class Evidence:
         candidates: all of them.
         head, network: names of the two candidates that are compared first: the best head, and the best tuned network, as
             validation chose them.
+        declared: a person said which images belong together (`--group-by`).
         fold: (n,), which of the outer folds held an image out; None where there are none.
     """
 
@@ -57,6 +58,7 @@ class Evidence:
     candidates: Sequence[Candidate]
     head: str
     network: str
+    declared: bool = False
     fold: NDArray[np.int64] | None = None
 
     @property
@@ -67,7 +69,14 @@ class Evidence:
     @property
     def grouped(self) -> bool:
         """True where some of the images belong together."""
-        return len({sample.group for sample in self.samples}) < len(self.samples)
+        return len(self.apart) < len(self.samples)
+
+    @property
+    def apart(self) -> NDArray[np.intp]:
+        """Return the positions of images that do not belong together: of each group the one whose digest comes first."""
+        order = sorted(range(len(self.samples)), key=lambda i: (self.samples[i].digest, self.samples[i].path))
+        first = {self.samples[i].group: i for i in reversed(order)}
+        return np.sort(np.fromiter(first.values(), np.intp))
 
 
 def on_split(workspace: Workspace, found: Methods, source: Literal["test", "validation"], ui: Ui) -> Evidence:
@@ -105,4 +114,5 @@ def on_split(workspace: Workspace, found: Methods, source: Literal["test", "vali
         [Candidate(m.name, m.kind, said[m.name], m) for m in found.fresh if m.name in said],
         found.heads[0].name,
         networks[0],
+        declared=workspace.settings.group_by is not None,
     )

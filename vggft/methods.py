@@ -1,6 +1,7 @@
 """Every classifier of a workspace under one roof: heads and tuned networks, fresh or stale, the best first."""
 
 import importlib.metadata
+import json
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ from vggft.workspace import Workspace
 # By how much the log-loss of kept predictions may differ from the one that was found with them: for tuned networks they are
 # predicted once more, and a GPU does not compute the same sum twice alike. Other predictions differ by more.
 _SAME_LOSS = 1e-3
+
+REPORT = "compare.json"  # of the last comparison, in the report folder
 
 
 @dataclass(frozen=True)
@@ -189,18 +192,48 @@ def _rank(method: Method) -> tuple[bool, tuple[float, int]]:
     return method.unchanged, merit(method.validation, method.parameters)
 
 
-def chosen(workspace: Workspace, name: str | None) -> Method:
-    """Return the fresh method of that name; without one, the best.
+@dataclass(frozen=True)
+class Choice:
+    """A method that is to predict, and why it is this one."""
+
+    method: Method
+    why: str
+
+
+def chosen(workspace: Workspace, name: str | None) -> Choice:
+    """Return the fresh method of that name; without one, what `vggft compare` recommends, or else the best.
+
+    A recommendation holds while all fresh methods are those that were compared.
 
     Raises:
         VggftError: there is none; or one of them is damaged.
     """
     found = load(workspace)
     if name is not None:
-        return found.named(name)
+        return Choice(found.named(name), "as asked for")
     if not found.fresh:
         fresh_heads(workspace)  # raises, and says which step is missing
-    return found.best
+    use = _recommended(workspace, found)
+    if use is not None:
+        return Choice(use, "recommended by vggft compare")
+    return Choice(found.best, "the lowest validation log-loss")
+
+
+def judged(found: Methods) -> dict[str, float]:
+    """Return method → validation log-loss: what a recommendation rests on, and is told by to be out of date."""
+    return {method.name: method.validation.log_loss for method in found.fresh}
+
+
+def _recommended(workspace: Workspace, found: Methods) -> Method | None:
+    """Return what the last comparison recommends; None where there was none, or it is of other methods or data."""
+    try:
+        report = json.loads((workspace.report / REPORT).read_text())
+        same = _made_from(provenance(workspace), report["provenance"]) and report["validation_log_loss"] == judged(
+            found
+        )
+        return found.named(report["use"]) if same else None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, VggftError):
+        return None
 
 
 def fresh_heads(workspace: Workspace) -> tuple[Method, ...]:

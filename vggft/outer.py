@@ -75,14 +75,14 @@ class _Done:
     Attributes:
         probabilities: method → (held out, classes).
         head, network: what it would have chosen; `unchanged`: no epoch of fine-tuning was better than the head.
-        seconds: that it took.
+        seconds: that it took; None where it was interrupted.
     """
 
     probabilities: Mapping[str, NDArray[np.float64]]
     head: str
     network: str
     unchanged: bool
-    seconds: float
+    seconds: float | None
 
     def chosen(self) -> dict[str, Any]:
         """Return all but the probabilities."""
@@ -178,7 +178,7 @@ class Folds:
 
         Returns:
             The evidence; and what each fold would have chosen (head, network), whether no epoch of fine-tuning was better than
-            the head there (unchanged), and its seconds.
+            the head there (unchanged), and its seconds (None: it was interrupted).
         """
         done = []
         self._announce()
@@ -188,17 +188,19 @@ class Folds:
             if kept is None:
                 kept = self._train(k, learnt, held)
                 kept.save(path)
-                shutil.rmtree(self._place(k))
-                left = self.number - k - 1
-                then = f"; about {duration(kept.seconds * left)} left" if left else ""
-                self.ui.say(
-                    f"fold {k + 1} of {self.number} in {duration(kept.seconds)}: {kept.head}, {kept.network}{then}"
-                )
+                self._say(k, kept)
+            shutil.rmtree(self._place(k), ignore_errors=True)  # also what a kill left behind
             done.append(kept)
         for other in self.folder.parent.iterdir():
-            if other != self.folder:  # folds of other heads, networks or images
+            if other.is_dir() and other != self.folder:  # folds of other heads, networks or images
                 shutil.rmtree(other)
         return self._together(done), [{"fold": k + 1, **one.chosen()} for k, one in enumerate(done)]
+
+    def _say(self, k: int, done: _Done) -> None:
+        left = self.number - k - 1
+        took = f" in {duration(done.seconds)}" if done.seconds else ""
+        then = f"; about {duration(done.seconds * left)} left" if done.seconds and left else ""
+        self.ui.say(f"fold {k + 1} of {self.number}{took}: {done.head}, {done.network}{then}")
 
     def _announce(self) -> None:
         finished = sum(_Done.read(self.folder / f"fold-{k + 1}.npz") is not None for k in range(self.number))
@@ -214,7 +216,7 @@ class Folds:
 
     def _train(self, k: int, learnt: NDArray[np.intp], held: NDArray[np.intp]) -> _Done:
         """Train and choose in one fold, and predict what it holds out."""
-        began = time.perf_counter()
+        resumed, began = self._place(k).exists(), time.perf_counter()
         ui = self.ui.within(f"fold {k + 1} of {self.number}")
         fold = Fold(self.workspace, self._place(k), self._split(learnt, held))
         number, seeds = self._ranking
@@ -225,7 +227,8 @@ class Folds:
         found = methods.load(fold)
         p = judging.judge(found.fresh, fold, fold.cache(), [self.samples[i] for i in held])
         best, network = found.heads[0], found.networks[0]
-        return _Done(p, best.name, network.name, network.unchanged, time.perf_counter() - began)
+        seconds = None if resumed else time.perf_counter() - began
+        return _Done(p, best.name, network.name, network.unchanged, seconds)
 
     def _split(self, learnt: NDArray[np.intp], held: NDArray[np.intp]) -> Dataset:
         """Return the images with what is held out as test split, and a fifth of the others as validation."""
@@ -292,4 +295,7 @@ class Folds:
             *(Candidate(name, kinds[name].kind, joined([name] * len(done)), kinds[name]) for name in everywhere),
         ]
         samples = [replace(s, group=group) for s, group in zip(self.samples, self._groups.tolist(), strict=True)]
-        return Evidence("folds", classes, samples, self.targets, candidates, BEST_HEAD, BEST_NETWORK, fold=held_by)
+        declared = self.workspace.settings.group_by is not None
+        return Evidence(
+            "folds", classes, samples, self.targets, candidates, BEST_HEAD, BEST_NETWORK, declared, fold=held_by
+        )

@@ -58,7 +58,7 @@ def lines(ui: Ui) -> Outlet:
 
     def put(prediction: Prediction) -> None:
         found = "  ".join(f"{label:>12}  {score:.4f}" for label, score in prediction.shown)
-        ui.print(f"{found} {'?' if prediction.unsure else ' '} {prediction.path}")
+        ui.put(f"{found} {'?' if prediction.unsure else ' '} {prediction.path}")
 
     return put
 

@@ -14,6 +14,12 @@ SEED = 0
 CONFIDENCE = 0.95
 POWER = 0.8
 
+# What is drawn besides the images, in words: see `resample`.
+UNSEEN = (
+    "log-loss: one group more, in each draw another one of the groups, its log-losses those of another class (the mean over "
+    "all wrong ones); accuracy: two groups more of mean size, each counted as half right for one method more or less"
+)
+
 _WEIGHTS_AT_ONCE = 4_000_000  # numbers of groups drawn, in memory at once: 32 MB
 
 
@@ -22,54 +28,65 @@ class Resampled:
     """Means of m methods over the images, in each of `DRAWS` bootstrap draws.
 
     Attributes:
-        log_loss: (draws, m).
+        log_loss: (draws, m); `seen` (m,): what was seen.
         accuracy: (draws, m); `accuracy_shift` (draws,): to be added to the difference of any two of them.
     """
 
     log_loss: Floats
+    seen: Floats
     accuracy: Floats
     accuracy_shift: Floats
 
     def log_loss_interval(self, a: int, b: int) -> tuple[float, float]:
-        """Return the 95% interval of the log-loss of method a minus that of b."""
-        return _percentiles(self.log_loss[:, a] - self.log_loss[:, b])
+        """Return the 95% interval of the log-loss of method a minus that of b; it contains what was seen."""
+        low, high = _percentiles(self.log_loss[:, a] - self.log_loss[:, b])
+        seen = float(self.seen[a] - self.seen[b])
+        return min(low, seen), max(high, seen)
 
     def accuracy_interval(self, a: int, b: int) -> tuple[float, float]:
         """Return the 95% interval of the accuracy of method a minus that of b."""
         return _percentiles(self.accuracy[:, a] - self.accuracy[:, b] + self.accuracy_shift)
 
 
-def resample(losses: Floats, right: NDArray[np.bool_], groups: Sequence[str]) -> Resampled:
+def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups: Sequence[str]) -> Resampled:
     """Draw the images again and again, whole groups with replacement, the same ones for all methods.
 
     Intervals are percentiles (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; drawn by group: Davison
-    & Hinkley, Bootstrap Methods, 1997, section 3.8). Accuracy is drawn with two more images, on which a method is half an
-    image better and half an image worse than the other. Without them, methods that agree on all images would have an
-    interval of no width, which no number of images can justify; the idea is that of Agresti & Min (Biometrics 61, 2005) for
-    proportions of matched pairs. In simulations (`tests/test_statistics.py`) this covers the truth as promised from 40 images on.
+    & Hinkley, Bootstrap Methods, 1997, section 3.8). By themselves they know nothing of what the images did not happen to show,
+    and few images show too little: no confident mistake, and no image on which the methods disagree. So a little more is drawn
+    from than was seen, as Agresti & Min do for proportions of matched pairs (Biometrics 61, 2005):
+
+    - for log-loss one group more, in each draw another one of those there are, as if its images had another class. What that
+      costs a method is known from its probabilities, and those who are too sure of themselves pay for it;
+    - for accuracy two groups more of mean size, in which a method is right on half an image in each more or less than the other.
+
+    How often the intervals hold the truth: `tests/test_statistics.py` and `benchmarks/coverage.py`.
 
     Args:
         losses: log-loss (n, m) of n images by m methods.
+        otherwise: (n, m), what it would be if the class were another one (`heads.metrics.losses_otherwise`).
         right: (n, m), whether the class is right.
         groups: n names; images of one group are drawn together.
     """
     own = np.unique(np.asarray(groups), return_inverse=True)[1]
     number = int(own.max()) + 1
     sizes = np.bincount(own).astype(np.float64)
-    summed_losses, summed_right = (_by_group(own, number, values) for values in (losses, right.astype(np.float64)))
+    seen, unseen, correct = (_by_group(own, number, v) for v in (losses, otherwise, right.astype(np.float64)))
     rng = np.random.default_rng(SEED)
     log_loss, accuracy, shifts = [], [], []
     at_once = max(1, _WEIGHTS_AT_ONCE // (number + 2))
     for first in range(0, DRAWS, at_once):
         draws = min(at_once, DRAWS - first)
-        weights = _weights(rng, draws, number)
-        log_loss.append(weights @ summed_losses / (weights @ sizes)[:, None])
-        weights = _weights(rng, draws, number + 2)
-        better, worse, weights = weights[:, -1], weights[:, -2], weights[:, :-2]
+        weights, more = np.split(_weights(rng, draws, number + 1), [number], axis=1)
+        other = rng.integers(0, number, draws)
+        images = weights @ sizes + more[:, 0] * sizes[other]
+        log_loss.append((weights @ seen + more * unseen[other]) / images[:, None])
+        weights, more = np.split(_weights(rng, draws, number + 2), [number], axis=1)
+        better, worse = more.T * sizes.mean()
         images = weights @ sizes + better + worse
-        accuracy.append(weights @ summed_right / images[:, None])
+        accuracy.append(weights @ correct / images[:, None])
         shifts.append((better - worse) / 2 / images)
-    return Resampled(np.concatenate(log_loss), np.concatenate(accuracy), np.concatenate(shifts))
+    return Resampled(np.concatenate(log_loss), losses.mean(axis=0), np.concatenate(accuracy), np.concatenate(shifts))
 
 
 def _by_group(own: NDArray[np.intp], number: int, values: Floats) -> Floats:

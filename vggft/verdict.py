@@ -1,12 +1,12 @@
 """Which method to use: one sentence, by rules that can be read here.
 
 1. A network of which no epoch of fine-tuning was better than the head it came from is that head: use the head.
-2. Fewer than `FEWEST` independent images (groups, where images belong together) tell nothing: use the head, which is cheaper.
+2. Fewer than `FEWEST` images that do not belong together tell nothing: use the head, which is cheaper.
 3. Log-loss decides, as it does everywhere here. If the 95% interval of the network's minus the head's is below 0: use the
    network; if it is above 0: use the head.
 4. If it holds 0, these images show no difference: use the head, which is cheaper. How many would show a difference in
-   accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP` no number is given, nor where images
-   belong together).
+   accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP` no number is given). Where images
+   belong together, one of each group is counted.
 5. Accuracy does not decide, but where its 95% interval says something else than log-loss, the sentence says so.
 """
 
@@ -24,9 +24,8 @@ FAIR_FOLDS = "in every fold head, network and epochs were chosen without the ima
 # More than this many images to show a difference: nobody will label them for it, and the estimate is worth little.
 CAP = 100_000
 
-# Fewer independent images than these, and intervals by bootstrap are too narrow to go by: in simulations of methods that are
-# alike, 11 of 100 intervals of log-loss from 20 images did not hold 0, 15 from 10, and 3 from 40.
-FEWEST = 30
+# So few that no interval is worth a recommendation.
+FEWEST = 10
 
 
 @dataclass(frozen=True)
@@ -36,9 +35,10 @@ class Pair:
     Attributes:
         accuracy_difference, log_loss_difference: with 95% bootstrap intervals (`vggft.statistics`).
         only_a, only_b: images that one gets right and the other does not.
+        independent: how many of the images do not belong together, one of each group; n where none do.
+        counted: `only_a` and `only_b` among those, which is what p-values and numbers of images come from.
         p_value: of McNemar's exact test; with Holm's correction for all but the first pair. None where there is none to give.
         p_value_uncorrected: the same without the correction.
-        independent: how many groups the images are in; n where none belong together.
     """
 
     a: str
@@ -50,9 +50,10 @@ class Pair:
     log_loss_interval: tuple[float, float]
     only_a: int
     only_b: int
+    independent: int
+    counted: tuple[int, int]
     p_value: float | None = None
     p_value_uncorrected: float | None = None
-    independent: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,8 @@ class Verdict:
     Attributes:
         use: name of the method in the workspace.
         sentence: for people.
-        images_needed: images that would show the difference in accuracy that was seen (80% power), where none is shown and
-            none belong together; None elsewhere, and where it is above `CAP`.
+        images_needed: images, none of which belong together, that would show the difference in accuracy that was seen (80%
+            power), where none is shown; None elsewhere, and where it is above `CAP`.
     """
 
     use: str
@@ -115,10 +116,9 @@ def decide(pair: Pair, head: str, network: str, unchanged: bool, proviso: str) -
         why += ": take that if only the class counts" if better else ""
     else:
         use, why = head, f"no difference to {network} that these {pair.n} images can show"
-        if pair.independent == pair.n:
-            number = images_needed(pair.only_a, pair.only_b, pair.n)
-            needed = int(number) if number <= CAP else None
-            take = f"more than {CAP:,}" if needed is None else f"about {needed:,}"
-            why += f" (it would take {take} like these to show one in accuracy)"
-        why += ", and it is cheaper"
+        number = images_needed(*pair.counted, pair.independent)
+        needed = int(number) if number <= CAP else None
+        take = f"more than {CAP:,}" if needed is None else f"about {needed:,}"
+        like = "like these" if pair.independent == pair.n else "that do not belong together"
+        why += f" (it would take {take} {like} to show one in accuracy), and it is cheaper"
     return Verdict(use, f"Use {use}: {why}; {proviso}.", needed)

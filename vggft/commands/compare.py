@@ -76,6 +76,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             probed_on=split,
             offers=offers,
             stale=[method.name for method in found.stale],
+            validation=methods.judged(found),
             chosen=chosen,
         )
         result = record.write(folder, kept)

@@ -35,7 +35,7 @@ class _Found:
 
 
 def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[str, Any]:
-    """Predict every image below a folder's class folders, and judge the best model, or the one named `model`.
+    """Predict every image below a folder's class folders, and judge the model of that name, the recommended or the best one.
 
     Writes evaluate.json and evaluate-predictions.csv into the report folder.
 
@@ -43,10 +43,11 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
         VggftError: a folder that is none of the model's classes, no images, no model yet, or an unknown one.
     """
     folder = folder.expanduser()
-    method = methods.chosen(workspace, model)
+    choice = methods.chosen(workspace, model)
+    method = choice.method
     classes = method.classes
     files = labelled.files(folder, classes)
-    ui.say(f"model: {method.name}")
+    ui.say(f"model: {method.name} ({choice.why})")
     found = _Found()
     splits = {s.digest: s.split for split in found.seen for s in workspace.dataset.accepted(split)}
     decode = decoder(workspace.settings.fingerprint)

@@ -23,7 +23,7 @@ class Options:
     """What to predict with, and what to show.
 
     Attributes:
-        model: name of a head or tuned network; None: the best.
+        model: name of a head or tuned network; None: what was recommended, or the best.
         top: how many of the most probable classes to show.
         csv: CSV rows on standard output.
     """
@@ -48,12 +48,13 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
             f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
         )
     intake.require(paths)
-    method = methods.chosen(workspace, options.model)
+    choice = methods.chosen(workspace, options.model)
+    method = choice.method
     predictions, rejected = ui.spool(), ui.spool()
     with contextlib.ExitStack() as stack:
         put = stack.enter_context(outlet.rows(ui, options.top)) if options.csv else outlet.lines(ui)
         scorer = judging.from_pixels(method, workspace)
-        ui.say(f"model: {method.name}")
+        ui.say(f"model: {method.name} ({choice.why})")
         unsure = _band(workspace, method, ui)
         found = scoring.scored(intake.files(paths), decoder(workspace.settings.fingerprint), scorer)
         stack.enter_context(contextlib.closing(found))
@@ -72,7 +73,8 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
             if advance:
                 advance(len(predictions) + len(rejected))
     if not predictions and not rejected:
-        raise VggftError(f"{', '.join(map(str, paths))}: no files there. Expected images, or folders of images.")
+        where = ", ".join("standard input" if path == intake.STDIN else str(path) for path in paths)
+        raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
         "model": method.name,
         "unsure_below": unsure.threshold if unsure else None,

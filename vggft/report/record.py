@@ -1,7 +1,7 @@
 """The comparison as data: every number that is shown, as JSON and CSV, and the predictions that they come from."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from heads.metrics import CALIBRATION_BINS
 from vggft import costs, statistics, verdict
 from vggft.compare import Comparison
 from vggft.costs import Cost
+from vggft.methods import REPORT
 from vggft.probing import PLAIN, Probed
 from vggft.verdict import Pair
 
@@ -31,6 +32,7 @@ class Record:
         probed: None where changed pictures were left out; probed_on: the split that they come from.
         offers: what to do where the images do not allow a verdict.
         stale: methods made from another state of the data, which were not compared.
+        validation: method → validation log-loss, of all methods of the workspace's present state.
         chosen: with outer folds, what each would have chosen (`vggft.outer.Folds.evidence`).
     """
 
@@ -44,6 +46,7 @@ class Record:
     probed_on: str = ""
     offers: Sequence[str] = ()
     stale: Sequence[str] = ()
+    validation: Mapping[str, float] = field(default_factory=dict)
     chosen: Sequence[Mapping[str, Any]] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -53,6 +56,7 @@ class Record:
         return {
             "measured_on": evidence.source,
             "provenance": dict(self.provenance),
+            "validation_log_loss": dict(self.validation),
             "heads_ranked_by": self.ranked_by,
             "images": len(evidence.samples),
             "groups": len({sample.group for sample in evidence.samples}),
@@ -74,7 +78,12 @@ class Record:
             "methods": [self._method(row.as_json()) for row in found.rows],
             "pairs": [pair_json(pair) for pair in found.pairs],
             "no_p_value": found.no_p_value,
-            "bootstrap": {"draws": statistics.DRAWS, "seed": statistics.SEED, "confidence": statistics.CONFIDENCE},
+            "bootstrap": {
+                "draws": statistics.DRAWS,
+                "seed": statistics.SEED,
+                "confidence": statistics.CONFIDENCE,
+                "unseen": statistics.UNSEEN,
+            },
             "calibration_bins": CALIBRATION_BINS,
             "log_loss_clip": float(np.finfo(np.float64).eps),
             "featurize_seconds": self.featurizing,
@@ -121,6 +130,8 @@ def pair_json(pair: Pair) -> dict[str, Any]:
         "log_loss_difference_interval": list(pair.log_loss_interval),
         "only_a_right": pair.only_a,
         "only_b_right": pair.only_b,
+        "only_a_right_one_a_group": pair.counted[0],
+        "only_b_right_one_a_group": pair.counted[1],
         "p_value": pair.p_value,
         "p_value_uncorrected": pair.p_value_uncorrected,
     }
@@ -140,7 +151,7 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
     rows = [_table_row(row, result) for row in result["methods"]]
     header = list(dict.fromkeys(key for row in rows for key in row))
     durable.write_csv(folder / "compare.csv", header, [[row.get(key, "") for key in header] for row in rows])
-    durable.write_json(folder / "compare.json", result)
+    durable.write_json(folder / REPORT, result)
     return result
 
 

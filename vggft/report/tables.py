@@ -110,5 +110,6 @@ def _contrast_text(pair: Pair, no_p_value: str | None) -> str:
     accuracy = f"{100 * pair.accuracy_difference:+.1f} points of accuracy ({low:+.1f} to {high:+.1f})"
     low, high = pair.log_loss_interval
     loss = f"{pair.log_loss_difference:+.4f} of log-loss ({low:+.4f} to {high:+.4f})"
-    p = f"no p-value: {no_p_value}" if pair.p_value is None else f"McNemar's exact p {pair.p_value:.3g}"
+    apart = "" if pair.independent == pair.n else f" ({pair.independent} images, one of each set of near-duplicates)"
+    p = f"no p-value: {no_p_value}" if pair.p_value is None else f"McNemar's exact p {pair.p_value:.3g}{apart}"
     return f"{pair.a} against {pair.b}: {accuracy}, {loss}; 95% bootstrap intervals; {p}"
