@@ -109,7 +109,7 @@ def test_options_go_where_they_belong(featurized, tmp_path):
     assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block5_conv2", 1)
     assert '"learning_rate": 1e-05' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
     assert work.resume()["name"] == "mine"
-    assert [head["name"] for head in work.fit_heads(epochs=3, names="max-256")["heads"]] == ["max-256"]
+    assert {head["name"] for head in work.fit_heads(epochs=3, names="max-256")["heads"]} == {"max-linear", "max-256"}
     with pytest.raises(TypeError, match="epoch"):
         work.fit_heads(epoch=3)
     with pytest.raises(VggftError, match="no such head"):

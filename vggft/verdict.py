@@ -3,7 +3,7 @@
 1. A network of which no epoch of fine-tuning was better than the head it came from is that head: use the head.
 2. Fewer than `FEWEST` images that do not belong together tell nothing: use the head, which is cheaper.
 3. Log-loss decides, as it does everywhere here. If the 95% interval of the network's minus the head's is below 0: use the
-   network; if it is above 0: use the head.
+   network, unless all of it is within `RELEVANT` of 0; if it is above 0: use the head.
 4. If it holds 0, these images show no difference: use the head, which is cheaper. How many would show a difference in
    accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP` no number is given). Where images
    belong together, one of each group is counted.
@@ -23,6 +23,9 @@ FAIR_FOLDS = "in every fold head, network and epochs were chosen without the ima
 
 # More than this many images to show a difference: nobody will label them for it, and the estimate is worth little.
 CAP = 100_000
+
+# Less log-loss than this is not worth a fine-tuning: the probability of the true class is 1% higher then (0.909, say, not 0.9).
+RELEVANT = 0.01
 
 # So few that no interval is worth a recommendation.
 FEWEST = 10
@@ -98,6 +101,9 @@ def decide(pair: Pair, head: str, network: str, unchanged: bool, proviso: str) -
         why = (
             f"{pair.independent} {counted} are too few to tell it from {network} ({FEWEST} at least), and it is cheaper"
         )
+    elif high < 0 and low > -RELEVANT and not better:
+        use = head
+        why = f"{network} is better by less than matters ({loss.format('lower')}; {RELEVANT} would), and costs more"
     elif high < 0:
         use, why = network, f"fine-tuning beats {head} ({loss.format('lower')})"
         if worse:
