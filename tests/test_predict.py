@@ -235,12 +235,17 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
     path.write_text(json.dumps({**report, "use": worst}))
     assert because() == (worst, "recommended by vggft compare")
     assert methods.chosen(copied, found.heads[0].name).method.name == found.heads[0].name
-    best = (found.best.name, "the lowest validation log-loss")
+    best = (found.best.name, "the best head or network; vggft compare has not weighed what is here now")
+    other_head = {
+        **report["contrast"],
+        "in_workspace": {report["contrast"]["head"]: worst},
+    }  # ranked by folds since then
     fewer = dict(list(report["validation_log_loss"].items())[1:])
     retrained = {**report["validation_log_loss"], worst: 0.5}
     elsewhere = {**report["provenance"], "manifest": "0" * 64}
     for other in (
         {**report, "use": "gone"},
+        {**report, "use": worst, "contrast": other_head},
         {**report, "use": worst, "validation_log_loss": fewer},
         {**report, "use": worst, "validation_log_loss": retrained},
         {**report, "use": worst, "provenance": elsewhere},
@@ -253,6 +258,21 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
     assert because() == best
     path.unlink()
     assert because() == best
+
+
+def test_a_damaged_head_is_in_nobodys_way(copied, painted, monkeypatch, capsys):
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
+    use = methods.chosen(copied, None).method.name
+    damaged = next(head.name for head in methods.load(copied).heads if head.name != use)
+    (copied.heads / damaged / "weights.npz").write_bytes(b"")
+    with pytest.raises(VggftError, match=damaged):
+        methods.chosen(copied, None)
+    done = predict.run(copied, painted[:1], Options(), Ui(quiet=True))
+    said = capsys.readouterr()
+    assert done["model"] == methods.chosen(copied, None, lambda error: None).method.name
+    assert str(painted[0]) in said.out
+    assert "left out: " in said.err
+    assert damaged in said.err
 
 
 def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
@@ -368,11 +388,14 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
 def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
     message = refused("predict", "", "-w", trained[0].root, cwd=tmp_path)
     assert "an empty path, perhaps an unset variable" in message
+    assert "an empty path, perhaps an unset variable" in refused("featurize", "", "-w", tmp_path / "new", cwd=tmp_path)
+    assert not (tmp_path / "new").exists()
 
 
-def test_a_reader_that_has_seen_enough(trained):
+@pytest.mark.parametrize("form", ["--csv", "--quiet"])
+def test_a_reader_that_has_seen_enough(trained, form):
     workspace, data, _ = trained
-    process = start("predict", data, "--csv", "--model", "logistic-max", "-w", workspace.root)
+    process = start("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
     process.stdout.close()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1

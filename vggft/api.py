@@ -91,7 +91,7 @@ class Experiment:
         """Run the frozen network once over the images below `data`, a folder of class folders or of splits with them.
 
         Args:
-            layers: to keep.
+            layers: to keep. A single one may be given as it is.
             validation, test: share of each class that is held back; None: as before in this workspace, or 0.2 and 0.
             group_by: regular expression; files with the same first capture stay in one split.
             seed: of the split; None: as before, or 0.
@@ -102,7 +102,18 @@ class Experiment:
             rehash: read every file again, of the data and of the cache.
         """
         own = None if weights is None else Path(weights)
-        options = Featurizing(layers, preprocess, own, validation, test, seed, group_by, shard_rows, engine, rehash)
+        options = Featurizing(
+            layers=(layers,) if isinstance(layers, str) else layers,
+            preprocess=preprocess,
+            weights=own,
+            validation=validation,
+            test=test,
+            seed=seed,
+            group_by=group_by,
+            shard_rows=shard_rows,
+            engine=engine,
+            rehash=rehash,
+        )
         return featurize.run(self.workspace, Path(data), options, self._ui)
 
     def fit_heads(

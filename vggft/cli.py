@@ -24,6 +24,7 @@ from vggft.command import (
     WorkspaceOption,
     close_standard_output,
     execute,
+    named_path,
     number_of_bytes,
     require_only,
     workspace_of,
@@ -61,7 +62,11 @@ def before_any_command(version: VersionOption = False) -> None:
 def featurize(
     data: Annotated[
         Path,
-        typer.Argument(readable=False, help="Folder of class folders, or of train/, validate/ and test/ with them."),
+        typer.Argument(
+            parser=named_path,
+            metavar="DATA",
+            help="Folder of class folders, or of train/, validate/ and test/ with them.",
+        ),
     ],
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     layers: Annotated[

@@ -12,6 +12,7 @@ from vggft.command import (
     QuietOption,
     WorkspaceOption,
     execute,
+    named_path,
     workspace_of,
 )
 
@@ -23,8 +24,9 @@ _Model = Annotated[
 
 def predict(
     paths: Annotated[
-        list[str],
+        list[Path],
         typer.Argument(
+            parser=named_path,
             help="Images, folders of images, and -: paths on standard input, one a line.",
             metavar="PATH...",
         ),
@@ -40,20 +42,18 @@ def predict(
     """Say class and score of each image."""
 
     def command(ui: Any) -> dict[str, Any]:
-        from featurize.errors import VggftError
         from vggft.commands import predict as stage
 
-        if "" in paths:  # to pathlib that is the current folder
-            raise VggftError("an empty path, perhaps an unset variable. Expected images, or folders of images.")
-        return stage.run(
-            workspace_of(workspace, ui), [Path(path) for path in paths], stage.Options(model, top, csv), ui
-        )
+        return stage.run(workspace_of(workspace, ui), paths, stage.Options(model, top, csv), ui)
 
     execute(command, json, quiet, debug)
 
 
 def evaluate(
-    folder: Annotated[Path, typer.Argument(readable=False, help="Folder of class folders with labelled images.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=named_path, metavar="FOLDER", help="Folder of class folders with labelled images."),
+    ],
     model: _Model = None,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     json: JsonOption = False,

@@ -22,7 +22,10 @@ JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, messages on standard error.")
 ]
 QuietOption = Annotated[
-    bool, typer.Option("--quiet", "-q", help="No progress and no tables; warnings and errors only.")
+    bool,
+    typer.Option(
+        "--quiet", "-q", help="No progress and no tables; only warnings, errors, and what predict says of each file."
+    ),
 ]
 DebugOption = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 SeedOption = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of weights, order and dropout.")]
@@ -31,6 +34,17 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for another vggft
 
 DEFAULT_WORKSPACE = Path("vggft-work")
 DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
+
+
+def named_path(text: str) -> Path:
+    """Read a path that a person names. "", which is what an unset variable of a shell gives, is the current folder to pathlib.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if not text:
+        raise typer.BadParameter("an empty path, perhaps an unset variable.")
+    return Path(text)
 
 
 def workspace_of(root: Path, ui: Any, wait: bool = False) -> Any:

@@ -113,6 +113,7 @@ def _pairs(evidence: Evidence, tested: bool) -> list[Pair]:
                 log_loss_interval=drawn.log_loss_interval(a, b),
                 only_a=int(only_a.sum()),
                 only_b=int(only_b.sum()),
+                effective=statistics.effective(groups),
                 independent=len(apart),
                 counted=counted,
                 p_value_uncorrected=statistics.mcnemar(*counted) if tested else None,

@@ -60,6 +60,7 @@ class Ui:
         self._stdout = _claimed() if json else sys.stdout
         self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
         self._out = Console(quiet=quiet or json, highlight=False)
+        self._results = Console(quiet=json, highlight=False)
         if not self._out.is_terminal:
             self._out.width = max(self._out.width, _FILE_WIDTH)
 
@@ -89,10 +90,7 @@ class Ui:
 
     def put(self, message: str) -> None:
         """Print one line that the command is there for: as `print`, but also when quiet."""
-        if self.quiet and not self.json:
-            print(message)
-        else:
-            self.print(message)
+        self._results.print(message, markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others are numbers."""

@@ -200,15 +200,18 @@ class Choice:
     why: str
 
 
-def chosen(workspace: Workspace, name: str | None) -> Choice:
+def chosen(workspace: Workspace, name: str | None, on_damage: Callable[[VggftError], None] | None = None) -> Choice:
     """Return the fresh method of that name; without one, what `vggft compare` recommends, or else the best.
 
-    A recommendation holds while all fresh methods are those that were compared.
+    A recommendation holds while all fresh methods are those that were compared, and the best head is still the same.
+
+    Args:
+        on_damage: as in `load`.
 
     Raises:
-        VggftError: there is none; or one of them is damaged.
+        VggftError: there is none.
     """
-    found = load(workspace)
+    found = load(workspace, on_damage)
     if name is not None:
         return Choice(found.named(name), "as asked for")
     if not found.fresh:
@@ -216,7 +219,7 @@ def chosen(workspace: Workspace, name: str | None) -> Choice:
     use = _recommended(workspace, found)
     if use is not None:
         return Choice(use, "recommended by vggft compare")
-    return Choice(found.best, "the lowest validation log-loss")
+    return Choice(found.best, "the best head or network; vggft compare has not weighed what is here now")
 
 
 def judged(found: Methods) -> dict[str, float]:
@@ -228,11 +231,14 @@ def _recommended(workspace: Workspace, found: Methods) -> Method | None:
     """Return what the last comparison recommends; None where there was none, or it is of other methods or data."""
     try:
         report = json.loads((workspace.report / REPORT).read_text())
-        same = _made_from(provenance(workspace), report["provenance"]) and report["validation_log_loss"] == judged(
-            found
+        contrast = report["contrast"]
+        same = (
+            _made_from(provenance(workspace), report["provenance"])
+            and report["validation_log_loss"] == judged(found)
+            and contrast["in_workspace"][contrast["head"]] == found.heads[0].name
         )
         return found.named(report["use"]) if same else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, VggftError):
+    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, VggftError):
         return None
 
 

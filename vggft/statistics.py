@@ -16,8 +16,8 @@ POWER = 0.8
 
 # What is drawn besides the images, in words: see `resample`.
 UNSEEN = (
-    "log-loss: one group more, in each draw another one of the groups, its log-losses those of another class (the mean over "
-    "all wrong ones); accuracy: two groups more of mean size, each counted as half right for one method more or less"
+    "log-loss: one group more, in each draw another one of the groups, its log-losses those of another class (the mean over all "
+    "wrong ones); accuracy: two groups more of mean size, the difference of two methods +√½ on one and -√½ on the other"
 )
 
 _WEIGHTS_AT_ONCE = 4_000_000  # numbers of groups drawn, in memory at once: 32 MB
@@ -57,8 +57,9 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     from than was seen, as Agresti & Min do for proportions of matched pairs (Biometrics 61, 2005):
 
     - for log-loss one group more, in each draw another one of those there are, as if its images had another class. What that
-      costs a method is known from its probabilities, and those who are too sure of themselves pay for it;
-    - for accuracy two groups more of mean size, in which a method is right on half an image in each more or less than the other.
+      costs a method is known from its probabilities, and one that is too sure of itself pays for it;
+    - for accuracy two groups more of mean size, on which the difference of two methods is +√½ and -√½: to the variance that adds
+      what the two times half an image of Agresti & Min add.
 
     How often the intervals hold the truth: `tests/test_statistics.py` and `benchmarks/coverage.py`.
 
@@ -85,7 +86,7 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
         better, worse = more.T * sizes.mean()
         images = weights @ sizes + better + worse
         accuracy.append(weights @ correct / images[:, None])
-        shifts.append((better - worse) / 2 / images)
+        shifts.append((better - worse) * math.sqrt(0.5) / images)
     return Resampled(np.concatenate(log_loss), losses.mean(axis=0), np.concatenate(accuracy), np.concatenate(shifts))
 
 
@@ -105,6 +106,15 @@ def _percentiles(values: Floats) -> tuple[float, float]:
     tail = 100 * (1 - CONFIDENCE) / 2
     low, high = np.percentile(values, [tail, 100 - tail])
     return float(low), float(high)
+
+
+def effective(groups: Sequence[str]) -> float:
+    """Return as how many images of which none belong together these count: (Σ size)² / Σ size² of the groups' sizes.
+
+    Source: L. Kish, Survey Sampling (1965), for images of a group that say all the same.
+    """
+    sizes = np.unique(np.asarray(groups), return_counts=True)[1]
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
 
 
 def mcnemar(only_a: int, only_b: int) -> float:

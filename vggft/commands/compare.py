@@ -89,7 +89,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         curves.plot(folder / "curves.png", histories, baselines)
         tradeoff.plot(folder / "tradeoff.png", kept)
     tables.show(kept, ui)
-    ui.print(f"vggft predict goes by {compared.verdict.use} from now on.")
+    ui.print(f"vggft predict uses {compared.verdict.use} until something else is trained.")
     ui.print(f"report: {folder} (compare.json, compare.csv, pairs.csv, predictions.csv, …)")
     return {**result, "report": str(folder)}
 

@@ -43,7 +43,7 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
         VggftError: a folder that is none of the model's classes, no images, no model yet, or an unknown one.
     """
     folder = folder.expanduser()
-    choice = methods.chosen(workspace, model)
+    choice = methods.chosen(workspace, model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     classes = method.classes
     files = labelled.files(folder, classes)

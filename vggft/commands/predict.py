@@ -1,4 +1,4 @@
-"""Class and score of each image, with the best model or a named one. Nothing is kept in memory of any file."""
+"""Class and score of each image, with a named model, or the one that is recommended. Nothing is kept in memory of any file."""
 
 import contextlib
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
             f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
         )
     intake.require(paths)
-    choice = methods.chosen(workspace, options.model)
+    choice = methods.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     predictions, rejected = ui.spool(), ui.spool()
     with contextlib.ExitStack() as stack:

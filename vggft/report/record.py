@@ -65,6 +65,9 @@ class Record:
             "use": found.verdict.use,
             "images_needed": found.verdict.images_needed,
             "images_needed_cap": verdict.CAP,
+            "images_count_as": contrast.effective,
+            "images_at_least": verdict.FEWEST,
+            "log_loss_that_matters": verdict.RELEVANT,
             "contrast": {
                 "head": contrast.b,
                 "tuned": contrast.a,
