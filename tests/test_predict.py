@@ -180,7 +180,7 @@ def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, mon
     """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
     choice = methods.chosen(fake, None)
     # Reading heads takes more than all that follows.
-    monkeypatch.setattr(methods, "chosen", lambda workspace, name: choice)
+    monkeypatch.setattr(methods, "chosen", lambda *arguments: choice)
     monkeypatch.setattr(predict, "decoder", lambda fingerprint: _tiny)
     for n in (100, 2000):
         (tmp_path / str(n)).mkdir()
