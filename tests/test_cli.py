@@ -92,10 +92,11 @@ def test_a_second_writer_is_refused_and_told_who_writes(copied):
 
 def test_heads_leaderboard_and_stale_heads(copied):
     work = ["-w", copied / "work"]
-    done = vggft("head", "--epochs", "2", *work, "--json")
+    names = {"logistic-avg", "avg-256", "max-256", "flatten-256-classic"}
+    done = vggft("head", "--epochs", "2", *(word for name in names for word in ("--head", name)), *work, "--json")
     found = strict_json(done.stdout)
     assert set(found["heads"][0]) >= HEAD_KEYS
-    assert {"logistic-avg", "avg-256", "flatten-256-classic"} <= {h["name"] for h in found["heads"]}
+    assert {h["name"] for h in found["heads"]} == names
     assert {h["kind"] for h in found["heads"]} == {"logistic", "dense"}
     assert found["best"] == min(found["heads"], key=lambda h: h["validation"]["log_loss"])["name"]
     assert all(h["validation"]["n"] == 4 for h in found["heads"])
