@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import interrupts
 from finetune.examples import Examples
 from finetune.plan import Plan
 from heads.history import Epoch
@@ -163,6 +164,7 @@ def _one_epoch(program: "Program", data: Examples, plan: Plan, number: int, watc
     sums = np.zeros(3)
     done = 0
     for step, inputs in enumerate(data.rows.batches(chosen, plan.batch_size), start=1):
+        interrupts.check()
         targets = data.targets[chosen[done : done + len(inputs)]]
         means = program.step(inputs, targets, number, step)
         if not np.isfinite(means.loss):
@@ -178,6 +180,7 @@ def _judge(program: "Program", data: Examples, plan: Plan, number: int, steps: i
     in_order = np.arange(len(data.targets))
     parts = []
     for inputs in data.rows.batches(in_order, plan.batch_size):
+        interrupts.check()
         parts.append(program.predict(inputs))
         if not np.isfinite(parts[-1]).all():
             raise Diverged(number, steps)

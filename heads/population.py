@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
+from featurize import interrupts
 from featurize.backend import load_keras
 from heads.features import Features
 from heads.head import Head, Layer, Scaler, folded, output_activation, with_both_classes
@@ -186,6 +187,7 @@ class _Program:
             layer.tally.assign(np.zeros(layer.tally.shape, np.float32))
         order = np.random.default_rng([seed, number]).permutation(n)
         for step, first in enumerate(range(0, n, size)):
+            interrupts.check()
             rows = order[first : first + size]
             real = np.zeros((size, 1), np.float32)
             real[: len(rows)] = 1

@@ -2,13 +2,13 @@
 
 import os
 import re
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from featurize import interrupts
 from featurize.errors import VggftError
 
 # Exit codes, see README.
@@ -95,7 +95,7 @@ def execute(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
     """Run one command; say errors in a line or two; leave with the exit code that README promises."""
-    signal.signal(signal.SIGTERM, _terminate)
+    interrupts.listen()
     from vggft.console import Ui
 
     ui = Ui(json=json, quiet=quiet)
@@ -116,6 +116,9 @@ def execute(
     except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
         if debug:
             raise
+        if interrupts.heard():  # a second Ctrl-C, in the middle of a library
+            ui.error(f"interrupted. {kept}")
+            raise typer.Exit(INTERRUPTED) from None
         ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
         raise typer.Exit(FAILED) from None
     if result.get("rejected") or result.get("failed"):
@@ -128,7 +131,3 @@ def close_standard_output() -> None:
     """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
-
-
-def _terminate(signum: int, frame: Any) -> None:
-    raise KeyboardInterrupt

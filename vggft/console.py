@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from featurize import interrupts
 from vggft import strict
 from vggft.strict import Spool
 
@@ -157,6 +158,7 @@ class Ui:
             task = bar.add_task(what, total=total)
 
             def advance(done: int, of: int | None = total, /, *, what: str | None = None) -> None:
+                interrupts.check()
                 bar.update(task, completed=done, total=of, description=what)
 
             yield advance

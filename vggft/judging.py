@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import interrupts
 from featurize.backbone import between
 from featurize.backend import load_keras
 from featurize.cache import FeatureCache
@@ -105,8 +106,12 @@ def from_pixels(method: Method, workspace: Workspace, engine: Engine | None = No
 
 def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
     """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
-    batches = [inputs[first : first + CPU_BATCH] for first in range(0, len(inputs), CPU_BATCH)]
-    return np.concatenate([probabilities(part.predict_on_batch(batch.astype(np.float32))) for batch in batches])
+    found = []
+    for first in range(0, len(inputs), CPU_BATCH):
+        interrupts.check()
+        batch = inputs[first : first + CPU_BATCH].astype(np.float32)
+        found.append(probabilities(part.predict_on_batch(batch)))
+    return np.concatenate(found)
 
 
 def _part(method: Method) -> Any:

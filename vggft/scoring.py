@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import interrupts
 from featurize.engines import CPU_BATCH
 from featurize.runner import Decoder, decode_or_reason, unreadable
 
@@ -69,6 +70,7 @@ class _Decoded:
 def scored(files: Iterable[File], decoder: Decoder, scorer: Scorer) -> Generator[Scored, None, None]:
     """Yield what comes of each file, in order. To be closed by who does not go to the end."""
     for batch in _batches(iter(files), decoder, scorer.batch_size):
+        interrupts.check()
         usable = [one.picture for one in batch if not isinstance(one.picture, str)]
         rows: Iterator[NDArray[np.float64]] = iter(scorer(np.stack(usable)) if usable else ())
         for one in batch:

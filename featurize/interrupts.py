@@ -1,0 +1,57 @@
+"""Ctrl-C and SIGTERM, also where TensorFlow is at work.
+
+Python raises KeyboardInterrupt wherever it happens to be. Within TensorFlow that may be between C++ and Python, where it is
+swallowed (training goes on, and nobody knows), comes out as another error, or ends the process by SIGABRT. So it waits there,
+until the next `check`; a second signal does not wait.
+"""
+
+import signal
+from types import FrameType
+
+# Packages whose C++ calls back into Python, or that pass over errors of any kind.
+_SHELTERED = frozenset({"tensorflow", "keras", "jax", "torch", "numba", "llvmlite"})
+
+
+class _Signals:
+    """What was heard since `listen`: `heard` at all, `waiting` to be raised."""
+
+    heard = False
+    waiting = False
+
+    def handle(self, signum: int, frame: FrameType | None) -> None:
+        again, self.heard = self.heard, True
+        self.waiting = not again and _sheltered(frame)
+        if not self.waiting:
+            raise KeyboardInterrupt
+
+
+_signals = _Signals()
+
+
+def listen() -> None:
+    """Let SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt; at the next `check` where they come in a library."""
+    _signals.heard = _signals.waiting = False
+    signal.signal(signal.SIGTERM, _signals.handle)
+    if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, _signals.handle)
+
+
+def check() -> None:
+    """Raise the KeyboardInterrupt that waits, if there is one. To be called in every loop that keeps a library busy."""
+    if _signals.waiting:
+        _signals.waiting = False
+        raise KeyboardInterrupt
+
+
+def heard() -> bool:
+    """Return whether there was a signal since `listen`, so that an error may be what became of it."""
+    return _signals.heard
+
+
+def _sheltered(frame: FrameType | None) -> bool:
+    """Return whether one of those packages is among the callers."""
+    while frame is not None:
+        if str(frame.f_globals.get("__name__")).partition(".")[0] in _SHELTERED:
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,105 @@
+"""Ctrl-C, wherever it comes: at once in our own code, and at the next step where a library is at work."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import types
+
+import pytest
+from conftest import start
+
+from featurize import interrupts
+
+
+@pytest.fixture
+def listening():
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    interrupts.listen()
+    yield
+    for number, handler in kept.items():
+        signal.signal(number, handler)
+    interrupts._signals.heard = interrupts._signals.waiting = False
+
+
+def within(package, call):
+    """Call something from a module of that name, as a library would call back."""
+    module = types.ModuleType(package)
+    exec("def callback(call):\n    call()\n    return 'went on'", module.__dict__)
+    return module.callback(call)
+
+
+def interrupt(number=signal.SIGINT):
+    os.kill(os.getpid(), number)
+    for _ in range(1000):  # Python looks for signals between its own instructions
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_at_once_in_our_own_code(listening, number):
+    with pytest.raises(KeyboardInterrupt):
+        interrupt(number)
+    assert interrupts.heard()
+    interrupts.check()  # it was raised: nothing waits
+
+
+@pytest.mark.parametrize("package", ["tensorflow.python.eager", "keras", "jax._src", "torch", "numba.core"])
+def test_it_waits_while_a_library_is_at_work(listening, package):
+    assert within(package, interrupt) == "went on"
+    assert interrupts.heard()
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
+    interrupts.check()  # once is enough
+
+
+def test_a_second_one_does_not_wait(listening):
+    within("tensorflow", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        within("tensorflow", interrupt)
+
+
+def test_names_that_only_begin_alike_are_not_sheltered(listening):
+    with pytest.raises(KeyboardInterrupt):
+        within("kerastuner", interrupt)
+
+
+def test_a_new_command_has_heard_nothing(listening):
+    within("tensorflow", interrupt)
+    interrupts.listen()
+    assert not interrupts.heard()
+    interrupts.check()
+
+
+def test_who_was_told_to_ignore_it_ignores_it():
+    """As a shell's `&` or nohup tells it; SIGTERM is heard all the same."""
+    program = (
+        "import os, signal; from featurize import interrupts; signal.signal(signal.SIGINT, signal.SIG_IGN); "
+        "interrupts.listen(); os.kill(os.getpid(), signal.SIGINT); print(interrupts.heard()); "
+        "print(signal.getsignal(signal.SIGTERM) == interrupts._signals.handle)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "stage", [["head", "--epochs", "100000", "--patience", "100000"], ["finetune", "--epochs", "1000"]]
+)
+def test_interrupted_at_any_moment(trained, tmp_path, stage):
+    """While it starts, compiles or trains: it stops within seconds, by its own exit code, and says what is kept."""
+    rng = random.Random(3)
+    for attempt in range(6):
+        work = tmp_path / str(attempt)
+        shutil.copytree(trained[0].root, work)
+        process = start(*stage, *(["--retrain"] if stage[0] == "head" else ["--name", "again"]), "-w", work)
+        time.sleep(2 + 10 * rng.random())
+        assert process.poll() is None, process.communicate()
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+        assert process.returncode == 130, (attempt, out, err)
+        assert "interrupted. " in err
+        assert "Traceback" not in err
