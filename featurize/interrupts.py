@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM, also where TensorFlow is at work.
 
 Python raises KeyboardInterrupt wherever it happens to be. Within TensorFlow that may be between C++ and Python, where it is
-swallowed (training goes on, and nobody knows), comes out as another error, or ends the process by SIGABRT. So it waits there,
-until the next `check`; a second signal does not wait.
+swallowed (training goes on, and nobody knows), comes out as another error, or ends the process by SIGABRT. So it waits there:
+until the next `check`, or until a look every `_LOOK` seconds finds our own code at work, or waiting for something. A second
+signal does not wait.
 """
 
 import signal
@@ -12,6 +13,9 @@ from types import FrameType
 _SHELTERED = frozenset({"tensorflow", "keras", "jax", "torch", "numba", "llvmlite"})
 
 
+_LOOK = 0.05
+
+
 class _Signals:
     """What was heard since `listen`: `heard` at all, `waiting` to be raised."""
 
@@ -19,9 +23,22 @@ class _Signals:
     waiting = False
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
+        """Take SIGINT or SIGTERM."""
         again, self.heard = self.heard, True
-        self.waiting = not again and _sheltered(frame)
-        if not self.waiting:
+        self.waiting = True
+        if again or not _sheltered(frame):
+            self.raised()
+        signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
+
+    def look(self, signum: int, frame: FrameType | None) -> None:
+        """Take SIGALRM: is the library still at work?"""
+        if self.waiting and not _sheltered(frame):
+            self.raised()
+
+    def raised(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        if self.waiting:
+            self.waiting = False
             raise KeyboardInterrupt
 
 
@@ -29,8 +46,9 @@ _signals = _Signals()
 
 
 def listen() -> None:
-    """Let SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt; at the next `check` where they come in a library."""
+    """Let SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt; where they come in a library, a little later."""
     _signals.heard = _signals.waiting = False
+    signal.signal(signal.SIGALRM, _signals.look)
     signal.signal(signal.SIGTERM, _signals.handle)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _signals.handle)
@@ -39,8 +57,7 @@ def listen() -> None:
 def check() -> None:
     """Raise the KeyboardInterrupt that waits, if there is one. To be called in every loop that keeps a library busy."""
     if _signals.waiting:
-        _signals.waiting = False
-        raise KeyboardInterrupt
+        _signals.raised()
 
 
 def heard() -> bool:

@@ -84,12 +84,12 @@ def vggft(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedPr
     )
 
 
-def start(*arguments) -> subprocess.Popen[str]:
+def start(*arguments, stdin=None) -> subprocess.Popen[str]:
     """Start the command line in a process of its own, to be disturbed; also where a shell's `&` made this one deaf to Ctrl-C."""
     command = [sys.executable, "-m", "vggft", *map(str, arguments)]
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     finally:
         signal.signal(signal.SIGINT, kept)
 

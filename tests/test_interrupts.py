@@ -17,10 +17,11 @@ from featurize import interrupts
 
 @pytest.fixture
 def listening():
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     signal.signal(signal.SIGINT, signal.default_int_handler)
     interrupts.listen()
     yield
+    signal.setitimer(signal.ITIMER_REAL, 0)
     for number, handler in kept.items():
         signal.signal(number, handler)
     interrupts._signals.heard = interrupts._signals.waiting = False
@@ -56,6 +57,21 @@ def test_it_waits_while_a_library_is_at_work(listening, package):
     interrupts.check()  # once is enough
 
 
+def test_it_comes_by_itself_once_the_library_is_done(listening):
+    """Nobody need ask: our own code may be waiting for standard input, or for a lock."""
+
+    def busy():
+        interrupt()
+        time.sleep(0.3)  # looked at several times meanwhile
+
+    assert within("tensorflow", busy) == "went on"
+    began = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(5)
+    assert time.monotonic() - began < 1
+    time.sleep(0.2)  # and it comes once
+
+
 def test_a_second_one_does_not_wait(listening):
     within("tensorflow", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -83,6 +99,20 @@ def test_who_was_told_to_ignore_it_ignores_it():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
+    """Wherever it comes: also while TensorFlow is imported, after which nothing would ask any more."""
+    network = next((trained[0].finetune).iterdir()).name
+    for seconds in (1.0, 3.0):
+        process = start("predict", "-", "--model", network, "-w", trained[0].root, stdin=subprocess.PIPE)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGINT)
+        out, err = process.stdout, process.stderr
+        assert process.wait(timeout=30) == 130, (out.read(), err.read())
+        assert "interrupted" in err.read()
+        for stream in (process.stdin, out, err):
+            stream.close()
 
 
 @pytest.mark.slow
