@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -125,7 +126,7 @@ def _part(method: Method) -> Any:
     assert path is not None
     try:
         return _loaded(path, path.stat().st_mtime_ns, method.made.split_point)
-    except (ValueError, OSError, TypeError, KeyError) as error:
+    except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
         raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
 
 

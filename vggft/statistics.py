@@ -16,8 +16,9 @@ POWER = 0.8
 
 # What is drawn besides the images, in words: see `resample`.
 UNSEEN = (
-    "log-loss: one group more, in each draw another one of the groups, its log-losses those of another class (the mean over all "
-    "wrong ones); accuracy: two groups more of mean size, the difference of two methods +√½ on one and -√½ on the other"
+    "log-loss: one group more, in each draw another one of the groups; two methods differ on it by + or - (by chance) what they "
+    "would if its class were another one (the mean over all wrong ones); accuracy: two groups more of mean size, the difference "
+    "of two methods +√½ on one and -√½ on the other"
 )
 
 _WEIGHTS_AT_ONCE = 4_000_000  # numbers of groups drawn, in memory at once: 32 MB
@@ -28,7 +29,7 @@ class Resampled:
     """Means of m methods over the images, in each of `DRAWS` bootstrap draws.
 
     Attributes:
-        log_loss: (draws, m); `seen` (m,): what was seen.
+        log_loss: (draws, m), of which only differences mean anything; `seen` (m,): what was seen.
         accuracy: (draws, m); `accuracy_shift` (draws,): to be added to the difference of any two of them.
     """
 
@@ -56,8 +57,9 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     and few images show too little: no confident mistake, and no image on which the methods disagree. So a little more is drawn
     from than was seen, as Agresti & Min do for proportions of matched pairs (Biometrics 61, 2005):
 
-    - for log-loss one group more, in each draw another one of those there are, as if its images had another class. What that
-      costs a method is known from its probabilities, and one that is too sure of itself pays for it;
+    - for log-loss one group more, in each draw another one of those there are, on which two methods differ by as much as if its
+      images had another class: what that costs a method is known from its probabilities, and is most for one that is too sure
+      of itself. By chance it is for or against that one: a sure method may be wrong about what is not seen, or go on being right;
     - for accuracy two groups more of mean size, on which the difference of two methods is +√½ and -√½: to the variance that adds
       what the two times half an image of Agresti & Min add.
 
@@ -81,7 +83,7 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
         weights, more = np.split(_weights(rng, draws, number + 1), [number], axis=1)
         other = rng.integers(0, number, draws)
         images = weights @ sizes + more[:, 0] * sizes[other]
-        log_loss.append((weights @ seen + more * unseen[other]) / images[:, None])
+        log_loss.append((weights @ seen + more * rng.choice([-1.0, 1.0], (draws, 1)) * unseen[other]) / images[:, None])
         weights, more = np.split(_weights(rng, draws, number + 2), [number], axis=1)
         better, worse = more.T * sizes.mean()
         images = weights @ sizes + better + worse
