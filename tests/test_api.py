@@ -83,6 +83,11 @@ def test_arrays_that_are_no_pictures(trained, picture, received):
         Experiment(trained[0].root).model().predict([picture])
 
 
+def test_one_picture_is_no_list_of_pictures(trained):
+    with pytest.raises(VggftError, match=r"shape \(8, 9, 3\): expected \(n, height, width, 3\), or a list"):
+        Experiment(trained[0].root).model().predict(np.zeros((8, 9, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     ("method", "options"),
     [

@@ -48,6 +48,10 @@ class Model:
         Raises:
             VggftError: an array of another type or shape.
         """
+        if isinstance(pictures, np.ndarray) and pictures.ndim != 4:
+            raise VggftError(
+                f"an array of shape {pictures.shape}: expected (n, height, width, 3), or a list of pictures, of one, too."
+            )
         done = []
         for first in range(0, len(pictures), _AT_ONCE):
             done.append(self._score(np.stack([self._fit(one) for one in pictures[first : first + _AT_ONCE]])))

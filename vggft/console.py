@@ -59,9 +59,9 @@ class Ui:
         self.quiet = quiet
         self._on_terminal = sys.stdout.isatty()
         self._stdout = _claimed() if json else sys.stdout
-        self._err = Console(stderr=True, quiet=quiet, highlight=False, soft_wrap=True)
-        self._out = Console(quiet=quiet or json, highlight=False)
-        self._results = Console(quiet=json, highlight=False)
+        self._err = Console(stderr=True, quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
+        self._out = Console(quiet=quiet or json, highlight=False, emoji=False)
+        self._results = Console(quiet=json, highlight=False, emoji=False)
         if not self._out.is_terminal:
             self._out.width = max(self._out.width, _FILE_WIDTH)
 
@@ -76,12 +76,14 @@ class Ui:
     def warn(self, message: str) -> None:
         """Say what the person must not miss, also when quiet."""
         # Through the console of the progress bar, if there is one, which then makes room.
-        console = Console(stderr=True, highlight=False, soft_wrap=True) if self.quiet else self._err
+        console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True) if self.quiet else self._err
         console.print(f"warning: {message}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
         """Say why it did not work, also when quiet; programs get {"error": …}."""
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {message}", markup=False, style="red")
+        Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
+            f"error: {message}", markup=False, style="red"
+        )
         if self.json:
             self._emit({"error": message})
 
