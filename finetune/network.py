@@ -85,6 +85,10 @@ def above(network: Any, split_point: str | None) -> Any:
     return backbone.between(network, split_point, [LOGITS_LAYER])
 
 
+class ParityError(VggftError):
+    """The assembled network does not give what its head gave."""
+
+
 def below(split_point: str | None) -> Sequence[str]:
     """Return the names of the split point and of the layers below it."""
     return NAMES[: NAMES.index(split_point) + 1] if split_point else ()
@@ -103,13 +107,13 @@ def check_parity(
         The largest absolute difference of a probability.
 
     Raises:
-        VggftError: it is above its bound, so this network is not the one that made the features and the head.
+        ParityError: it is above its bound, so this network is not the one that made the features and the head.
     """
     found = with_both_classes(network.predict_on_batch(pictures.astype(np.float32)))
     difference = float(np.abs(found - expected).max())
     bound = PARITY_BOUNDS[precision]
     if not difference <= bound:
-        raise VggftError(
+        raise ParityError(
             f"parity gate: network and head differ by {difference:.2g} in a probability on {len(pictures)} images; expected "
             f"{bound:g} at most. Head or features belong to another network: run vggft featurize and vggft head again."
         )

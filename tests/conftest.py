@@ -85,8 +85,12 @@ def vggft(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedPr
 
 
 def start(*arguments, stdin=None) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, to be disturbed; also where a shell's `&` made this one deaf to Ctrl-C."""
-    command = [sys.executable, "-m", "vggft", *map(str, arguments)]
+    """Start the command line in a process of its own, to be disturbed; also where a shell's `&` made this one deaf to Ctrl-C.
+
+    As the console script does it: under `-m`, Python ends by SIGINT, not by exit code, when it came within an `exec` of a string,
+    as dataclasses do it on import.
+    """
+    command = [sys.executable, "-c", "from vggft.cli import main; main()", *map(str, arguments)]
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

@@ -639,6 +639,8 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
 @pytest.mark.parametrize(("kept", "use"), [((True, False), "net"), ((True, True), "head")])
 def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspace(again, ui, monkeypatch, kept, use):
     class Folds:
+        network = methods.load(again).networks[0]
+
         def __init__(self, *arguments):
             pass
 
@@ -651,7 +653,37 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
     names = found["contrast"]["in_workspace"]
     assert found["use"] == names[use]
     assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")
+    way = {"net": "the net", "head": "the head"}[use]  # what is compared are ways of choosing, not what they chose here
+    assert found["recommendation"].startswith(f"Use {way}, here {names[use]}: ")
     assert [one["unchanged"] for one in found["folds"]] == list(kept)
+
+
+def test_folds_in_which_the_methods_of_the_workspace_differ_say_so():
+    """The ways of choosing are alike; what they chose here is not."""
+    said = evidence(2.0, source="folds")
+    by_name = {candidate.name: candidate for candidate in said.candidates}
+    ways = [replace(by_name["other"], name="best head"), replace(by_name["other"], name="best network")]
+    said = replace(said, candidates=[*ways, *said.candidates], head="best head", network="best network")
+    found = weigh(said, "head", "net", unchanged=False)
+    assert found.verdict.sentence.startswith(
+        "Use the best head, here head: no difference to the best network that these"
+    )
+    assert found.verdict.use == "head"
+    (more,) = command._out_of_fold(found, "head", "net")
+    assert more.startswith("But in the same folds net itself was clearly better than head (log-loss ")
+    assert command._out_of_fold(found, "head", "other") == ()
+
+
+def test_offers_can_be_run_as_they_are_printed(again, trained):
+    settings = json.loads((again.root / "workspace.json").read_text())
+    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
+    found = methods.load(again)
+    folded, reserve = command._offers(again, found)
+    assert f"vggft compare --cv 5 -w {again.root} (about" in folded
+    assert reserve.endswith(f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}")
+    few = [s for k in ("birds", "fruit") for s in again.dataset.samples if s.label == k and s.split == "train"][:1]
+    again.__dict__["dataset"] = replace(again.dataset, samples=tuple(few))
+    assert ["--cv" in offer for offer in command._offers(again, found)] == [False]
 
 
 def test_probes_take_at_most_so_many_images(again, monkeypatch):

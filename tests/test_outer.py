@@ -9,6 +9,8 @@ import pytest
 from conftest import refused, start, strict_json, vggft
 from test_compare import recompute
 
+from featurize.errors import VggftError
+from finetune.network import ParityError
 from heads.population import Plan as HeadPlan
 from vggft import methods, outer
 from vggft.commands import compare, head
@@ -56,7 +58,8 @@ def test_every_image_is_predicted_once_and_has_a_p_value(compared):
     assert {method["name"] for method in result["methods"]} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
     assert (result["contrast"]["tuned"], result["contrast"]["head"]) == (BEST_NETWORK, BEST_HEAD)
     assert 0 < result["contrast"]["p_value"] <= 1
-    assert result["offers"] == []
+    assert all(offer.startswith("But in the same folds ") for offer in result["offers"])
+    assert result["recommendation"].startswith(f"Use the best {'network' if result['use'] == 'net' else 'head'}, here ")
     assert FAIR_FOLDS in result["recommendation"]
     assert result["use"] in (*HEADS, "net")
     recompute(work / "report", result)
@@ -233,6 +236,34 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     fold.write_bytes(fold.read_bytes()[:-200])  # damaged: this one, and no other, is done again
     assert outer._Done.read(fold) is None
     assert outer._Done.read(fold.with_name("fold-1.npz")) is not None
+
+
+def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tuned, ui, capsys):
+    workspace = Workspace(tuned)
+    found = methods.load(workspace)
+    (network,) = found.networks
+    settings = replace(network.made.settings, name="orphan", start="gone")
+    orphan = replace(network, name="orphan", made=replace(network.made, settings=settings))
+    folds = Folds(workspace, replace(found, networks=(orphan, network)), 2, ui)
+    assert folds.network.name == "net"
+    assert [run.name for run in folds._runs] == ["net"]
+    assert "orphan is left out: the head that it starts from, gone, is not here" in capsys.readouterr().err
+    with pytest.raises(VggftError, match="--cv 2: no network can be tuned again"):
+        Folds(workspace, replace(found, networks=(orphan,)), 2, ui)
+
+
+def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+    folds = Folds(workspace, methods.load(workspace), 2, ui)
+
+    def differs(*arguments):
+        raise ParityError("parity gate: network and head differ")
+
+    monkeypatch.setattr(Folds, "_tune", differs)
+    with pytest.raises(VggftError, match="fold 1 of 2: no network can be tuned"):
+        folds._train(0, *folds._parts[0])
+    assert "fold 1: net cannot be tuned: parity gate: network and head differ" in capsys.readouterr().err
 
 
 def test_too_many_folds(tuned):

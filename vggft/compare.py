@@ -82,7 +82,14 @@ def weigh(evidence: Evidence, head: str, network: str, unchanged: bool) -> Compa
         no_p_value = "these images are in groups, and McNemar's test takes them for independent"
     pairs = _pairs(evidence, tested=no_p_value is None)
     proviso = {"validation": verdict.CAVEAT, "test": verdict.FAIR, "folds": verdict.FAIR_FOLDS}[evidence.source]
-    return Comparison(evidence, rows, pairs, verdict.decide(pairs[0], head, network, unchanged, proviso), no_p_value)
+    if evidence.source == "folds":  # ways of choosing are compared, and not what they chose in the workspace
+        said = verdict.decide(pairs[0], f"the {evidence.head}", f"the {evidence.network}", unchanged, proviso)
+        use = network if said.use == f"the {evidence.network}" else head
+        rest = said.sentence.removeprefix(f"Use {said.use}: ")
+        said = replace(said, use=use, sentence=f"Use {said.use}, here {use}: {rest}")
+    else:
+        said = verdict.decide(pairs[0], head, network, unchanged, proviso)
+    return Comparison(evidence, rows, pairs, said, no_p_value)
 
 
 def _pairs(evidence: Evidence, tested: bool) -> list[Pair]:

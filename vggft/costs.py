@@ -41,14 +41,15 @@ class Cost:
         training: seconds of its own training.
         total: seconds until it is there: featurizing the training and validation images, the head that fine-tuning started
             from, and `training`. None where it is not known what featurizing took.
-        size: bytes of what it adds to the pretrained network (a head), or of the whole network (a tuned one).
+        size: bytes of what it adds to the pretrained network (a head), or of the whole network (a tuned one); None where its
+            files are gone.
         latency: batch size → milliseconds from decoded pictures to probabilities, median; empty where it was not measured.
     """
 
     parameters: int
     training: float
     total: float | None
-    size: int
+    size: int | None
     latency: Mapping[int, float]
 
     def as_json(self) -> dict[str, Any]:
@@ -87,7 +88,8 @@ def measure(workspace: Workspace, methods: Sequence[Method], timed: bool, ui: Ui
     for method in methods:
         before = training.get(method.made.start, 0.0) if isinstance(method.made, Run) else 0.0
         total = None if shared is None else shared + before + method.seconds
-        size = sum(path.stat().st_size for path in _files(workspace, method))
+        files = _files(workspace, method)
+        size = sum(path.stat().st_size for path in files) if all(path.exists() for path in files) else None
         found[method.name] = Cost(method.parameters, method.seconds, total, size, latency.get(method.name, {}))
     return found
 

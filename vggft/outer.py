@@ -25,16 +25,17 @@ from featurize.dataset import Dataset, Sample, Split
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
 from finetune import store
+from finetune.network import ParityError
 from finetune.store import Run
 from heads import features, folds, leaks, search
 from heads.population import Plan
 from heads.search import Result
-from heads.specs import Spec
+from heads.specs import BEST, SCRATCH, Spec
 from vggft import judging, methods
 from vggft.commands import finetune, head
 from vggft.console import Ui, duration
 from vggft.evidence import Candidate, Evidence
-from vggft.methods import Methods
+from vggft.methods import Method, Methods
 from vggft.workspace import Settings, Workspace
 
 BEST_HEAD, BEST_NETWORK = "best head", "best network"  # no name of a head or run has a space
@@ -104,7 +105,7 @@ class _Done:
                 about = json.loads(arrays["about"].tobytes())
                 names = about.pop("names")
                 return cls({name: arrays[f"p{i}"] for i, name in enumerate(names)}, **about)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile):
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, NotImplementedError, RuntimeError):
             return None
 
 
@@ -160,8 +161,37 @@ class Folds:
         self._recipes = [
             result.made.head.provenance["recipe"] for result in found.heads if isinstance(result.made, Result)
         ]
-        self._runs = [method.made for method in found.networks if isinstance(method.made, Run)]
+        self._runs = self._that_can_be_repeated()
         self.folder = workspace.report / "cv" / self._key()
+
+    @property
+    def network(self) -> Method:
+        """The best network of the workspace among those that are tuned again in each fold."""
+        return self.found.named(self._runs[0].name)
+
+    def _that_can_be_repeated(self) -> list[Run]:
+        """Return the runs whose head and files are there; others are left out, and named.
+
+        Raises:
+            VggftError: there is none.
+        """
+        root, heads = self.workspace.dataset.root, {method.name for method in self.found.heads}
+        gone = [sample.path for sample in self.samples if not (root / sample.path).is_file()]
+        runs = [method.made for method in self.found.networks if isinstance(method.made, Run)]
+        kept = []
+        for run in runs:
+            start = run.settings.start
+            if start not in (BEST, SCRATCH, *heads):
+                reason = f"the head that it starts from, {start}, is not here any more: vggft head --head {start}"
+            elif run.split_point is None and gone:
+                reason = f"it is trained from pixels, and {len(gone)} images are gone (the first: {gone[0]})"
+            else:
+                kept.append(run)
+                continue
+            self.ui.warn(f"{run.name} is left out: {reason}")
+        if runs and not kept:
+            raise VggftError(f"--cv {self.number}: no network can be tuned again. Tune one that can: vggft finetune")
+        return kept
 
     def _key(self) -> str:
         """Name everything that decides what comes of the folds."""
@@ -223,8 +253,16 @@ class Folds:
         for plan, specs in self._heads().items():
             head.train(fold, head.Options(plan, seeds=seeds or 1, folds=number), specs, ui)
         for run in self._runs:
-            self._tune(fold, run, ui)
+            try:
+                self._tune(fold, run, ui)
+            except ParityError as error:  # of this fold's head; the other runs can be compared all the same
+                self.ui.warn(f"fold {k + 1}: {run.name} cannot be tuned: {error}")
         found = methods.load(fold)
+        if not found.networks:
+            raise VggftError(
+                f"fold {k + 1} of {self.number}: no network can be tuned from the heads there. Tune one from another head, with "
+                "vggft finetune --from, and compare again."
+            )
         p = judging.judge(found.fresh, fold, fold.cache(), [self.samples[i] for i in held])
         best, network = found.heads[0], found.networks[0]
         seconds = None if resumed else time.perf_counter() - began

@@ -1,14 +1,18 @@
 """Heads against tuned networks: what they say of the same images, which one to use, and the files that hold every number."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+
 from featurize.errors import VggftError
-from heads import search
+from heads import folds, search
 from heads.search import Result
-from vggft import costs, evidence, methods, outer, probing
-from vggft.compare import weigh
+from vggft import costs, evidence, methods, outer, probing, verdict
+from vggft.command import DEFAULT_WORKSPACE
+from vggft.compare import Comparison, weigh
 from vggft.console import Ui, duration
 from vggft.costs import Cost
 from vggft.methods import Method, Methods
@@ -49,8 +53,9 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         split: Literal["test", "validation"] = "validation"
         chosen: Sequence[Mapping[str, Any]] = ()
         if options.folds:
-            said, chosen = outer.Folds(workspace, found, options.folds, ui).evidence()
-            head, network = found.heads[0], found.networks[0]
+            folded = outer.Folds(workspace, found, options.folds, ui)
+            said, chosen = folded.evidence()
+            head, network = found.heads[0], folded.network
             unchanged = all(one["unchanged"] for one in chosen)
         else:
             split = "test" if workspace.dataset.accepted("test") else "validation"
@@ -58,7 +63,10 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             head, network = found.named(said.head), found.named(said.network)
             unchanged = network.unchanged
         compared = weigh(said, head.name, network.name, unchanged)
-        offers = () if said.fair else _offers(workspace, found)
+        too_few = compared.contrast.effective < verdict.FEWEST and not options.folds
+        offers = _offers(workspace, found) if too_few or not said.fair else ()
+        if options.folds:
+            offers = _out_of_fold(compared, head.name, network.name)
         if compared.verdict.use == network.name and network.unchanged:
             offers = (
                 f"But {network.name} kept epoch 0: it is the head still. Tune again, with another --seed or rate.",
@@ -141,11 +149,32 @@ def _difference(now: Mapping[str, str], made: Mapping[str, Any]) -> str:
     return "other images, labels or splits"
 
 
+def _out_of_fold(compared: Comparison, head: str, network: str) -> Sequence[str]:
+    """Say where the head and network of the workspace themselves, out of fold, clearly differ from each other."""
+    for pair in compared.pairs:
+        low, high = pair.log_loss_interval
+        if {pair.a, pair.b} == {head, network} and not low <= 0 <= high:
+            better, worse = (pair.a, pair.b) if high < 0 else (pair.b, pair.a)
+            return [
+                f"But in the same folds {better} itself was clearly better than {worse} (log-loss "
+                f"{abs(pair.log_loss_difference):.4f} lower): few validation images choose badly. See compare.csv for all."
+            ]
+    return ()
+
+
 def _offers(workspace: Workspace, found: Methods) -> Sequence[str]:
-    """Say how to get a verdict from images that chose nothing."""
-    took = duration(outer.estimate(workspace, found, _FOLDS))
+    """Say how to get a verdict from more images that chose nothing."""
+    dataset = workspace.dataset
+    samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
+    number = folds.most(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
+    default = workspace.root.resolve() == DEFAULT_WORKSPACE.resolve()
+    where = "" if default else f" -w {shlex.quote(str(workspace.root))}"
+    reserve = f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}"
+    if number < 2:
+        return [f"To be sure, add images, reserve some that choose nothing, and train again: {reserve}"]
+    took = duration(outer.estimate(workspace, found, number))
     return [
-        f"To be sure, judge every image out of its fold, with all choices made anew in each: vggft compare --cv {_FOLDS} (about "
-        f"{took} here),",
-        f"or reserve images that choose nothing, and train again: vggft featurize {workspace.settings.data} --test 0.2",
+        f"To be sure, judge every image out of its fold, with all choices made anew in each: vggft compare --cv {number}{where} "
+        f"(about {took} here),",
+        f"or reserve images that choose nothing, and train again: {reserve}",
     ]

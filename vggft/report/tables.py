@@ -66,7 +66,8 @@ def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
         cost = record.costs[name]
         total = "–" if cost.total is None else f"{cost.total:.1f}"
         latency = [f"{ms:.0f}" for ms in cost.latency.values()] or ["–", "–"]
-        rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, f"{cost.size / 1e6:.1f}"))
+        size = "–" if cost.size is None else f"{cost.size / 1e6:.1f}"
+        rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, size))
     columns = ("cost", "parameters", "training, s", "total, s", "1 image, ms", "32 images, ms", "MB")
     shared = "" if record.featurizing is None else f"; total: with {record.featurizing:.0f} s of featurizing for all"
     ui.table(f"Costs on this machine{shared}", columns, rows)
