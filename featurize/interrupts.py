@@ -3,10 +3,11 @@
 Python raises KeyboardInterrupt wherever it happens to be. Within TensorFlow that may be between C++ and Python, where it is
 swallowed (training goes on, and nobody knows), comes out as another error, or ends the process by SIGABRT. So it waits there:
 until the next `check`, or until a look every `_LOOK` seconds finds our own code at work, or waiting for something. A second
-signal does not wait.
+signal does not wait, but is raised once more if nothing came of it.
 """
 
 import signal
+import time
 from types import FrameType
 
 # Packages whose C++ calls back into Python, or that pass over errors of any kind.
@@ -14,6 +15,7 @@ _SHELTERED = frozenset({"tensorflow", "keras", "jax", "torch", "numba", "llvmlit
 
 
 _LOOK = 0.05
+_TWICE = 1.0  # seconds within which two are one: of the terminal and of a wrapper that passes it on
 
 
 class _Signals:
@@ -21,14 +23,20 @@ class _Signals:
 
     heard = False
     waiting = False
+    first = 0.0  # when the first one came
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Take SIGINT or SIGTERM."""
-        again, self.heard = self.heard, True
+        now = time.monotonic()
+        again, self.heard = self.heard and now - self.first > _TWICE, True
+        self.first = self.first or now
         self.waiting = True
-        if again or not _sheltered(frame):
+        if not _sheltered(frame):
             self.raised()
-        signal.setitimer(signal.ITIMER_REAL, _LOOK, _LOOK)
+        # A library may swallow what is raised in it: so that goes on waiting, but leaves time to put things in order.
+        signal.setitimer(signal.ITIMER_REAL, _TWICE if again else _LOOK, _LOOK)
+        if again:
+            raise KeyboardInterrupt
 
     def look(self, signum: int, frame: FrameType | None) -> None:
         """Take SIGALRM: is the library still at work?"""
@@ -47,7 +55,7 @@ _signals = _Signals()
 
 def listen() -> None:
     """Let SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt; where they come in a library, a little later."""
-    _signals.heard = _signals.waiting = False
+    _signals.heard, _signals.waiting, _signals.first = False, False, 0.0
     signal.signal(signal.SIGALRM, _signals.look)
     signal.signal(signal.SIGTERM, _signals.handle)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -58,6 +66,12 @@ def check() -> None:
     """Raise the KeyboardInterrupt that waits, if there is one. To be called in every loop that keeps a library busy."""
     if _signals.waiting:
         _signals.raised()
+
+
+def settled() -> None:
+    """Let nothing more be raised: the command is at its end."""
+    _signals.waiting = False
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def heard() -> bool:

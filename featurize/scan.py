@@ -187,7 +187,8 @@ def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ..
         try:
             status = path.stat()
         except OSError as error:
-            reason = "broken link" if path.is_symlink() else f"cannot be read: {error.strerror}"
+            linked = os.path.islink(path)  # noqa: PTH114  (Path.is_symlink raises where the folder may not be entered)
+            reason = "broken link" if linked else f"cannot be read: {error.strerror}"
             yield _unusable(root, path, template, reason)
             continue
         if stat.S_ISDIR(status.st_mode):

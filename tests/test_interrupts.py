@@ -1,5 +1,6 @@
 """Ctrl-C, wherever it comes: at once in our own code, and at the next step where a library is at work."""
 
+import contextlib
 import os
 import random
 import shutil
@@ -72,10 +73,34 @@ def test_it_comes_by_itself_once_the_library_is_done(listening):
     time.sleep(0.2)  # and it comes once
 
 
-def test_a_second_one_does_not_wait(listening):
+def test_a_second_one_does_not_wait(listening, monkeypatch):
+    monkeypatch.setattr(interrupts, "_TWICE", 0.1)
     within("tensorflow", interrupt)
+    within("tensorflow", interrupt)  # at once: from a terminal and from a wrapper
     with pytest.raises(KeyboardInterrupt):
-        within("tensorflow", interrupt)
+        within("tensorflow", lambda: (time.sleep(0.15), interrupt()))
+
+
+def test_a_second_one_that_a_library_swallows_is_not_lost(listening, monkeypatch):
+    monkeypatch.setattr(interrupts, "_TWICE", 0.1)
+
+    def swallows():
+        time.sleep(0.15)
+        with contextlib.suppress(BaseException):
+            interrupt()
+
+    within("tensorflow", interrupt)
+    assert within("tensorflow", swallows) == "went on"
+    with pytest.raises(KeyboardInterrupt):
+        time.sleep(5)
+    time.sleep(0.2)  # and it comes once
+
+
+def test_nothing_comes_after_the_end(listening):
+    within("tensorflow", interrupt)
+    interrupts.settled()
+    time.sleep(0.2)
+    interrupts.check()
 
 
 def test_names_that_only_begin_alike_are_not_sheltered(listening):

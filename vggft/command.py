@@ -106,6 +106,7 @@ def execute(
         close_standard_output()
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
+        interrupts.settled()
         ui.error(f"interrupted. {kept}")
         raise typer.Exit(INTERRUPTED) from None
     except (VggftError, OSError) as error:
