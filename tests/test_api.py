@@ -15,7 +15,7 @@ from PIL import Image
 from featurize.errors import VggftError
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft import Experiment, costs
+from vggft import Experiment, costs, read_picture
 from vggft.commands import compare, featurize, finetune, head, predict
 from vggft.console import Ui
 
@@ -28,7 +28,7 @@ def shown():
     return "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
 
 
-def test_what_readme_shows(tmp_path, monkeypatch, capsys):
+def test_what_readme_shows(tmp_path, monkeypatch, capfd):
     for label, own in (("ants", "bugs"), ("bees", "flowers")):
         drawn = sorted((PICTURES / own).iterdir())
         for folder, chosen in (("data", drawn[:10]), ("more", drawn[10:14])):
@@ -38,33 +38,40 @@ def test_what_readme_shows(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(costs, "BATCHES", (1, 2))  # latency of 32 pictures takes a while
     code = shown()
-    assert re.search(r"^from vggft import Experiment$", code, re.MULTILINE)
+    assert re.search(r"^from vggft import Experiment, read_picture$", code, re.MULTILINE)
     namespace = {}
     exec(compile(code, "README.md", "exec"), namespace)
-    said = capsys.readouterr().out
-    assert "Use " in said
+    assert "Use " in capfd.readouterr().out
     p = namespace["p"]
     assert p.shape == (2, 2)
+    files = [tmp_path / "data" / label / "1.png" for label in ("ants", "bees")]
+    assert any(
+        Image.open(path).mode != "RGB" for path in files
+    )  # with transparency, where Pillow alone gives other pixels
+    predict.run(namespace["work"].workspace, files, predict.Options(csv=True), Ui(quiet=True))
+    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
+    assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
+    assert [namespace["model"].classes[i] for i in p.argmax(axis=1)] == [row["label"] for row in rows]
     assert np.allclose(p.sum(axis=1), 1)
     assert set(namespace["model"].classes) == {"ants", "bees"}
     assert (tmp_path / "vggft-work" / "report" / "compare.json").exists()
 
 
-def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd):
+def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path):
     workspace, data, _ = trained
     model = Experiment(workspace.root).model()
-    paths = sorted((data / "birds").iterdir())[:3]
-    pictures = [np.asarray(Image.open(path).convert("RGBA")) for path in paths]
-    on_white = [  # as the decoder does it
-        np.asarray(Image.alpha_composite(Image.new("RGBA", a.shape[1::-1], "white"), Image.fromarray(a)).convert("RGB"))
-        for a in pictures
-    ]
-    assert len({a.shape for a in on_white}) > 1
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    drawn = sorted((data / "birds").iterdir())[:3]
+    Image.open(drawn[0]).convert("RGB").save(tmp_path / "turned.jpg", exif=turned)
+    paths = [*drawn, tmp_path / "turned.jpg"]
+    pictures = [read_picture(path) for path in paths]
+    assert len({a.shape for a in pictures}) > 1
     predict.run(workspace, paths, predict.Options(csv=True), Ui(quiet=True))
     rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
-    p = model.predict(on_white)
+    p = model.predict(pictures)
     assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
-    square = np.stack([np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BILINEAR)) for a in on_white])
+    square = np.stack([np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BILINEAR)) for a in pictures])
     assert model.predict(square) == pytest.approx(p, abs=1e-6)
     assert model.predict([]).shape == (0, 2)
 
@@ -81,6 +88,15 @@ def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd):
 def test_arrays_that_are_no_pictures(trained, picture, received):
     with pytest.raises(VggftError, match=received):
         Experiment(trained[0].root).model().predict([picture])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"), [("gone.png", "cannot be read: No such file"), ("text.png", "not a picture")]
+)
+def test_files_that_are_no_pictures(tmp_path, name, reason):
+    (tmp_path / "text.png").write_text("hello")
+    with pytest.raises(VggftError, match=rf"{name}: {reason}.* Expected a picture"):
+        read_picture(tmp_path / name)
 
 
 def test_one_picture_is_no_list_of_pictures(trained):

@@ -3,9 +3,9 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vggft.api import Experiment, Model
+    from vggft.api import Experiment, Model, read_picture
 
-__all__ = ["Experiment", "Model"]
+__all__ = ["Experiment", "Model", "read_picture"]
 
 
 def __getattr__(name: str) -> Any:

@@ -8,8 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from featurize import images
 from featurize.errors import VggftError
 from featurize.images import RESIZE_FILTERS
+from featurize.runner import unreadable
 from finetune.plan import RATES
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
@@ -21,6 +23,24 @@ from vggft.console import Ui
 from vggft.workspace import Workspace
 
 Picture = NDArray[np.uint8]
+
+
+def read_picture(path: str | Path) -> Picture:
+    """Read a picture as vggft does for all its commands: upright, transparency on white, 16 bits as 8.
+
+    Returns:
+        uint8 (height, width, 3), RGB: what `Model.predict` takes. `PIL.Image.convert("RGB")` gives other pixels wherever a
+        picture is transparent or stored turned.
+
+    Raises:
+        VggftError: the file cannot be read, or is no picture.
+    """
+    try:
+        return images.decode(Path(path).read_bytes())
+    except OSError as error:
+        raise VggftError(f"{path}: {unreadable(error)}. Expected a picture.") from None
+    except images.Unreadable as error:
+        raise VggftError(f"{path}: {error}. Expected a picture.") from None
 
 
 class Model:
@@ -43,6 +63,7 @@ class Model:
 
         Args:
             pictures: n arrays uint8 (height, width, 3), RGB from 0 to 255, of any sizes; or one array (n, height, width, 3).
+                Of files, `read_picture` gives the pixels that the model learnt from.
                 They are resized as the images were that the model learnt from.
 
         Raises:
