@@ -33,6 +33,8 @@ class _Signals:
         self.waiting = True
         if not _sheltered(frame):
             self.raised()
+        # Not before: an alarm that somebody else set for this process ends it, as it would any other.
+        signal.signal(signal.SIGALRM, self.look)
         # A library may swallow what is raised in it: so that goes on waiting, but leaves time to put things in order.
         signal.setitimer(signal.ITIMER_REAL, _TWICE if again else _LOOK, _LOOK)
         if again:
@@ -56,7 +58,6 @@ _signals = _Signals()
 def listen() -> None:
     """Let SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt; where they come in a library, a little later."""
     _signals.heard, _signals.waiting, _signals.first = False, False, 0.0
-    signal.signal(signal.SIGALRM, _signals.look)
     signal.signal(signal.SIGTERM, _signals.handle)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _signals.handle)

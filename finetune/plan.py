@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from featurize.errors import VggftError
+from featurize.errors import SEEDS, VggftError, require_whole
 from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
 
 # Learning rates where none is asked for. SGD's is that of the original experiment; Adam's steps do not shrink with the
@@ -54,8 +54,8 @@ class Plan:
 
     def __post_init__(self) -> None:
         for option, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("patience", self.patience)):
-            if value < 1:
-                raise VggftError(f"--{option} {value}: expected 1 or more.")
+            require_whole(f"--{option}", value, 1)
+        require_whole("--seed", self.seed, 0, SEEDS)
         for option, text, known in (
             ("optimizer", self.optimizer, tuple(RATES)),
             ("schedule", self.schedule, SCHEDULES),

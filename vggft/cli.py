@@ -4,6 +4,7 @@ Nothing heavy is imported before the command that needs it, so that `--help` ans
 """
 
 import io
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -297,7 +298,10 @@ def doctor(
 @app.command()
 def demo(
     workspace: Annotated[
-        Path, typer.Option("--workspace", "-w", help="Folder that keeps everything of the demo.")
+        Path,
+        typer.Option(
+            "--workspace", "-w", parser=named_path, metavar="PATH", help="Folder that keeps everything of the demo."
+        ),
     ] = DEMO_WORKSPACE,
     json: JsonOption = False,
     quiet: QuietOption = False,
@@ -315,6 +319,9 @@ def demo(
 
 def main() -> None:
     """Entry point of the console script."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:  # closed, as cron and daemons may have it
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")

@@ -14,9 +14,29 @@ from featurize.errors import VggftError
 # Exit codes, see README.
 FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
 
+
+def named_path(text: str | Path) -> Path:
+    """Read a path that a person names. "", which is what an unset variable of a shell gives, is the current folder to pathlib.
+
+    Raises:
+        typer.BadParameter: it is empty.
+    """
+    if text == "":
+        raise typer.BadParameter("an empty path, perhaps an unset variable.")
+    path = Path(text)
+    return path.absolute() if path == Path("-") and str(text) != "-" else path  # ./- is a file of that name
+
+
 WorkspaceOption = Annotated[
     Path,
-    typer.Option("--workspace", "-w", envvar="VGGFT_WORKSPACE", help="Folder that keeps everything of one experiment."),
+    typer.Option(
+        "--workspace",
+        "-w",
+        envvar="VGGFT_WORKSPACE",
+        parser=named_path,
+        metavar="PATH",
+        help="Folder that keeps everything of one experiment.",
+    ),
 ]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="One JSON object on standard output, messages on standard error.")
@@ -34,17 +54,6 @@ WaitOption = Annotated[bool, typer.Option("--wait", help="Wait for another vggft
 
 DEFAULT_WORKSPACE = Path("vggft-work")
 DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
-
-
-def named_path(text: str) -> Path:
-    """Read a path that a person names. "", which is what an unset variable of a shell gives, is the current folder to pathlib.
-
-    Raises:
-        typer.BadParameter: it is empty.
-    """
-    if not text:
-        raise typer.BadParameter("an empty path, perhaps an unset variable.")
-    return Path(text)
 
 
 def workspace_of(root: Path, ui: Any, wait: bool = False) -> Any:

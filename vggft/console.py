@@ -57,6 +57,7 @@ class Ui:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self._emitted = False  # an object was begun: no other one may follow
         self._on_terminal = sys.stdout.isatty()
         self._stdout = _claimed() if json else sys.stdout
         self._err = Console(stderr=True, quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
@@ -84,8 +85,9 @@ class Ui:
         Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
             f"error: {message}", markup=False, style="red"
         )
-        if self.json:
-            self._emit({"error": message})
+        if self.json and not self._emitted:
+            with contextlib.suppress(OSError):  # of a full disk, say, which is what the error may be about
+                self._emit({"error": message})
 
     def print(self, message: str) -> None:
         """Print one line of the result on standard output, unless programs read it."""
@@ -119,6 +121,7 @@ class Ui:
         made = {
             strict.text(key): item if isinstance(item, Spool) else [strict.text(item)] for key, item in value.items()
         }
+        self._emitted = True
         self._stdout.write("{")
         for i, (key, item) in enumerate(made.items()):
             self._stdout.write(f"{', ' if i else ''}{key}: ")

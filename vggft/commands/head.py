@@ -11,7 +11,7 @@ import numpy as np
 
 from featurize import durable
 from featurize.dataset import Sample
-from featurize.errors import VggftError
+from featurize.errors import SEEDS, VggftError, require_whole
 from heads import features, folds, grid, leaks, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling
@@ -92,8 +92,9 @@ def _specs(options: Options) -> list[Spec]:
 def _check(options: Options) -> None:
     plan = options.plan
     for name, value in (("--epochs", plan.epochs), ("--patience", plan.patience), ("--seeds", options.seeds)):
-        if value < 1:
-            raise VggftError(f"{name} {value}: expected 1 or more.")
+        require_whole(name, value, 1)
+    require_whole("--batch-size", plan.batch_size, 1)
+    require_whole("--seed", plan.seed, 0, SEEDS)
     if plan.seed + options.seeds > 2**32:
         raise VggftError(f"--seed {plan.seed} --seeds {options.seeds}: the last seed would be above 4294967295.")
     if options.folds < 0 or options.folds == 1:
