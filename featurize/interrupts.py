@@ -6,6 +6,8 @@ until the next `check`, or until a look every `_LOOK` seconds finds our own code
 signal does not wait, but is raised once more if nothing came of it.
 """
 
+import contextlib
+import os
 import signal
 import time
 from types import FrameType
@@ -16,6 +18,7 @@ _SHELTERED = frozenset({"tensorflow", "keras", "jax", "torch", "numba", "llvmlit
 
 _LOOK = 0.05
 _TWICE = 1.0  # seconds within which two are one: of the terminal and of a wrapper that passes it on
+_TIMER = hasattr(signal, "setitimer")  # Windows has none: there it waits for the next `check`
 
 
 class _Signals:
@@ -24,19 +27,24 @@ class _Signals:
     heard = False
     waiting = False
     first = 0.0  # when the first one came
+    terminal: int | None = None  # a descriptor of it: while a library is imported, 2 is another file
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Take SIGINT or SIGTERM."""
         now = time.monotonic()
-        again, self.heard = self.heard and now - self.first > _TWICE, True
+        said, again, self.heard = self.heard, self.heard and now - self.first > _TWICE, True
         self.first = self.first or now
         self.waiting = True
         if not _sheltered(frame):
             self.raised()
-        # Not before: an alarm that somebody else set for this process ends it, as it would any other.
-        signal.signal(signal.SIGALRM, self.look)
-        # A library may swallow what is raised in it: so that goes on waiting, but leaves time to put things in order.
-        signal.setitimer(signal.ITIMER_REAL, _TWICE if again else _LOOK, _LOOK)
+        if self.terminal is not None and not said:
+            with contextlib.suppress(OSError):
+                os.write(self.terminal, b"\nstopping ...\n")  # not by rich, which may be at work itself
+        if _TIMER:
+            # Not before: an alarm that somebody else set for this process ends it, as it would any other.
+            signal.signal(signal.SIGALRM, self.look)
+            # A library may swallow what is raised in it: so that goes on waiting, but leaves time to put things in order.
+            signal.setitimer(signal.ITIMER_REAL, _TWICE if again else _LOOK, _LOOK)
         if again:
             raise KeyboardInterrupt
 
@@ -46,7 +54,7 @@ class _Signals:
             self.raised()
 
     def raised(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        _no_more_looks()
         if self.waiting:
             self.waiting = False
             raise KeyboardInterrupt
@@ -58,6 +66,8 @@ _signals = _Signals()
 def listen() -> None:
     """Let SIGINT, unless it is ignored, and SIGTERM raise KeyboardInterrupt; where they come in a library, a little later."""
     _signals.heard, _signals.waiting, _signals.first = False, False, 0.0
+    if _signals.terminal is None and os.isatty(2):
+        _signals.terminal = os.dup(2)
     signal.signal(signal.SIGTERM, _signals.handle)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
         signal.signal(signal.SIGINT, _signals.handle)
@@ -72,12 +82,17 @@ def check() -> None:
 def settled() -> None:
     """Let nothing more be raised: the command is at its end."""
     _signals.waiting = False
-    signal.setitimer(signal.ITIMER_REAL, 0)
+    _no_more_looks()
 
 
 def heard() -> bool:
     """Return whether there was a signal since `listen`, so that an error may be what became of it."""
     return _signals.heard
+
+
+def _no_more_looks() -> None:
+    if _TIMER:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _sheltered(frame: FrameType | None) -> bool:

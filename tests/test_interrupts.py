@@ -14,6 +14,8 @@ import pytest
 from conftest import start
 
 from featurize import interrupts
+from vggft import cli
+from vggft.__main__ import main
 
 
 @pytest.fixture
@@ -56,6 +58,28 @@ def test_it_waits_while_a_library_is_at_work(listening, package):
     with pytest.raises(KeyboardInterrupt):
         interrupts.check()
     interrupts.check()  # once is enough
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_person_is_told_that_it_waits(listening, terminal, monkeypatch):
+    ours, theirs = os.openpty() if terminal else os.pipe()
+    monkeypatch.setattr(interrupts._signals, "terminal", None)
+    kept = os.dup(2)
+    os.dup2(theirs, 2)
+    try:
+        interrupts.listen()
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+    within("tensorflow", interrupt)
+    within("tensorflow", interrupt)  # the same one, once more by a wrapper
+    os.write(theirs, b"then\n")
+    said = os.read(ours, 100).split()
+    assert said == ([b"stopping", b"...", b"then"] if terminal else [b"then"])
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+    with pytest.raises(KeyboardInterrupt):
+        interrupts.check()
 
 
 def test_it_comes_by_itself_once_the_library_is_done(listening):
@@ -124,6 +148,30 @@ def test_who_was_told_to_ignore_it_ignores_it():
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
+
+
+def test_before_there_is_a_command_to_interrupt(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        main()
+    assert capsys.readouterr().err == "error: interrupted.\n"
+    program = "import sys, vggft.__main__; print([m for m in ('typer', 'rich', 'numpy') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"  # what takes time comes where it is met
+
+
+def test_while_a_command_gets_ready(monkeypatch, capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(interrupts, "listen", interrupted)
+    monkeypatch.setattr(sys, "argv", ["vggft", "doctor"])
+    with pytest.raises(SystemExit, match="130"):
+        main()
+    assert capsys.readouterr().err == "error: interrupted. Nothing was changed.\n"
 
 
 def test_predict_that_waits_for_a_list_can_be_interrupted(trained):

@@ -1,5 +1,18 @@
-"""`python -m vggft` is the command `vggft`."""
+"""The console script, also as `python -m vggft`: nothing is imported before an interrupt is met as it should be."""
 
-from vggft.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; leave with the exit code that README promises."""
+    try:
+        from vggft import cli
+
+        cli.main()
+    except KeyboardInterrupt:  # before or after a command, which says more
+        print("error: interrupted.", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

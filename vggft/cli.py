@@ -16,7 +16,6 @@ from vggft.command import (
     DEFAULT_WORKSPACE,
     DEMO_WORKSPACE,
     FAILED,
-    INTERRUPTED,
     DebugOption,
     JsonOption,
     QuietOption,
@@ -318,7 +317,7 @@ def demo(
 
 
 def main() -> None:
-    """Entry point of the console script."""
+    """Understand and run the command line."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as cron and daemons may have it
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
@@ -333,8 +332,6 @@ def main() -> None:
 
         Ui(json="--json" in arguments).error(f"{error.format_message()} See vggft --help.")
         sys.exit(FAILED)
-    except KeyboardInterrupt:  # before or after a command
-        sys.exit(INTERRUPTED)
     except BrokenPipeError:
         close_standard_output()
         sys.exit(FAILED)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,10 +105,14 @@ def execute(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
     """Run one command; say errors in a line or two; leave with the exit code that README promises."""
-    interrupts.listen()
-    from vggft.console import Ui
+    try:  # typer would say nothing of an interrupt that comes this early
+        interrupts.listen()
+        from vggft.console import Ui
 
-    ui = Ui(json=json, quiet=quiet)
+        ui = Ui(json=json, quiet=quiet)
+    except KeyboardInterrupt:
+        print("error: interrupted. Nothing was changed.", file=sys.stderr)
+        raise typer.Exit(INTERRUPTED) from None
     try:
         result = command(ui)
         ui.result(result)
