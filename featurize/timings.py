@@ -43,6 +43,23 @@ def read(folder: Path) -> Sequence[Timing]:
 
 
 def seconds_an_image(folder: Path) -> float | None:
-    """Return what an image took from its file to its features, over all runs from pixels; None where nothing is known."""
-    runs = [timing for timing in read(folder) if not timing.below and timing.images]
-    return sum(run.seconds for run in runs) / sum(run.images for run in runs) if runs else None
+    """Return what an image takes from its file to all layers that were ever computed; None where nothing is known.
+
+    That is the sum of the runs that it takes to have them, each with the mean of all that did the same: first one from pixels,
+    of most layers; then those of what it lacks. So a layer that was asked for later adds what it took, and what was
+    computed again, after a prune or for new images, adds nothing.
+    """
+    runs: dict[tuple[bool, tuple[str, ...]], list[Timing]] = {}
+    for run in read(folder):
+        if run.images:
+            runs.setdefault((run.below != "", tuple(sorted(run.layers.split()))), []).append(run)
+    covered: set[str] = set()
+    total = 0.0
+    for from_cache, layers in sorted(runs, key=lambda one: (one[0], -len(one[1]))):
+        if from_cache and not covered:
+            return None
+        if not covered.issuperset(layers):
+            covered.update(layers)
+            same = runs[from_cache, layers]
+            total += sum(run.seconds for run in same) / sum(run.images for run in same)
+    return total if covered else None
