@@ -49,9 +49,15 @@ def require_room(folder: Path, needed: int, images: int) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise VggftError(
-            f"{folder}: the features of {images} images will take about {size(needed)}, and {size(free)} are free there. Free "
-            "some space, put the workspace on another disk with --workspace, or keep fewer layers: --layers block5_pool."
+            f"{folder}: the features of {counted(images, 'image')} will take about {size(needed)}, and {size(free)} are free "
+            "there. Free some space, put the workspace on another disk with --workspace, or keep fewer "
+            "layers: --layers block5_pool."
         )
+
+
+def counted(number: int, noun: str) -> str:
+    """Write a number of things for people: 1 image, 2 images."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number: float) -> str:

@@ -11,7 +11,7 @@
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,7 @@ class Run:
         seconds: of training, of all its sessions.
         validation, start_validation: metrics of the best epoch and of epoch 0.
         moved: layers of the backbone that changed.
+        network_sha256: of its network's file; "" in runs from before it was kept.
         history: a row an epoch.
     """
 
@@ -91,6 +92,7 @@ class Run:
     validation: Metrics
     start_validation: Metrics
     moved: tuple[str, ...]
+    network_sha256: str = ""
     history: tuple[Epoch, ...] = field(default=(), repr=False)
 
     @property
@@ -175,9 +177,9 @@ class Unfinished:
             raise VggftError(
                 f"{path}: cannot be written ({reason}). Nothing of the training is lost: free some space, and {_THEN}."
             ) from None
+        kept = asdict(replace(run, network_sha256=durable.sha256(fresh)))
         fresh.replace(path)
         predictions.write(self.folder / predictions.FILE, judged, run.classes, _THEN)
-        kept = asdict(run)
         del kept["history"]
         kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
         durable.write_json(self.folder / RUN, {"version": RUN_VERSION, **kept}, _THEN)

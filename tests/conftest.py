@@ -1,11 +1,13 @@
 """Real things for the tests: pictures made on the spot, bundled drawings, the real network."""
 
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -14,9 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize import engines, images
+from featurize import engines, images, interrupts, mnn_engine
 from featurize import weights as weight_files
 from featurize.fingerprint import Fingerprint
+from vggft import cli, costs
 from vggft.console import Ui
 from vggft.workspace import Workspace
 
@@ -70,8 +73,68 @@ def drawings(root: Path, number: int, *classes: str) -> Path:
     return root
 
 
-def vggft(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own."""
+def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
+    """Run the command line in this process, which has paid for the import of TensorFlow already.
+
+    File descriptors 1 and 2 are files meanwhile, so that what libraries print on them is seen, too. Nothing may be patched in
+    this process that is not meant for the command; else `vggft_apart`.
+    """
+    words = ["vggft", *map(str, arguments)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        with contextlib.ExitStack() as back:
+            back.enter_context(_listening_as_before())
+            back.enter_context(contextlib.chdir(cwd or "."))
+            for number, name, file in ((1, "stdout", out), (2, "stderr", err)):
+                back.enter_context(_into(file, number, name))
+            kept, sys.argv = sys.argv, words
+            back.callback(setattr, sys, "argv", kept)
+            try:
+                cli.main()
+                code = 0
+            except SystemExit as end:
+                code = end.code or 0
+        said = []
+        for file in (out, err):
+            file.seek(0)
+            said.append(file.read().decode())
+    return subprocess.CompletedProcess(words, code, *said)
+
+
+@contextlib.contextmanager
+def _into(file, number, name):
+    """Send what is written on a file descriptor, and on `sys.<name>`, into a file."""
+    kept, stream = os.dup(number), getattr(sys, name)
+    mnn_engine._flush()
+    os.dup2(file.fileno(), number)
+    try:
+        with open(number, "w", encoding="utf-8", closefd=False) as own:
+            setattr(sys, name, own)
+            try:
+                yield
+            finally:
+                mnn_engine._flush()
+                setattr(sys, name, stream)
+    finally:
+        os.dup2(kept, number)
+        os.close(kept)
+
+
+@contextlib.contextmanager
+def _listening_as_before():
+    """Put the handlers of signals back; a Ctrl-C that the command took is meant for all tests."""
+    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
+    interrupts._signals.heard = False
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
+    if interrupts.heard():
+        raise KeyboardInterrupt
+
+
+def vggft_apart(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess[str]:
+    """Run the command line in a process of its own, which knows nothing of what this one has loaded."""
     command = [sys.executable, "-m", "vggft", *map(str, arguments)]
     return subprocess.run(
         command,
@@ -90,7 +153,7 @@ def start(*arguments, stdin=None) -> subprocess.Popen[str]:
     As the console script does it: under `-m`, Python ends by SIGINT, not by exit code, when it came within an `exec` of a string,
     as dataclasses do it on import.
     """
-    command = [sys.executable, "-c", "from vggft.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", "from vggft.__main__ import main; main()", *map(str, arguments)]
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -146,13 +209,17 @@ def trained(tmp_path_factory):
 
     def build(base):
         ui, workspace = Ui(quiet=True), Workspace(base / "work")
+        patch = pytest.MonkeyPatch()
+        patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
-        return {
+        results = {
             "featurize": featurize.run(workspace, data, featurize.Options(), ui),
             "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
             "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
             "compare": compare.run(workspace, compare.Options(), ui),
         }
+        patch.undo()
+        return results
 
     base, results = once(tmp_path_factory, "trained", build)
     return Workspace(base / "work"), base / "data", results
@@ -199,9 +266,9 @@ def snapshot(folder):
     return {str(p.relative_to(folder)): p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
 
 
-def refused(*arguments, cwd=None, **options):
+def refused(*arguments, run=vggft, **options):
     """Run a command that must fail: exit 1, one error of a line or two, nothing on standard output. Return the message."""
-    done = vggft(*arguments, cwd=cwd, **options)
+    done = run(*arguments, **options)
     assert done.returncode == 1, (done.stdout, done.stderr)
     assert "Traceback" not in done.stderr
     assert done.stdout == ""

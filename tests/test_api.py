@@ -99,6 +99,12 @@ def test_files_that_are_no_pictures(tmp_path, name, reason):
         read_picture(tmp_path / name)
 
 
+@pytest.mark.parametrize("what", [None, Path("a.png"), Image.new("RGB", (8, 9))])
+def test_what_is_no_array_is_named(trained, what):
+    with pytest.raises(VggftError, match=f"{type(what).__name__}: expected a list of arrays"):
+        Experiment(trained[0].root).model().predict(what)
+
+
 def test_one_picture_is_no_list_of_pictures(trained):
     with pytest.raises(VggftError, match=r"shape \(8, 9, 3\): expected \(n, height, width, 3\), or a list"):
         Experiment(trained[0].root).model().predict(np.zeros((8, 9, 3), np.uint8))
@@ -135,3 +141,8 @@ def test_options_go_where_they_belong(featurized, tmp_path):
         work.fit_heads(epoch=3)
     with pytest.raises(VggftError, match="no such head"):
         work.finetune(start="nobody")
+    for memory in ("2GB", 2e9):
+        with pytest.raises(VggftError, match=f"--memory {memory}: expected a whole number of bytes"):
+            work.finetune(memory=memory)
+    with pytest.raises(VggftError, match="--seed -1: expected 0 or more"):
+        work.featurize(featurized[0] / "data", seed=-1)

@@ -14,10 +14,10 @@ TESTS = Path(__file__).parent
 @pytest.mark.parametrize(
     ("backend", "tests"),
     [
-        ("jax", "block4_pool or stopped_after_any_epoch"),
-        pytest.param("jax", "killed_and_interrupted", marks=pytest.mark.slow),
-        ("torch", "block4_pool or stopped_after_any_epoch"),
-        pytest.param("torch", "killed_and_interrupted", marks=pytest.mark.slow),
+        ("jax", "block4_pool or sgd"),
+        pytest.param("jax", "adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
+        ("torch", "block4_pool or sgd"),
+        pytest.param("torch", "adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_equality_and_resuming(backend, tests):

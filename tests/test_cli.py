@@ -1,4 +1,4 @@
-"""The command line as a person and a program meet it: every command, every exit code, from a clean process."""
+"""The command line as a person and a program meet it: every command, every exit code; once each from a clean process."""
 
 import csv
 import os
@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import drawings, paint, refused, snapshot, strict_json, vggft
+from conftest import drawings, paint, refused, snapshot, strict_json, vggft, vggft_apart
 
 from vggft.workspace import Workspace
 
@@ -18,7 +18,7 @@ def test_help_answers_at_once():
     def seconds():
         """Return the processor's time: on a machine that does nothing else, as long as a person waits."""
         before = os.times()
-        done = vggft("--help")
+        done = vggft_apart("--help")
         assert done.returncode == 0
         assert "featurize" in done.stdout
         now = os.times()
@@ -26,7 +26,7 @@ def test_help_answers_at_once():
 
     assert min(seconds() for _ in range(3)) < 0.5
     for command in ("featurize", "head", "finetune", "compare", "predict", "evaluate", "doctor", "demo"):
-        assert "default" in vggft(command, "--help").stdout
+        assert "default" in vggft_apart(command, "--help").stdout
 
 
 def test_help_imports_nothing_heavy():
@@ -36,8 +36,8 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_demo_leaves_a_persons_workspace_alone():
-    assert "VGGFT_WORKSPACE" not in vggft("demo", "--help").stdout
-    assert "VGGFT_WORKSPACE" in vggft("head", "--help").stdout
+    assert "VGGFT_WORKSPACE" not in vggft_apart("demo", "--help").stdout
+    assert "VGGFT_WORKSPACE" in vggft_apart("head", "--help").stdout
 
 
 def test_steps_out_of_order(tmp_path, copied):
@@ -56,7 +56,7 @@ def test_steps_out_of_order(tmp_path, copied):
 
 
 def test_errors_as_json(tmp_path):
-    done = vggft("head", "-w", tmp_path / "none", "--json")
+    done = vggft_apart("head", "-w", tmp_path / "none", "--json")
     assert done.returncode == 1
     assert set(strict_json(done.stdout)) == {"error"}
     for arguments in (
@@ -65,16 +65,18 @@ def test_errors_as_json(tmp_path):
         ["featurize", "--json"],
         ["nonsense", "--json"],
     ):
-        done = vggft(*arguments)
+        done = vggft_apart(*arguments)
         assert done.returncode == 1
         assert set(strict_json(done.stdout)) == {"error"}
-    assert vggft("--version").stdout.startswith("vggft ")
-    assert vggft().stdout == vggft("--help").stdout
+    assert vggft_apart("--version").stdout.startswith("vggft ")
+    assert vggft_apart().stdout == vggft_apart("--help").stdout
 
 
 def test_a_backend_that_is_not_there(copied):
     for backend in ("jaxx", "mxnet"):
-        assert "KERAS_BACKEND" in refused("head", "-w", copied / "work", env={"KERAS_BACKEND": backend})
+        assert "KERAS_BACKEND" in refused(
+            "head", "-w", copied / "work", run=vggft_apart, env={"KERAS_BACKEND": backend}
+        )
 
 
 def test_damage_in_the_workspace_is_said(copied):
@@ -94,7 +96,7 @@ def test_a_second_writer_is_refused_and_told_who_writes(copied):
 def test_heads_leaderboard_and_stale_heads(copied):
     work = ["-w", copied / "work"]
     names = {"logistic-avg", "avg-256", "max-256", "flatten-256-classic"}
-    done = vggft("head", "--epochs", "2", *(word for name in names for word in ("--head", name)), *work, "--json")
+    done = vggft_apart("head", "--epochs", "2", *(word for name in names for word in ("--head", name)), *work, "--json")
     found = strict_json(done.stdout)
     assert set(found["heads"][0]) >= HEAD_KEYS
     assert {h["name"] for h in found["heads"]} == names
@@ -152,7 +154,7 @@ def test_predict(trained, tmp_path):
         shutil.copy(sorted((data / "fruit").iterdir())[i], folder / name)
     (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     single = sorted((data / "birds").iterdir())[0]
-    done = vggft("predict", single, folder, "-w", workspace.root, "--json")
+    done = vggft_apart("predict", single, folder, "-w", workspace.root, "--json")
     found = strict_json(done.stdout)
     assert done.returncode == 3
     tuned, head = results["finetune"], results["head"]["best"]
@@ -184,7 +186,7 @@ def test_head_and_network_predict_alike_from_pixels(trained):
 
 
 def test_doctor(trained, tmp_path):
-    done = vggft("doctor", "-w", trained[0].root, "--json")
+    done = vggft_apart("doctor", "-w", trained[0].root, "--json")
     found = strict_json(done.stdout)
     assert done.returncode == 0
     assert {c["name"] for c in found["checks"]} == {
@@ -197,7 +199,7 @@ def test_doctor(trained, tmp_path):
         "workspace",
     }
     assert all(c["status"] == "ok" for c in found["checks"])
-    broken = vggft("doctor", "-w", tmp_path, env={"KERAS_HOME": str(_bad_keras_home(tmp_path))})
+    broken = vggft_apart("doctor", "-w", tmp_path, env={"KERAS_HOME": str(_bad_keras_home(tmp_path))})
     assert broken.returncode == 1
     assert "✗ weights" in broken.stdout
     assert "→" in broken.stdout
@@ -221,7 +223,7 @@ def test_the_promises_on_photographs(hymenoptera, tmp_path):
     assert best["name"] == heads["best"]
     assert best["validation"]["accuracy"] >= 0.90
     assert max(h["validation"]["accuracy"] for h in heads["heads"] if h["kind"] == "logistic") >= 0.90
-    tuned = strict_json(vggft("finetune", "--unfreeze", "block5", "--epochs", "2", *work, timeout=600).stdout)
+    tuned = strict_json(vggft_apart("finetune", "--unfreeze", "block5", "--epochs", "2", *work, timeout=600).stdout)
     assert tuned["parity"] <= 2e-3
     assert tuned["validation"]["log_loss"] <= tuned["start_validation"]["log_loss"]
     assert tuned["start_validation"]["log_loss"] == pytest.approx(best["validation"]["log_loss"], abs=1e-4)

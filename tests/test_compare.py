@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 import shutil
 from dataclasses import replace
 from functools import partial
@@ -16,6 +17,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as sk
 
 from featurize import timings, upkeep
+from featurize.backend import load_keras
 from featurize.dataset import Sample
 from featurize.errors import VggftError
 from featurize.probes import PROBES
@@ -61,7 +63,11 @@ def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted
         (pair((0.1, 0.2)), "head", "net is worse (log-loss 0.1500 higher"),
         (pair((0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "although net gets 5.0 of 100 images more right"),
         (pair((-0.1, 0.2)), "head", "no difference to net that these 200 images can show (it would take about 10,9"),
-        (pair((-0.1, 0.2), only=(5, 5)), "head", "(it would take more than 100,000 like these"),
+        (
+            pair((-0.1, 0.2), only=(5, 5)),
+            "head",
+            "(they get equally many right: it would take more than 100,000 like these",
+        ),
         (pair((-0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "no difference in log-loss that these 200 images can show"),
         (pair((-0.1, 0.2), (0.02, 0.08), (11, 1)), "head", "but net gets 5.0 of 100 images more right: take that if"),
         (
@@ -85,6 +91,16 @@ def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted
             pair((-0.1, 0.2), independent=40, counted=(2, 1)),
             "head",
             "(it would take about 940 that do not belong together to show one in accuracy), and it is cheaper;",
+        ),
+        (
+            pair((-0.1, 0.2), only=(4, 4), independent=40, counted=(2, 1)),
+            "head",
+            "can show (it would take about 940 that",
+        ),
+        (
+            pair((-0.1, 0.2), independent=40, counted=(2, 2)),
+            "head",
+            "can show (of one image of each group they get equally many right: it would take more than 100,000 that",
         ),
     ],
 )
@@ -149,7 +165,7 @@ def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained,
         return {name: 0.1 + 0.8 * (1 - right if worst else right) for name, worst in bad.items()}
 
     monkeypatch.setattr(judging, "judge", fake)
-    said = on_split(workspace, methods.Methods(heads, networks, ()), "validation", ui)
+    said = on_split(workspace, methods.Methods(heads, networks, ()), "validation", ui.warn, ui)
     assert (said.head, said.network) == ("chosen head", "chosen network")
     found = weigh(said, "chosen head", "chosen network", unchanged=False)
     assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
@@ -346,7 +362,7 @@ def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
         assert float(row["accuracy_interval_high"]) == method["accuracy_interval"][1]
         assert float(row["class.class1.recall"]) == method["per_class"][1]["recall"]
         assert float(row["macro.f1"]) == method["macro"]["f1"]
-        assert int(row["confusion.class0.class1"]) == method["confusion"][0][1]
+        assert int(row["confusion.class0/class1"]) == method["confusion"][0][1]
 
 
 def test_images_that_belong_together_have_no_p_value(tmp_path):
@@ -428,10 +444,11 @@ def test_costs(trained):
     assert own["bytes"] == Path(results["finetune"]["network"]).stat().st_size
     assert own["parameters"] > 7_000_000
     for cost in costs.values():
-        assert 0 < cost["latency_ms"]["1"] < cost["latency_ms"]["32"]
+        assert 0 < cost["latency_ms"]["1"] < cost["latency_ms"]["8"]
 
 
 def test_latencies_are_medians_of_calls_in_turn(ui, monkeypatch):
+    assert costs.BATCHES == (1, 32)
     monkeypatch.setattr(costs, "BATCHES", (1, 2))
     clock, called = [0.0], []
     took = {"a": iter([9.0, 9.0, 1.0, 2.0, 3.0, 5.0, 2.0, 8.0]), "b": iter([9.0] * 8)}  # the first round warms up
@@ -516,8 +533,9 @@ def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
     stale.write_text(json.dumps(head))
     found = command.run(again, command.Options(quick=True), ui)
     said = capsys.readouterr().err
-    assert "left out: " in said
-    assert "avg-256" in said
+    (left_out,) = found["left_out"]
+    assert f"left out: {left_out}" in said
+    assert "avg-256" in left_out
     assert "stale, not compared (made from an earlier state of the data): max-linear" in said
     assert found["stale"] == ["max-linear"]
     assert {"avg-256", "max-linear"}.isdisjoint(method["name"] for method in found["methods"])
@@ -540,8 +558,45 @@ def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(ag
     probed = probing.probe(again, heads, [gone, *rest], ui)
     assert [sample.path for sample in probed.samples] == [sample.path for sample in rest]
     assert probed.left_out == 1
-    assert "1 images are left out" in capsys.readouterr().err
+    assert "probes: 1 image left out" in capsys.readouterr().err
     assert command.run(again, command.Options(quick=True), ui)["images"] == len(rest) + 1
+
+
+def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixels(again, trained, ui):
+    data = again.root.parent / "data"
+    shutil.copytree(trained[1], data)
+    settings = json.loads((again.root / "workspace.json").read_text())
+    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(data)}))
+    changed, *rest = again.dataset.accepted("validate")
+    shutil.copy(data / rest[0].path, data / changed.path)
+    found = methods.load(again)
+    whole = replace(found.networks[0], made=replace(found.networks[0].made, settings=_from_pixels(found.networks[0])))
+    asked = []
+
+    def judged(part, workspace, cache, samples):
+        asked.append(samples)
+        return {method.name: np.full((len(samples), 2), 0.5) for method in part}
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judging, "judge", judged)  # what it says of them is not asked here
+        probed = probing.probe(again, [found.heads[0], whole], [changed, *rest], ui)
+    assert probed.left_out == 1
+    assert all([sample.path for sample in own] == [sample.path for sample in rest] for own in asked)
+
+
+def _from_pixels(method):
+    return replace(method.made.settings, unfreeze="all", split_point=None)
+
+
+def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(again, ui, monkeypatch):
+    shutil.rmtree(again.report)
+    again.report.write_text("mine")
+    monkeypatch.setattr(judging, "judge", None)
+    with pytest.raises(
+        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
+    ):
+        command.run(again, command.Options(), ui)
+    assert again.report.read_text() == "mine"
 
 
 @pytest.mark.parametrize(
@@ -550,8 +605,30 @@ def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(ag
 def test_a_damaged_network_is_said_to_be_one(again, damage):
     (method,) = methods.load(again).networks
     method.network.write_bytes(damage(method.network.read_bytes()))
-    with pytest.raises(VggftError, match=r"network\.keras: Keras cannot load it .* Tune again: vggft finetune"):
+    with pytest.raises(
+        VggftError, match=r"network\.keras: not the file that was written .* Tune again: vggft finetune"
+    ):
         judging._part(method)
+    unknown = replace(method, made=replace(method.made, network_sha256=""))  # a run from before it was kept
+    with pytest.raises(VggftError, match=r"network\.keras: Keras cannot load it .* Tune again: vggft finetune"):
+        judging._part(unknown)
+
+
+def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
+    """It loads, and predicts, but it is not the one that run.json tells of."""
+    (run,) = again.finetune.iterdir()
+    other = again.finetune / "other"
+    shutil.copytree(run, other)
+    kept = json.loads((other / "run.json").read_text())
+    kept["settings"]["name"] = "other"
+    (other / "run.json").write_text(json.dumps(kept))
+    network = load_keras().saving.load_model(other / "network.keras", compile=False)
+    network.save(other / "network.keras")
+    found = command.run(again, command.Options(quick=True), ui)
+    assert "other" not in {method["name"] for method in found["methods"]}
+    (said,) = found["left_out"]
+    assert re.fullmatch(r"other: .*other/network\.keras: not the file that was written .*", said)
+    assert f"left out: {said}" in capsys.readouterr().err
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
@@ -578,6 +655,18 @@ def test_a_class_may_be_called_like_a_column(tmp_path):
         assert float(rows[method["name"]]["class.macro.f1"]) == method["per_class"][0]["f1"]
 
 
+def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
+    found = weigh(replace(evidence(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
+    _, result = written(found, tmp_path)
+    with (tmp_path / "report" / "compare.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for method in result["methods"]:
+        row = rows[method["name"]]
+        counts = [[int(row[f"confusion.{true}/{said}"]) for said in ("1", "1.1")] for true in ("1", "1.1")]
+        assert counts == method["confusion"]
+        assert [int(row[f"class.{name}.n"]) for name in ("1", "1.1")] == [one["n"] for one in method["per_class"]]
+
+
 @pytest.mark.parametrize("columns", [80, 110])
 def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
@@ -597,7 +686,7 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
 def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
     """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
     dataset = again.dataset
-    test = {sample.path for sample in dataset.accepted("train")[::2]}
+    test = {sample.path for sample in dataset.accepted("train")[::3]}
     samples = [replace(s, split="test") if s.path in test else s for s in dataset.samples]
     twin = next(s for s in samples if s.split == "test")
     again.settle(
@@ -632,7 +721,7 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(again.root / "nowhere")}))
     found = command.run(again, command.Options(quick=True), ui)
     assert found["contrast"]["tuned"] == run.name
-    assert "whole is left out: " in capsys.readouterr().err
+    assert "left out: whole: " in capsys.readouterr().err
     assert "whole" not in {method["name"] for method in found["methods"]}
 
 

@@ -15,7 +15,9 @@ from featurize import shards, upkeep
 from vggft.workspace import Workspace
 
 
-@pytest.mark.parametrize("kind", [0.0001, 0.3, 0.999, "truncated", "empty", "deleted"])
+@pytest.mark.parametrize(
+    "kind", [0.3, "truncated", "deleted", *(pytest.param(k, marks=pytest.mark.slow) for k in (0.0001, 0.999, "empty"))]
+)
 def test_damage_is_named_and_mended(base, in_shards, kind):
     assert verify(base)["ok"]
     path = files(base)[1]

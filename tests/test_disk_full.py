@@ -11,7 +11,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft, wait_for_shards
+from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft_apart, wait_for_shards
 
 from featurize.errors import VggftError
 from featurize.layers import layer
@@ -94,10 +94,10 @@ def disturbed(data, work, trouble):
 def check_it_goes_on(data, work, undisturbed):
     kept, rows = shards(work), check_nothing_half_written(work)
     assert 0 < rows < 24
-    found = strict_json(vggft("featurize", data, "-w", work, "--json").stdout)
+    found = strict_json(vggft_apart("featurize", data, "-w", work, "--json").stdout)
     assert (found["computed"], found["reused"], found["damaged_files"]) == (24 - rows, rows, 0)
     assert kept.items() <= shards(work).items()
-    assert strict_json(vggft("cache", "verify", "-w", work, "--json").stdout)["ok"]
+    assert strict_json(vggft_apart("cache", "verify", "-w", work, "--json").stdout)["ok"]
     assert same(work, undisturbed)
 
 
@@ -110,6 +110,7 @@ def test_the_disk_fills_up_in_the_middle_of_the_work(featurized, disk):
     check_it_goes_on(base / "data", work, base / "work")
 
 
+@pytest.mark.slow
 def test_files_are_no_longer_allowed_to_grow(featurized, tmp_path):
     base, work = featurized[0], tmp_path / "work"
     limit = (resource.RLIMIT_FSIZE, (1000, 1000))
@@ -182,7 +183,7 @@ def test_refused_on_a_full_disk_with_a_workspace_on_it(copied, disk):
     before = snapshot(disk)
     message = refused("featurize", copied / "data", "-w", disk / "work")
     assert all(
-        words in message for words in ("of 1 images will take about", "0 bytes are free there", "Free some space")
+        words in message for words in ("of 1 image will take about", "0 bytes are free there", "Free some space")
     )
     assert snapshot(disk) == before
 
@@ -194,8 +195,8 @@ def test_prune_makes_room_on_a_full_disk(copied, disk):
     (aside / "shard.h5").write_bytes(bytes(1_000_000))
     leave(disk, 0)
     before = shards(disk / "work")
-    done = vggft("cache", "prune", "--yes", "-w", disk / "work", "--json")
+    done = vggft_apart("cache", "prune", "--yes", "-w", disk / "work", "--json")
     assert done.returncode == 0, done.stderr
     assert strict_json(done.stdout)["bytes_freed"] >= 1_000_000
     assert shards(disk / "work") == before
-    assert vggft("featurize", copied / "data", "-w", disk / "work").returncode == 0
+    assert vggft_apart("featurize", copied / "data", "-w", disk / "work").returncode == 0

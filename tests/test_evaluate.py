@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import drawings, paint, strict_json, vggft
+from conftest import drawings, paint, strict_json, vggft_apart
 from sklearn import metrics
 
 from featurize.errors import VggftError
@@ -155,7 +155,7 @@ def test_files_that_are_no_pictures(fake, folder, ui, capfd):
     assert found["confusion"] == [[6, 2], [2, 9]]
     for path in folder.rglob("*.png"):
         path.write_text("text")
-    with pytest.raises(VggftError, match="none of its 20 files can be used"):
+    with pytest.raises(VggftError, match=r"none of its files can be used \(20 in all; the first"):
         evaluate.run(fake, folder, None, ui)
 
 
@@ -192,6 +192,17 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
 
 
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fake, folder, ui, monkeypatch):
+    shutil.rmtree(fake.report)
+    fake.report.write_text("mine")
+    monkeypatch.setattr(judging, "from_pixels", None)
+    with pytest.raises(
+        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
+    ):
+        evaluate.run(fake, folder, None, ui)
+    assert fake.report.read_text() == "mine"
+
+
 def test_images_that_were_learnt_from(trained, work, tmp_path):
     """In a process of its own, with a real head; the numbers are those of the cached features."""
     workspace, data, _ = trained
@@ -201,12 +212,12 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
         path = sorted((drawn / label).iterdir())[-1]
         path.rename(tmp_path / "again" / label / f"new-{path.name}")
     (tmp_path / "again" / "fruit" / "text.png").write_text("text")
-    done = vggft("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
+    done = vggft_apart("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
     assert done.returncode == 3, done.stderr
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)
     assert found["seen"] == {"train": 26, "validate": 6, "test": 0}
-    assert "26 are among those the model was trained on, 6 among those that chose it" in done.stderr
+    assert "26 among those the model was trained on, 6 among those that chose it" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()
     method = methods.load(workspace).named("logistic-max")

@@ -1,4 +1,4 @@
-"""`vggft featurize` from a clean process: what is computed, what is not, what is refused before anything changes."""
+"""`vggft featurize`: what is computed, what is not, what is refused before anything changes."""
 
 import csv
 import hashlib

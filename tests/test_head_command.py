@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, start, strict_json, vggft
+from conftest import drawings, refused, snapshot, start, strict_json, vggft, vggft_apart
 
 from heads import store
 from heads.specs import DEFAULTS, DenseSpec, LogisticSpec
@@ -46,7 +46,7 @@ def twice(featurized, tmp_path_factory):
     shutil.copytree(featurized[0], base)
     work = base / "work"
     runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
-    done = vggft("head", "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
+    done = vggft_apart("head", "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
     assert done.returncode == 0, done.stderr
     return base, [*runs, strict_json(done.stdout)]
 
@@ -153,7 +153,7 @@ def test_bad_input_changes_nothing(copied):
     assert "in the way" in refused("head", "-w", work)
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
     work = copied / "work"
     process = start("head", "-w", work, "--epochs", "100000", "--patience", "100000")
@@ -238,7 +238,7 @@ def test_what_others_keep_beside_the_heads_stays(copied):
         (work / "heads" / name).mkdir()
     done = vggft("head", "-w", work, "--head", "logistic-avg")
     assert "a copy of the head 'logistic-avg'" in done.stderr
-    assert "1 heads were here already" in done.stderr
+    assert "kept: 1 head made with these options before" in done.stderr
     assert {".notes.tmp", ".mine.replaced", "older"} <= {p.name for p in (work / "heads").iterdir()}
 
 
@@ -283,10 +283,10 @@ def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
             path.unlink()
     done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work")
     assert done.returncode == 0, done.stderr
-    picked = [word for name in ("logistic-max", "avg-linear", "max-64-l2", "avgmax-256") for word in ("--head", name)]
+    picked = [word for name in ("logistic-max", "avgmax-256") for word in ("--head", name)]
     more = ("--epochs", "2", "--cv", "3", "--class-weight", "balanced", "--suspects")
     found = head_json(tmp_path / "work", *picked, *more)
-    assert len(found["heads"]) == 4
+    assert len(found["heads"]) == 2
     for h in found["heads"]:
         assert h["validation"]["auc"] is None
         assert "1 of 3 classes" in h["validation"]["auc_reason"]

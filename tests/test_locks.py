@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import refused, strict_json, vggft
+from conftest import refused, strict_json, vggft, vggft_apart
 from small_cache import featurize, files, layers, same, verify
 
 from vggft.workspace import Workspace
@@ -112,7 +112,7 @@ def test_where_hdf5s_own_lock_is_refused(base):
     held = [path.open("rb") for path in files(base)]
     for file in held:
         fcntl.flock(file, fcntl.LOCK_EX)
-    done = vggft("featurize", base / "data", "-w", base / "work", "--json", env={"HDF5_USE_FILE_LOCKING": "TRUE"})
+    done = vggft_apart("featurize", base / "data", "-w", base / "work", "--json", env={"HDF5_USE_FILE_LOCKING": "TRUE"})
     found = strict_json(done.stdout)
     assert (found["computed"], found["reused"], found["damaged_files"]) == (0, 12, 0)
     for file in held:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refused, start, strict_json, vggft
+from conftest import refused, start, strict_json, vggft, vggft_apart
 from test_compare import recompute
 
 from featurize.errors import VggftError
@@ -40,9 +40,9 @@ def compared(tuned, tmp_path_factory):
     """The same workspace after a comparison in 2 folds that nobody disturbed, and what it said."""
     work = tmp_path_factory.mktemp("compared") / "work"
     shutil.copytree(tuned, work)
-    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    done = vggft_apart("compare", "--cv", 2, "--quick", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
-    assert "2 folds over 24 images: 2 heads and 1 tuned networks in each, about " in done.stderr
+    assert "2 folds over 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
     assert "fold 1 of 2 in " in done.stderr
     return work, strict_json(done.stdout)
 
@@ -71,7 +71,7 @@ def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
     workspace = Workspace(tmp_path / "work")
 
     def first_fold(turned):
-        folds = Folds(workspace, methods.load(workspace), 2, ui)
+        folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
         learnt, held = folds._parts[0]
         assert not {folds._groups[i] for i in learnt} & {folds._groups[i] for i in held}
         if turned:
@@ -97,7 +97,7 @@ def test_images_of_the_test_split_take_no_part(tuned, tmp_path, ui, monkeypatch)
     moved = {sample.path for sample in dataset.accepted("train")[:3]}
     samples = tuple(replace(s, split="test") if s.path in moved else s for s in dataset.samples)
     workspace.__dict__["dataset"] = replace(dataset, samples=samples)
-    folds = Folds(workspace, methods.Methods((), (), ()), 3, ui)
+    folds = Folds(workspace, methods.Methods((), (), ()), 3, ui.warn, ui)
     assert moved.isdisjoint(sample.path for sample in folds.samples)
     assert len(folds.samples) == 21
 
@@ -106,7 +106,8 @@ def named(workspace, change):
     """Return the folds after each image was changed."""
     dataset = workspace.dataset
     workspace.__dict__["dataset"] = replace(dataset, samples=tuple(map(change, dataset.samples)))
-    found = Folds(workspace, methods.load(workspace), 2, Ui(quiet=True))
+    quiet = Ui(quiet=True)
+    found = Folds(workspace, methods.load(workspace), 2, quiet.warn, quiet)
     return found.folder, [sample.digest for sample in found.samples]
 
 
@@ -126,7 +127,7 @@ def test_folds_belong_to_what_was_trained(tuned, ui):
     longer = replace(settings, plan=replace(settings.plan, epochs=2))
     again = replace(found, networks=(replace(network, made=replace(network.made, settings=longer)),))
     fewer = replace(found, heads=found.heads[:1])
-    keys = {Folds(workspace, methods_, 2, ui).folder for methods_ in (found, again, fewer)}
+    keys = {Folds(workspace, methods_, 2, ui.warn, ui).folder for methods_ in (found, again, fewer)}
     assert len(keys) == 3
 
 
@@ -136,7 +137,7 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
     dataset = workspace.dataset
     twins = [replace(s, path=f"twin-{s.path}", group=f"twin of {s.digest}") for s in dataset.samples]
     workspace.__dict__["dataset"] = replace(dataset, samples=(*dataset.samples, *twins))
-    folds = Folds(workspace, methods.load(workspace), 2, ui)
+    folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
     held = [{folds.samples[i].digest for i in part} for _, part in folds._parts]
     assert held[0].isdisjoint(held[1])
     done = [
@@ -153,7 +154,7 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
 def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui, monkeypatch):
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work")
-    folds = Folds(workspace, methods.load(workspace), 2, ui)
+    folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
     loaded = []
     monkeypatch.setattr(outer.methods, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
 
@@ -182,7 +183,7 @@ def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, u
     asked = []
     monkeypatch.setattr(outer.head, "train", lambda fold, options, specs, ui: asked.append(options.folds))
     monkeypatch.setattr(Folds, "_tune", lambda *arguments: None)
-    folds = Folds(Workspace(work), found, 2, ui)
+    folds = Folds(Workspace(work), found, 2, ui.warn, ui)
     with pytest.raises(VggftError, match="no network can be tuned"):  # nothing was trained
         folds._train(0, *folds._parts[0])
     assert set(asked) == {3}
@@ -244,18 +245,18 @@ def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tu
     (network,) = found.networks
     settings = replace(network.made.settings, name="orphan", start="gone")
     orphan = replace(network, name="orphan", made=replace(network.made, settings=settings))
-    folds = Folds(workspace, replace(found, networks=(orphan, network)), 2, ui)
+    folds = Folds(workspace, replace(found, networks=(orphan, network)), 2, ui.warn, ui)
     assert folds.network.name == "net"
     assert [run.name for run in folds._runs] == ["net"]
-    assert "orphan is left out: the head that it starts from, gone, is not here" in capsys.readouterr().err
+    assert "orphan: the head that it starts from, gone, is not here" in capsys.readouterr().err
     with pytest.raises(VggftError, match="--cv 2: no network can be tuned again"):
-        Folds(workspace, replace(found, networks=(orphan,)), 2, ui)
+        Folds(workspace, replace(found, networks=(orphan,)), 2, ui.warn, ui)
 
 
 def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work")
-    folds = Folds(workspace, methods.load(workspace), 2, ui)
+    folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
 
     def differs(*arguments):
         raise ParityError("parity gate: network and head differ")

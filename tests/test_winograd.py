@@ -151,6 +151,7 @@ engines.create("winograd", weights.load(weights.locate()), Fingerprint(size=32))
 """
 
 
+@pytest.mark.slow
 def test_compiled_code_that_a_power_cut_damaged_is_compiled_again(tmp_path):
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
 

@@ -67,8 +67,12 @@ class Model:
                 They are resized as the images were that the model learnt from.
 
         Raises:
-            VggftError: an array of another type or shape.
+            VggftError: an array of another type or shape, or no arrays.
         """
+        if not hasattr(pictures, "__len__"):
+            raise VggftError(
+                f"{type(pictures).__name__}: expected a list of arrays, or an array (n, height, width, 3)."
+            )
         if isinstance(pictures, np.ndarray) and pictures.ndim != 4:
             raise VggftError(
                 f"an array of shape {pictures.shape}: expected (n, height, width, 3), or a list of pictures, of one, too."

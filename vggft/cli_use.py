@@ -33,7 +33,7 @@ def predict(
     ],
     model: _Model = None,
     top: Annotated[int, typer.Option(help="Show so many of the most probable classes.")] = 1,
-    csv: Annotated[bool, typer.Option("--csv", help="CSV rows on standard output, as they come.")] = False,
+    csv: Annotated[bool, typer.Option("--csv", help="CSV rows on standard output, a batch at a time.")] = False,
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     json: JsonOption = False,
     quiet: QuietOption = False,

@@ -1,6 +1,6 @@
 """What the methods said of the same images: all that a comparison rests on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -79,10 +79,17 @@ class Evidence:
         return np.sort(np.fromiter(first.values(), np.intp))
 
 
-def on_split(workspace: Workspace, found: Methods, source: Literal["test", "validation"], ui: Ui) -> Evidence:
-    """Let every fresh method predict a split. A network that needs files which are gone is left out, and named.
+def on_split(
+    workspace: Workspace,
+    found: Methods,
+    source: Literal["test", "validation"],
+    leave_out: Callable[[str], None],
+    ui: Ui,
+) -> Evidence:
+    """Let every fresh method predict a split. Near-duplicates belong together here, as everywhere.
 
-    Near-duplicates belong together here, as everywhere.
+    Args:
+        leave_out: told of a network that is left out, as it needs files which are gone.
 
     Raises:
         VggftError: features are missing, or there is no network that can predict them.
@@ -100,7 +107,7 @@ def on_split(workspace: Workspace, found: Methods, source: Literal["test", "vali
                 if part is found.heads:
                     raise
                 left_out = error
-                ui.warn(f"{part[0].name} is left out: {error}")
+                leave_out(f"{part[0].name}: {error}")
             advance(len(said))
     networks = [method.name for method in found.networks if method.name in said]
     if not networks and left_out:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from featurize import estimate, images, runner, timings, weights
+from featurize import durable, estimate, images, runner, timings, weights
 from featurize.cache import FeatureCache
 from featurize.engines import Engine, choose, create, rate
 from featurize.errors import VggftError
@@ -195,7 +195,7 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
     """Say what is going to be computed, and what it will take: room by what such features take, time by a short trial."""
-    what = f"computing {' and '.join(step.layers)} of {number} images"
+    what = f"computing {' and '.join(step.layers)} of {estimate.counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
     room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
     took = ""
@@ -218,3 +218,11 @@ def load_weights(settings: Settings) -> Weights:
             f"{settings.fingerprint.weights[:12]}…). Run vggft featurize again with --weights."
         )
     return loaded
+
+
+def as_it_was(path: Path, digest: str) -> bool:
+    """Return whether a file is there with the bytes that featurize saw."""
+    try:
+        return durable.sha256(path) == digest
+    except OSError:
+        return False

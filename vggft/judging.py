@@ -9,7 +9,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import interrupts
+from featurize import durable, interrupts
 from featurize.backbone import between
 from featurize.backend import load_keras
 from featurize.cache import FeatureCache
@@ -119,18 +119,22 @@ def _part(method: Method) -> Any:
     """Return the part of a tuned network above its split point, up to the logits.
 
     Raises:
-        VggftError: its file is missing or damaged.
+        VggftError: its file is missing or damaged, or another one.
     """
     path = method.network
     assert isinstance(method.made, Run)
     assert path is not None
     try:
-        return _loaded(path, path.stat().st_mtime_ns, method.made.split_point)
+        return _loaded(path, path.stat().st_mtime_ns, method.made.network_sha256, method.made.split_point)
     except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
         raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
 
 
 @lru_cache(maxsize=1)  # a comparison asks for the same one for each kind of changed picture
-def _loaded(path: Path, changed: int, split_point: str | None) -> Any:
+def _loaded(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
+    if sha256 and durable.sha256(path) != sha256:
+        raise VggftError(
+            f"{path}: not the file that was written at the end of its training. Tune again: vggft finetune"
+        )
     network = load_keras().saving.load_model(path, compile=False)
     return between(network, split_point, [LOGITS_LAYER])

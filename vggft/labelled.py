@@ -1,5 +1,6 @@
 """A folder of class folders → its files with their labels, for a model that is there already."""
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def files(root: Path, classes: Sequence[str]) -> list[tuple[str, File]]:
         names = {scan.SPLIT_FOLDERS[folder.name.lower()]: folder for folder in splits}
         raise VggftError(
             f"{root}: holds {', '.join(folder.name for folder in splits)}, which are no classes. Give one of these folders: "
-            f"vggft evaluate {names.get('test', names.get('validate', splits[0]))}"
+            f"vggft evaluate {shlex.quote(str(names.get('test', names.get('validate', splits[0]))))}"
         )
     if strange:
         raise VggftError(

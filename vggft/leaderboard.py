@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from featurize.estimate import counted
 from heads import leaks, search
 from heads.leaks import Leak
 from heads.metrics import Metrics
@@ -63,8 +64,8 @@ def show_width(best: Metrics, images: int, ui: Ui) -> None:
     """
     low, high = best.accuracy_interval
     ui.print(
-        f"only {best.n} validation images: they leave the accuracy of the best within {low:.2f}–{high:.2f} (95%), and have "
-        f"chosen it, too. --cv 5 judges on all {images}, each image out of its fold."
+        f"only {counted(best.n, 'validation image')}: they leave the accuracy of the best within {low:.2f}–{high:.2f} (95%), "
+        f"and have chosen it, too. --cv 5 judges on all {images}, each image out of its fold."
     )
 
 
@@ -86,8 +87,9 @@ def show_leaks(exact: Sequence[Leak], near: Sequence[Leak], ui: Ui) -> None:
         ui.warn(f"{leak.kind.replace('-', ' ')}: {', '.join(leak.paths)}")
     if near:
         ui.warn(
-            f"{len(near)} images are nearly the same as one in another split (cosine similarity {leaks.THRESHOLD} or more); "
-            "numbers measured on them flatter. Keep such images together with vggft featurize --group-by."
+            f"nearly the same as one in another split (cosine similarity {leaks.THRESHOLD} or more): "
+            f"{counted(len(near), 'image')}. Numbers measured on such images flatter. Keep them "
+            "together: vggft featurize --group-by REGEX"
         )
     for leak in near[:_SHOWN]:
         ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")

@@ -10,7 +10,7 @@ import json
 import shutil
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +23,7 @@ from featurize import durable
 from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, Sample, Split
 from featurize.errors import VggftError
+from featurize.estimate import counted
 from featurize.fingerprint import Fingerprint
 from finetune import store
 from finetune.network import ParityError
@@ -35,6 +36,7 @@ from vggft import judging, methods
 from vggft.commands import finetune, head
 from vggft.console import Ui, duration
 from vggft.evidence import Candidate, Evidence
+from vggft.features import as_it_was
 from vggft.methods import Method, Methods
 from vggft.workspace import Settings, Workspace
 
@@ -134,8 +136,13 @@ def _ranking(found: Methods) -> tuple[int, int]:
 class Folds:
     """The outer folds of a workspace; the workspace's lock must be held."""
 
-    def __init__(self, workspace: Workspace, found: Methods, number: int, ui: Ui) -> None:
+    def __init__(
+        self, workspace: Workspace, found: Methods, number: int, leave_out: Callable[[str], None], ui: Ui
+    ) -> None:
         """Share the images out.
+
+        Args:
+            leave_out: told of a run that is left out, as it cannot be repeated, or not in every fold.
 
         Raises:
             VggftError: there are too few of them for so many folds.
@@ -161,6 +168,7 @@ class Folds:
         self._recipes = [
             result.made.head.provenance["recipe"] for result in found.heads if isinstance(result.made, Result)
         ]
+        self._leave_out = leave_out
         self._runs = self._that_can_be_repeated()
         self.folder = workspace.report / "cv" / self._key()
 
@@ -176,19 +184,20 @@ class Folds:
             VggftError: there is none.
         """
         root, heads = self.workspace.dataset.root, {method.name for method in self.found.heads}
-        gone = [sample.path for sample in self.samples if not (root / sample.path).is_file()]
         runs = [method.made for method in self.found.networks if isinstance(method.made, Run)]
+        reads = self.samples if any(run.split_point is None for run in runs) else []  # from pixels
+        gone = [sample.path for sample in reads if not as_it_was(root / sample.path, sample.digest)]
         kept = []
         for run in runs:
             start = run.settings.start
             if start not in (BEST, SCRATCH, *heads):
                 reason = f"the head that it starts from, {start}, is not here any more: vggft head --head {start}"
             elif run.split_point is None and gone:
-                reason = f"it is trained from pixels, and {len(gone)} images are gone (the first: {gone[0]})"
+                reason = f"it is trained from pixels, and {counted(len(gone), 'image')} gone or changed (the first: {gone[0]})"
             else:
                 kept.append(run)
                 continue
-            self.ui.warn(f"{run.name} is left out: {reason}")
+            self._leave_out(f"{run.name}: {reason}")
         if runs and not kept:
             raise VggftError(f"--cv {self.number}: no network can be tuned again. Tune one that can: vggft finetune")
         return kept
@@ -236,9 +245,10 @@ class Folds:
         finished = sum(_Done.read(self.folder / f"fold-{k + 1}.npz") is not None for k in range(self.number))
         left = estimate(self.workspace, self.found, self.number) * (self.number - finished) / self.number
         kept = f", {finished} of them done before" if finished else ""
+        then = "nothing to train" if finished == self.number else f"about {duration(left)}"
         self.ui.say(
-            f"{self.number} folds over {len(self.samples)} images{kept}: {len(self._recipes)} heads and {len(self._runs)} "
-            f"tuned networks in each, {'nothing to train' if finished == self.number else 'about ' + duration(left)}"
+            f"{self.number} folds over {len(self.samples)} images{kept}: {counted(len(self._recipes), 'head')} and "
+            f"{counted(len(self._runs), 'tuned network')} in each, {then}"
         )
 
     def _place(self, k: int) -> Path:
@@ -314,8 +324,8 @@ class Folds:
         kinds = {method.name: method for method in self.found.fresh}
         everywhere = [name for name in kinds if all(name in one.probabilities for one in done)]
         lacking = sorted(kinds.keys() - set(everywhere))
-        if lacking:
-            self.ui.warn(f"could not be trained in every fold, and left out: {', '.join(lacking)}")
+        for name in lacking:
+            self._leave_out(f"{name}: it could not be trained in every fold")
         classes = self.workspace.dataset.classes
         held_by = np.zeros(len(self.samples), np.int64)
         for k, (_, held) in enumerate(self._parts):

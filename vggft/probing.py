@@ -9,12 +9,13 @@ from numpy.typing import NDArray
 from featurize.cache import FeatureCache
 from featurize.dataset import Sample
 from featurize.engines import Engine
+from featurize.estimate import counted
 from featurize.layers import TOP
 from featurize.probes import PROBES
 from finetune.store import Run
 from vggft import judging
 from vggft.console import Ui
-from vggft.features import Filling, fill, require, start_engine
+from vggft.features import Filling, as_it_was, fill, require, start_engine
 from vggft.methods import Method
 from vggft.workspace import Workspace
 
@@ -64,12 +65,12 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
     chosen = _spread(samples)
     possible = len(chosen)
     if any(isinstance(method.made, Run) and method.made.split_point is None for method in methods):
-        chosen = [s for s in chosen if (workspace.dataset.root / s.path).is_file()]  # they read the files every time
+        chosen = [s for s in chosen if as_it_was(workspace.dataset.root / s.path, s.digest)]  # they read the files anew
     caches = {name: workspace.cache(replace(workspace.settings.fingerprint, probe=name)) for name in PROBES}
     chosen = _compute(workspace, caches, layers, chosen, ui)
     left_out = possible - len(chosen)
     if left_out:
-        ui.warn(f"probes: {left_out} images are left out, as their files are gone or have changed")
+        ui.warn(f"probes: {counted(left_out, 'image')} left out: files that are gone or have changed")
     if not chosen:
         return None
     targets = np.asarray(workspace.dataset.targets(chosen), np.int64)
@@ -117,7 +118,7 @@ def _compute(
         for cache in caches.values():
             require(cache, filling)
         ui.say(
-            f"probes: computing {sum(map(len, lacking.values()))} changed pictures, which are kept for the next time"
+            f"probes: computing {counted(sum(map(len, lacking.values())), 'changed picture')}, to be kept for the next time"
         )
     engine: Engine | None = None
     for name, cache in caches.items():

@@ -14,6 +14,7 @@ from featurize import layers, runner
 from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, Sample
 from featurize.errors import VggftError
+from featurize.estimate import counted
 from finetune import examples, store
 from finetune import network as networks
 from finetune.examples import Examples, Rows
@@ -221,7 +222,7 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
         )
     elif run.ended == "patience":
         ui.say(
-            f"stopped after epoch {trained}: {plan.patience} epochs without a lower validation log-loss (--patience)"
+            f"stopped after epoch {trained}: {counted(plan.patience, 'epoch')} without a lower validation log-loss (--patience)"
         )
     ui.print(
         f"{run.name}: best epoch {run.best_epoch} of {trained}; on {v.n} validation images accuracy {v.accuracy:.3f} (head "

@@ -6,8 +6,8 @@
 3. Log-loss decides, as it does everywhere here. If the 95% interval of the network's minus the head's is below 0: use the
    network, unless all of it is within `RELEVANT` of 0; if it is above 0: use the head.
 4. If it holds 0, these images show no difference: use the head, which is cheaper. How many would show a difference in
-   accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP` no number is given). Where images
-   belong together, one of each group is counted.
+   accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP`, as where none was seen, no number is
+   given). Where images belong together, one of each group is counted.
 5. Accuracy does not decide, but where its 95% interval says something else than log-loss, the sentence says so.
 """
 
@@ -129,7 +129,9 @@ def decide(pair: Pair, head: str, network: str, unchanged: bool, proviso: str) -
         needed = int(number) if pair.independent < number <= CAP else None
         take = f"more than {CAP:,}" if number > CAP else f"about {number:,.0f}"
         like = "like these" if pair.independent == pair.n else "that do not belong together"
+        of = "" if pair.independent == pair.n else "of one image of each group "
+        equal = f"{of}they get equally many right: " if pair.counted[0] == pair.counted[1] else ""
         if number > pair.independent:  # by that formula; an interval asks for a little more
-            why += f" (it would take {take} {like} to show one in accuracy)"
+            why += f" ({equal}it would take {take} {like} to show one in accuracy)"
         why += ", and it is cheaper"
     return Verdict(use, f"Use {use}: {why}; {proviso}.", needed)

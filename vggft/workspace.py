@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -158,6 +159,22 @@ class Workspace:
         """Read settings and manifest again when next asked: another process may have written them."""
         for name in ("settings", "dataset"):
             self.__dict__.pop(name, None)
+
+    def report_folder(self) -> Path:
+        """Return the report folder, made if it is not there: before a long computation, of which nothing must be lost.
+
+        Raises:
+            VggftError: it cannot be made or written.
+        """
+        try:
+            self.report.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.report):
+                return self.report
+        except OSError as error:
+            raise VggftError(
+                f"{self.report}: reports go into this folder, and it cannot be written ({error.strerror}). Mend its permissions, "
+                "or move away what is there."
+            ) from None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:

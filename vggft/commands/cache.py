@@ -10,6 +10,7 @@ from featurize import estimate, layers, upkeep
 from featurize import export as exporting
 from featurize.cache import FeatureCache
 from featurize.errors import VggftError
+from featurize.estimate import counted
 from featurize.fingerprint import Fingerprint
 from featurize.upkeep import Info, Surplus
 from vggft.console import Ui
@@ -23,7 +24,7 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for one in found:
         ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
-        ui.print(f"{one.images} images in {one.files} files, {estimate.size(one.stored)}")
+        ui.print(f"{counted(one.images, 'image')} in {counted(one.files, 'file')}, {estimate.size(one.stored)}")
         if one.layers:
             rows = [
                 (name, str(own.rows), estimate.size(own.stored), estimate.size(own.raw), f"{own.raw / own.stored:.1f}")
@@ -31,9 +32,9 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
             ]
             ui.table("", ("layer", "rows", "on disk", "in memory", "ratio"), rows)
         if one.damaged:
-            ui.print(f"{one.damaged} files damaged or missing; vggft featurize computes what they held")
+            ui.print(f"{counted(one.damaged, 'file')} damaged or missing; vggft featurize computes what they held")
         if one.set_aside:
-            ui.print(f"{one.set_aside} damaged files set aside; vggft cache prune removes them")
+            ui.print(f"{counted(one.set_aside, 'damaged file')} set aside: vggft cache prune removes what is there")
     if not found:
         ui.print("no features yet")
     return {
@@ -111,10 +112,10 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     if settled:
         without = workspace.cache().missing(workspace.settings.layers or layers.NAMES[-1:], accepted)
     if without:
-        ui.warn(f"{len(without)} images lack features")
+        ui.warn(f"{counted(len(without), 'image')} without features")
     sound = not findings and not without
     if sound:
-        ui.print(f"✓ {files} files, every byte as it was written")
+        ui.print(f"✓ {counted(files, 'file')}, every byte as it was written")
     in_use = [found for found in findings if settled is None or settled.key in found.path.parts]
     if without or in_use:
         ui.print("Run vggft featurize: it sets damaged files aside and computes what is missing.")
@@ -169,7 +170,9 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
         }
         gone = sum(not (workspace.dataset.root / s.path).exists() for s in workspace.dataset.samples)
         if gone:
-            ui.warn(f"{gone} files are gone since the last featurize: run it first, if their features are to go, too")
+            ui.warn(
+                f"{counted(gone, 'file')} gone since the last featurize: run it first, if features of what is gone are to go, too"
+            )
         if plan.empty:
             ui.print("nothing to remove: every row belongs to an image of the last featurize")
             return result
@@ -179,7 +182,7 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
             ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of damaged files")
         for cache, own in plan.surplus:
             if own.rows:
-                ui.say(f"{cache.folder}: {own.rows} rows of images that are gone, or kept twice")
+                ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or kept twice")
         if not (yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
@@ -212,5 +215,5 @@ def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
     estimate.require_room(file.absolute().parent, estimate.bytes_needed(cache, layers, rows), rows)
     with ui.progress("exporting", rows * len(layers), "rows") as advance:
         exporting.export(cache, dataset, layers, file, advance)
-    ui.print(f"{file}: {', '.join(layers)} of {rows} images, {estimate.size(file.stat().st_size)}")
+    ui.print(f"{file}: {', '.join(layers)} of {counted(rows, 'image')}, {estimate.size(file.stat().st_size)}")
     return {"file": str(file), "images": rows, "layers": layers, "bytes": file.stat().st_size}

@@ -41,25 +41,31 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     """Compare all fresh methods and write the report.
 
     Raises:
-        VggftError: nothing to compare yet; the message says what to run.
+        VggftError: nothing to compare yet (the message says what to run), or a report folder that cannot be written.
     """
     if options.folds < 0 or options.folds == 1:
         raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as {_FOLDS}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
-    folder = workspace.report
+    left_out: list[str] = []
+
+    def leave_out(what: str) -> None:
+        left_out.append(what)
+        ui.warn(f"left out: {what}")
+
     with workspace.writing():
-        found = methods.load(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
+        found = methods.load(workspace, on_damage=lambda error: leave_out(str(error)))
         _require(workspace, found)
+        folder = workspace.report_folder()
         split: Literal["test", "validation"] = "validation"
         chosen: Sequence[Mapping[str, Any]] = ()
         if options.folds:
-            folded = outer.Folds(workspace, found, options.folds, ui)
+            folded = outer.Folds(workspace, found, options.folds, leave_out, ui)
             said, chosen = folded.evidence()
             head, network = found.heads[0], folded.network
             unchanged = all(one["unchanged"] for one in chosen)
         else:
             split = "test" if workspace.dataset.accepted("test") else "validation"
-            said = evidence.on_split(workspace, found, split, ui)
+            said = evidence.on_split(workspace, found, split, leave_out, ui)
             head, network = found.named(said.head), found.named(said.network)
             unchanged = network.unchanged
         compared = weigh(said, head.name, network.name, unchanged)
@@ -84,6 +90,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             probed_on=split,
             offers=offers,
             stale=[method.name for method in found.stale],
+            left_out=left_out,
             validation=methods.judged(found),
             chosen=chosen,
         )

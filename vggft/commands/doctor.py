@@ -11,6 +11,7 @@ from featurize import weights
 from featurize.backend import gpus, load_keras
 from featurize.engines import choose, starts
 from featurize.errors import VggftError
+from featurize.estimate import counted
 from vggft.console import Ui
 from vggft.workspace import Workspace
 
@@ -137,4 +138,6 @@ def _workspace(workspace: Workspace) -> Check:
     except VggftError as error:
         return Check("workspace", "fail", str(error), "see the message")
     layers = ", ".join(cache.layers)
-    return Check("workspace", "ok", f"{workspace.root}: {len(dataset.accepted())} images, cached layers: {layers}")
+    return Check(
+        "workspace", "ok", f"{workspace.root}: {counted(len(dataset.accepted()), 'image')}, cached layers: {layers}"
+    )

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.estimate import counted
 from heads import predictions
 from heads.metrics import Metrics, confusion, judge
 from vggft import judging, labelled, methods, scoring
@@ -40,13 +41,15 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
     Writes evaluate.json and evaluate-predictions.csv into the report folder.
 
     Raises:
-        VggftError: a folder that is none of the model's classes, no images, no model yet, or an unknown one.
+        VggftError: a folder that is none of the model's classes, no images, no model yet, an unknown one, or a report
+            folder that cannot be written.
     """
     folder = folder.expanduser()
     choice = methods.chosen(workspace, model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     classes = method.classes
     files = labelled.files(folder, classes)
+    workspace.report_folder()
     ui.say(f"model: {method.name} ({choice.why})")
     found = _Found()
     splits = {s.digest: s.split for split in found.seen for s in workspace.dataset.accepted(split)}
@@ -67,12 +70,12 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
     if not found.paths:
         first = found.rejected[0]
         raise VggftError(
-            f"{folder}: none of its {len(files)} files can be used (the first: {first['path']}: {first['reason']}). Expected "
-            "pictures."
+            f"{folder}: none of its files can be used ({len(files)} in all; the first: {first['path']}: {first['reason']}). "
+            "Expected pictures."
         )
     p, targets = np.stack(found.probabilities), np.asarray(found.targets, np.int64)
     metrics, matrix = judge(p, targets), confusion(p, targets)
-    ui.print(f"{method.name} on {metrics.n} images of {folder}")
+    ui.print(f"{method.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
     _warn(found, len(found.paths), ui)
     result = {
@@ -93,12 +96,12 @@ def _warn(found: _Found, n: int, ui: Ui) -> None:
     train, validate = found.seen["train"], found.seen["validate"]
     if train or validate:
         ui.warn(
-            f"of these {n} images {train} are among those the model was trained on, {validate} among those that chose it: the "
-            "numbers are optimistic"
+            f"of {counted(n, 'image')} {train} among those the model was trained on, {validate} among those that chose it: "
+            "the numbers are optimistic"
         )
     if found.seen["test"]:
         ui.warn(
-            f"of these {n} images {found.seen['test']} are of the test split: whoever chooses by these numbers has no images "
+            f"of {counted(n, 'image')} {found.seen['test']} of the test split: whoever chooses by these numbers has no images "
             "left that chose nothing"
         )
 

@@ -13,7 +13,8 @@ from featurize import engines, splits, weights
 from featurize import scan as scanning
 from featurize.assigned import Assigned
 from featurize.dataset import Dataset, Sample
-from featurize.errors import VggftError
+from featurize.errors import VggftError, require_whole
+from featurize.estimate import counted
 from featurize.fingerprint import Fingerprint
 from featurize.layers import layer
 from featurize.runner import SHARD_ROWS
@@ -130,7 +131,7 @@ def _featurize(
     _tell(workspace, scan, dataset, ui)
     if reserve:
         moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
-        ui.warn(f"{moved} images are now reserved for the test; they were training images before")
+        ui.warn(f"reserved for the test from now on, and training images before: {counted(moved, 'image')}")
     if rate is not None:
         ui.print(f"computed {done.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {done.engine}, reused {reused}")
     else:
@@ -171,6 +172,8 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
 def _check(options: Options) -> None:
     if not 1 <= options.shard_rows <= SHARD_ROWS:
         raise VggftError(f"--shard {options.shard_rows}: expected 1 to {SHARD_ROWS} images.")
+    if options.seed is not None:
+        require_whole("--seed", options.seed, 0)
     engines.require(options.engine)
 
 
@@ -267,10 +270,10 @@ def _split(scan: scanning.Scan, samples: Sequence[Sample], shares: Shares, assig
 def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -> None:
     counts = ", ".join(f"{number} {split}" for split, number in dataset.split_counts.items() if number)
     ui.print(
-        f"{len(dataset.accepted())} images in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
+        f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
     )
     if scan.loose:
-        ui.say(f"{scan.loose} files beside the class folders were left alone")
+        ui.say(f"left alone beside the class folders: {counted(scan.loose, 'file')}")
     for split in ("validate", "test"):
         judged = {s.label for s in dataset.accepted(split)}
         for name in dataset.classes:
@@ -279,8 +282,11 @@ def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -
     for own in splits.conflicts(dataset.samples)[:_SHOWN]:
         ui.warn("same bytes under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
     if dataset.duplicates:
-        ui.warn(f"{len(dataset.duplicates)} copies in validation or test set aside (status duplicate in the manifest)")
+        copies = "copy" if len(dataset.duplicates) == 1 else "copies"
+        ui.warn(
+            f"{len(dataset.duplicates)} {copies} in validation or test set aside (status duplicate in the manifest)"
+        )
     for sample in dataset.rejected[:_SHOWN]:
         ui.warn(f"rejected {sample.path}: {sample.reason}")
     if dataset.rejected:
-        ui.warn(f"{len(dataset.rejected)} files rejected; the list with reasons is in {workspace.manifest}")
+        ui.warn(f"{counted(len(dataset.rejected), 'file')} rejected; the list with reasons is in {workspace.manifest}")

@@ -8,6 +8,7 @@ from typing import Any
 from featurize import backend, layers
 from featurize.cache import FeatureCache
 from featurize.errors import VggftError
+from featurize.estimate import counted
 from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from finetune import examples, store
 from finetune.plan import RATES, Plan
@@ -176,6 +177,8 @@ def _readable(unfreeze: str, plan: Plan, start: str) -> str:
 
 def _require_memory(workspace: Workspace, memory: int, split_point: str | None, batch_size: int) -> None:
     """See that two batches, or all images of a split where they are fewer, fit into memory."""
+    if isinstance(memory, bool) or not isinstance(memory, int):
+        raise VggftError(f"--memory {memory}: expected a whole number of bytes; on the command line also such as 2GB.")
     size, dataset = workspace.settings.fingerprint.size, workspace.dataset
     most = max(len(dataset.accepted(split)) for split in ("train", "validate"))
     row = examples.cached_bytes(split_point, size) if split_point else examples.picture_bytes(size)
@@ -196,8 +199,8 @@ def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str 
     if gone:
         what = f"{split_point} is not cached for all images" if split_point else "all layers are tuned from pixels"
         raise VggftError(
-            f"{what}, and {len(gone)} images are gone (the first: {files[gone[0]][0]}). Put them back, or run vggft featurize "
-            "to go on without them."
+            f"{what}, and {counted(len(gone), 'image')} gone (the first: {files[gone[0]][0]}). Put them back, or run vggft "
+            "featurize to go on without them."
         )
     if split_point is not None:
         features.require(cache, filling)

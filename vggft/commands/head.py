@@ -12,6 +12,7 @@ import numpy as np
 from featurize import durable
 from featurize.dataset import Sample
 from featurize.errors import SEEDS, VggftError, require_whole
+from featurize.estimate import counted
 from heads import features, folds, grid, leaks, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling
@@ -274,12 +275,10 @@ class _Session:
         ranked = search.best_first(board)
         leaderboard.show(ranked, ui)
         if reused:
-            ui.say(
-                f"{reused} heads were here already, made with these options: kept as they are (--retrain trains them again)"
-            )
+            ui.say(f"kept: {counted(reused, 'head')} made with these options before (--retrain trains again)")
         if self.trained:
             spent = ", ".join(f"{what} {seconds:.1f} s" for what, seconds in self.seconds.items())
-            ui.say(f"{len(self.trained)} heads trained: {spent}")
+            ui.say(f"{counted(len(self.trained), 'head')} trained: {spent}")
         if self.stale:
             names = ", ".join(result.head.name for result in self.stale)
             ui.say(f"stale, left out (made from an earlier state of the data): {names}")

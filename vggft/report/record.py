@@ -32,6 +32,7 @@ class Record:
         probed: None where changed pictures were left out; probed_on: the split that they come from.
         offers: what to do where the images do not allow a verdict.
         stale: methods made from another state of the data, which were not compared.
+        left_out: methods that were not compared for other reasons, with these.
         validation: method → validation log-loss, of all methods of the workspace's present state.
         chosen: with outer folds, what each would have chosen (`vggft.outer.Folds.evidence`).
     """
@@ -46,6 +47,7 @@ class Record:
     probed_on: str = ""
     offers: Sequence[str] = ()
     stale: Sequence[str] = ()
+    left_out: Sequence[str] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
     chosen: Sequence[Mapping[str, Any]] = ()
 
@@ -94,6 +96,7 @@ class Record:
             "probes": self._probes(),
             "offers": list(self.offers),
             "stale": list(self.stale),
+            "left_out": list(self.left_out),
             "folds": [dict(fold) for fold in self.chosen],
         }
 
@@ -174,7 +177,7 @@ def _table_row(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, A
         flat |= _flat({f"probe.{name}": own for name, own in probes.items()})
     if len(result["classes"]) <= CLASSES_SHOWN:
         flat |= {
-            f"confusion.{true}.{said}": number
+            f"confusion.{true}/{said}": number  # no folder, and so no class, has a slash in its name
             for true, counts in zip(result["classes"], row["confusion"], strict=True)
             for said, number in zip(result["classes"], counts, strict=True)
         }
