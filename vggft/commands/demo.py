@@ -12,7 +12,7 @@ from vggft.workspace import Workspace
 
 PICTURES = Path(__file__).resolve().parent.parent / "pictures"
 HEAD_EPOCHS = 50
-TUNE_EPOCHS = 5
+TUNE_EPOCHS = 3
 
 
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
