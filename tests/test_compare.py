@@ -686,7 +686,7 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
 def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
     """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
     dataset = again.dataset
-    test = {sample.path for sample in dataset.accepted("train")[::3]}
+    test = {sample.path for sample in dataset.accepted("train")[::2]}
     samples = [replace(s, split="test") if s.path in test else s for s in dataset.samples]
     twin = next(s for s in samples if s.split == "test")
     again.settle(

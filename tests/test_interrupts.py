@@ -73,13 +73,14 @@ def test_a_person_is_told_that_it_waits(listening, terminal, monkeypatch):
         os.close(kept)
     within("tensorflow", interrupt)
     within("tensorflow", interrupt)  # the same one, once more by a wrapper
+    interrupts.settled()
     os.write(theirs, b"then\n")
-    said = os.read(ours, 100).split()
-    assert said == ([b"stopping", b"...", b"then"] if terminal else [b"then"])
-    for descriptor in (ours, theirs):
+    said = b""
+    while b"then" not in said:
+        said += os.read(ours, 100)
+    assert said.split() == ([b"stopping", b"...", b"then"] if terminal else [b"then"])
+    for descriptor in (ours, theirs, *([interrupts._signals.terminal] if terminal else [])):
         os.close(descriptor)
-    with pytest.raises(KeyboardInterrupt):
-        interrupts.check()
 
 
 def test_it_comes_by_itself_once_the_library_is_done(listening):
@@ -171,7 +172,7 @@ def test_while_a_command_gets_ready(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["vggft", "doctor"])
     with pytest.raises(SystemExit, match="130"):
         main()
-    assert capsys.readouterr().err == "error: interrupted. Nothing was changed.\n"
+    assert capsys.readouterr().err == "error: interrupted.\n"
 
 
 def test_predict_that_waits_for_a_list_can_be_interrupted(trained):

@@ -16,6 +16,7 @@ from vggft.command import (
     DEFAULT_WORKSPACE,
     DEMO_WORKSPACE,
     FAILED,
+    INTERRUPTED,
     DebugOption,
     JsonOption,
     QuietOption,
@@ -326,7 +327,10 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")
     arguments = sys.argv[1:] or ["--help"]
     try:
-        sys.exit(app(arguments, prog_name="vggft", standalone_mode=False))
+        code = app(arguments, prog_name="vggft", standalone_mode=False)
+        if code == INTERRUPTED:  # outside of `execute`, which ends by itself: typer has caught it, and nobody was told
+            raise KeyboardInterrupt
+        sys.exit(code)
     except typer.TyperException as error:  # a command line that cannot be understood
         from vggft.console import Ui
 

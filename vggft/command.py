@@ -105,14 +105,10 @@ def execute(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
     """Run one command; say errors in a line or two; leave with the exit code that README promises."""
-    try:  # typer would say nothing of an interrupt that comes this early
-        interrupts.listen()
-        from vggft.console import Ui
+    interrupts.listen()
+    from vggft.console import Ui
 
-        ui = Ui(json=json, quiet=quiet)
-    except KeyboardInterrupt:
-        print("error: interrupted. Nothing was changed.", file=sys.stderr)
-        raise typer.Exit(INTERRUPTED) from None
+    ui = Ui(json=json, quiet=quiet)
     try:
         result = command(ui)
         ui.result(result)
@@ -122,7 +118,7 @@ def execute(
     except KeyboardInterrupt:
         interrupts.settled()
         ui.error(f"interrupted. {kept}")
-        raise typer.Exit(INTERRUPTED) from None
+        sys.exit(INTERRUPTED)
     except (VggftError, OSError) as error:
         if debug:
             raise
@@ -133,7 +129,7 @@ def execute(
             raise
         if interrupts.heard():  # a second Ctrl-C, in the middle of a library
             ui.error(f"interrupted. {kept}")
-            raise typer.Exit(INTERRUPTED) from None
+            sys.exit(INTERRUPTED)
         ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
         raise typer.Exit(FAILED) from None
     if result.get("rejected") or result.get("failed"):
