@@ -32,12 +32,13 @@ class _Signals:
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """Take SIGINT or SIGTERM."""
         now = time.monotonic()
-        said, again, self.heard = self.heard, self.heard and now - self.first > _TWICE, True
+        told = self.heard
+        again, self.heard = self.heard and now - self.first > _TWICE, True
         self.first = self.first or now
         self.waiting = True
         if not _sheltered(frame):
             self.raised()
-        if self.terminal is not None and not said:
+        if self.terminal is not None and not told:
             with contextlib.suppress(OSError):
                 os.write(self.terminal, b"\nstopping ...\n")  # not by rich, which may be at work itself
         if _TIMER:

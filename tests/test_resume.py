@@ -218,7 +218,9 @@ def test_killed_at_random(ready, tmp_path):
     while True:
         process = start(*command)
         try:
-            out, err = process.communicate(timeout=4 + 8 * rng.random())
+            out, err = process.communicate(
+                timeout=4 + 8 * rng.random() + kills
+            )  # longer and longer, so that it ends on a slow machine, too
         except Exception:
             process.kill()
             process.communicate()
