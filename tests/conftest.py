@@ -225,6 +225,14 @@ def trained(tmp_path_factory):
     return Workspace(base / "work"), base / "data", results
 
 
+@pytest.fixture
+def again(trained, tmp_path):
+    """A copy of the workspace that went through all stages, to be changed."""
+    workspace, _, _ = trained
+    shutil.copytree(workspace.root, tmp_path / "work")
+    return Workspace(tmp_path / "work")
+
+
 @pytest.fixture(scope="session")
 def small_pictures():
     """12 drawings of fruit, uint8 (12, 64, 64, 3)."""

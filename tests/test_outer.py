@@ -1,5 +1,6 @@
 """Outer folds: no image has a say in what predicts it, and a killed comparison goes on where it was."""
 
+import json
 import shutil
 import time
 from dataclasses import replace
@@ -7,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import refused, start, strict_json, vggft, vggft_apart
-from test_compare import recompute
+from small_compare import recompute
 
 from featurize.errors import VggftError
 from finetune.network import ParityError
@@ -251,6 +252,41 @@ def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tu
     assert "orphan: the head that it starts from, gone, is not here" in capsys.readouterr().err
     with pytest.raises(VggftError, match="--cv 2: no network can be tuned again"):
         Folds(workspace, replace(found, networks=(orphan,)), 2, ui.warn, ui)
+
+
+def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, featurized, tmp_path, ui):
+    shutil.copytree(tuned, tmp_path / "work")
+    shutil.copytree(featurized[0] / "data", tmp_path / "data")
+    path = tmp_path / "work" / "workspace.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": str(tmp_path / "data")}))
+    workspace = Workspace(tmp_path / "work")
+    found = methods.load(workspace)
+    (network,) = found.networks
+    settings = replace(network.made.settings, name="whole", unfreeze="all", split_point=None)
+    whole = replace(network, name="whole", made=replace(network.made, settings=settings))
+    found, told = replace(found, networks=(whole, network)), []
+    assert [run.name for run in Folds(workspace, found, 2, told.append, ui)._runs] == ["whole", "net"]
+    assert told == []
+    sample = workspace.dataset.accepted("train")[0]
+    with (tmp_path / "data" / sample.path).open("ab") as file:
+        file.write(b"more")
+    assert [run.name for run in Folds(workspace, found, 2, told.append, ui)._runs] == ["net"]
+    assert told == [f"whole: it is trained from pixels, and 1 image gone or changed (the first: {sample.path})"]
+
+
+def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
+    workspace = Workspace(tuned)
+    found = methods.load(workspace)
+    (network,) = found.networks
+    found, told = replace(found, networks=(network, replace(network, name="other"))), []
+    folds = Folds(workspace, found, 2, told.append, ui)
+    names = [[*HEADS, "net", "other"], [*HEADS, "net"]]
+    done = [
+        outer._Done({name: np.full((len(held), 2), 0.5) for name in own}, HEADS[0], "net", False, 1.0)
+        for own, (_, held) in zip(names, folds._parts, strict=True)
+    ]
+    assert {one.name for one in folds._together(done).candidates} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
+    assert told == ["other: it could not be trained in every fold"]
 
 
 def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
