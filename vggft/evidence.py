@@ -89,7 +89,7 @@ def on_split(
     """Let every fresh method predict a split. Near-duplicates belong together here, as everywhere.
 
     Args:
-        leave_out: told of a network that is left out, as it needs files which are gone.
+        leave_out: told of a network that is left out, as files that it needs are gone or not what they were.
 
     Raises:
         VggftError: features are missing, or there is no network that can predict them.
