@@ -7,7 +7,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -76,6 +76,8 @@ def sweep(folder: Path) -> None:
         if not place.exists():
             path.rename(place)
     for path in [*folder.glob(TEMPORARY), *folder.glob(f".*{_REPLACED}")]:
+        if path.is_symlink():
+            continue  # vggft makes none
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
@@ -88,6 +90,41 @@ def fresh_folder(place: Path) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)
     return fresh
+
+
+def remove_known(folder: Path, known: Callable[[Path], bool]) -> list[Path]:
+    """Delete the files below `folder`, and then the empty folders, that are `known` to be vggft's; return what is left.
+
+    Links are neither followed nor deleted.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        return [folder] if folder.is_symlink() or folder.exists() else []
+    left = []
+    for path in sorted(folder.iterdir()):
+        if path.is_symlink():
+            left.append(path)
+        elif path.is_dir():
+            left += remove_known(path, known)
+        elif known(path):
+            path.unlink()
+        else:
+            left.append(path)
+    if not left and known(folder):
+        folder.rmdir()
+    return left
+
+
+def refuse_link(folder: Path) -> None:
+    """See that one of vggft's own folders is no link: what lies behind it may be somebody else's.
+
+    Raises:
+        VggftError: it is a link.
+    """
+    if folder.is_symlink():
+        raise VggftError(
+            f"{folder} is a link to {folder.readlink()}; vggft writes and deletes only in folders of its own. Replace the link by "
+            "a folder, or choose another --workspace."
+        )
 
 
 def sha256(path: Path) -> str:

@@ -7,10 +7,12 @@ So its name is its checksum, and nothing that ever changed a bit of it goes unno
     attributes    version, fingerprint (JSON), and how the numbers were made: engine, batch_size, computed_from
 """
 
+import contextlib
 import errno
 import hashlib
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,7 @@ from featurize import durable
 from featurize.errors import VggftError
 
 SHARD_VERSION = 1
+_FILE_NAME = re.compile(r"[0-9a-f]{64}\.h5")
 DIGEST = np.dtype("S32")  # compares as 32 raw bytes; only whole arrays are ever used, so trailing zeros are safe
 
 # Zstandard level 1, on float16 features of 397 photographs: 3.0× smaller for block4_pool and 5.6× for block5_pool (LZ4, in
@@ -71,7 +74,7 @@ def write(
     """Write one shard durably and return its name. The same rows and attributes give the same bytes, and so the same name."""
     data = io.BytesIO()
     # Closed before its bytes are taken: the image of an open file in the latest format has a wrong superblock checksum.
-    with h5py.File(data, "w", libver="latest") as file:
+    with _new_file(data) as file:
         file.attrs["version"] = SHARD_VERSION
         for key, value in attributes.items():
             file.attrs[key] = value
@@ -84,22 +87,44 @@ def write(
     return name
 
 
+def _new_file(data: io.BytesIO) -> h5py.File:
+    """Create an HDF5 file in memory without the time of its making, which h5py's own `File(data, "w")` puts into the root group."""
+    access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
+    access.set_fileobj_driver(h5py.h5fd.fileobj_driver, data)
+    creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    return h5py.File(h5py.h5f.create(b"shard", h5py.h5f.ACC_TRUNC, creation, access))
+
+
 def path(folder: Path, name: str) -> Path:
     """Return where the shard called `name` lies."""
     return folder / f"{name}.h5"
 
 
 def present(folder: Path) -> dict[str, Stamp]:
-    """Return the shards in a folder, by name."""
+    """Return the shards in a folder, by name: files of another name, and links, are none."""
     found = {}
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.endswith(".h5") and not entry.name.startswith("."):
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # no folder yet
+        for entry in entries:
+            if _FILE_NAME.fullmatch(entry.name) and not entry.is_symlink():
+                with contextlib.suppress(FileNotFoundError):  # prune has just replaced it
                     found[entry.name[:-3]] = Stamp.of(Path(entry.path))
-    except FileNotFoundError:  # no folder yet, or a shard that prune has just replaced
-        pass
     return dict(sorted(found.items()))
+
+
+def is_shard(path: Path) -> bool:
+    """Return whether a file is a sound shard: a regular file whose sha256 is its name. Reads all of it."""
+    try:
+        regular = path.is_file() and not path.is_symlink()
+        return regular and bool(_FILE_NAME.fullmatch(path.name)) and durable.sha256(path) == path.stem
+    except OSError:
+        return False
+
+
+def may_be_damaged_shard(path: Path) -> bool:
+    """Return whether a file in `damaged/` has the name that a shard has."""
+    return bool(_FILE_NAME.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
 
 
 def check(folder: Path, name: str) -> None:

@@ -1,7 +1,7 @@
 """Looking after the cache: what it holds, whether all of it is sound, and removing what nobody needs."""
 
 import json
-import shutil
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import cache as caches
-from featurize import durable, index, shards
+from featurize import durable, index, shards, timings
 from featurize.cache import DISTRUSTED_FILE, FINGERPRINT_FILE, INDEX_FILE, FeatureCache
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
@@ -18,6 +18,10 @@ from featurize.index import Index
 from featurize.shards import Damaged
 
 Progress = Callable[[int, int], None]
+
+_CACHE_NAME = re.compile(r"[0-9a-f]{16}")  # `Fingerprint.key`
+_SHARDS, _DAMAGED = "shards", "damaged"
+_FILES = frozenset({FINGERPRINT_FILE, INDEX_FILE, DISTRUSTED_FILE, timings.FILE})
 
 
 @dataclass(frozen=True)
@@ -44,8 +48,12 @@ class Info:
 
 
 def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
-    """Return the folders of a cache folder, and what they stand for; None where that cannot be read."""
-    return {path: _fingerprint(path) for path in sorted(folder.glob("[0-9a-f]*/")) if path.is_dir()}
+    """Return the caches below a cache folder, and what they stand for; None where that cannot be read.
+
+    Folders of another name, and links, are not vggft's.
+    """
+    paths = (path for path in sorted(folder.glob("*/")) if _CACHE_NAME.fullmatch(path.name) and not path.is_symlink())
+    return {path: _fingerprint(path) for path in paths if path.is_dir()}
 
 
 def _fingerprint(folder: Path) -> Fingerprint | None:
@@ -187,30 +195,58 @@ def drop(cache: FeatureCache, found: Surplus, progress: Progress) -> None:
 
     Killed in between, it leaves rows twice, and the next prune finds them; readers lose a file at most once.
     """
+    written = set()  # the rows of an old file may be those of a file that an interrupted prune wrote
     for done, (name, mask) in enumerate(found.kept.items(), 1):
         if mask.any():
             with cache.open(name) as file:
                 digests = shards.digests_of(file)[mask]
                 features = {layer: file[layer][...][mask] for layer in shards.layers_of(file)}
                 attributes = shards.attributes_of(file)
-            shards.write(cache.shards, digests, features, attributes)
+            written.add(shards.write(cache.shards, digests, features, attributes))
         progress(done, len(found.kept))
-    cache.forget(found.kept)
-    for name in found.kept:
+    gone = found.kept.keys() - written
+    cache.forget(gone)
+    for name in gone:
         shards.path(cache.shards, name).unlink(missing_ok=True)
     durable.sync_folder(cache.shards)
 
 
 def occupied(folder: Path) -> int:
     """Return the bytes of all files below a folder."""
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
-def remove(folder: Path) -> None:
-    """Remove a folder with all it holds."""
-    shutil.rmtree(folder)
+def remove(folder: Path) -> list[Path]:
+    """Delete the cache of one fingerprint: every file that is provably part of it. Return what is left.
+
+    Proof is `fingerprint.json`, which the folder is named after, and for a shard its name, the sha256 of its bytes.
+    """
+    if _fingerprint(folder) is None:
+        return [folder]
+
+    def known(path: Path) -> bool:
+        if path.parent == folder / _SHARDS:
+            return shards.is_shard(path)
+        if path.parent == folder / _DAMAGED:
+            return shards.may_be_damaged_shard(path)
+        names = {folder / name for name in (*_FILES, _SHARDS, _DAMAGED)}
+        return path == folder or path in names or (path.parent == folder and path.match(durable.TEMPORARY))
+
+    # What proves the rest goes last: a prune that is killed before goes on where it was.
+    left = [*durable.remove_known(folder / _SHARDS, known), *durable.remove_known(folder / _DAMAGED, known)]
+    return left or durable.remove_known(folder, known)
+
+
+def remove_set_aside(folder: Path) -> list[Path]:
+    """Delete the damaged shards that were set aside in a folder `damaged/`; return what is left."""
+    return durable.remove_known(folder, lambda path: path == folder or shards.may_be_damaged_shard(path))
 
 
 def folders_set_aside(folder: Path) -> Iterator[Path]:
-    """Yield the folders of damaged files below a cache folder."""
-    yield from folder.glob("[0-9a-f]*/damaged/")
+    """Yield the folders of damaged shards below a cache folder: only beside a `fingerprint.json`, and only with such in them."""
+    for path, fingerprint in fingerprints(folder).items():
+        aside = path / _DAMAGED
+        if fingerprint and aside.is_dir() and not aside.is_symlink():
+            found = list(aside.iterdir())
+            if not found or any(map(shards.may_be_damaged_shard, found)):
+                yield aside

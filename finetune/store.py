@@ -9,7 +9,6 @@
 """
 
 import json
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 
 from featurize import durable
 from featurize.errors import VggftError
-from finetune import checkpoint
+from finetune import checkpoint, tensorboard
 from finetune.plan import Plan
 from finetune.train import State
 from heads import head as heads
@@ -32,6 +31,8 @@ SETTINGS_VERSION = 1
 _UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
 _THEN = "go on: vggft finetune --resume"
 NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
+# All names that a run's folder may hold of vggft's, curves for TensorBoard aside.
+FILES = frozenset({NETWORK, RUN, HISTORY, predictions.FILE, _UNFINISHED, _SETTINGS, _CHECKPOINT, *heads.FILES})
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,9 @@ class Unfinished:
     """A run that was begun: its folder holds what it takes to go on."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the run's folder."""
+        """Name the run's folder. Raises VggftError where it is a link."""
+        durable.refuse_link(folder)
+        durable.refuse_link(folder / _UNFINISHED)
         self.folder = folder
         self._own = folder / _UNFINISHED
         self._checkpoint = self._own / _CHECKPOINT
@@ -158,7 +161,7 @@ class Unfinished:
     def give_up(self) -> None:
         """Remove a run of which nothing was trained yet."""
         if not self._checkpoint.exists():
-            shutil.rmtree(self.folder)
+            durable.remove_known(self.folder, lambda path: path == self.folder or is_ours(path))
 
     def finish(self, run: Run, network: Any, judged: Predictions) -> Path:
         """Write network, predictions of the validation images and, last, run.json; return the path of the network.
@@ -183,8 +186,13 @@ class Unfinished:
         del kept["history"]
         kept |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
         durable.write_json(self.folder / RUN, {"version": RUN_VERSION, **kept}, _THEN)
-        shutil.rmtree(self._own)
+        durable.remove_known(self._own, is_ours)
         return path
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file or folder below a run's folder has a name that vggft gives; a person may keep notes there."""
+    return path.name in FILES or tensorboard.is_ours(path) or path.match(durable.TEMPORARY)
 
 
 def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
@@ -200,14 +208,14 @@ def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
 def unfinished(folder: Path) -> list[Unfinished]:
     """Return the runs below `folder` that were begun and not finished, in name order."""
     begun = sorted(path.parent for path in folder.glob(f"[!.]*/{_UNFINISHED}"))
-    return [Unfinished(path) for path in begun if not (path / RUN).exists()]
+    return [Unfinished(path) for path in begun if not (path / RUN).exists() and not path.is_symlink()]
 
 
 def sweep(folder: Path) -> None:
     """Remove what a kill left behind of runs that are finished."""
     for path in folder.glob(f"[!.]*/{_UNFINISHED}"):
-        if (path.parent / RUN).exists():
-            shutil.rmtree(path)
+        if (path.parent / RUN).exists() and not path.parent.is_symlink():
+            durable.remove_known(path, is_ours)
 
 
 def free_name(folders: Sequence[Path], wanted: str) -> str:

@@ -1,12 +1,12 @@
 """Learning curves for TensorBoard, where TensorFlow is installed to write them, whatever backend trains."""
 
 import importlib.util
-import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from featurize import durable
 from featurize.backend import load_quietly
 from heads.history import Epoch
 
@@ -17,6 +17,12 @@ _TAGS = {
     "accuracy": ("accuracy", "val_accuracy"),
 }
 _SPLITS = ("train", "validation")
+_EVENTS = "events.out.tfevents."
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file or folder has a name that `Log` gives."""
+    return path.match(f"{_EVENTS}*.vggft") or path.name in (*_SPLITS, "tensorboard")
 
 
 class Log:
@@ -29,10 +35,11 @@ class Log:
             return
         tf = load_quietly("tensorflow")
         self._event, self._summary, self._failure = tf.compat.v1.Event, tf.compat.v1.Summary, tf.errors.OpError
-        shutil.rmtree(folder, ignore_errors=True)
+        durable.refuse_link(folder)
+        durable.remove_known(folder, is_ours)
         for split in _SPLITS:
-            (folder / split).mkdir(parents=True)
-            writer = tf.io.TFRecordWriter(str(folder / split / f"events.out.tfevents.{time.time_ns() // 10**9}.vggft"))
+            (folder / split).mkdir(parents=True, exist_ok=True)
+            writer = tf.io.TFRecordWriter(str(folder / split / f"{_EVENTS}{time.time_ns() // 10**9}.vggft"))
             writer.write(self._event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
             self._writers.append(writer)
         for epoch in history:

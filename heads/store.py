@@ -24,7 +24,7 @@ from heads.search import Result, Spread, best_first, criterion
 HEAD, WEIGHTS = heads.FILES
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
-_OURS = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
+FILES = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
 
 _TRIED = [field.name for field in fields(Tried)]
 
@@ -39,9 +39,10 @@ def save(folder: Path, result: Result) -> None:
     What `result` does not carry of a head that lies there (its predictions, say) is kept as it is.
     """
     place = folder / result.head.name
+    durable.refuse_link(place)
     fresh = durable.fresh_folder(place)
     if place.exists():
-        outdated = set(_OURS)
+        outdated = set(FILES)
         if _is(place, result):
             outdated = set() if result.folds else {OUT_OF_FOLD}
         for path in place.iterdir():
@@ -74,6 +75,8 @@ def _copy(path: Path, to: Path) -> None:
         shutil.copytree(path, to, symlinks=True)
     else:
         shutil.copy2(path, to, follow_symlinks=False)
+        if not path.is_symlink():
+            durable.sync_file(to)  # before the folder that it comes from goes
 
 
 def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None) -> list[Result]:

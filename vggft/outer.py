@@ -7,7 +7,7 @@ fifth of the rest its validation split. So the same commands train in it, and go
 import hashlib
 import io
 import json
-import shutil
+import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -29,6 +29,7 @@ from finetune import store
 from finetune.network import ParityError
 from finetune.store import Run
 from heads import features, folds, leaks, search
+from heads import store as heads_store
 from heads.population import Plan
 from heads.search import Result
 from heads.specs import BEST, SCRATCH, Spec
@@ -41,6 +42,13 @@ from vggft.methods import Method, Methods
 from vggft.workspace import Settings, Workspace
 
 BEST_HEAD, BEST_NETWORK = "best head", "best network"  # no name of a head or run has a space
+
+_ABOUT = "folds.json"  # what the folder is named after: the proof that it is vggft's
+_FOLD = re.compile(r"fold-\d+(\.npz)?$")
+# Names in a fold's folder besides those of `finetune.store`.
+_FILES = frozenset(
+    {_ABOUT, "heads", "finetune", "report", "lock", "lock.txt", "leaderboard.csv", "suspects.csv", *heads_store.FILES}
+)
 
 _HELD_FOR_VALIDATION = 5  # of a fold's training images, one part in so many chooses epochs and heads
 _SEED = 0
@@ -111,6 +119,33 @@ class _Done:
             return None
 
 
+def _key(about: str) -> str:
+    """Return the name of the folder of folds that are described like this."""
+    return hashlib.sha256(about.encode()).hexdigest()[:16]
+
+
+def _is_of_folds(folder: Path) -> bool:
+    """Return whether a folder is one of outer folds: no link, and named after the description in it."""
+    try:
+        return not folder.is_symlink() and _key((folder / _ABOUT).read_text(encoding="utf-8")) == folder.name
+    except (OSError, ValueError):
+        return False
+
+
+def _remove_other_folds(place: Path, but: Path) -> None:
+    """Delete outer folds of other heads, networks or images, and nothing that a person keeps beside or in them."""
+    for folder in place.glob("*/"):
+        if folder != but and _is_of_folds(folder):
+            durable.remove_known(folder, _is_of_fold)
+            durable.remove_known(folder, lambda path, own=folder: path == own)  # type: ignore[misc]
+
+
+def _is_of_fold(path: Path) -> bool:
+    """Return whether a file or folder below the folder of folds has a name that vggft gives."""
+    named = path.name in _FILES or bool(_FOLD.match(path.name)) or store.is_ours(path)
+    return named or (path.is_dir() and path.parent.name in ("heads", "finetune"))  # of a head or a run
+
+
 def estimate(workspace: Workspace, found: Methods, number: int) -> float:
     """Return about how many seconds the folds will take, by what heads and networks took in the workspace."""
     counts = workspace.dataset.split_counts
@@ -170,7 +205,8 @@ class Folds:
         ]
         self._leave_out = leave_out
         self._runs = self._that_can_be_repeated()
-        self.folder = workspace.report / "cv" / self._key()
+        self._about = self._describe()
+        self.folder = workspace.report / "cv" / _key(self._about)
 
     @property
     def network(self) -> Method:
@@ -202,15 +238,14 @@ class Folds:
             raise VggftError(f"--cv {self.number}: no network can be tuned again. Tune one that can: vggft finetune")
         return kept
 
-    def _key(self) -> str:
-        """Name everything that decides what comes of the folds."""
+    def _describe(self) -> str:
+        """Return everything that decides what comes of the folds, as JSON."""
         rows = [(s.digest, s.label, group) for s, group in zip(self.samples, self._groups.tolist(), strict=True)]
         runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.plan)) for run in self._runs]
         recipes = sorted((method.name, recipe) for method, recipe in zip(self.found.heads, self._recipes, strict=True))
         made = methods.provenance(self.workspace)
         how = [made, methods.versions()["backend"], self.number, _SEED, self._ranking, recipes, sorted(runs), rows]
-        text = json.dumps(how, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return json.dumps(how, sort_keys=True)
 
     def evidence(self) -> tuple[Evidence, Sequence[Mapping[str, Any]]]:
         """Train what is not trained yet, fold by fold, and put the predictions together.
@@ -221,6 +256,8 @@ class Folds:
         """
         done = []
         self._announce()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        durable.write_bytes(self.folder / _ABOUT, self._about.encode())
         for k, (learnt, held) in enumerate(self._parts):
             path = self.folder / f"fold-{k + 1}.npz"
             kept = _Done.read(path)
@@ -228,11 +265,9 @@ class Folds:
                 kept = self._train(k, learnt, held)
                 kept.save(path)
                 self._say(k, kept)
-            shutil.rmtree(self._place(k), ignore_errors=True)  # also what a kill left behind
+            durable.remove_known(self._place(k), _is_of_fold)  # also what a kill left behind
             done.append(kept)
-        for other in self.folder.parent.iterdir():
-            if other.is_dir() and other != self.folder:  # folds of other heads, networks or images
-                shutil.rmtree(other)
+        _remove_other_folds(self.folder.parent, but=self.folder)
         return self._together(done), [{"fold": k + 1, **one.chosen()} for k, one in enumerate(done)]
 
     def _say(self, k: int, done: _Done) -> None:

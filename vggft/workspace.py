@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from featurize import assigned as assigned_splits
-from featurize import durable
+from featurize import durable, upkeep
 from featurize.assigned import Assigned
 from featurize.cache import FeatureCache
 from featurize.dataset import Dataset, read_manifest, write_manifest
@@ -166,6 +166,7 @@ class Workspace:
         Raises:
             VggftError: it cannot be made or written.
         """
+        durable.refuse_link(self.report)
         try:
             self.report.mkdir(exist_ok=True)
             with tempfile.TemporaryFile(dir=self.report):
@@ -189,6 +190,11 @@ class Workspace:
 
         who = self.root / "lock.txt"
         lock = filelock.FileLock(self.root / "lock")
+        for own in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
+            durable.refuse_link(own)
+        for folder in upkeep.fingerprints(self.cache_folder):
+            durable.refuse_link(folder / "shards")
+            durable.refuse_link(folder / "damaged")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
             try:
@@ -207,10 +213,12 @@ class Workspace:
                 f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
             ) from None
         try:
-            with contextlib.suppress(OSError):  # only for people: a full disk must not stop the command that makes room
-                who.write_text(f"process {os.getpid()} on {socket.gethostname()}\n", encoding="utf-8")
+            with contextlib.suppress(
+                VggftError
+            ):  # only for people: a full disk must not stop the command that makes room
+                durable.write_bytes(who, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             self._forget()
-            for folder in (self.root, self.heads, self.finetune, self.report, *self.cache_folder.glob("*/")):
+            for folder in (self.root, self.heads, self.finetune, self.report, *upkeep.fingerprints(self.cache_folder)):
                 durable.sweep(folder)
                 durable.sweep(folder / "shards")
             runs.sweep(self.finetune)

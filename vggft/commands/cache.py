@@ -157,6 +157,11 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
         settled = workspace.settings.fingerprint
         wanted = sorted({sample.digest for sample in workspace.dataset.samples if sample.digest})
         places = upkeep.fingerprints(workspace.cache_folder)
+        if places and settled not in places.values():
+            raise VggftError(
+                f"{workspace.cache_folder}: no features there are made as {workspace.root} expects ({settled.key}), so all would "
+                "count as made in another way; nothing was removed. Run vggft featurize first."
+            )
         probes = [own for own in places.values() if own and _is_probe(own, settled)]
         stale = [path for path, own in places.items() if own not in (settled, None, *probes)]
         aside = [path for path in upkeep.folders_set_aside(workspace.cache_folder) if path.parent not in stale]
@@ -187,8 +192,10 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
-        for path in plan.folders:  # first: files that are written anew need room
-            upkeep.remove(path)
+        left = [path for own in stale for path in upkeep.remove(own)]  # first: files that are written anew need room
+        left += [path for own in aside for path in upkeep.remove_set_aside(own)]
+        for path in left:
+            ui.warn(f"left alone, as vggft cannot prove that it wrote it: {path}")
         for cache, own in plan.surplus:
             if own.kept:
                 with ui.progress("rewriting files", len(own.kept), "files") as advance:

@@ -83,11 +83,7 @@ def _featurize(
 ) -> dict[str, Any]:
     layers = list(dict.fromkeys(layer(name).name for name in options.layers))
     _check(options)
-    if workspace.root.resolve().is_relative_to(data.resolve()):
-        raise VggftError(
-            f"the workspace {workspace.root} lies inside the data folder and would be taken for a class. Choose another place "
-            "for it with --workspace."
-        )
+    _refuse_overlap(workspace.root, data)
     shares, reserve = _shares(options, before)
     group_by = _group_by(options, before.settings)
     fingerprint, weights_file = _fingerprint(options, before.settings)
@@ -97,6 +93,9 @@ def _featurize(
 
     began = time.perf_counter()
     scan = _scan(data, before.samples if not options.rehash else (), group_by, ui)
+    for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
+        if folder.is_dir():
+            _refuse_overlap(workspace.root, folder)
     _check_scan(scan, options, before)
     assigned = before.assigned
     if reserve:
@@ -153,6 +152,20 @@ def _featurize(
         "manifest": str(workspace.manifest),
         "conflicts": [[s.path for s in own] for own in splits.conflicts(dataset.samples)],
     }
+
+
+def _refuse_overlap(workspace: Path, data: Path) -> None:
+    """See that pictures and workspace share no folder: what vggft writes is no picture, and it deletes in its workspace.
+
+    Raises:
+        VggftError: one lies in the other, links resolved.
+    """
+    place, pictures = workspace.resolve(), data.expanduser().resolve()
+    if place.is_relative_to(pictures) or pictures.is_relative_to(place):
+        raise VggftError(
+            f"the workspace {workspace} and the data folder {data} overlap: one lies inside the other. Choose another folder "
+            "with --workspace."
+        )
 
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:
