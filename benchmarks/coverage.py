@@ -3,8 +3,8 @@
     python benchmarks/coverage.py vggft-work/report [--images 40 80 150 300] [--rounds 200]
 
 What the methods of a comparison said of its images (predictions.csv) is taken for the truth. Samples are drawn from it, and for
-each sample and each pair of methods the 95% intervals of the differences in log-loss and accuracy are made, by
-`vggft.statistics` and by percentiles of a bootstrap that knows nothing but the sample. "The worst pair" is the pair for which
+each sample and each pair of methods, 95% intervals of the differences in log-loss and accuracy are made by
+`vggft.comparison.statistics` and by the percentiles of a plain bootstrap. "The worst pair" is the pair for which
 they hold least often.
 """
 
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heads.metrics import losses, losses_otherwise
-from vggft import statistics
+from vggft.comparison import statistics
 
 
 def main() -> None:

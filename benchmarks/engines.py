@@ -34,12 +34,14 @@ from typing import Any
 
 import numpy as np
 
-from featurize import engines, images, runner, weights
+from featurize import engines, runner
+from featurize.backbone import weights
 from featurize.backend import load_keras
-from featurize.cache import FeatureCache
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
-from vggft import features
+from featurize.pixels import images
+from vggft.workspace import filling
 
 PREDICT = "keras predict"
 LAYERS = ("block4_pool", "block5_pool")
@@ -170,7 +172,7 @@ def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]
     def play() -> None:
         shutil.rmtree(place, ignore_errors=True)
         cache = FeatureCache(place, fingerprint)
-        runner.run(work, LAYERS, features.decoder(fingerprint), engine, cache)
+        runner.run(work, LAYERS, filling.decoder(fingerprint), engine, cache)
         cache.save_index()
 
     play()

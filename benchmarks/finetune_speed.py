@@ -74,7 +74,7 @@ def vggft(*arguments: Any) -> None:
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     """Make features and head, train all in turn, and return the seconds of each round."""
-    from vggft.workspace import Workspace
+    from vggft.workspace.workspace import Workspace
 
     lay_out(options.folder, folder / "data", {"train": options.train, "validate": options.validate})
     vggft("featurize", folder / "data", "-w", folder / "work")
@@ -101,8 +101,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 
 def _network(workspace: Any) -> Any:
     from finetune.network import assemble
-    from vggft import methods
-    from vggft.features import load_weights
+    from vggft.prediction import methods
+    from vggft.workspace.filling import load_weights
 
     head = methods.fresh_heads(workspace)[0].made.head  # type: ignore[union-attr]
     weights = load_weights(workspace.settings)
@@ -113,12 +113,12 @@ def _network(workspace: Any) -> Any:
 
 def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: str) -> Callable[[], None]:
     """Return what trains one epoch more, from cached outputs, and keeps it at `path`."""
-    from featurize.layers import split_point
+    from featurize.backbone.layers import split_point
     from finetune import checkpoint, examples
     from finetune.network import above
     from finetune.plan import Plan
     from finetune.train import State, Watch, train
-    from vggft.command import number_of_bytes
+    from vggft.cli.command import number_of_bytes
 
     network, weights = _network(workspace)
     from finetune.program import Program
@@ -150,8 +150,8 @@ def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: 
 
 def from_pixels(workspace: Any, options: argparse.Namespace, data: Path) -> Callable[[], None]:
     """Return what trains one epoch more, as one does with Keras alone."""
+    from featurize.backbone.layers import split_point
     from featurize.backend import load_keras
-    from featurize.layers import split_point
     from finetune.network import freeze
     from finetune.plan import Plan
 

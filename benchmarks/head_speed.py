@@ -133,7 +133,7 @@ def without_cache(folder: Path) -> float:
     """Return seconds an image of one epoch of Keras's `fit`: frozen network and classic head, from files."""
     import numpy as np
 
-    from featurize import weights
+    from featurize.backbone import weights
     from featurize.backend import load_keras
     from finetune.network import assemble
     from heads.head import Head, Layer

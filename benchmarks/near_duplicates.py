@@ -16,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from featurize import engines, images, weights
-from featurize.fingerprint import Fingerprint
+from featurize import engines
+from featurize.backbone import weights
+from featurize.cache.fingerprint import Fingerprint
+from featurize.pixels import images
 from heads.head import pool
 from heads.leaks import THRESHOLD
 

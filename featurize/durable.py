@@ -122,8 +122,8 @@ def refuse_link(folder: Path) -> None:
     """
     if folder.is_symlink():
         raise VggftError(
-            f"{folder} is a link to {folder.readlink()}; vggft writes and deletes only in folders of its own. Replace the link by "
-            "a folder, or choose another --workspace."
+            f"{folder} is a link to {folder.readlink()}; vggft neither writes nor deletes through links. Replace it by a folder, "
+            "or choose another --workspace."
         )
 
 

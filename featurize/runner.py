@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from featurize.engines import Engine
 from featurize.errors import VggftError
-from featurize.images import Unreadable
+from featurize.pixels.images import Unreadable
 
 SHARD_ROWS = 512  # at most: two shards are in memory at a time
 SHARD_SECONDS = 60.0

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import runner
-from featurize.cache import FeatureCache
+from featurize.backbone.layers import layer
+from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
-from featurize.layers import layer
 
 _PIECE_BYTES = 8_000_000  # read at once on the way to where they are kept
 _DECODE_AHEAD = 32

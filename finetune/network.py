@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import backbone
+from featurize.backbone import network
+from featurize.backbone.layers import CONVOLUTIONS, LAYERS, NAMES
+from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
+from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
-from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
-from featurize.layers import CONVOLUTIONS, LAYERS, NAMES
-from featurize.weights import Weights
 from heads.head import Head, unfolded, with_both_classes
 
 # Largest difference of a probability between the assembled network (float32, from pixels) and the head on cached
@@ -30,7 +30,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     its inputs are far from mean 0 and variance 1, and steps of SGD undo in an epoch what the head has learnt.
 
     Args:
-        weights, preprocess, size: as for `featurize.backbone.build`.
+        weights, preprocess, size: as for `featurize.backbone.network.build`.
         head: trained on `block5_pool` of pictures of this size.
 
     Returns:
@@ -39,7 +39,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     """
     keras = load_keras()
 
-    base = backbone.build(weights, preprocess, size)
+    base = network.build(weights, preprocess, size)
     x = _pooled(keras, base.output, head.pooling)
     layers = list(head.layers)
     if head.scaler is not None:
@@ -82,7 +82,7 @@ def freeze(network: Any, split_point: str | None) -> None:
 def above(network: Any, split_point: str | None) -> Any:
     """Return the part of an assembled network from the split point to the logits, sharing its weights; freeze the rest."""
     freeze(network, split_point)
-    return backbone.between(network, split_point, [LOGITS_LAYER])
+    return network.between(network, split_point, [LOGITS_LAYER])
 
 
 class ParityError(VggftError):

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import SEEDS, VggftError, require_whole
-from featurize.fingerprint import FULL_PRECISION, MIXED_PRECISION
 
 # Learning rates where none is asked for. SGD's is that of the original experiment; Adam's steps do not shrink with the
 # gradient, so its rate is smaller, as is usual where weights are already good.

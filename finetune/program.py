@@ -15,8 +15,8 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from featurize.fingerprint import FULL_PRECISION
-from featurize.layers import CONVOLUTIONS, NAMES
+from featurize.backbone.layers import CONVOLUTIONS, NAMES
+from featurize.cache.fingerprint import FULL_PRECISION
 from finetune.plan import Plan
 from heads.head import probabilities
 

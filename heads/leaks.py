@@ -7,8 +7,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.dataset import SPLITS, Sample
-from featurize.splits import conflicts
+from featurize.data.dataset import SPLITS, Sample
+from featurize.data.splits import conflicts
 from heads.features import Features
 
 # Cosine similarity of average-pooled block5_pool from which two images count as near-duplicates. Measured on 397 photographs

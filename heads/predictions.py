@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.dataset import Sample
+from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 
 FILE = "predictions.csv"  # of the validation images, in the folder of a head or a tuned network

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.dataset import Sample
+from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 from heads import head as heads
 from heads import predictions

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.dataset import Sample
+from featurize.data.dataset import Sample
 
 # Part of the heads that must predict another class than the label.
 AGREEMENT = 0.75

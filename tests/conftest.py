@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize import engines, images, interrupts, mnn_engine
-from featurize import weights as weight_files
-from featurize.fingerprint import Fingerprint
-from vggft import cli, costs
-from vggft.console import Ui
-from vggft.workspace import Workspace
+from featurize import engines, interrupts
+from featurize.backbone import weights as weight_files
+from featurize.cache.fingerprint import Fingerprint
+from featurize.engines import mnn_engine
+from featurize.pixels import images
+from vggft.cli import app
+from vggft.comparison import costs
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 PICTURES = Path(__file__).parent.parent / "vggft" / "pictures"
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
@@ -89,7 +92,7 @@ def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
             kept, sys.argv = sys.argv, words
             back.callback(setattr, sys, "argv", kept)
             try:
-                cli.main()
+                app.main()
                 code = 0
             except SystemExit as end:
                 code = end.code or 0
@@ -205,7 +208,7 @@ def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
     from finetune.plan import Plan as TunePlan
     from heads.population import Plan
-    from vggft.commands import compare, featurize, finetune, head
+    from vggft.steps import compare, featurize, finetune, head
 
     def build(base):
         ui, workspace = Ui(quiet=True), Workspace(base / "work")

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 from conftest import strict_json, vggft
 
-from vggft.workspace import Workspace
+from vggft.workspace.workspace import Workspace
 
 TWO = ["block4_pool", "block5_pool"]
 

@@ -8,11 +8,11 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 
-from featurize.dataset import Sample
-from vggft import statistics
-from vggft.evidence import Candidate, Evidence
-from vggft.report import record
-from vggft.report.record import Record
+from featurize.data.dataset import Sample
+from vggft.comparison import statistics
+from vggft.comparison.evidence import Candidate, Evidence
+from vggft.comparison.report import record
+from vggft.comparison.report.record import Record
 
 
 def evidence(gain, *, n=300, classes=2, source="test", groups=None, declared=False, seed=0):

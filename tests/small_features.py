@@ -4,7 +4,7 @@ from contextlib import contextmanager
 
 import numpy as np
 
-from featurize.dataset import Sample
+from featurize.data.dataset import Sample
 from heads.features import Features
 from heads.head import pool
 

@@ -2,7 +2,6 @@
 
 import numpy as np
 
-from featurize import backbone
 from finetune import network as networks
 from finetune.examples import Examples, Rows, Source
 from finetune.train import train
@@ -42,7 +41,7 @@ def program(network, split_point, plan, targets, weights, *, from_pixels=False):
 
     part = networks.above(network, split_point)
     if from_pixels:
-        part = backbone.between(network, None, [networks.LOGITS_LAYER])
+        part = network.between(network, None, [networks.LOGITS_LAYER])
     return Program(part, plan, np.asarray(targets), weights.arrays)
 
 

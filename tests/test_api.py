@@ -15,9 +15,10 @@ from PIL import Image
 from featurize.errors import VggftError
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft import Experiment, costs, read_picture
-from vggft.commands import compare, featurize, finetune, head, predict
-from vggft.console import Ui
+from vggft import Experiment, read_picture
+from vggft.comparison import costs
+from vggft.steps import compare, featurize, finetune, head, predict
+from vggft.ui.console import Ui
 
 README = Path(__file__).parent.parent / "README.md"
 

@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 from conftest import PICTURES
 
-from featurize import backbone, engines, images
+from featurize import engines
+from featurize.backbone import network
+from featurize.backbone.layers import LAYERS, NAMES, layer, split_point
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
-from featurize.layers import LAYERS, NAMES, layer, split_point
+from featurize.pixels import images
 
 TWO = ["block4_pool", "block5_pool"]
 
@@ -37,10 +39,10 @@ def relative_errors(found, expected):
 
 
 def test_a_golden_pixel(weights):
-    model = backbone.build(weights, "caffe", 32)
+    model = network.build(weights, "caffe", 32)
     pixels = np.empty((1, 32, 32, 3), np.float32)
     pixels[:] = (255, 128, 7)
-    found = backbone.between(model, None, [backbone.PREPROCESS_LAYER])(pixels)
+    found = network.between(model, None, [network.PREPROCESS_LAYER])(pixels)
     found = np.asarray(found[0] if isinstance(found, list) else found)[0, 5, 5]
     expected = np.array([7, 128, 255], np.float32) - np.array([103.939, 116.779, 123.68], np.float32)
     assert found.tolist() == expected.tolist()  # bit for bit
@@ -51,15 +53,15 @@ def test_every_value_is_preprocessed_to_the_bit(weights):
     import keras
 
     pixels = np.arange(256, dtype=np.float32).repeat(12).reshape(1, 32, 32, 3)
-    model = backbone.between(backbone.build(weights, "caffe", 32), None, [backbone.PREPROCESS_LAYER])
+    model = network.between(network.build(weights, "caffe", 32), None, [network.PREPROCESS_LAYER])
     found = model.predict_on_batch(pixels)
     expected = keras.applications.vgg16.preprocess_input(pixels.copy())
     assert np.array_equal(np.asarray(found).reshape(expected.shape), expected)
 
 
 def test_raw_pixels_go_in_as_they_are(weights):
-    model = backbone.build(weights, "raw", 32)
-    assert backbone.PREPROCESS_LAYER not in [layer.name for layer in model.layers]
+    model = network.build(weights, "raw", 32)
+    assert network.PREPROCESS_LAYER not in [layer.name for layer in model.layers]
     assert [layer.name for layer in model.layers][1:] == list(NAMES)
 
 

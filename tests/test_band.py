@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from vggft import band
-from vggft.band import NEVER, Band
+from vggft.prediction import band
+from vggft.prediction.band import NEVER, Band
 
 
 def chosen(*images):

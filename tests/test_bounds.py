@@ -14,15 +14,16 @@ import pytest
 from conftest import paint
 from PIL import Image
 
-from featurize import engines, runner, scan
-from featurize.cache import INDEX_FILE, FeatureCache
-from featurize.fingerprint import Fingerprint
-from featurize.index import Index
-from featurize.layers import layer
-from featurize.shards import DIGEST, Stamp, unpack
-from vggft import features
-from vggft.cli import app
-from vggft.workspace import Workspace
+from featurize import engines, runner
+from featurize.backbone.layers import layer
+from featurize.cache.feature_cache import INDEX_FILE, FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from featurize.cache.index import Index
+from featurize.cache.shards import DIGEST, Stamp, unpack
+from featurize.data import scan
+from vggft.cli.app import app
+from vggft.workspace import filling
+from vggft.workspace.workspace import Workspace
 
 LAYERS = ("block4_pool", "block5_pool")
 TRIES = 3  # of what is timed, the best counts: other work on the machine only ever makes it slower
@@ -52,7 +53,7 @@ def in_a_new_process(function, *arguments):
 
 def featurize(data, work, create):
     """Run the command in this process with the engine that `create` returns; return its seconds."""
-    features.create = create
+    filling.create = create
     began = time.perf_counter()
     status = app(["featurize", str(data), "-w", str(work), "--quiet"], standalone_mode=False)
     assert not status
@@ -177,7 +178,7 @@ def test_files_cost_little_beside_the_engine(tmp_path, weights):
     choice, fingerprint = engines.choose(), Fingerprint()
     if choice.name == "keras":
         pytest.skip("measured with an engine for CPUs; the extra 'cpu' is not installed, or there is a GPU")
-    engine, decode = engines.create(choice.name, weights, fingerprint), features.decoder(fingerprint)
+    engine, decode = engines.create(choice.name, weights, fingerprint), filling.decoder(fingerprint)
     number = 6 * engine.batch_size
     rng = np.random.default_rng(0)
     for i in range(number):

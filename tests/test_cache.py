@@ -7,10 +7,10 @@ import h5py
 import numpy as np
 import pytest
 
-from featurize import index, shards
-from featurize.cache import FeatureCache
+from featurize.cache import index, shards
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
 
 SHAPES = {"block4_pool": (4, 4, 8), "block5_pool": (2, 2, 8)}
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 from conftest import drawings, paint, refused, snapshot, strict_json, vggft, vggft_apart
 
-from vggft.workspace import Workspace
+from vggft.workspace.workspace import Workspace
 
 HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
 
@@ -31,7 +31,7 @@ def test_help_answers_at_once():
 
 def test_help_imports_nothing_heavy():
     heavy = ("keras", "tensorflow", "numpy", "sklearn", "h5py", "PIL")
-    program = f"import sys, vggft.cli; print([m for m in {heavy} if m in sys.modules])"
+    program = f"import sys, vggft.cli.app; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 

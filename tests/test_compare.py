@@ -16,11 +16,11 @@ from small_compare import (
 )
 
 from heads.metrics import losses
-from vggft import statistics
-from vggft.commands import compare as command
-from vggft.compare import weigh
-from vggft.console import Ui
-from vggft.report import tables
+from vggft.comparison import statistics
+from vggft.comparison.report import tables
+from vggft.comparison.weigh import weigh
+from vggft.steps import compare as command
+from vggft.ui.console import Ui
 
 
 def test_losses_are_scikit_learns():

@@ -16,20 +16,21 @@ from small_compare import (
     recompute,
 )
 
-from featurize import timings
 from featurize.backend import load_keras
+from featurize.cache import timings
 from featurize.errors import VggftError
 from finetune.plan import Plan
 from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import judge
 from heads.search import Result
-from vggft import costs, judging, methods, outer
-from vggft.commands import compare as command
-from vggft.compare import weigh
-from vggft.evidence import on_split
-from vggft.methods import Method, _rank
-from vggft.verdict import CAVEAT
+from vggft.comparison import costs, outer
+from vggft.comparison.evidence import on_split
+from vggft.comparison.verdict import CAVEAT
+from vggft.comparison.weigh import weigh
+from vggft.prediction import judging, methods
+from vggft.prediction.methods import Method, _rank
+from vggft.steps import compare as command
 
 
 def metrics(log_loss):

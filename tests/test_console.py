@@ -2,7 +2,7 @@
 
 import pytest
 
-from vggft.console import Ui
+from vggft.ui.console import Ui
 
 NAME = "data/:dog: [red]fruit[/red]/a.png"
 

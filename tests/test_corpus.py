@@ -16,8 +16,9 @@ import pytest
 from conftest import paint, strict_json
 from PIL import Image, ImageCms, features
 
-from featurize import engines, images
-from vggft.workspace import Workspace
+from featurize import engines
+from featurize.pixels import images
+from vggft.workspace.workspace import Workspace
 
 # Flat blocks of 8 by 8: a JPEG of quality 100 that keeps RGB (or grey, or CMYK) gives them back bit for bit.
 UP = np.random.default_rng(0).integers(0, 256, (3, 5, 3), np.uint8).repeat(8, 0).repeat(8, 1)

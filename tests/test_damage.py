@@ -11,8 +11,8 @@ import pytest
 from conftest import refused, strict_json, vggft
 from small_cache import damage, featurize, files, layers, same, shard_with, verify
 
-from featurize import shards, upkeep
-from vggft.workspace import Workspace
+from featurize.cache import shards, upkeep
+from vggft.workspace.workspace import Workspace
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import pytest
 from conftest import drawings, make_classes, refused, snapshot, strict_json, vggft
 from small_cache import TWO, featurize, files, layers, same, verify
 
-from featurize import durable, shards, upkeep
-from featurize.fingerprint import Fingerprint
-from vggft import outer
-from vggft.workspace import Workspace
+from featurize import durable
+from featurize.cache import shards, upkeep
+from featurize.cache.fingerprint import Fingerprint
+from vggft.comparison import outer
+from vggft.workspace.workspace import Workspace
 
 
 def prune(base):
@@ -95,7 +96,7 @@ def test_an_interrupted_prune_loses_no_row_in_the_next_one(base, in_shards, wait
 
     # Stopped between the new files and the new index.
     with monkeypatch.context() as patch, contextlib.suppress(Killed):
-        patch.setattr("featurize.cache.FeatureCache.forget", killed)
+        patch.setattr("featurize.cache.feature_cache.FeatureCache.forget", killed)
         cache = workspace.cache()
         upkeep.drop(cache, upkeep.surplus(cache, wanted), lambda done, total: None)
     time.sleep(wait)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft_apart, wait_for_shards
 
+from featurize.backbone.layers import layer
 from featurize.errors import VggftError
-from featurize.layers import layer
-from vggft import features
-from vggft.commands import featurize
-from vggft.workspace import Workspace
+from vggft.steps import featurize
+from vggft.workspace import filling
+from vggft.workspace.workspace import Workspace
 
 resource = pytest.importorskip("resource", reason="Windows has neither limits nor tmpfs")
 
@@ -146,7 +146,7 @@ class Noise:
     ],
 )
 def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, short, file, whole):
-    monkeypatch.setattr(features, "create", lambda *_: Noise())
+    monkeypatch.setattr(filling, "create", lambda *_: Noise())
     data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
 
     def run(work):

@@ -7,8 +7,8 @@ import pytest
 from small_tuning import SIZE, examples, head, program
 
 from featurize import engines
-from featurize.cache import FeatureCache
-from featurize.fingerprint import Fingerprint
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
 from finetune import network as networks
 from finetune.examples import Examples, Rows, from_cache
 from finetune.plan import Plan

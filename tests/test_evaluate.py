@@ -12,11 +12,11 @@ from sklearn import metrics
 
 from featurize.errors import VggftError
 from heads.metrics import confusion, judge
-from vggft import judging, methods
-from vggft.commands import evaluate
-from vggft.console import Ui
-from vggft.scoring import Scorer
-from vggft.workspace import Workspace
+from vggft.prediction import judging, methods
+from vggft.prediction.scoring import Scorer
+from vggft.steps import evaluate
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from conftest import make_classes
 from small_tuning import SIZE, examples, head, program, source
 
-from featurize import images
-from featurize.cache import FeatureCache
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
+from featurize.pixels import images
 from finetune import network as networks
 from finetune.examples import Examples, Rows, Source, cached_bytes, from_cache, from_pixels, require_memory, windows
 from finetune.plan import Plan

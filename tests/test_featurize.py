@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import PICTURES, make_classes, paint, refused, snapshot, strict_json, vggft
 
-from featurize import images
+from featurize.backbone.layers import NAMES
 from featurize.errors import VggftError
-from featurize.layers import NAMES
-from vggft.workspace import Workspace
+from featurize.pixels import images
+from vggft.workspace.workspace import Workspace
 
 
 def test_featurize_and_again(featurized):
@@ -214,7 +214,7 @@ def test_a_workspace_among_the_classes_is_refused(tmp_path):
 
 
 def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritten(copied, monkeypatch, ui):
-    from vggft.commands import featurize
+    from vggft.steps import featurize
 
     new = copied / "new"
     look = featurize.scanning.scan

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from small_tuning import SIZE, examples, head, program, tune
 
-from featurize import images
+from featurize.backbone.layers import CONVOLUTIONS
 from featurize.errors import VggftError
-from featurize.layers import CONVOLUTIONS
+from featurize.pixels import images
 from finetune import network as networks
 from finetune import store
 from finetune.plan import Plan

@@ -14,10 +14,10 @@ from featurize.errors import VggftError
 from finetune import store
 from finetune.plan import Plan
 from heads.specs import SCRATCH
-from vggft.commands import compare, featurize, finetune, head
-from vggft.commands.finetune import Options
-from vggft.tuning import Tuning
-from vggft.workspace import Workspace
+from vggft.steps import compare, featurize, finetune, head
+from vggft.steps.finetune import Options
+from vggft.steps.tuning import Tuning
+from vggft.workspace.workspace import Workspace
 
 FAST = Plan(epochs=1, batch_size=8)
 
@@ -26,7 +26,7 @@ FAST = Plan(epochs=1, batch_size=8)
 def headed(tmp_path_factory):
     """A workspace of 14 drawings with a few heads; tests that change it copy it first."""
     from heads.population import Plan as HeadPlan
-    from vggft.console import Ui
+    from vggft.ui.console import Ui
 
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
     work = Workspace(base / "work")
@@ -87,7 +87,7 @@ def test_starts(work, ui):
 
 
 def head_names(work):
-    from vggft import methods
+    from vggft.prediction import methods
 
     return [method.name for method in methods.load(work).heads]
 

@@ -12,10 +12,10 @@ from conftest import drawings, refused, snapshot, start, strict_json, vggft, vgg
 
 from heads import store
 from heads.specs import DEFAULTS, DenseSpec, LogisticSpec
-from vggft import cli
-from vggft.commands import head
-from vggft.console import Ui
-from vggft.workspace import Workspace
+from vggft.cli import app
+from vggft.steps import head
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 GRID = '[mine]\npooling = "max"\nunits = [0, 8]\nlearning_rate = 0.01\n'
 
@@ -27,8 +27,8 @@ def head_json(work, *options):
     def execute(command, json, quiet, debug, kept):
         said.update(command(Ui(quiet=True)))
 
-    with patch.object(cli, "execute", execute):
-        cli.app(["head", "-w", str(work), *map(str, options)], standalone_mode=False)
+    with patch.object(app, "execute", execute):
+        app.app(["head", "-w", str(work), *map(str, options)], standalone_mode=False)
     return strict_json(json.dumps(said))
 
 
@@ -216,7 +216,7 @@ def test_suspects_cross_validate_what_nobody_did(copied):
 def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied, monkeypatch):
     import typer
 
-    from vggft.command import PARTIAL, execute
+    from vggft.cli.command import PARTIAL, execute
 
     monkeypatch.setattr(head, "DEFAULTS", (DenseSpec("hot", "avg", 8, 1e30), LogisticSpec("cool", "avg")))
     found = head_json(copied / "work", "--epochs", "2")

@@ -6,8 +6,8 @@ import pytest
 from featurize.errors import VggftError
 from heads import features
 from heads.population import Plan
-from vggft.commands import head
-from vggft.workspace import Workspace
+from vggft.steps import head
+from vggft.workspace.workspace import Workspace
 
 
 def test_features_that_are_no_numbers_are_named(copied, ui):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize.images import Unreadable, decode, decode_resized
+from featurize.pixels.images import Unreadable, decode, decode_resized
 
 RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
 

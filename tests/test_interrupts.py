@@ -14,8 +14,8 @@ import pytest
 from conftest import start
 
 from featurize import interrupts
-from vggft import cli
 from vggft.__main__ import main
+from vggft.cli import app
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_before_there_is_a_command_to_interrupt(monkeypatch, capsys):
     def interrupted():
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "main", interrupted)
+    monkeypatch.setattr(app, "main", interrupted)
     with pytest.raises(SystemExit, match="130"):
         main()
     assert capsys.readouterr().err == "error: interrupted.\n"

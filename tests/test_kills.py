@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import drawings, shards, start, strict_json, vggft, wait_for_shards
 
-from featurize.cache import FeatureCache
-from featurize.fingerprint import Fingerprint
-from vggft.workspace import Workspace
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from vggft.workspace.workspace import Workspace
 
 
 def test_interrupted_by_a_person(tmp_path):

@@ -6,7 +6,7 @@ from conftest import PICTURES, SHARED
 from PIL import Image
 from small_features import features
 
-from featurize.dataset import Sample
+from featurize.data.dataset import Sample
 from heads import leaks, suspects
 from heads.features import Features
 from heads.leaks import THRESHOLD
@@ -80,8 +80,9 @@ def test_near_duplicates_stay_in_one_fold(monkeypatch):
 
 def test_the_threshold_on_pictures(tmp_path, weights):
     """Copies saved again, halved or mirrored are found; the bundled drawings of another kind are not."""
-    from featurize import engines, images
-    from featurize.fingerprint import Fingerprint
+    from featurize import engines
+    from featurize.cache.fingerprint import Fingerprint
+    from featurize.pixels import images
     from heads.head import pool
 
     engine = engines.KerasEngine(weights, Fingerprint(), 8)

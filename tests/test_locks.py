@@ -11,7 +11,7 @@ import pytest
 from conftest import refused, strict_json, vggft, vggft_apart
 from small_cache import featurize, files, layers, same, verify
 
-from vggft.workspace import Workspace
+from vggft.workspace.workspace import Workspace
 
 HOLD = """
 import sys

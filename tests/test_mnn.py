@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import PICTURES
 
-from featurize import engines, images, mnn_engine
-from featurize.fingerprint import Fingerprint
-from featurize.layers import layer
+from featurize import engines
+from featurize.backbone.layers import layer
+from featurize.cache.fingerprint import Fingerprint
+from featurize.engines import mnn_engine
+from featurize.pixels import images
 
 pytest.importorskip("MNN", reason="the extra 'cpu' is not installed")
 pytest.importorskip("onnx", reason="the extra 'cpu' is not installed")

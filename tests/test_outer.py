@@ -13,13 +13,14 @@ from small_compare import recompute
 from featurize.errors import VggftError
 from finetune.network import ParityError
 from heads.population import Plan as HeadPlan
-from vggft import methods, outer
-from vggft.commands import compare, head
-from vggft.console import Ui
-from vggft.methods import load as methods_load
-from vggft.outer import BEST_HEAD, BEST_NETWORK, Folds
-from vggft.verdict import FAIR_FOLDS
-from vggft.workspace import Workspace
+from vggft.comparison import outer
+from vggft.comparison.outer import BEST_HEAD, BEST_NETWORK, Folds
+from vggft.comparison.verdict import FAIR_FOLDS
+from vggft.prediction import methods
+from vggft.prediction.methods import load as methods_load
+from vggft.steps import compare, head
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 HEADS = ("logistic-max", "max-linear")
 

@@ -15,18 +15,18 @@ import numpy as np
 import pytest
 from conftest import paint, refused, start, strict_json
 
-from featurize import images
+from featurize.backbone.layers import TOP
 from featurize.errors import VggftError
-from featurize.layers import TOP
+from featurize.pixels import images
 from heads import predictions
 from heads.predictions import Predictions
-from vggft import judging, methods
-from vggft.commands import predict
-from vggft.commands.predict import Options
-from vggft.console import Ui
-from vggft.methods import Method
-from vggft.scoring import Scorer
-from vggft.workspace import Workspace
+from vggft.prediction import judging, methods
+from vggft.prediction.methods import Method
+from vggft.prediction.scoring import Scorer
+from vggft.steps import predict
+from vggft.steps.predict import Options
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 
 def green(pictures):

@@ -8,19 +8,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from featurize import upkeep
-from featurize.probes import PROBES
-from vggft import judging, methods, probing
-from vggft.commands import cache
-from vggft.commands import compare as command
+from featurize.cache import upkeep
+from featurize.pixels.probes import PROBES
+from vggft.comparison import probing
+from vggft.prediction import judging, methods
+from vggft.steps import cache
+from vggft.steps import compare as command
 
 
 def test_probes(trained):
     """Numbers from probes.csv, and one probe by hand: pictures changed here, predicted from their pixels."""
-    from featurize import images
     from featurize.engines import KerasEngine
+    from featurize.pixels import images
     from heads import store as heads
-    from vggft.features import load_weights
+    from vggft.workspace.filling import load_weights
 
     workspace, data, results = trained
     probes = results["compare"]["probes"]

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from conftest import paint
 
-from featurize import images, runner
-from featurize.cache import FeatureCache
+from featurize import runner
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
+from featurize.pixels import images
 
 
 class MeanEngine:

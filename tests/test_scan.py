@@ -5,9 +5,9 @@ import os
 import pytest
 from conftest import make_classes, paint
 
-from featurize.dataset import Dataset, read_manifest, write_manifest
+from featurize.data.dataset import Dataset, read_manifest, write_manifest
+from featurize.data.scan import scan
 from featurize.errors import VggftError
-from featurize.scan import scan
 
 
 def test_class_folders(tmp_path):

@@ -6,9 +6,9 @@ import threading
 import numpy as np
 import pytest
 
-from featurize.images import Unreadable
-from vggft import intake
-from vggft.scoring import File, Scorer, scored
+from featurize.pixels.images import Unreadable
+from vggft.prediction import intake
+from vggft.prediction.scoring import File, Scorer, scored
 
 
 def numbered(folder, n):

@@ -4,16 +4,10 @@ from collections import Counter
 
 import pytest
 
-from featurize.assigned import read, remember, write
-from featurize.dataset import Dataset, Sample
+from featurize.data.assigned import read, remember, write
+from featurize.data.dataset import Dataset, Sample
+from featurize.data.splits import Shares, assign, conflicts, reserve_test, set_aside_duplicates
 from featurize.errors import VggftError
-from featurize.splits import (
-    Shares,
-    assign,
-    conflicts,
-    reserve_test,
-    set_aside_duplicates,
-)
 
 
 def samples(label: str, numbers, **fields) -> list[Sample]:

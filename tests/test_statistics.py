@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from vggft import statistics
-from vggft.statistics import holm, images_needed, mcnemar, resample
+from vggft.comparison import statistics
+from vggft.comparison.statistics import holm, images_needed, mcnemar, resample
 
 SIMULATIONS = 300
 

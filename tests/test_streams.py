@@ -11,10 +11,10 @@ from conftest import paint, refused
 from featurize.errors import VggftError
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft.command import named_path
-from vggft.commands.head import Options, _check
-from vggft.console import Ui
-from vggft.intake import STDIN
+from vggft.cli.command import named_path
+from vggft.prediction.intake import STDIN
+from vggft.steps.head import Options, _check
+from vggft.ui.console import Ui
 
 
 def shell(line, cwd):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from featurize import timings
-from featurize.timings import Timing
+from featurize.cache import timings
+from featurize.cache.timings import Timing
 
 FIRST = Timing("block4_pool block5_pool", "", "mnn", 100, 20.0)
 

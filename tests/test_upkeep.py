@@ -12,8 +12,8 @@ import pytest
 from conftest import PICTURES, refused, snapshot, strict_json, vggft
 from small_cache import TWO, damage, featurize, files, layers, same, verify
 
-from featurize import shards
-from vggft.workspace import Workspace
+from featurize.cache import shards
+from vggft.workspace.workspace import Workspace
 
 
 def test_a_layer_asked_for_later_comes_from_the_deepest_cached_one(base, in_shards):
@@ -138,9 +138,9 @@ def test_without_a_workspace(tmp_path, command):
 def test_a_disk_without_room_is_refused_before_anything_is_written(base, monkeypatch, ui):
     from collections import namedtuple
 
-    from featurize import estimate
+    from featurize.cache import estimate
     from featurize.errors import VggftError
-    from vggft.commands import featurize as stage
+    from vggft.steps import featurize as stage
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 300_000, 300_000))
@@ -153,8 +153,8 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(base, monkeyp
 
 
 def test_estimates_come_near_what_is_written(base, in_shards):
-    from featurize import estimate
-    from featurize.cache import FeatureCache
+    from featurize.cache import estimate
+    from featurize.cache.feature_cache import FeatureCache
 
     cache = Workspace(base / "work").cache()
     stored = sum(p.stat().st_size for p in files(base))

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from vggft.verdict import CAVEAT, FAIR, Pair, decide
+from vggft.comparison.verdict import CAVEAT, FAIR, Pair, decide
 
 
 def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted=None, effective=None):

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from conftest import make_classes, vggft_apart
 
-from featurize import weights as weight_files
+from featurize.backbone import weights as weight_files
+from featurize.backbone.layers import CONVOLUTIONS
+from featurize.backbone.weights import PUBLISHED_DIGEST, Source, locate
 from featurize.errors import VggftError
-from featurize.layers import CONVOLUTIONS
-from featurize.weights import PUBLISHED_DIGEST, Source, locate
 
 
 def write_keras_file(path, weights):
@@ -107,7 +107,9 @@ def test_offline_with_nothing_installed(tmp_path):
     """Within 10 seconds, naming the three ways, and nothing written. The network is shut by a proxy that is not there."""
     site = tmp_path / "site"
     site.mkdir()
-    (site / "sitecustomize.py").write_text("import featurize.weights as w\nw.CARRIER = 'no-such-distribution'\n")
+    (site / "sitecustomize.py").write_text(
+        "import featurize.backbone.weights as w\nw.CARRIER = 'no-such-distribution'\n"
+    )
     data = make_classes(tmp_path / "data", a=3, b=3)
     closed = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
     env = {"KERAS_HOME": str(tmp_path), "PYTHONPATH": str(site), "no_proxy": "", "NO_PROXY": "", **closed}

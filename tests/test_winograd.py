@@ -12,10 +12,10 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import featurize
 from featurize import engines
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.fingerprint import Fingerprint
 
-winograd = pytest.importorskip("featurize.winograd", reason="the extra 'cpu' is not installed")
+winograd = pytest.importorskip("featurize.engines.winograd", reason="the extra 'cpu' is not installed")
 
 NONE = np.empty((0, 0, 0), np.float32)
 
@@ -175,8 +175,8 @@ def test_where_numba_cannot_compile_it_is_said_what_to_do(weights, monkeypatch):
 
 
 def test_a_broken_installation_is_said_with_what_to_do(weights, monkeypatch):
-    monkeypatch.setitem(sys.modules, "featurize.winograd", None)
+    monkeypatch.setitem(sys.modules, "featurize.engines.winograd", None)
     monkeypatch.delattr(featurize, "winograd")
-    assert "featurize.winograd" in engines.starts("winograd")
+    assert "featurize.engines.winograd" in engines.starts("winograd")
     with pytest.raises(VggftError, match=r"does not start .*pip install --upgrade.*--engine"):
         engines.create("winograd", weights, Fingerprint(size=32))

@@ -6,9 +6,9 @@ import sys
 def main() -> None:
     """Run the command line; leave with the exit code that README promises."""
     try:
-        from vggft import cli
+        from vggft.cli import app
 
-        cli.main()
+        app.main()
     except KeyboardInterrupt:  # before or after a command, which says more
         print("error: interrupted.", file=sys.stderr)
         sys.exit(130)

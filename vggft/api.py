@@ -8,19 +8,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurize import images
 from featurize.errors import VggftError
-from featurize.images import RESIZE_FILTERS
+from featurize.pixels import images
+from featurize.pixels.images import RESIZE_FILTERS
 from featurize.runner import unreadable
 from finetune.plan import RATES
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft import judging, methods
-from vggft.commands import compare, evaluate, featurize, finetune, head
-from vggft.commands.featurize import Options as Featurizing
-from vggft.commands.finetune import Options as Tuning
-from vggft.console import Ui
-from vggft.workspace import Workspace
+from vggft.prediction import judging, methods
+from vggft.steps import compare, evaluate, featurize, finetune, head
+from vggft.steps.featurize import Options as Featurizing
+from vggft.steps.finetune import Options as Tuning
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 Picture = NDArray[np.uint8]
 

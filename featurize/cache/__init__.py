@@ -1,0 +1,1 @@
+"""Features on disk: shards, the index over them, and what keeps both in order."""

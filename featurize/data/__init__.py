@@ -1,0 +1,1 @@
+"""A data folder → samples, splits and groups."""

@@ -1,0 +1,234 @@
+"""Who runs the frozen base: pictures (or outputs of a cached layer) in, outputs of the wanted layers out."""
+
+import importlib
+import importlib.util
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_info
+
+from featurize import backend
+from featurize.backbone import network
+from featurize.backbone.layers import layer
+from featurize.backbone.weights import Weights
+from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
+from featurize.engines import mnn_engine
+from featurize.engines.mnn_engine import MnnEngine
+from featurize.engines.winograd_engine import WinogradEngine
+from featurize.errors import VggftError
+
+# Pictures a step: enough to keep a few cores busy. The widest layer of 16 pictures takes 16·224·224·64·4 bytes, 205 MB.
+CPU_BATCH = 16
+# Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
+GPU_BATCH = 256
+
+ENGINES = ("auto", "keras", "winograd", "mnn")
+
+# The names of OpenBLAS's kernels for AVX-512, which alone have a way of their own for small products.
+_SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+_PACKAGES = {"winograd": "numba", "mnn": "MNN"}
+
+
+class Engine(Protocol):
+    """The frozen base, loaded once. Its rows meet relative error ≤ 1e-3 against Keras in float32, or say so.
+
+    Attributes:
+        name: who it is, for people and for the record.
+        batch_size: rows that it likes to be handed at once.
+        trial: rows enough to find out how fast it is.
+    """
+
+    name: str
+    batch_size: int
+    trial: int
+
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Return one array (n, height, width, filters) a layer.
+
+        Args:
+            inputs: uint8 pictures (n, size, size, 3), RGB; with `below`, outputs (n, h, w, filters) of that layer.
+            layers: names of the wanted layers, all above `below`.
+            below: the layer whose outputs come in; None for pictures.
+        """
+
+
+class KerasEngine:
+    """The base as a Keras model, on whatever device and backend Keras has; on a GPU the batch size is found by trying."""
+
+    def __init__(self, weights: Weights, fingerprint: Fingerprint, batch_size: int | None = None) -> None:
+        """Build the model; seconds.
+
+        Args:
+            weights: of the 13 convolutions.
+            fingerprint: gives size, preprocessing and precision.
+            batch_size: None for 16 on a CPU, and for 256 or less on a GPU.
+        """
+        keras = backend.load_keras()
+        self.name = f"keras/{keras.backend.backend()}"
+        self.batch_size = batch_size or (GPU_BATCH if backend.gpus() else CPU_BATCH)
+        self.trial = self.batch_size  # fewer are filled up, and take as long
+        self._model = network.build(weights, fingerprint.preprocess, fingerprint.size, fingerprint.precision)
+        self._jit = keras.backend.backend() == "jax"
+        self._parts: dict[tuple[str | None, tuple[str, ...]], Any] = {}
+
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Run any number of rows. Where memory runs out, the batch is halved, and stays so."""
+        part = self._part(layers, below)
+        done: list[list[NDArray[np.float32]]] = []
+        first = 0
+        while first < len(inputs):
+            rows = inputs[first : first + self.batch_size]
+            try:
+                done.append(self._run(part, rows))
+            except Exception as error:  # each backend has an exception of its own for this
+                if not _out_of_memory(error) or self.batch_size == 1:
+                    raise
+                self.batch_size //= 2
+                continue
+            first += len(rows)
+        return [np.concatenate(column) for column in zip(*done, strict=True)]
+
+    def _part(self, layers: Sequence[str], below: str | None) -> Any:
+        key = (below, tuple(layers))
+        if key not in self._parts:
+            part = network.between(self._model, below, layers)
+            # TensorFlow's XLA made this forward pass slower on the CPU it was measured on, and its start slower too.
+            part.compile(jit_compile=self._jit)
+            self._parts[key] = part
+        return self._parts[key]
+
+    def _run(self, part: Any, rows: NDArray[Any]) -> list[NDArray[np.float32]]:
+        """Run at most one batch; a short one is filled up with zeros, so that one compiled program serves all."""
+        batch = np.zeros((self.batch_size, *rows.shape[1:]), np.float32)
+        batch[: len(rows)] = rows
+        outputs = part.predict_on_batch(batch)
+        if not isinstance(outputs, (list, tuple)):  # Keras hands a single output out bare
+            outputs = [outputs]
+        return [np.asarray(output[: len(rows)], np.float32) for output in outputs]
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Tell TensorFlow's, JAX's and PyTorch's ways of saying that the device's memory is full."""
+    text = f"{type(error).__name__} {error}".lower()
+    return any(word in text for word in ("resourceexhausted", "resource_exhausted", "out of memory", "outofmemory"))
+
+
+def rate(engine: Engine, fingerprint: Fingerprint, layers: Sequence[str], below: str | None = None) -> float:
+    """Warm an engine up and return its images a second on this machine, on blank input: a moment's measurement."""
+    if below is None:
+        blank = np.zeros((engine.trial, fingerprint.size, fingerprint.size, 3), np.uint8)
+    else:
+        blank = np.zeros((engine.trial, *layer(below).shape(fingerprint.size)), np.float16)
+    engine(blank, layers, below)
+    began = time.perf_counter()
+    engine(blank, layers, below)
+    return len(blank) / (time.perf_counter() - began)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which engine runs, and why; and in which precision it computes best."""
+
+    name: str
+    reason: str
+    precision: str = FULL_PRECISION
+
+
+def require(wanted: str) -> None:
+    """See that an engine exists and is installed; imports nothing.
+
+    Raises:
+        VggftError: it does not, or it is not.
+    """
+    if wanted not in ENGINES:
+        raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
+    if wanted in _PACKAGES and not _installed(wanted):
+        raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
+
+
+def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
+    """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
+
+    Args:
+        wanted: "auto", "keras", "winograd" or "mnn".
+        precision: that of a workspace's features, which its engines must keep to; None: whatever suits the machine.
+
+    Raises:
+        VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision.
+    """
+    require(wanted)
+    if wanted in _PACKAGES:
+        if precision == MIXED_PRECISION:
+            raise VggftError(
+                f"--engine {wanted}: the features here were made in mixed precision, on a GPU, which only Keras computes. Use "
+                "--engine keras, or another --workspace."
+            )
+        return Choice(wanted, "asked for")
+    found = backend.gpus() if shutil.which("nvidia-smi") else []
+    best = MIXED_PRECISION if found else FULL_PRECISION
+    kept = precision or best
+    if wanted == "keras":
+        return Choice("keras", "asked for", kept)
+    if found:
+        return Choice("keras", f"{len(found)} GPU: {', '.join(found)}", kept)
+    if kept == MIXED_PRECISION:
+        return Choice(
+            "keras", "no GPU; but the features here were made in mixed precision, which only Keras computes", kept
+        )
+    return _for_cpu()
+
+
+def _for_cpu() -> Choice:
+    """Choose for a machine without a GPU."""
+    kernels = {str(library.get("architecture")) for library in threadpool_info()}
+    if _installed("winograd") and kernels & _SMALL_PRODUCTS:
+        return Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
+    if _installed("mnn"):
+        return Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
+    if _installed("winograd"):
+        return Choice("winograd", "no GPU to use; faster than Keras on a CPU")
+    return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings two")
+
+
+def _installed(name: str) -> bool:
+    return importlib.util.find_spec(_PACKAGES[name]) is not None
+
+
+def create(name: str, weights: Weights, fingerprint: Fingerprint) -> Engine:
+    """Return the engine called `name` ("keras", "winograd" or "mnn"), its weights loaded.
+
+    Raises:
+        VggftError: what it needs is installed and does not start.
+    """
+    try:
+        if name == "winograd":
+            return WinogradEngine(weights, fingerprint)
+        if name == "mnn":
+            return MnnEngine(weights, fingerprint)
+        return KerasEngine(weights, fingerprint)
+    except ImportError as error:
+        raise VggftError(
+            f"the engine {name} does not start ({error}). Mend it (pip install --upgrade 'vggft[cpu]'), or choose another with "
+            "--engine: keras always works."
+        ) from None
+
+
+def starts(name: str) -> str | None:
+    """Return why an engine's packages do not start, or None if they do."""
+    try:
+        if name == "winograd":
+            importlib.import_module("featurize.engines.winograd")
+        elif name == "mnn":
+            mnn_engine.load()
+    except ImportError as error:
+        return str(error)
+    return None

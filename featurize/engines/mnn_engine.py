@@ -1,0 +1,190 @@
+"""The frozen base on MNN's Winograd convolutions (Lavin & Gray, arXiv:1509.09308): fewer multiplications on a CPU.
+
+MNN plans Winograd only for weights that are constants of its own file format, so the wanted part of the network is
+written as ONNX and goes through MNN's compiled converter. The converter's Python wrapper, `MNN.tools`, is never
+imported: it tries to install a package and reports its use to a server.
+"""
+
+import ctypes
+import importlib
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.backbone.layers import LAYERS, NAMES, layer
+from featurize.backbone.network import preprocessed
+from featurize.backbone.weights import Weights
+from featurize.cache.fingerprint import Fingerprint
+
+_ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
+# At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
+# More threads a session would not help: MNN's thread pool serves two sessions at a time.
+_SESSIONS = 8
+
+
+def load() -> Any:
+    """Import MNN, and see that onnx is there; neither prints. Raises ImportError."""
+    importlib.import_module("onnx")
+    with _unseen():
+        return importlib.import_module("MNN")
+
+
+class MnnEngine:
+    """Runs pictures side by side, each alone in a session, so that a row never depends on its neighbours."""
+
+    name = "mnn"
+
+    def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
+        """Get ready; the network itself is loaded when it is first run. Raises ImportError without MNN or onnx."""
+        self._mnn = load()
+        self._weights = weights
+        self._size = fingerprint.size
+        self._preprocess = fingerprint.preprocess
+        self._sessions = min(os.cpu_count() or 1, _SESSIONS)
+        self.batch_size, self.trial = _ROUNDS * self._sessions, self._sessions
+        self._pool = ThreadPoolExecutor(self._sessions)
+        self._parts: dict[tuple[str | None, frozenset[str]], SimpleQueue[_Session]] = {}
+
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Run any number of rows, see `featurize.engines.Engine`. The first run of a part of the network loads it."""
+        key = (below, frozenset(layers))
+        if key not in self._parts:
+            self._parts[key] = self._load(*key)
+        idle = self._parts[key]
+        rows = list(self._pool.map(lambda row: self._one(row, idle, below), inputs))
+        return [np.stack([row[name] for row in rows]) for name in layers]
+
+    def _one(
+        self, row: NDArray[Any], idle: "SimpleQueue[_Session]", below: str | None
+    ) -> dict[str, NDArray[np.float32]]:
+        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess)
+        session = idle.get()
+        try:
+            return session.run(np.ascontiguousarray(x))
+        finally:
+            idle.put(session)
+
+    def _load(self, below: str | None, layers: frozenset[str]) -> "SimpleQueue[_Session]":
+        shapes = {name: layer(name).shape(self._size) for name in layers}
+        idle: SimpleQueue[_Session] = SimpleQueue()
+        with tempfile.TemporaryDirectory(prefix="vggft-") as folder:
+            onnx, mnn = Path(folder) / "vgg16.onnx", Path(folder) / "vgg16.mnn"
+            onnx.write_bytes(_onnx(self._weights, self._size, below, layers))
+            _convert(onnx, mnn)
+            with _unseen():
+                for _ in range(self._sessions):
+                    idle.put(_Session(self._mnn, mnn, shapes))
+        return idle
+
+
+class _Session:
+    """One copy of a part of the network, on one thread, for one row at a time."""
+
+    def __init__(self, mnn: Any, path: Path, shapes: dict[str, tuple[int, int, int]]) -> None:
+        self._mnn = mnn
+        # Not an `MNN.nn` module: while one runs, no other Python thread does.
+        self._interpreter = mnn.Interpreter(str(path))
+        self._session = self._interpreter.createSession({"backend": "CPU", "precision": "high", "numThread": 1})
+        self._input = self._interpreter.getSessionInput(self._session)
+        self._outputs = {name: self._interpreter.getSessionOutput(self._session, name) for name in shapes}
+        self._found = {name: self._tensor(np.zeros(shape, np.float32)) for name, shape in shapes.items()}
+
+    def run(self, row: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return layer → output (height, width, filters) for one row (height, width, channels)."""
+        self._input.copyFrom(self._tensor(row))
+        status = self._interpreter.runSession(self._session)
+        if status:
+            raise RuntimeError(f"MNN failed (status {status})")
+        outputs = {}
+        for name, output in self._outputs.items():
+            output.copyToHostTensor(self._found[name])
+            # A copy: what getNumpyData returns is the tensor's own memory, which the next row overwrites.
+            outputs[name] = np.array(self._found[name].getNumpyData()[0])
+        return outputs
+
+    def _tensor(self, row: NDArray[np.float32]) -> Any:
+        """Copy a row into a tensor with the filters last, as TensorFlow has them; MNN transposes to and from its own."""
+        mnn = self._mnn
+        return mnn.Tensor((1, *row.shape), mnn.Halide_Type_Float, row[None], mnn.Tensor_DimensionType_Tensorflow)
+
+
+def _onnx(weights: Weights, size: int, below: str | None, layers: frozenset[str]) -> bytes:
+    """Describe the network from above `below` to the topmost of `layers` as an ONNX model for one row."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    def value(name: str, height: int, width: int, channels: int) -> Any:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, height, width])
+
+    first = NAMES.index(below) + 1 if below else 0
+    last = max(NAMES.index(name) for name in layers)
+    start = value(below, *layer(below).shape(size)) if below else value("pixels", size, size, 3)
+    nodes, numbers, x = [], [], start.name
+    for part in LAYERS[first : last + 1]:
+        if part.convolution:
+            kernel, bias = weights.arrays[part.name]
+            numbers.append(
+                numpy_helper.from_array(np.ascontiguousarray(kernel.transpose(3, 2, 0, 1)), f"{part.name}_k")
+            )
+            numbers.append(numpy_helper.from_array(np.ascontiguousarray(bias), f"{part.name}_b"))
+            given = [x, f"{part.name}_k", f"{part.name}_b"]
+            nodes.append(helper.make_node("Conv", given, [f"{part.name}_c"], kernel_shape=[3, 3], pads=[1] * 4))
+            nodes.append(helper.make_node("Relu", [f"{part.name}_c"], [part.name]))
+        else:
+            nodes.append(helper.make_node("MaxPool", [x], [part.name], kernel_shape=[2, 2], strides=[2, 2]))
+        x = part.name
+    ends = [value(name, *layer(name).shape(size)) for name in sorted(layers)]
+    graph = helper.make_graph(nodes, "vgg16", [start], ends, numbers)
+    # Versions of 2020 and 2021: a newer `onnx` would write its own newest, which MNN's converter may not know yet.
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    return bytes(model.SerializeToString())
+
+
+def _convert(onnx: Path, mnn: Path) -> None:
+    """Convert in a process of its own: beside TensorFlow, whose protobuf knows ONNX's types too, the converter aborts."""
+    names = ["-f", "ONNX", "--modelFile", str(onnx), "--MNNModel", str(mnn), "--bizCode", "vggft"]
+    command = [sys.executable, "-P", "-c", "import sys, _tools; _tools.mnnconvert(sys.argv)", *names]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    if not mnn.is_file():  # its status says nothing: the converter reports success in any case
+        raise RuntimeError(f"MNN's converter failed (status {done.returncode}): {done.stdout.decode(errors='replace')}")
+
+
+@contextmanager
+def _unseen() -> Iterator[None]:
+    """Keep what MNN's C++ prints (no setting silences it) off descriptors 1 and 2; it is shown only upon failure."""
+    _flush()
+    kept = os.dup(1), os.dup(2)
+    with tempfile.TemporaryFile() as unseen:
+        os.dup2(unseen.fileno(), 1)
+        os.dup2(unseen.fileno(), 2)
+        try:
+            yield
+        except Exception:
+            _flush()
+            unseen.seek(0)
+            os.write(kept[1], unseen.read())
+            raise
+        finally:
+            _flush()
+            for number, descriptor in enumerate(kept, start=1):
+                os.dup2(descriptor, number)
+                os.close(descriptor)
+
+
+def _flush() -> None:
+    """Empty Python's buffers, and C's: into a pipe or file, printf writes only when its buffer is full."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if os.name == "posix":
+        ctypes.CDLL(None).fflush(None)

@@ -1,0 +1,139 @@
+"""The frozen base on `featurize.engines.winograd`: pictures side by side, one a core."""
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import ThreadpoolController
+
+from featurize.backbone.layers import LAYERS, NAMES, layer
+from featurize.backbone.network import preprocessed
+from featurize.backbone.weights import Weights
+from featurize.cache.fingerprint import Fingerprint
+from featurize.errors import VggftError
+
+_PIXELS = "pixels"  # what lies below the first layer
+_ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
+_NONE = np.empty((0, 0, 0), np.float32)
+
+
+class WinogradEngine:
+    """Runs each picture on one thread, so that a row never depends on its neighbours."""
+
+    name = "winograd"
+
+    def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
+        """Transform the kernels: a second, and 0.28 GB at 224 pixels. The first time on a machine, compile for some more.
+
+        Raises:
+            ImportError: numba is not installed, or does not start.
+            VggftError: numba cannot compile.
+        """
+        import scipy.linalg.cython_blas  # noqa: F401 (numba's; its threads are counted below only once it is loaded)
+
+        from featurize.engines import winograd
+
+        self._winograd: Any = winograd
+        self._preprocess = fingerprint.preprocess
+        sizes = {name: layer(name).shape(fingerprint.size)[0] for name in NAMES}  # height and width of each output
+        self._sizes = {_PIXELS: fingerprint.size, **sizes}
+        self._kernels = {}
+        for name, (kernel, bias) in weights.arrays.items():
+            if name == NAMES[0]:
+                transformed = kernel.reshape(-1, kernel.shape[-1])
+            else:
+                transformed = winograd.transform_kernel(kernel, self._sizes[name])
+            self._kernels[name] = np.ascontiguousarray(transformed), np.ascontiguousarray(bias)
+        cores = os.cpu_count() or 1
+        self.batch_size, self.trial = _ROUNDS * cores, cores
+        self._pool = ThreadPoolExecutor(cores)
+        self._own = _Own(winograd, self._sizes)
+        self._blas = ThreadpoolController().select(user_api="blas")
+        self._compile()
+
+    def __call__(
+        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
+    ) -> list[NDArray[np.float32]]:
+        """Run any number of rows, see `featurize.engines.Engine`."""
+        with self._blas.limit(limits=1):  # the threads of the pool are enough
+            rows = list(self._pool.map(lambda row: self._one(row, layers, below), inputs))
+        return [np.stack(column) for column in zip(*rows, strict=True)]
+
+    def _compile(self) -> None:
+        """Compile, or load what was compiled before; where that is damaged, throw it away and compile again."""
+        try:
+            self._winograd.warm_up()
+        except Exception:  # numba says nothing of its own about files that a power cut left half-written
+            place = self._place()
+            for path in place.glob("winograd.*.nb[ic]") if place else ():
+                path.unlink(missing_ok=True)
+            try:
+                self._winograd.warm_up()
+            except Exception as error:
+                raise VggftError(
+                    f"numba could not compile the engine, or not keep it in {place} ({type(error).__name__}: {error}). "
+                    "See that there is room, name another folder in NUMBA_CACHE_DIR, or use --engine keras."
+                ) from error
+
+    def _place(self) -> Path | None:
+        kept = self._winograd.convolve.stats.cache_path
+        return Path(kept) if kept else None
+
+    def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
+        source = below or _PIXELS
+        self._own.picture(source)[:] = row if below else preprocessed(row, self._preprocess)
+        last = max(NAMES.index(name) for name in layers)
+        i = NAMES.index(below) + 1 if below else 0
+        while i <= last:
+            pooling = i < last and not LAYERS[i + 1].convolution
+            if not LAYERS[i].convolution:  # only right above `below`: others are pooled as they are convolved
+                self._pool_alone(source, NAMES[i])
+            else:
+                full = NAMES[i] if NAMES[i] in layers or not pooling else None
+                self._layer(source, NAMES[i], full, NAMES[i + 1] if pooling else None)
+                i += pooling
+            source = NAMES[i]
+            i += 1
+        return [self._own.picture(name).copy() for name in layers]
+
+    def _layer(self, source: str, name: str, full: str | None, pooled: str | None) -> None:
+        x, size = self._own.canvas(source), self._sizes[source]
+        to = [self._own.canvas(output) if output else _NONE for output in (full, pooled)]
+        if source == _PIXELS:
+            self._winograd.convolve_pixels(x, size, *self._kernels[name], to[0])
+        else:
+            self._winograd.convolve(x, size, *self._kernels[name], *to, self._own.scratch)
+
+    def _pool_alone(self, source: str, name: str) -> None:
+        to = self._own.picture(name)
+        height, width, filters = to.shape
+        squares = self._own.picture(source)[: 2 * height, : 2 * width].reshape(height, 2, width, 2, filters)
+        squares.max((1, 3), out=to)
+
+
+class _Own(threading.local):
+    """What each thread has of its own: a canvas for the output of each layer, and room for what is on the way."""
+
+    def __init__(self, winograd: Any, sizes: Mapping[str, int]) -> None:
+        self._winograd = winograd
+        self._sizes = sizes
+        self._canvases: dict[str, NDArray[np.float32]] = {}
+        inner = [part for part in LAYERS[1:] if part.convolution]
+        self.scratch = winograd.scratch([(self._sizes[part.name], part.channels, part.filters) for part in inner])
+
+    def canvas(self, name: str) -> NDArray[np.float32]:
+        """Return the canvas of a layer's output."""
+        if name not in self._canvases:
+            side, filters = self._winograd.canvas_side(self._sizes[name]), 3 if name == _PIXELS else layer(name).filters
+            self._canvases[name] = np.zeros((side, side, filters), np.float32)
+        return self._canvases[name]
+
+    def picture(self, name: str) -> NDArray[np.float32]:
+        """Return the part of that canvas where the output is."""
+        size = self._sizes[name]
+        return self.canvas(name)[1 : 1 + size, 1 : 1 + size]

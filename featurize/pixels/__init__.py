@@ -1,0 +1,1 @@
+"""The bytes of an image file → the square uint8 RGB array that the network reads."""

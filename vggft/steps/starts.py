@@ -1,0 +1,65 @@
+"""Which head fine-tuning starts from: the best, a named one, or one with random weights."""
+
+from featurize.cache.feature_cache import FeatureCache
+from featurize.errors import VggftError
+from heads import features, store
+from heads.head import Head
+from heads.population import untrained
+from heads.search import Result, best_first
+from heads.specs import BEST, SCRATCH, UNTRAINED
+from vggft.prediction import methods
+from vggft.workspace.workspace import Workspace
+
+
+def choose(workspace: Workspace, wanted: str) -> Head | None:
+    """Return the head that `--from` names; None for one that is still to be made, by `scratch`.
+
+    Raises:
+        VggftError: there is none of that name, or it does not fit the workspace's present classes, features or images.
+    """
+    if wanted == SCRATCH:
+        return None
+    if wanted == BEST:
+        return _head(methods.fresh_heads(workspace)[0])
+    if (workspace.finetune / wanted).exists():
+        raise VggftError(f"--from {wanted}: a tuned network. Expected a head; see heads/leaderboard.csv.")
+    fresh, stale = methods.sorted_out(workspace, store.load_all(workspace.heads))
+    for result in fresh:
+        if result.head.name == wanted:
+            return result.head
+    for result in stale:
+        if result.head.name == wanted:
+            raise VggftError(
+                f"--from {wanted}: stale: {_why(workspace, result.head)}. Train it again: vggft head --head {wanted}"
+            )
+    known = ", ".join(result.head.name for result in best_first(fresh)) or "none yet (vggft head trains some)"
+    raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
+
+
+def _head(method: methods.Method) -> Head:
+    assert isinstance(method.made, Result)
+    return method.made.head
+
+
+def _why(workspace: Workspace, head: Head) -> str:
+    """Say in what a head does not fit the workspace's present state."""
+    now, classes = methods.provenance(workspace), workspace.dataset.classes
+    if head.classes != classes:
+        return f"it tells {', '.join(head.classes)} apart, and the data here are {', '.join(classes)}"
+    made = head.provenance.get("fingerprint")
+    if made != now["fingerprint"]:
+        return f"it reads features of fingerprint {made}, and those here are {now['fingerprint']}"
+    return "images, labels or splits have changed since it was trained"
+
+
+def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:
+    """Return a head of the form of avg-256 with random weights; the features it is to read are standardised as ever.
+
+    Raises:
+        VggftError: a training image without features.
+    """
+    dataset = workspace.dataset
+    samples = dataset.accepted("train")
+    read = features.read(cache, samples, dataset.targets(samples), [UNTRAINED.pooling])
+    head = untrained(UNTRAINED, dataset.classes, read, seed)
+    return Head(SCRATCH, head.kind, head.pooling, head.classes, head.layers, head.dropout, {}, head.scaler)

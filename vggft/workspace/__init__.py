@@ -1,0 +1,1 @@
+"""One experiment on disk, and filling its feature cache."""

@@ -1,0 +1,237 @@
+"""What one experiment keeps on disk; nothing else knows where.
+
+workspace.json   schema version, data folder, classes, fingerprint, how the split was made
+manifest.csv     every sample (`featurize.data.dataset`)
+splits.csv       which split every image ever seen belongs to (`featurize.data.assigned`)
+cache/           features (`featurize.cache.feature_cache`)
+heads/           a folder a head, leaderboard.csv, suspects.csv (`heads.store`)
+finetune/        a folder a run (`finetune.store`)
+report/          the comparison
+lock, lock.txt   held by the one command that writes; who that is, for people
+"""
+
+import contextlib
+import json
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from featurize import durable
+from featurize.cache import upkeep
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from featurize.data import assigned as assigned_splits
+from featurize.data.assigned import Assigned
+from featurize.data.dataset import Dataset, read_manifest, write_manifest
+from featurize.data.splits import Shares
+from featurize.errors import VggftError
+from finetune import store as runs
+
+SCHEMA = 1
+_POLL_SECONDS = 0.2  # between two looks at a lock that is waited for
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `vggft featurize` settled, for all later commands.
+
+    Attributes:
+        data: the data folder, absolute.
+        classes: class names in the order of the scores.
+        fingerprint: how pixels become features.
+        weights_file: what `--weights` named, absolute; None for the published weights.
+        shares, group_by: how the split was made.
+        manifest_sha256: of the manifest.csv that these settings belong to.
+        layers: those that the last featurize saw to for every image.
+    """
+
+    data: str
+    classes: tuple[str, ...]
+    fingerprint: Fingerprint
+    weights_file: str | None = None
+    shares: Shares = field(default_factory=Shares)
+    group_by: str | None = None
+    manifest_sha256: str = ""
+    layers: tuple[str, ...] = ()
+
+    @property
+    def weights_file_path(self) -> Path | None:
+        """`weights_file` as a path."""
+        return Path(self.weights_file) if self.weights_file else None
+
+
+class Workspace:
+    """One experiment's folder. Opening it reads and writes nothing."""
+
+    def __init__(self, root: Path, waiting: Callable[[str], None] | None = None) -> None:
+        """Name the folder.
+
+        Args:
+            root: the folder; it need not exist.
+            waiting: told whom a command waits for that finds another one writing; None: such a command fails at once.
+        """
+        self.root = root.expanduser().absolute()
+        self.waiting = waiting
+        self.manifest = self.root / "manifest.csv"
+        self.splits = self.root / "splits.csv"
+        self.cache_folder = self.root / "cache"
+        self.heads = self.root / "heads"
+        self.leaderboard = self.heads / "leaderboard.csv"
+        self.suspects = self.heads / "suspects.csv"
+        self.finetune = self.root / "finetune"
+        self.report = self.root / "report"
+        self._settings = self.root / "workspace.json"
+
+    @property
+    def exists(self) -> bool:
+        """True once `vggft featurize` has finished here."""
+        return self._settings.is_file()
+
+    @property
+    def unfinished(self) -> bool:
+        """True while the first featurize has not finished, but has kept some features."""
+        return not self.exists and any(self.cache_folder.glob("*/shards/*.h5"))
+
+    @cached_property
+    def settings(self) -> Settings:
+        """What featurize settled.
+
+        Raises:
+            VggftError: not a workspace yet, written by a newer vggft, or damaged.
+        """
+        if self.unfinished:
+            raise VggftError(f"{self.root}: the first vggft featurize here has not finished. Run it again: it goes on.")
+        if not self.exists:
+            raise VggftError(
+                f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
+            )
+        try:
+            kept: dict[str, Any] = json.loads(self._settings.read_text(encoding="utf-8"))
+            schema = kept.pop("schema")
+            if schema == SCHEMA:
+                kept["classes"] = tuple(kept["classes"])
+                kept["layers"] = tuple(kept.get("layers", ()))
+                kept["fingerprint"] = Fingerprint(**kept["fingerprint"])
+                kept["shares"] = Shares(**kept["shares"])
+                return Settings(**kept)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise VggftError(
+                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
+                "options of the first time (--preprocess, --weights, --group-by): features and split stay."
+            ) from None
+        raise VggftError(
+            f"{self.root}: workspace schema {schema}, this vggft knows {SCHEMA}. Use the vggft that made it."
+        )
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The samples as of the last featurize.
+
+        Raises:
+            VggftError: as `settings`, or a manifest that is damaged or not the one that the settings belong to.
+        """
+        settings = self.settings
+        try:
+            if durable.sha256(self.manifest) != settings.manifest_sha256:
+                raise ValueError("changed since featurize wrote it")
+            samples = read_manifest(self.manifest)
+        except (OSError, KeyError, ValueError, TypeError) as error:
+            raise VggftError(f"{self.manifest}: missing or damaged ({error}). Run vggft featurize again.") from None
+        return Dataset(Path(settings.data), settings.classes, tuple(samples))
+
+    def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
+        """Open the feature cache, of the settled fingerprint or of another; `recheck` reads every file of it again."""
+        return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint, recheck=recheck)
+
+    def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
+        """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
+        assigned_splits.write(self.splits, assigned)
+        write_manifest(self.manifest, dataset)
+        settings = replace(settings, manifest_sha256=durable.sha256(self.manifest))
+        durable.write_json(self._settings, {"schema": SCHEMA, **asdict(settings)})
+        self._forget()
+
+    def _forget(self) -> None:
+        """Read settings and manifest again when next asked: another process may have written them."""
+        for name in ("settings", "dataset"):
+            self.__dict__.pop(name, None)
+
+    def report_folder(self) -> Path:
+        """Return the report folder, made if it is not there: before a long computation, of which nothing must be lost.
+
+        Raises:
+            VggftError: it cannot be made or written.
+        """
+        durable.refuse_link(self.report)
+        try:
+            self.report.mkdir(exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.report):
+                return self.report
+        except OSError as error:
+            raise VggftError(
+                f"{self.report}: reports go into this folder, and it cannot be written ({error.strerror}). Mend its permissions, "
+                "or move away what is there."
+            ) from None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[None]:
+        """Hold the workspace's only lock, a lock of the kernel: it goes when the process goes.
+
+        Settings and manifest are read afresh under it, and what a killed process left half-written is removed.
+
+        Raises:
+            VggftError: another process holds it (named) and nobody waits, or the folder cannot be written or locked.
+        """
+        import filelock
+
+        who = self.root / "lock.txt"
+        lock = filelock.FileLock(self.root / "lock")
+        for own in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
+            durable.refuse_link(own)
+        for folder in upkeep.fingerprints(self.cache_folder):
+            durable.refuse_link(folder / "shards")
+            durable.refuse_link(folder / "damaged")
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except filelock.Timeout:
+                holder = _holder(who)
+                if self.waiting is None:
+                    raise VggftError(
+                        f"{self.root}: {holder} is writing here. Wait for it (--wait does), or use another --workspace."
+                    ) from None
+                self.waiting(f"waiting: {holder} is writing in {self.root}")
+                lock.acquire(poll_interval=_POLL_SECONDS)
+        except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
+            reason = getattr(error, "strerror", None) or error
+            raise VggftError(
+                f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
+            ) from None
+        try:
+            with contextlib.suppress(
+                VggftError
+            ):  # only for people: a full disk must not stop the command that makes room
+                durable.write_bytes(who, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            self._forget()
+            for folder in (self.root, self.heads, self.finetune, self.report, *upkeep.fingerprints(self.cache_folder)):
+                durable.sweep(folder)
+                durable.sweep(folder / "shards")
+            runs.sweep(self.finetune)
+            yield
+        finally:
+            who.unlink(missing_ok=True)
+            lock.release()
+
+
+def _holder(who: Path) -> str:
+    """Return who holds the lock, as far as that was written down."""
+    try:
+        return who.read_text(encoding="utf-8").strip() or "another process"
+    except OSError:
+        return "another process"
