@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone import network
 from featurize.backbone.layers import CONVOLUTIONS, LAYERS, NAMES
+from featurize.backbone.network import between, build
 from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
 from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
@@ -39,7 +39,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     """
     keras = load_keras()
 
-    base = network.build(weights, preprocess, size)
+    base = build(weights, preprocess, size)
     x = _pooled(keras, base.output, head.pooling)
     layers = list(head.layers)
     if head.scaler is not None:
@@ -82,7 +82,7 @@ def freeze(network: Any, split_point: str | None) -> None:
 def above(network: Any, split_point: str | None) -> Any:
     """Return the part of an assembled network from the split point to the logits, sharing its weights; freeze the rest."""
     freeze(network, split_point)
-    return network.between(network, split_point, [LOGITS_LAYER])
+    return between(network, split_point, [LOGITS_LAYER])
 
 
 class ParityError(VggftError):

@@ -41,7 +41,7 @@ def program(network, split_point, plan, targets, weights, *, from_pixels=False):
 
     part = networks.above(network, split_point)
     if from_pixels:
-        part = network.between(network, None, [networks.LOGITS_LAYER])
+        part = between(network, None, [networks.LOGITS_LAYER])
     return Program(part, plan, np.asarray(targets), weights.arrays)
 
 
