@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from featurize.backbone.network import between
 from finetune import network as networks
 from finetune.examples import Examples, Rows, Source
 from finetune.train import train
