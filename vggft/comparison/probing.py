@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import TOP
 from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
@@ -61,7 +60,7 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
     Raises:
         VggftError: no room or no weights.
     """
-    layers = _layers(methods)
+    layers = _layers(methods, workspace.architecture.top)
     chosen = _spread(samples)
     possible = len(chosen)
     if any(isinstance(method.made, Run) and method.made.split_point is None for method in methods):
@@ -92,9 +91,9 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
     return Probed(chosen, targets, predicted, scores, left_out)
 
 
-def _layers(methods: Sequence[Method]) -> list[str]:
+def _layers(methods: Sequence[Method], top: str) -> list[str]:
     """Return the layers that the methods read."""
-    needed = [method.made.split_point if isinstance(method.made, Run) else TOP for method in methods]
+    needed = [method.made.split_point if isinstance(method.made, Run) else top for method in methods]
     return sorted({layer for layer in needed if layer})
 
 
@@ -123,7 +122,7 @@ def _compute(
     engine: Engine | None = None
     for name, cache in caches.items():
         if lacking[name]:
-            engine = engine or start_engine(settings.fingerprint, filling, ui)
+            engine = engine or start_engine(workspace.architecture, settings.fingerprint, filling, ui)
             fill(cache, filling, ui, engine)
     gone = {digest for cache in caches.values() for digest in cache.missing(layers, [s.digest for s in chosen])}
     return [sample for sample in chosen if sample.digest not in gone]

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable, interrupts
-from featurize.backbone.layers import TOP
 from featurize.backbone.network import between
 from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
@@ -86,7 +85,7 @@ def from_pixels(method: Method, workspace: Workspace, engine: Engine | None = No
         engine: one with the workspace's weights that runs already; None: one is started, the fastest here.
     """
     if isinstance(method.made, Result):
-        layer, above = TOP, method.made.head.predict
+        layer, above = workspace.architecture.top, method.made.head.predict
     else:
         above = partial(_predict, _part(method))
         if method.made.split_point is None:
@@ -94,7 +93,8 @@ def from_pixels(method: Method, workspace: Workspace, engine: Engine | None = No
         layer = method.made.split_point
     if engine is None:
         fingerprint = workspace.settings.fingerprint
-        engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+        choice = choose(workspace.architecture, precision=fingerprint.precision)
+        engine = create(choice.name, load_weights(workspace), fingerprint)
     frozen = engine
 
     def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featurize.backbone import layers
 from featurize.cache import estimate, upkeep
 from featurize.cache import export as exporting
 from featurize.cache.estimate import counted
@@ -21,7 +20,10 @@ from vggft.workspace.workspace import SCHEMA, Workspace
 def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Say what the cache holds."""
     settled = _settled(workspace)
-    found = [upkeep.info(folder, own) for folder, own in upkeep.fingerprints(workspace.cache_folder).items()]
+    found = [
+        upkeep.info(folder, own, workspace.architecture)
+        for folder, own in upkeep.fingerprints(workspace.cache_folder).items()
+    ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for one in found:
         ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
@@ -111,7 +113,7 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         ui.warn(f"{found.path}: {found.reason}")
     without: list[str] = []
     if settled:
-        without = workspace.cache().missing(workspace.settings.layers or layers.NAMES[-1:], accepted)
+        without = workspace.cache().missing(workspace.settings.layers or [workspace.architecture.top], accepted)
     if without:
         ui.warn(f"{counted(len(without), 'image')} without features")
     sound = not findings and not without

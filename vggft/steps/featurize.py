@@ -10,7 +10,7 @@ from typing import Any
 
 from featurize import engines
 from featurize.backbone import weights
-from featurize.backbone.layers import layer
+from featurize.backbone.architecture import Architecture
 from featurize.cache.estimate import counted
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data import assigned as memory
@@ -25,15 +25,17 @@ from vggft.ui.console import Advance, Ui
 from vggft.workspace.filling import Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace
 
-DEFAULT_LAYERS = ("block4_pool", "block5_pool")
 _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the person asked for; None means: as before in this workspace, or the default."""
+    """What the person asked for; None means: as before in this workspace, or the default.
 
-    layers: Sequence[str] = DEFAULT_LAYERS
+    `layers`: those to cache; none: those that the architecture names.
+    """
+
+    layers: Sequence[str] = ()
     preprocess: str | None = None
     weights: Path | None = None
     validation: float | None = None
@@ -83,15 +85,17 @@ def _run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str
 def _featurize(
     workspace: Workspace, data: Path, options: Options, before: _Before, ui: Ui, lock: contextlib.ExitStack
 ) -> dict[str, Any]:
-    layers = list(dict.fromkeys(layer(name).name for name in options.layers))
+    architecture = workspace.architecture
+    layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
     _check(options)
     _refuse_overlap(workspace.root, data)
     shares, reserve = _shares(options, before)
     group_by = _group_by(options, before.settings)
-    fingerprint, weights_file = _fingerprint(options, before.settings)
+    fingerprint, weights_file = _fingerprint(options, architecture, before.settings)
     cache = workspace.cache(fingerprint, recheck=options.rehash)
     if data.is_dir() and not cache.layers:
-        weights.locate(weights_file)  # all is still to be computed: without weights, say so before hashing everything
+        # All is still to be computed: without weights, say so before hashing everything.
+        weights.locate(architecture, weights_file)
 
     began = time.perf_counter()
     scan = _scan(data, before.samples if not options.rehash else (), group_by, ui)
@@ -225,13 +229,18 @@ def _group_by(options: Options, before: Settings | None) -> str | None:
     )
 
 
-def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint, Path | None]:
+def _fingerprint(
+    options: Options, architecture: Architecture, before: Settings | None
+) -> tuple[Fingerprint, Path | None]:
     """Return how pixels become features, and the file of the weights (None: the published ones, wherever they lie)."""
-    default = before.fingerprint if before else Fingerprint(precision=engines.choose(options.engine).precision)
+    if before is None:
+        default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
+    else:
+        default = before.fingerprint
     default = replace(default, preprocess=options.preprocess or default.preprocess)
     if options.weights is None:
         return default, before.weights_file_path if before else None
-    loaded = weights.load(weights.locate(options.weights))
+    loaded = weights.load(architecture, weights.locate(architecture, options.weights))
     return replace(default, weights=loaded.digest), None if loaded.published else options.weights.resolve()
 
 

@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from featurize import backend
-from featurize.backbone import layers
 from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
@@ -33,14 +32,14 @@ class Options:
     """What to tune and how.
 
     Attributes:
-        unfreeze: see `featurize.backbone.layers.split_point`.
+        unfreeze: see `featurize.backbone.architecture.Architecture.split_point`; None: what the architecture names.
         start: "best", "scratch" or the name of a head.
         name: of the run; None: made from the settings.
         precision: of training; "auto": mixed on a GPU, float32 elsewhere. It replaces that of the plan.
         memory: bytes of inputs in memory.
     """
 
-    unfreeze: str = "block5"
+    unfreeze: str | None = None
     start: str = BEST
     name: str | None = None
     plan: Plan = field(default_factory=Plan)
@@ -54,14 +53,15 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     Raises:
         VggftError: no such head, unknown layer, a name that is taken, images that are gone, or the parity gate.
     """
-    split_point = layers.split_point(options.unfreeze)
+    unfreeze = options.unfreeze or workspace.architecture.unfreeze
+    split_point = workspace.architecture.split_point(unfreeze)
     plan = options.plan if options.precision == AUTO else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
         head = starts.choose(workspace, options.start)
-        name = _free(workspace, options, plan, head.name if head else SCRATCH)
+        name = _free(workspace, options.name, _readable(unfreeze, plan, head.name if head else SCRATCH))
         cache = workspace.cache()
         _require_memory(workspace, options.memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
@@ -76,7 +76,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
-        settings = Settings(name, options.unfreeze, split_point, plan, options.memory, options.start, made)
+        settings = Settings(name, unfreeze, split_point, plan, options.memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
             session = Tuning(workspace, cache, begun, ui)
@@ -146,11 +146,10 @@ def _require_same(workspace: Workspace, settings: Settings) -> None:
         )
 
 
-def _free(workspace: Workspace, options: Options, plan: Plan, start: str) -> str:
-    """Return the name of a new run."""
-    name = options.name
+def _free(workspace: Workspace, name: str | None, otherwise: str) -> str:
+    """Return the name of a new run: the one that was asked for, or else `otherwise`, with a number where it is taken."""
     if name is None:
-        return store.free_name([workspace.finetune, workspace.heads], _readable(options.unfreeze, plan, start))
+        return store.free_name([workspace.finetune, workspace.heads], otherwise)
     if any(one.folder.name == name for one in store.unfinished(workspace.finetune)):
         raise VggftError(f"--name {name}: that run is not finished. Go on with it: {RESUME} --name {name}")
     if (workspace.finetune / name).exists():
@@ -184,7 +183,11 @@ def _require_memory(workspace: Workspace, memory: int, split_point: str | None, 
         raise VggftError(f"--memory {memory}: expected a whole number of bytes; on the command line also such as 2GB.")
     size, dataset = workspace.settings.fingerprint.size, workspace.dataset
     most = max(len(dataset.accepted(split)) for split in ("train", "validate"))
-    row = examples.cached_bytes(split_point, size) if split_point else examples.picture_bytes(size)
+    row = (
+        examples.cached_bytes(workspace.architecture, split_point, size)
+        if split_point
+        else examples.picture_bytes(size)
+    )
     examples.require_memory(memory, row, min(batch_size, most))
 
 

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import runner
-from featurize.backbone import layers
 from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
@@ -54,14 +53,14 @@ class Tuning:
         self.settings, self.head = begun.settings, begun.head
         if memory is not None:
             self.settings = replace(self.settings, memory=memory)
-        self.weights = load_weights(workspace.settings)
+        self.weights = load_weights(workspace)
 
     def prepare(self) -> None:
         """Compute what the cache lacks, put the network together, check it, and read the images."""
         settings, split_point = self.settings, self.settings.split_point
         if split_point is not None:
             self._fill(split_point)
-        tuned = networks.tuned_layers(split_point)
+        tuned = networks.tuned_layers(self.weights.architecture, split_point)
         span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
         source = f"cached {split_point}" if split_point else "pixels"
         self.ui.say(f"{settings.name}: tuning {span} from {source}, starting from {self.head.name}")
@@ -75,10 +74,11 @@ class Tuning:
         from finetune.program import Program  # Keras is loaded by now
 
         plan, split_point, network = self.settings.plan, self.settings.split_point, self.network
-        part = networks.above(network, split_point)
-        program = Program(part, plan, self.training.targets, self.weights.arrays)
+        part = networks.above(network, self.weights.architecture, split_point)
+        program = Program(part, plan, self.training.targets, self.weights)
         state = self._train(program)
-        moved, tuned = networks.moved_layers(network, self.weights, split_point), networks.tuned_layers(split_point)
+        moved = networks.moved_layers(network, self.weights, split_point)
+        tuned = networks.tuned_layers(self.weights.architecture, split_point)
         if state.best_epoch and moved != tuned:
             still = ", ".join(name for name in tuned if name not in moved)
             self.ui.warn(f"did not move: {still}. The steps were too small for float32; try a higher --lr")
@@ -133,7 +133,7 @@ class Tuning:
                 f"parity gate: none of the {len(samples)} images below {self.dataset.root} can be read as they were. It needs a "
                 "few, to check the network from pixels. Put them back, or run vggft featurize with the folder where they are now."
             )
-        expected = self.head.predict(self.cache.read(layers.TOP, digests))
+        expected = self.head.predict(self.cache.read(self.cache.architecture.top, digests))
         precision = self.cache.fingerprint.precision
         parity = networks.check_parity(self.network, np.stack(pictures), expected, precision)
         limit = networks.PARITY_BOUNDS[precision]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featurize import durable, runner
 from featurize.backbone import weights
-from featurize.backbone.layers import NAMES
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
@@ -21,7 +21,7 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.runner import Step
 from vggft.ui.console import Advance, Ui, duration
-from vggft.workspace.workspace import Settings
+from vggft.workspace.workspace import Workspace
 
 _KEEP_DECODED = 16  # pictures in memory while only looking whether they decode
 _ROWS_AT_ONCE = 64  # cached rows read at once, when a layer is computed from one below it
@@ -65,7 +65,7 @@ def require(cache: FeatureCache, filling: Filling) -> None:
     """
     steps = plan(cache, filling, filling.doubtful)
     if steps:
-        weights.locate(filling.weights_file)
+        weights.locate(cache.architecture, filling.weights_file)
         needed = sum(estimate.bytes_needed(cache, step.layers, len(wanted)) for step, wanted in steps.items())
         estimate.require_room(cache.folder, needed, len({digest for wanted in steps.values() for digest in wanted}))
 
@@ -78,10 +78,11 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
     Args:
         without: digests that are to be left out.
     """
+    architecture = cache.architecture
     starts: dict[str, dict[str, str]] = defaultdict(
         dict
     )  # layer → digest → the layer it is computed from, "" for pixels
-    for layer in sorted({*filling.layers, *cache.lost_rows}, key=NAMES.index):
+    for layer in sorted({*filling.layers, *cache.lost_rows}, key=architecture.position):
         lost = cache.lost_rows.get(layer, frozenset())
         wanted = [digest for digest in filling.files if layer in filling.layers or digest in lost]
         lacking = [digest for digest in cache.missing([layer], wanted) if digest not in without]
@@ -92,7 +93,7 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
                 if digest in lost and digest not in unfit:
                     starts[layer][digest] = before or ""
             lacking = [digest for digest in lacking if digest not in lost or digest in unfit]
-        for below in reversed(NAMES[: NAMES.index(layer)]):
+        for below in reversed(architecture.names[: architecture.position(layer)]):
             if lacking and below in cache.layers:
                 still = set(cache.missing([below], lacking))
                 for digest in lacking:
@@ -126,7 +127,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    engine = engine or start_engine(cache.fingerprint, filling, ui)
+    engine = engine or start_engine(cache.architecture, cache.fingerprint, filling, ui)
     computed: set[str] = set()
     for step, wanted in work.items():
         if not announced:
@@ -150,21 +151,21 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
     return Filled(len(computed), rejected, engine.name)
 
 
-def start_engine(fingerprint: Fingerprint, filling: Filling, ui: Ui) -> Engine:
+def start_engine(architecture: Architecture, fingerprint: Fingerprint, filling: Filling, ui: Ui) -> Engine:
     """Choose who computes and start it, saying so.
 
     Raises:
         VggftError: no weights, or others than those of the fingerprint.
     """
-    source = weights.locate(filling.weights_file)
+    source = weights.locate(architecture, filling.weights_file)
     ui.say(f"weights: {source}")
-    loaded = weights.load(source)
+    loaded = weights.load(architecture, source)
     if loaded.digest != fingerprint.weights:
         raise VggftError(
             f"{source}: not the weights that the features were made with (another digest). Put the "
             "old file back, or name the weights: vggft featurize DATA --weights FILE."
         )
-    choice = choose(filling.engine, fingerprint.precision)
+    choice = choose(architecture, filling.engine, fingerprint.precision)
     ui.say(f"engine: {choice.name} ({choice.reason})")
     return create(choice.name, loaded, fingerprint)
 
@@ -203,18 +204,21 @@ def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: 
     room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
     took = ""
     if number > engine.trial:
-        took = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
+        size = cache.fingerprint.size
+        shape = cache.architecture.layer(step.below).shape(size) if step.below else (size, size, 3)
+        took = f" and {duration(number / rate(engine, shape, step.layers, step.below))}"
     ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
 
 
-def load_weights(settings: Settings) -> Weights:
+def load_weights(workspace: Workspace) -> Weights:
     """Load the weights that a workspace's features were made with.
 
     Raises:
         VggftError: no weights, or others than those.
     """
-    source = weights.locate(settings.weights_file_path)
-    loaded = weights.load(source)
+    settings = workspace.settings
+    source = weights.locate(workspace.architecture, settings.weights_file_path)
+    loaded = weights.load(workspace.architecture, source)
     if loaded.digest != settings.fingerprint.weights:
         raise VggftError(
             f"{source}: not the weights that the features were made with (digest {loaded.digest[:12]}…, expected "

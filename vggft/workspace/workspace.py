@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from featurize import durable
+from featurize.backbone.architecture import Architecture
 from featurize.cache import upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
@@ -68,14 +69,16 @@ class Settings:
 class Workspace:
     """One experiment's folder. Opening it reads and writes nothing."""
 
-    def __init__(self, root: Path, waiting: Callable[[str], None] | None = None) -> None:
+    def __init__(self, root: Path, architecture: Architecture, waiting: Callable[[str], None] | None = None) -> None:
         """Name the folder.
 
         Args:
             root: the folder; it need not exist.
+            architecture: the network whose features it keeps.
             waiting: told whom a command waits for that finds another one writing; None: such a command fails at once.
         """
         self.root = root.expanduser().absolute()
+        self.architecture = architecture
         self.waiting = waiting
         self.manifest = self.root / "manifest.csv"
         self.splits = self.root / "splits.csv"
@@ -146,7 +149,8 @@ class Workspace:
 
     def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
         """Open the feature cache, of the settled fingerprint or of another; `recheck` reads every file of it again."""
-        return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint, recheck=recheck)
+        fingerprint = fingerprint or self.settings.fingerprint
+        return FeatureCache(self.cache_folder, fingerprint, self.architecture, recheck=recheck)
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
