@@ -87,9 +87,9 @@ def test_starts(work, ui):
 
 
 def head_names(work):
-    from vggft.prediction import methods
+    from vggft.prediction import models
 
-    return [method.name for method in methods.load(work).heads]
+    return [method.name for method in models.load(work).heads]
 
 
 def test_bad_input_changes_nothing(here):

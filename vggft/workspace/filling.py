@@ -55,7 +55,9 @@ class Filled:
 
 def decoder(fingerprint: Fingerprint) -> runner.Decoder:
     """Return the decoder that a fingerprint stands for."""
-    return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, probe=fingerprint.probe)
+    return partial(
+        images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
+    )
 
 
 def require(cache: FeatureCache, filling: Filling) -> None:
