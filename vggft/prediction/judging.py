@@ -24,7 +24,7 @@ from finetune.store import Run
 from heads import features
 from heads.head import probabilities
 from heads.search import Result
-from vggft.prediction.methods import Method
+from vggft.prediction.models import Model
 from vggft.prediction.scoring import Scorer
 from vggft.workspace.backbone import start_engine
 from vggft.workspace.filling import decoder
@@ -32,7 +32,7 @@ from vggft.workspace.workspace import Workspace
 
 
 def judge(
-    methods: Sequence[Method],
+    methods: Sequence[Model],
     workspace: Workspace,
     cache: FeatureCache,
     samples: Sequence[Sample],
@@ -64,7 +64,7 @@ def judge(
 
 
 def _above(
-    method: Method, split_point: str | None, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]
+    method: Model, split_point: str | None, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]
 ) -> NDArray[np.float64]:
     """Predict by a tuned network, from its split point up, some batches in memory at a time."""
     digests = [sample.digest for sample in samples]
@@ -78,7 +78,7 @@ def _above(
     return np.concatenate([_predict(part, rows) for rows in batches])
 
 
-def from_pixels(method: Method, workspace: Workspace, engine: Engine | None = None) -> Scorer:
+def from_pixels(method: Model, workspace: Workspace, engine: Engine | None = None) -> Scorer:
     """Return what turns pictures into class probabilities by a method.
 
     All that is frozen runs on an engine, to the float16 that the cache holds: the numbers are those of `judge`.
@@ -115,7 +115,7 @@ def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def _part(method: Method) -> Any:
+def _part(method: Model) -> Any:
     """Return the part of a tuned network above its split point, up to the logits.
 
     Raises:

@@ -7,15 +7,15 @@ from typing import Any
 
 from featurize import backend
 from featurize.backbone import layers
-from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
+from featurize.wording import counted
 from finetune import examples, store
 from finetune.plan import RATES, Plan
 from finetune.store import Settings
 from heads.specs import BEST, NAME, NAMES, SCRATCH
-from vggft.prediction import methods
+from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
@@ -71,8 +71,8 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
-            **methods.provenance(workspace),
-            **methods.versions(),
+            **models.provenance(workspace),
+            **models.versions(),
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
@@ -130,9 +130,9 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
     """See that a run can go on to what it would have come to undisturbed."""
-    made, now = settings.provenance, {**methods.provenance(workspace), **methods.versions()}
+    made, now = settings.provenance, {**models.provenance(workspace), **models.versions()}
     folder = workspace.finetune / settings.name
-    for key in methods.provenance(workspace):
+    for key in models.provenance(workspace):
         if made[key] != now[key]:
             raise VggftError(
                 f"{settings.name}: begun with another {key} ({made[key][:12]}…, now {now[key][:12]}…): images, labels, splits or "

@@ -1,0 +1,290 @@
+"""`vggft compare` in real workspaces: what is compared, what is left out, costs, offers."""
+
+import csv
+import json
+import re
+import shutil
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import snapshot
+from small_compare import (
+    evidence,
+    recompute,
+)
+
+from featurize.backend import load_keras
+from featurize.cache import timings
+from featurize.errors import VggftError
+from finetune.plan import Plan
+from finetune.store import Run, Settings
+from heads.head import Head
+from heads.metrics import measure
+from heads.search import Result
+from vggft.comparison import costs, nested
+from vggft.comparison.candidates import on_split
+from vggft.comparison.comparison import compare_candidates
+from vggft.comparison.verdict import CAVEAT
+from vggft.prediction import judging, models
+from vggft.prediction.models import Model, _rank
+from vggft.steps import compare as command
+
+
+def metrics(log_loss):
+    p = np.exp(-log_loss)
+    return measure(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
+
+
+def head_method(name, loss):
+    made = Result(Head(name, "dense", "avg", ("a", "b"), ()), 1.0, metrics(loss))
+    return Model(name, "dense", 1.0, 10, metrics(loss), (), made)
+
+
+def network_method(name, loss, best_epoch=3):
+    settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
+    own = metrics(0.2)
+    made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
+    return Model(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
+
+
+def test_an_unchanged_network_is_never_the_best():
+    methods = [network_method("copy", 0.2 - 1e-7, 0), head_method("head", 0.2), network_method("better", 0.1)]
+    assert [m.name for m in sorted(methods, key=_rank)] == ["better", "head", "copy"]
+
+
+def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained, ui, monkeypatch):
+    """The first head and the first network are the best on validation; on these images they are the worst of all."""
+    workspace = trained[0]
+    heads = tuple(head_method(name, 0.1 * i) for i, name in enumerate(["chosen head", "h2", "h3"], start=1))
+    networks = tuple(network_method(name, 0.1 * i) for i, name in enumerate(["chosen network", "n2", "n3"], start=1))
+
+    def fake(part, workspace, cache, samples):
+        right = np.eye(2)[workspace.dataset.targets(samples)]
+        bad = {method.name: method.name.startswith("chosen") for method in part}
+        return {name: 0.1 + 0.8 * (1 - right if worst else right) for name, worst in bad.items()}
+
+    monkeypatch.setattr(judging, "judge", fake)
+    said = on_split(workspace, models.Models(heads, networks, ()), "validation", ui.warn, ui)
+    assert (said.head, said.network) == ("chosen head", "chosen network")
+    found = compare_candidates(said, "chosen head", "chosen network", unchanged=False)
+    assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
+    assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
+
+
+def test_the_table_of_the_command_can_be_recomputed(trained):
+    workspace, _, results = trained
+    compared = results["compare"]
+    assert compared["measured_on"] == "validation"
+    assert CAVEAT in compared["recommendation"]
+    assert all(one["p_value"] is None for one in compared["pairs"])
+    assert "--cv 5" in compared["offers"][0]
+    assert "--test 0.2" in compared["offers"][1]
+    recompute(workspace.report, compared)
+    reported = {head["name"]: head["validation"] for head in results["head"]["heads"]}
+    reported[results["finetune"]["name"]] = results["finetune"]["validation"]
+    for method in compared["methods"]:
+        assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
+    for name in ("curves.png", "tradeoff.png"):
+        assert (workspace.report / name).read_bytes().startswith(b"\x89PNG")
+    assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
+        json.dumps({key: value for key, value in compared.items() if key != "report"})
+    )
+
+
+def test_costs(trained):
+    workspace, _, results = trained
+    compared = results["compare"]
+    costs = {method["name"]: method["cost"] for method in compared["methods"]}
+    tuned = compared["contrast"]["tuned"]
+    start = results["finetune"]["start"]
+    shared = compared["featurize_seconds"]
+    recorded = timings.read(workspace.cache().folder)
+    assert sum(one.images for one in recorded) == 32  # all of them: no --test
+    assert shared == pytest.approx(sum(one.seconds for one in recorded))
+    assert costs[start]["total_seconds"] == pytest.approx(shared + costs[start]["training_seconds"])
+    own = costs[tuned]
+    expected = costs[start]["total_seconds"] + own["training_seconds"]
+    assert own["total_seconds"] == pytest.approx(expected)
+    assert own["bytes"] == Path(results["finetune"]["network"]).stat().st_size
+    assert own["parameters"] > 7_000_000
+    for cost in costs.values():
+        assert 0 < cost["latency_ms"]["1"] < cost["latency_ms"]["8"]
+
+
+def test_latencies_are_medians_of_calls_in_turn(ui, monkeypatch):
+    assert costs.BATCHES == (1, 32)
+    monkeypatch.setattr(costs, "BATCHES", (1, 2))
+    clock, called = [0.0], []
+    took = {"a": iter([9.0, 9.0, 1.0, 2.0, 3.0, 5.0, 2.0, 8.0]), "b": iter([9.0] * 8)}  # the first round warms up
+
+    def call(name, inputs):
+        called.append((name, len(inputs)))
+        clock[0] += next(took[name])
+
+    monkeypatch.setattr(costs.time, "perf_counter", lambda: clock[0])
+    found = costs._in_turn({name: (partial(call, name), np.zeros(4)) for name in "ab"}, ui)
+    assert called == [("a", 1), ("a", 2), ("b", 1), ("b", 2)] * 4
+    assert found == {"a": {1: 2000.0, 2: 5000.0}, "b": {1: 9000.0, 2: 9000.0}}
+
+
+def test_networks_of_other_features_are_refused_and_named(again, ui):
+    (path,) = again.finetune.glob("*/run.json")
+    run = json.loads(path.read_text())
+    run["settings"]["provenance"]["fingerprint"] = "0123456789abcdef"
+    path.write_text(json.dumps(run))
+    before = snapshot(again.report)
+    now = again.settings.fingerprint.key
+    with pytest.raises(
+        VggftError, match=rf"{path.parent.name}: features of fingerprint 0123456789abcdef, now {now}\. Train"
+    ):
+        command.run(again, command.Options(), ui)
+    run["settings"]["provenance"] |= {"fingerprint": now, "manifest": "0" * 64}
+    path.write_text(json.dumps(run))
+    with pytest.raises(
+        VggftError, match=rf"{path.parent.name}: other images, labels or splits\. Train again: vggft finetune"
+    ):
+        command.run(again, command.Options(), ui)
+    assert snapshot(again.report) == before
+    with pytest.raises(VggftError, match="--cv 1: expected 2"):
+        command.run(again, command.Options(folds=1), ui)
+
+
+def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
+    damaged, stale = again.heads / "avg-256", again.heads / "max-linear" / "head.json"
+    (damaged / "weights.npz").write_bytes(b"")
+    head = json.loads(stale.read_text())
+    head["provenance"]["manifest"] = "0" * 64
+    stale.write_text(json.dumps(head))
+    found = command.run(again, command.Options(quick=True), ui)
+    said = capsys.readouterr().err
+    (left_out,) = found["left_out"]
+    assert f"left out: {left_out}" in said
+    assert "avg-256" in left_out
+    assert "stale, not compared (made from an earlier state of the data): max-linear" in said
+    assert found["stale"] == ["max-linear"]
+    assert {"avg-256", "max-linear"}.isdisjoint(method["name"] for method in found["methods"])
+    assert found["probes"] is None
+    assert not (again.report / "probes.csv").exists()  # that of the comparison before does not belong to this one
+    recompute(again.report, found)
+
+
+def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(again, ui, monkeypatch):
+    shutil.rmtree(again.report)
+    again.report.write_text("mine")
+    monkeypatch.setattr(judging, "judge", None)
+    with pytest.raises(
+        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
+    ):
+        command.run(again, command.Options(), ui)
+    assert again.report.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:300] + bytes([b[300] ^ 255]) + b[301:], lambda b: b[: len(b) // 2], lambda b: b""]
+)
+def test_a_damaged_network_is_said_to_be_one(again, damage):
+    (method,) = models.load(again).networks
+    method.network.write_bytes(damage(method.network.read_bytes()))
+    with pytest.raises(
+        VggftError, match=r"network\.keras: not the file that was written .* Tune again: vggft finetune"
+    ):
+        judging._part(method)
+    unknown = replace(method, made=replace(method.made, network_sha256=""))  # a run from before it was kept
+    with pytest.raises(VggftError, match=r"network\.keras: Keras cannot load it .* Tune again: vggft finetune"):
+        judging._part(unknown)
+
+
+def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
+    """It loads, and predicts, but it is not the one that run.json tells of."""
+    (run,) = again.finetune.iterdir()
+    other = again.finetune / "other"
+    shutil.copytree(run, other)
+    kept = json.loads((other / "run.json").read_text())
+    kept["settings"]["name"] = "other"
+    (other / "run.json").write_text(json.dumps(kept))
+    network = load_keras().saving.load_model(other / "network.keras", compile=False)
+    network.save(other / "network.keras")
+    found = command.run(again, command.Options(quick=True), ui)
+    assert "other" not in {method["name"] for method in found["methods"]}
+    (said,) = found["left_out"]
+    assert re.fullmatch(r"other: .*other/network\.keras: not the file that was written .*", said)
+    assert f"left out: {said}" in capsys.readouterr().err
+
+
+def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
+    """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
+    dataset = again.dataset
+    test = {sample.path for sample in dataset.accepted("train")[::2]}
+    samples = [replace(s, split="test") if s.path in test else s for s in dataset.samples]
+    twin = next(s for s in samples if s.split == "test")
+    again.settle(
+        replace(dataset, samples=(*samples, replace(twin, path="birds/twin.png", group="twin"))), again.settings, ()
+    )
+    identity = again.dataset.identity
+    monkeypatch.setattr(costs, "BATCHES", (1, 2))  # latency of 32 pictures takes a while
+    for path in (*again.heads.glob("*/head.json"), *again.finetune.glob("*/run.json")):
+        kept = json.loads(path.read_text())
+        (kept["provenance"] if "provenance" in kept else kept["settings"]["provenance"])["manifest"] = identity
+        path.write_text(json.dumps(kept))
+    found = command.run(again, command.Options(), ui)
+    assert found["measured_on"] == found["probes"]["measured_on"] == "test"
+    with (again.report / "predictions.csv").open(newline="") as file:
+        assert {row["path"] for row in csv.DictReader(file)} == test | {"birds/twin.png"}
+    assert found["images"] == len(test) + 1
+    assert found["groups"] <= len(test)  # the twins have one vector of features
+    assert found["no_p_value"] is None
+    assert all(0 < one["p_value"] <= 1 for one in found["pairs"])
+    assert found["offers"] == []
+    recompute(again.report, found)
+
+
+def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, ui, capsys):
+    (run,) = again.finetune.iterdir()
+    shutil.copytree(run, again.finetune / "whole")
+    path = again.finetune / "whole" / "run.json"
+    kept = json.loads(path.read_text())
+    kept["settings"] |= {"name": "whole", "unfreeze": "all", "split_point": None}
+    path.write_text(json.dumps(kept))
+    settings = json.loads((again.root / "workspace.json").read_text())
+    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(again.root / "nowhere")}))
+    found = command.run(again, command.Options(quick=True), ui)
+    assert found["contrast"]["tuned"] == run.name
+    assert "left out: whole: " in capsys.readouterr().err
+    assert "whole" not in {method["name"] for method in found["methods"]}
+
+
+@pytest.mark.parametrize(("kept", "use"), [((True, False), "net"), ((True, True), "head")])
+def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspace(again, ui, monkeypatch, kept, use):
+    class Folds:
+        network = models.load(again).networks[0]
+
+        def __init__(self, *arguments):
+            pass
+
+        def evidence(self):
+            said = replace(evidence(2.0), source="folds", fold=np.arange(300) % 2)
+            return said, [{"fold": i + 1, "unchanged": own} for i, own in enumerate(kept)]
+
+    monkeypatch.setattr(nested, "Folds", Folds)
+    found = command.run(again, command.Options(folds=2, quick=True), ui)
+    names = found["contrast"]["in_workspace"]
+    assert found["use"] == names[use]
+    assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")
+    way = {"net": "the net", "head": "the head"}[use]  # what is compared are ways of choosing, not what they chose here
+    assert found["recommendation"].startswith(f"Use {way}, here {names[use]}: ")
+    assert [one["unchanged"] for one in found["folds"]] == list(kept)
+
+
+def test_offers_can_be_run_as_they_are_printed(again, trained):
+    settings = json.loads((again.root / "workspace.json").read_text())
+    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
+    found = models.load(again)
+    folded, reserve = command._offers(again, found)
+    assert f"vggft compare --cv 5 -w {again.root} (about" in folded
+    assert reserve.endswith(f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}")
+    few = [s for k in ("birds", "fruit") for s in again.dataset.samples if s.label == k and s.split == "train"][:1]
+    again.__dict__["dataset"] = replace(again.dataset, samples=tuple(few))
+    assert ["--cv" in offer for offer in command._offers(again, found)] == [False]

@@ -1,0 +1,230 @@
+"""`vggft evaluate`: every number recomputed from the file beside it, folders that are none, and what was seen before."""
+
+import csv
+import json
+import shutil
+import threading
+
+import numpy as np
+import pytest
+from conftest import drawings, paint, strict_json, vggft_apart
+from sklearn import metrics
+
+from featurize.errors import VggftError
+from heads.metrics import confusion, measure
+from vggft.prediction import judging, models
+from vggft.prediction.scoring import Scorer
+from vggft.steps import evaluate
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
+
+
+@pytest.fixture
+def work(trained, tmp_path):
+    """The trained workspace without what takes room: its features and its network."""
+    shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
+    return Workspace(tmp_path / "work")
+
+
+@pytest.fixture
+def fake(work, monkeypatch):
+    """The same with a model that says fruit with the probability that the green channel is of 255."""
+
+    def score(pictures):
+        p = pictures[:, 0, 0, 1:2] / 255
+        return np.concatenate([1 - p, p], axis=1)
+
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(score, 4))
+    return work
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Nine birds and eleven fruits, some of which look like the other."""
+    for label, greens in (
+        ("birds", (10, 20, 30, 40, 50, 60, 100, 180, 220)),
+        ("fruit", (250, 240, 230, 220, 210, 200, 190, 140, 110, 30, 254)),
+    ):
+        for i, g in enumerate(greens):
+            paint(tmp_path / "test" / label / f"{i:02}.png", (0, g, 0))
+    return tmp_path / "test"
+
+
+def test_every_number_can_be_recomputed(fake, folder, ui):
+    found = evaluate.run(fake, folder, None, ui)
+    with (fake.report / "evaluate-predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert list(rows[0]) == ["path", "label", "predicted", "p_birds", "p_fruit"]
+    assert [row["path"] for row in rows] == [str(path) for path in sorted(folder.rglob("*.png"))]
+    assert all(row["label"] in row["path"] for row in rows)
+    y = np.array([row["label"] == "fruit" for row in rows])
+    p = np.array([float(row["p_fruit"]) for row in rows])
+    said = np.array([row["predicted"] == "fruit" for row in rows])
+    assert p[-2] == 30 / 255
+    assert np.array_equal(said, p > 0.5)
+    m = found["metrics"]
+    precision, recall, f1, n = metrics.precision_recall_fscore_support(y, said)
+    expected = {
+        "n": 20,
+        "accuracy": metrics.accuracy_score(y, said),
+        "balanced_accuracy": metrics.balanced_accuracy_score(y, said),
+        "log_loss": metrics.log_loss(y, p),
+        "brier": metrics.brier_score_loss(y, p),
+        "auc": metrics.roc_auc_score(y, p),
+        "average_precision": metrics.average_precision_score(y, p),
+    }
+    assert {key: m[key] for key in expected} == pytest.approx(expected)
+    for c, one in enumerate(m["per_class"]):
+        own = {"n": n[c], "precision": precision[c], "recall": recall[c], "f1": f1[c]}
+        assert {key: one[key] for key in own} == pytest.approx(own)
+    assert found["confusion"] == metrics.confusion_matrix(y, said).tolist() == [[7, 2], [2, 9]]
+    low, high = m["accuracy_interval"]
+    assert low < 0.8 < high
+    assert 0 < m["calibration_error"] < 1
+    assert found["seen"] == {"train": 0, "validate": 0, "test": 0}
+    kept = strict_json((fake.report / "evaluate.json").read_text())
+    expected = {key: value for key, value in found.items() if key not in ("report", "predictions")}
+    assert kept == json.loads(json.dumps(expected))
+    assert (found["report"], found["predictions"]) == (
+        str(fake.report / "evaluate.json"),
+        str(fake.report / "evaluate-predictions.csv"),
+    )
+
+
+def test_what_a_person_sees(fake, folder, capfd):
+    evaluate.run(fake, folder, None, Ui())
+    out, err = capfd.readouterr()
+    words = [line.split() for line in out.splitlines()]
+    assert ["accuracy", "0.8000"] in words
+    assert ["birds", "7", "2"] in words
+    assert ["fruit", "2", "9"] in words
+    assert any(line[:2] == ["birds", "9"] for line in words)
+    assert "optimistic" not in err
+
+
+@pytest.mark.parametrize(("classes", "tables"), [(2, 3), (10, 3), (11, 2), (20, 2), (21, 1)])
+def test_tables_that_fit(classes, tables, capfd):
+    p, targets = np.eye(classes), np.arange(classes)
+    evaluate._show(measure(p, targets), [f"c{i}" for i in range(classes)], confusion(p, targets), Ui())
+    out = capfd.readouterr().out
+    assert [title in out for title in ("All classes", "Each class", "Confusion")] == [i < tables for i in range(3)]
+
+
+def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
+    monkeypatch.setattr(judging, "from_pixels", None)  # nothing is computed
+    (tmp_path / "nothing" / "fruit").mkdir(parents=True)
+    paint(tmp_path / "loose" / "a.png", (0, 0, 0))
+    for path, said in (
+        (tmp_path / "nowhere", "found nothing there"),
+        (folder / "birds" / "00.png", "found a file there"),
+        (tmp_path / "nothing", r"no images\. Expected a folder for each class \(birds, fruit\)"),
+        (tmp_path / "loose", "no images"),
+    ):
+        with pytest.raises(VggftError, match=said):
+            evaluate.run(fake, path, None, ui)
+    shutil.copytree(folder, tmp_path / "data" / "test")
+    with pytest.raises(VggftError, match=rf"holds test, which are no classes.* vggft evaluate {tmp_path}/data/test"):
+        evaluate.run(fake, tmp_path / "data", None, ui)
+    for split in ("train", "val"):
+        shutil.copytree(folder, tmp_path / "data" / split)
+    with pytest.raises(VggftError, match=rf"holds test, train, val, .* vggft evaluate {tmp_path}/data/test"):
+        evaluate.run(fake, tmp_path / "data", None, ui)
+    shutil.rmtree(tmp_path / "data" / "test")
+    with pytest.raises(
+        VggftError, match=f"vggft evaluate {tmp_path}/data/val$"
+    ):  # the model has learnt from the other one
+        evaluate.run(fake, tmp_path / "data", None, ui)
+    for strange in ("bats", "test"):  # a class may be called so, but this model knows none
+        paint(folder / strange / "a.png", (0, 0, 0))
+        with pytest.raises(VggftError, match=rf"does not know {strange}\. Expected only folders of .*: birds, fruit\."):
+            evaluate.run(fake, folder, None, ui)
+        shutil.rmtree(folder / strange)
+    with pytest.raises(VggftError, match="no model 'nope'"):
+        evaluate.run(fake, folder, "nope", ui)
+    assert not (fake.report / "evaluate.json").exists()
+
+
+def test_files_that_are_no_pictures(fake, folder, ui, capfd):
+    (folder / "birds" / "03.png").write_text("text")
+    found = evaluate.run(fake, folder, None, ui)
+    assert [(r["path"], r["reason"][:13]) for r in found["rejected"]] == [
+        (str(folder / "birds" / "03.png"), "not a picture")
+    ]
+    assert "03.png: not a picture" in capfd.readouterr().err
+    assert found["metrics"]["n"] == 19
+    assert found["confusion"] == [[6, 2], [2, 9]]
+    for path in folder.rglob("*.png"):
+        path.write_text("text")
+    with pytest.raises(VggftError, match=r"none of its files can be used \(20 in all; the first"):
+        evaluate.run(fake, folder, None, ui)
+
+
+def test_classes_without_images(fake, folder, ui):
+    shutil.rmtree(folder / "birds")
+    found = evaluate.run(fake, folder, None, ui)
+    assert (found["metrics"]["auc"], found["metrics"]["average_precision"]) == (None, None)
+    assert found["metrics"]["auc_reason"] == "1 of 2 classes have no image here"
+    assert found["confusion"] == [[0, 0], [2, 9]]
+    assert found["metrics"]["balanced_accuracy"] == pytest.approx(9 / 11)
+
+
+def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
+    free, done = threading.Event(), []
+    monkeypatch.setattr(evaluate, "measure", lambda p, targets: done.append("judged") or measure(p, targets))
+
+    def waiting(message):
+        done.append("waits")
+        free.set()
+
+    other, held = Workspace(fake.root), threading.Event()
+
+    def hold():
+        with other.writing():
+            held.set()
+            free.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+    evaluate.run(Workspace(fake.root, waiting), folder, None, Ui(quiet=True))
+    thread.join()
+    assert done == ["judged", "waits"]
+    assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
+
+
+def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fake, folder, ui, monkeypatch):
+    shutil.rmtree(fake.report)
+    fake.report.write_text("mine")
+    monkeypatch.setattr(judging, "from_pixels", None)
+    with pytest.raises(
+        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
+    ):
+        evaluate.run(fake, folder, None, ui)
+    assert fake.report.read_text() == "mine"
+
+
+def test_images_that_were_learnt_from(trained, work, tmp_path):
+    """In a process of its own, with a real head; the numbers are those of the cached features."""
+    workspace, data, _ = trained
+    shutil.copytree(data, tmp_path / "again")
+    drawn = drawings(tmp_path / "more", 18, "birds", "fruit")
+    for label in ("birds", "fruit"):
+        path = sorted((drawn / label).iterdir())[-1]
+        path.rename(tmp_path / "again" / label / f"new-{path.name}")
+    (tmp_path / "again" / "fruit" / "text.png").write_text("text")
+    done = vggft_apart("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
+    assert done.returncode == 3, done.stderr
+    found = strict_json(done.stdout)
+    assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)
+    assert found["seen"] == {"train": 26, "validate": 6, "test": 0}
+    assert "26 among those the model was trained on, 6 among those that chose it" in done.stderr
+    assert len(found["rejected"]) == 1
+    samples = workspace.dataset.accepted()
+    method = models.load(workspace).named("logistic-max")
+    p = judging.judge([method], workspace, workspace.cache(), samples)[method.name]
+    expected = {sample.path: own for sample, own in zip(samples, p, strict=True)}
+    with (work.report / "evaluate-predictions.csv").open(newline="") as file:
+        rows = {row["path"].removeprefix(f"{tmp_path}/again/"): row for row in csv.DictReader(file)}
+    assert len(rows) == 34
+    for path, own in expected.items():
+        assert [float(rows[path][f"p_{name}"]) for name in ("birds", "fruit")] == pytest.approx(own.tolist(), abs=1e-6)

@@ -1,0 +1,309 @@
+"""Outer folds: no image has a say in what predicts it, and a killed comparison goes on where it was."""
+
+import json
+import shutil
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import refused, start, strict_json, vggft, vggft_apart
+from small_compare import recompute
+
+from featurize.errors import VggftError
+from finetune.network import ParityError
+from heads.population import Plan as HeadPlan
+from vggft.comparison import nested
+from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, Folds
+from vggft.comparison.verdict import FAIR_FOLDS
+from vggft.prediction import models
+from vggft.prediction.models import load as methods_load
+from vggft.steps import compare, head
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
+
+HEADS = ("logistic-max", "max-linear")
+
+
+@pytest.fixture(scope="module")
+def tuned(featurized, tmp_path_factory):
+    """24 drawings with two heads and a network of one epoch."""
+    base = tmp_path_factory.mktemp("outer")
+    shutil.copytree(featurized[0] / "work", base / "work")
+    names = [argument for name in HEADS for argument in ("--head", name)]
+    for arguments in (("head", "--epochs", 5, *names), ("finetune", "--epochs", 1, "--name", "net")):
+        done = vggft(*arguments, "-w", base / "work", "--quiet")
+        assert done.returncode == 0, done.stderr
+    return base / "work"
+
+
+@pytest.fixture(scope="module")
+def compared(tuned, tmp_path_factory):
+    """The same workspace after a comparison in 2 folds that nobody disturbed, and what it said."""
+    work = tmp_path_factory.mktemp("compared") / "work"
+    shutil.copytree(tuned, work)
+    done = vggft_apart("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "2 folds over 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
+    assert "fold 1 of 2 in " in done.stderr
+    return work, strict_json(done.stdout)
+
+
+def test_every_image_is_predicted_once_and_has_a_p_value(compared):
+    work, result = compared
+    assert result["measured_on"] == "folds"
+    assert result["images"] == 24
+    assert [fold["fold"] for fold in result["folds"]] == [1, 2]
+    assert all(fold["head"] in HEADS and fold["network"] == "net" for fold in result["folds"])
+    assert result["heads_ranked_by"] == "validation"
+    assert result["contrast"]["in_workspace"][BEST_NETWORK] == "net"
+    assert {method["name"] for method in result["methods"]} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
+    assert (result["contrast"]["tuned"], result["contrast"]["head"]) == (BEST_NETWORK, BEST_HEAD)
+    assert 0 < result["contrast"]["p_value"] <= 1
+    assert all(offer.startswith("But in the same folds ") for offer in result["offers"])
+    assert result["recommendation"].startswith(f"Use the best {'network' if result['use'] == 'net' else 'head'}, here ")
+    assert FAIR_FOLDS in result["recommendation"]
+    assert result["use"] in (*HEADS, "net")
+    recompute(work / "report", result)
+
+
+def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
+    """A fold comes to the same, bit for bit, whatever the labels of the images that it holds out."""
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+
+    def first_fold(turned):
+        folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
+        learnt, held = folds._parts[0]
+        assert not {folds._groups[i] for i in learnt} & {folds._groups[i] for i in held}
+        if turned:
+            other = {"bugs": "flowers", "flowers": "bugs"}
+            folds.samples = [
+                replace(sample, label=other[sample.label]) if i in held else sample
+                for i, sample in enumerate(folds.samples)
+            ]
+        found = folds._train(0, learnt, held)
+        shutil.rmtree(folds.folder)
+        return found
+
+    as_it_is, turned = first_fold(False), first_fold(True)
+    assert (turned.head, turned.network) == (as_it_is.head, as_it_is.network)
+    for name, p in as_it_is.probabilities.items():
+        assert np.array_equal(turned.probabilities[name], p)
+
+
+def test_images_of_the_test_split_take_no_part(tuned, tmp_path, ui, monkeypatch):
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+    dataset = workspace.dataset
+    moved = {sample.path for sample in dataset.accepted("train")[:3]}
+    samples = tuple(replace(s, split="test") if s.path in moved else s for s in dataset.samples)
+    workspace.__dict__["dataset"] = replace(dataset, samples=samples)
+    folds = Folds(workspace, models.Models((), (), ()), 3, ui.warn, ui)
+    assert moved.isdisjoint(sample.path for sample in folds.samples)
+    assert len(folds.samples) == 21
+
+
+def named(workspace, change):
+    """Return the folds after each image was changed."""
+    dataset = workspace.dataset
+    workspace.__dict__["dataset"] = replace(dataset, samples=tuple(map(change, dataset.samples)))
+    quiet = Ui(quiet=True)
+    found = Folds(workspace, models.load(workspace), 2, quiet.warn, quiet)
+    return found.folder, [sample.digest for sample in found.samples]
+
+
+def test_folds_belong_to_contents_and_groups_and_not_to_names(tuned):
+    as_it_is = named(Workspace(tuned), lambda sample: sample)
+    renamed = named(Workspace(tuned), lambda sample: replace(sample, path=f"{sample.digest[::-1]}.png"))
+    assert renamed == as_it_is  # in the same order, so that kept rows are those of the same images
+    together = named(Workspace(tuned), lambda sample: replace(sample, group=sample.digest[:1]))
+    assert together[0] != as_it_is[0]
+
+
+def test_folds_belong_to_what_was_trained(tuned, ui):
+    workspace = Workspace(tuned)
+    found = models.load(workspace)
+    (network,) = found.networks
+    settings = network.made.settings
+    longer = replace(settings, plan=replace(settings.plan, epochs=2))
+    again = replace(found, networks=(replace(network, made=replace(network.made, settings=longer)),))
+    fewer = replace(found, heads=found.heads[:1])
+    keys = {Folds(workspace, methods_, 2, ui.warn, ui).folder for methods_ in (found, again, fewer)}
+    assert len(keys) == 3
+
+
+def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
+    """Every image twice, under another name and in a group of its own: the twins have one vector of features."""
+    workspace = Workspace(tuned)
+    dataset = workspace.dataset
+    twins = [replace(s, path=f"twin-{s.path}", group=f"twin of {s.digest}") for s in dataset.samples]
+    workspace.__dict__["dataset"] = replace(dataset, samples=(*dataset.samples, *twins))
+    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
+    held = [{folds.samples[i].digest for i in part} for _, part in folds._parts]
+    assert held[0].isdisjoint(held[1])
+    done = [
+        nested._Done({name: np.full((len(part), 2), 0.5) for name in (*HEADS, "net")}, HEADS[k], "net", False, 1.0)
+        for k, (_, part) in enumerate(folds._parts)
+    ]
+    found = folds._together(done)
+    assert found.grouped
+    assert len({sample.group for sample in found.samples}) <= 24
+    for own in folds._split(*folds._parts[0]).samples:
+        assert own.split == ("test" if own.digest in held[0] else own.split)
+
+
+def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui, monkeypatch):
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
+    loaded = []
+    monkeypatch.setattr(nested.methods, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
+
+    def the_other_way_round(chosen, fold, cache, samples):
+        """Predict what is held out all the better the worse a method was on validation."""
+        right = np.eye(2)[fold.dataset.targets(samples)]
+        falling = sorted(chosen, key=lambda method: -method.validation.log_loss)
+        return {method.name: 0.5 + (right - 0.5) * 0.9 / (1 + i) for i, method in enumerate(falling)}
+
+    monkeypatch.setattr(nested.judging, "judge", the_other_way_round)
+    found = folds._train(0, *folds._parts[0])
+    (fold,) = loaded
+    assert found.head == min(fold.heads, key=lambda method: method.validation.log_loss).name
+    assert {method.validation.n for method in fold.fresh} == {len(folds._split(*folds._parts[0]).accepted("validate"))}
+
+
+def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, ui, monkeypatch):
+    work = tmp_path / "work"
+    shutil.copytree(tuned, work)
+    head.run(Workspace(work), head.Options(HeadPlan(epochs=5), names=HEADS, folds=3), ui)
+    found = models.load(Workspace(work))
+    assert nested._ranking(found) == (3, 0)
+    before = models.load(Workspace(tuned))
+    assert nested._ranking(before) == (0, 0)
+    assert nested.estimate(Workspace(work), found, 2) > nested.estimate(Workspace(tuned), before, 2) > 0
+    asked = []
+    monkeypatch.setattr(nested.head, "train", lambda fold, options, specs, ui: asked.append(options.folds))
+    monkeypatch.setattr(Folds, "_tune", lambda *arguments: None)
+    folds = Folds(Workspace(work), found, 2, ui.warn, ui)
+    with pytest.raises(VggftError, match="no network can be tuned"):  # nothing was trained
+        folds._train(0, *folds._parts[0])
+    assert set(asked) == {3}
+
+
+def predictions(work):
+    return (work / "report" / "predictions.csv").read_bytes()
+
+
+def test_killed_and_run_again(tuned, compared, tmp_path):
+    work = tmp_path / "work"
+    shutil.copytree(tuned, work)
+    process = start("compare", "--cv", 2, "--quick", "-w", work)
+    deadline = time.monotonic() + 240
+    while not list(work.glob("report/cv/*/fold-2/heads/*/head.json")):
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.kill()
+    process.communicate()
+    kept = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}
+    assert list(kept) == ["fold-1.npz"]
+    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    assert done.returncode == 0, done.stderr
+    assert "1 of them done before" in done.stderr
+    after = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}
+    assert after.keys() == {"fold-1.npz", "fold-2.npz"}
+    assert after["fold-1.npz"] == kept["fold-1.npz"]
+    assert not list(work.glob("report/cv/*/fold-?/"))  # networks of folds are not kept
+    assert predictions(work) == predictions(compared[0])
+    seconds = [fold["seconds"] for fold in strict_json(done.stdout)["folds"]]
+    assert seconds[0] > 0
+    assert seconds[1] is None  # nobody knows: it was interrupted
+    assert strict_json(done.stdout)["pairs"] == compared[1]["pairs"]
+
+
+def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
+    work = tmp_path / "work"
+    shutil.copytree(compared[0], work)
+    (fold,) = work.glob("report/cv/*/fold-2.npz")
+    (fold.parent.parent / "0123456789abcdef").mkdir()  # of an earlier state
+    (fold.parent.parent / ".DS_Store").touch()  # macOS leaves these everywhere
+    fold.with_suffix("").mkdir()  # killed after it was done
+    before = predictions(work)
+    written = {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")}
+    compare.run(Workspace(work), compare.Options(folds=2, quick=True), ui)
+    assert {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")} == written
+    assert predictions(work) == before
+    assert {path.name for path in fold.parent.parent.iterdir()} == {fold.parent.name, ".DS_Store"}
+    assert not fold.with_suffix("").exists()
+    fold.write_bytes(fold.read_bytes()[:-200])  # damaged: this one, and no other, is done again
+    assert nested._Done.read(fold) is None
+    assert nested._Done.read(fold.with_name("fold-1.npz")) is not None
+
+
+def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tuned, ui, capsys):
+    workspace = Workspace(tuned)
+    found = models.load(workspace)
+    (network,) = found.networks
+    settings = replace(network.made.settings, name="orphan", start="gone")
+    orphan = replace(network, name="orphan", made=replace(network.made, settings=settings))
+    folds = Folds(workspace, replace(found, networks=(orphan, network)), 2, ui.warn, ui)
+    assert folds.network.name == "net"
+    assert [run.name for run in folds._runs] == ["net"]
+    assert "orphan: the head that it starts from, gone, is not here" in capsys.readouterr().err
+    with pytest.raises(VggftError, match="--cv 2: no network can be tuned again"):
+        Folds(workspace, replace(found, networks=(orphan,)), 2, ui.warn, ui)
+
+
+def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, featurized, tmp_path, ui):
+    shutil.copytree(tuned, tmp_path / "work")
+    shutil.copytree(featurized[0] / "data", tmp_path / "data")
+    path = tmp_path / "work" / "workspace.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": str(tmp_path / "data")}))
+    workspace = Workspace(tmp_path / "work")
+    found = models.load(workspace)
+    (network,) = found.networks
+    settings = replace(network.made.settings, name="whole", unfreeze="all", split_point=None)
+    whole = replace(network, name="whole", made=replace(network.made, settings=settings))
+    found, told = replace(found, networks=(whole, network)), []
+    assert [run.name for run in Folds(workspace, found, 2, told.append, ui)._runs] == ["whole", "net"]
+    assert told == []
+    sample = workspace.dataset.accepted("train")[0]
+    with (tmp_path / "data" / sample.path).open("ab") as file:
+        file.write(b"more")
+    assert [run.name for run in Folds(workspace, found, 2, told.append, ui)._runs] == ["net"]
+    assert told == [f"whole: it is trained from pixels, and 1 image gone or changed (the first: {sample.path})"]
+
+
+def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
+    workspace = Workspace(tuned)
+    found = models.load(workspace)
+    (network,) = found.networks
+    found, told = replace(found, networks=(network, replace(network, name="other"))), []
+    folds = Folds(workspace, found, 2, told.append, ui)
+    names = [[*HEADS, "net", "other"], [*HEADS, "net"]]
+    done = [
+        nested._Done({name: np.full((len(held), 2), 0.5) for name in own}, HEADS[0], "net", False, 1.0)
+        for own, (_, held) in zip(names, folds._parts, strict=True)
+    ]
+    assert {one.name for one in folds._together(done).candidates} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
+    assert told == ["other: it could not be trained in every fold"]
+
+
+def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
+    shutil.copytree(tuned, tmp_path / "work")
+    workspace = Workspace(tmp_path / "work")
+    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
+
+    def differs(*arguments):
+        raise ParityError("parity gate: network and head differ")
+
+    monkeypatch.setattr(Folds, "_tune", differs)
+    with pytest.raises(VggftError, match="fold 1 of 2: no network can be tuned"):
+        folds._train(0, *folds._parts[0])
+    assert "fold 1: net cannot be tuned: parity gate: network and head differ" in capsys.readouterr().err
+
+
+def test_too_many_folds(tuned):
+    assert "--cv 100: at least two classes need 100 groups" in refused("compare", "--cv", 100, "-w", tuned)
+    assert "--cv 1: expected 2 folds or more" in refused("compare", "--cv", 1, "-w", tuned)

@@ -1,0 +1,403 @@
+"""`vggft predict`: what may be named, what comes out in three forms, the unsure band, and memory."""
+
+import csv
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tracemalloc
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from conftest import paint, refused, start, strict_json
+
+from featurize.backbone.layers import TOP
+from featurize.errors import VggftError
+from featurize.pixels import images
+from heads import predictions
+from heads.predictions import Predictions
+from vggft.prediction import judging, models
+from vggft.prediction.models import Model
+from vggft.prediction.scoring import Scorer
+from vggft.steps import predict
+from vggft.steps.predict import Options
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
+
+
+def green(pictures):
+    """Say fruit with the probability that the green channel is of 255: `paint` decides it."""
+    p = pictures[:, 0, 0, 1:2] / 255
+    return np.concatenate([1 - p, p], axis=1)
+
+
+@pytest.fixture
+def fake(trained, monkeypatch):
+    """The trained workspace with a model that needs no network, and an unsure band below 0.8."""
+    p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
+    kept = Predictions([], np.array([1, 1, 1]), p)
+    monkeypatch.setattr(Model, "validation_predictions", lambda self, workspace: kept)
+    return trained[0]
+
+
+@contextmanager
+def programs(capfd):
+    """Speak to programs; put file descriptor 1 back."""
+    kept = os.dup(1)
+    try:
+        yield Ui(json=True)
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+def as_json(workspace, paths, options, capfd):
+    with programs(capfd) as ui:
+        ui.result(predict.run(workspace, paths, options, ui))
+    return strict_json(capfd.readouterr().out)
+
+
+def listed(monkeypatch, data):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+@pytest.fixture
+def painted(tmp_path):
+    """Pictures that are fruit with probability 1, 0.8, 0.6 and 0.2."""
+    return [paint(tmp_path / f"{g}.png", (0, g, 0)) for g in (255, 204, 153, 51)]
+
+
+def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
+    paint(tmp_path / "folder" / "inner" / "c.png", (0, 255, 0))
+    paint(tmp_path / "folder" / "b.png", (0, 0, 0))
+    names = [b"gone.png", b"", b"nul\0", b"folder\r", b"caf\xe9.png"]
+    shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
+    listed(monkeypatch, b"\n".join(os.fsencode(tmp_path) + b"/" + name if name else name for name in names))
+    found = as_json(fake, [painted[3], predict.inputs.STDIN], Options(), capfd)
+    assert [p["path"] for p in found["predictions"]] == [
+        str(painted[3]),
+        *(str(tmp_path / "folder" / name) for name in ("b.png", "inner/c.png")),
+        str(tmp_path / r"caf\xe9.png"),
+    ]
+    assert [(r["path"], r["reason"].split(":")[0]) for r in found["rejected"]] == [
+        (str(tmp_path / "gone.png"), "cannot be read"),
+        (str(tmp_path / "nul\0"), "cannot be read"),
+    ]
+
+
+def test_what_is_named_is_looked_for_before_anything_runs(fake, painted, tmp_path, monkeypatch, ui):
+    monkeypatch.setattr(judging, "from_pixels", None)
+    with pytest.raises(VggftError, match="nowhere: no such file or folder"):
+        predict.run(fake, [painted[0], tmp_path / "nowhere"], Options(), ui)
+    for top in (0, 3):
+        with pytest.raises(VggftError, match=rf"--top {top}: expected 1 to 2, the number of classes \(birds, fruit\)"):
+            predict.run(fake, painted, Options(top=top), ui)
+    with pytest.raises(VggftError, match="no model 'nope' here"):
+        predict.run(fake, painted, Options("nope"), ui)
+
+
+def test_no_files_at_all(fake, tmp_path, monkeypatch, ui):
+    (tmp_path / ".hidden").touch()
+    listed(monkeypatch, b"\n\n")
+    with pytest.raises(VggftError, match="standard input: no files there"):
+        predict.run(fake, [tmp_path, predict.inputs.STDIN], Options(), ui)
+
+
+def test_csv_or_json(fake, painted, capfd):
+    with programs(capfd) as ui, pytest.raises(VggftError, match="--csv with --json"):
+        predict.run(fake, painted, Options(csv=True), ui)
+
+
+def test_lines_for_people(fake, painted, capfd):
+    predict.run(fake, painted, Options(), Ui())
+    out, err = capfd.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["fruit", "1.0000", str(painted[0])],
+        ["fruit", "0.8000", str(painted[1])],
+        ["fruit", "0.6000", "?", str(painted[2])],
+        ["birds", "0.8000", str(painted[3])],
+    ]
+    assert "unsure (?) is a score below 0.8000: the 2 of 3 validation images that are not were right 100.0%" in err
+    predict.run(fake, painted[:1], Options(), Ui(quiet=True))
+    assert capfd.readouterr().out.split() == ["fruit", "1.0000", str(painted[0])]
+    predict.run(fake, painted[2:3], Options(top=2), Ui())
+    assert capfd.readouterr().out.split() == ["fruit", "0.6000", "birds", "0.4000", "?", str(painted[2])]
+
+
+def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
+    odd = [paint(tmp_path / name, (0, 255, 0)) for name in ('a,"b.png', "line\nbreak.png")]
+    (tmp_path / "text.txt").write_text("no picture")
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    done = predict.run(fake, [*painted, *odd, tmp_path / "text.txt"], Options(top=2, csv=True), Ui())
+    out, err = capfd.readouterr()
+    rows = list(csv.reader(io.StringIO(out)))
+    assert rows[0] == ["path", "label", "score", "unsure", "label_2", "score_2"]
+    assert rows[1:4] == [
+        [str(painted[0]), "fruit", "1.0", "false", "birds", "0.0"],
+        [str(painted[1]), "fruit", "0.8", "false", "birds", str(1 - 0.8)],
+        [str(painted[2]), "fruit", "0.6", "true", "birds", "0.4"],
+    ]
+    assert [row[0] for row in rows[5:]] == [str(path) for path in odd]
+    assert len(done["rejected"]) == 1
+    assert "text.txt: not a picture" in err
+    assert "noise" in err
+    os.write(1, b"standard output is back\n")
+    assert capfd.readouterr().out == "standard output is back\n"
+
+
+def test_the_object_for_programs(fake, painted, tmp_path, capfd):
+    (tmp_path / "text.txt").write_text("no picture")
+    found = as_json(fake, [*painted, tmp_path / "text.txt"], Options(top=2), capfd)
+    assert found["unsure_below"] == 0.8
+    assert found["unsure_band"] == {
+        "right_at_least": 0.95,
+        "threshold": 0.8,
+        "images": 3,
+        "sure": 2,
+        "accuracy": 1.0,
+    }
+    assert [p["unsure"] for p in found["predictions"]] == [False, False, True, False]
+    assert found["predictions"][3] == {
+        "path": str(painted[3]),
+        "label": "birds",
+        "score": 0.8,
+        "unsure": False,
+        "top": [{"label": "birds", "score": 0.8}, {"label": "fruit", "score": 0.2}],
+        "probabilities": {"birds": 0.8, "fruit": 0.2},
+    }
+    assert [list(r) for r in found["rejected"]] == [["path", "reason"]]
+    alone = as_json(fake, [tmp_path / "text.txt"], Options(), capfd)
+    assert (alone["predictions"], len(alone["rejected"])) == ([], 1)
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "json"])
+def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, monkeypatch, capfd):
+    """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
+    choice = models.chosen(fake, None)
+    # Reading heads takes more than all that follows.
+    monkeypatch.setattr(models, "chosen", lambda *arguments: choice)
+    monkeypatch.setattr(predict, "decoder", lambda fingerprint: _tiny)
+    for n in (100, 2000):
+        (tmp_path / str(n)).mkdir()
+        for i in range(n):
+            (tmp_path / str(n) / f"{i:06}.png").write_bytes(b"%d" % (i % 2))
+
+    def peak(n):
+        with programs(capfd) if form == "json" else contextmanager(lambda: iter([Ui()]))() as ui:
+            tracemalloc.reset_peak()
+            before = tracemalloc.get_traced_memory()[0]
+            done = predict.run(fake, [tmp_path / str(n)], Options(csv=form == "csv"), ui)
+            ui.result(done)
+            assert (len(done["predictions"]), len(done["rejected"])) == (n / 2, n / 2)
+        used = tracemalloc.get_traced_memory()[1] - before
+        out = capfd.readouterr().out  # empties what pytest has captured
+        assert len(json.loads(out)["predictions"] if form == "json" else out.splitlines()[form == "csv" :]) == n / 2
+        return used
+
+    peak(2000)  # what is imported, and what rich remembers of some thousand strings
+    tracemalloc.start()
+    try:
+        few, many = peak(100), min(peak(2000), peak(2000))  # once something else in this process may have its turn
+    finally:
+        tracemalloc.stop()
+    print(form, few, many, (many - few) / 1900)
+    assert (many - few) / 1900 < 150
+
+
+def _tiny(data):
+    if data == b"1":
+        raise images.Unreadable("no picture")
+    return np.zeros((2, 2, 3), np.uint8)
+
+
+@pytest.fixture
+def copied(trained, tmp_path):
+    """The trained workspace without what takes room: its features and its network."""
+    shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
+    return Workspace(tmp_path / "work")
+
+
+def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
+    def because():
+        choice = models.chosen(copied, None)
+        return choice.method.name, choice.why
+
+    path = copied.report / models.REPORT
+    report = json.loads(path.read_text())
+    found = models.load(copied)
+    assert because() == (report["use"], "recommended by vggft compare")
+    worst = found.heads[-1].name
+    path.write_text(json.dumps({**report, "use": worst}))
+    assert because() == (worst, "recommended by vggft compare")
+    assert models.chosen(copied, found.heads[0].name).method.name == found.heads[0].name
+    best = (found.best.name, "the best head or network; vggft compare has not weighed what is here now")
+    other_head = {
+        **report["contrast"],
+        "in_workspace": {report["contrast"]["head"]: worst},
+    }  # ranked by folds since then
+    fewer = dict(list(report["validation_log_loss"].items())[1:])
+    retrained = {**report["validation_log_loss"], worst: 0.5}
+    elsewhere = {**report["provenance"], "manifest": "0" * 64}
+    for other in (
+        {**report, "use": "gone"},
+        {**report, "use": worst, "contrast": other_head},
+        {**report, "use": worst, "validation_log_loss": fewer},
+        {**report, "use": worst, "validation_log_loss": retrained},
+        {**report, "use": worst, "provenance": elsewhere},
+        {},
+        [],
+    ):
+        path.write_text(json.dumps(other))
+        assert because() == best
+    path.write_text("{")
+    assert because() == best
+    path.unlink()
+    assert because() == best
+
+
+def test_a_damaged_head_is_in_nobodys_way(copied, painted, monkeypatch, capsys):
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
+    use = models.chosen(copied, None).method.name
+    damaged = next(head.name for head in models.load(copied).heads if head.name != use)
+    (copied.heads / damaged / "weights.npz").write_bytes(b"")
+    with pytest.raises(VggftError, match=damaged):
+        models.chosen(copied, None)
+    done = predict.run(copied, painted[:1], Options(), Ui(quiet=True))
+    said = capsys.readouterr()
+    assert done["model"] == models.chosen(copied, None, lambda error: None).method.name
+    assert str(painted[0]) in said.out
+    assert "left out: " in said.err
+    assert damaged in said.err
+
+
+def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
+    path = copied.heads / "avg-256" / predictions.FILE
+    lines = path.read_text().splitlines()
+    first = lines[1].rsplit(",", 2)[0]
+    damaged = {
+        "\n".join(lines[:3])[:-5]: "missing or damaged",
+        "\n".join([*lines[:-1], lines[-1].rsplit(",", 1)[0] + ",nan"]): "missing or damaged",
+        "\n".join([lines[0], f"{first},1.5,-0.5", *lines[2:]]): "missing or damaged",
+        path.read_text().replace(",validate,birds,", ",validate,bats,"): "missing or damaged",
+        lines[0]: "missing or damaged",
+        None: "missing or damaged",
+        "\n".join(lines[:-1]): "not the predictions that avg-256 was judged by",
+        (copied.heads / "max-linear" / predictions.FILE).read_text(): "not the predictions that avg-256 was judged by",
+    }
+    for text, said in damaged.items():
+        path.unlink(missing_ok=True)
+        if text is not None:
+            path.write_text(text)
+        with programs(capfd) as ui:
+            ui.result(predict.run(copied, painted[:1], Options("avg-256"), ui))
+        out, err = capfd.readouterr()
+        found = strict_json(out)
+        assert (found["unsure_below"], found["unsure_band"]) == (None, None), text
+        assert [p["unsure"] for p in found["predictions"]] == [None], text
+        assert f"avg-256/predictions.csv: {said}" in err, text
+        assert "nobody knows which predictions are unsure" in err, text
+    predict.run(copied, painted[:1], Options("avg-256", csv=True), Ui())
+    assert list(csv.reader(io.StringIO(capfd.readouterr().out)))[1][3] == ""
+
+
+def test_every_method_keeps_the_predictions_that_it_was_judged_by(trained):
+    workspace, _, results = trained
+    found = models.load(workspace)
+    samples = {s.digest: s for s in workspace.dataset.accepted("validate")}
+    headers = set()
+    for method in found.fresh:
+        kept = method.validation_predictions(workspace)
+        assert np.mean(kept.probabilities.argmax(axis=1) == kept.targets) == method.validation.accuracy
+        assert {s.digest for s in kept.samples} == set(samples)
+        assert all((s.path, s.label) == (samples[s.digest].path, samples[s.digest].label) for s in kept.samples)
+        folder = (workspace.finetune if method.tuned else workspace.heads) / method.name
+        headers.add((folder / predictions.FILE).read_text().splitlines()[0])
+    assert headers == {"path,digest,split,label,predicted,fold,p_birds,p_fruit"}
+    tuned = found.named(results["finetune"]["name"])
+    kept = tuned.validation_predictions(workspace)
+    p = judging.judge([tuned], workspace, workspace.cache(), kept.samples)[tuned.name]
+    assert np.abs(p - kept.probabilities).max() < 1e-5
+    with pytest.raises(VggftError, match="not the predictions that"):
+        replace(tuned, validation=replace(tuned.validation, n=7)).validation_predictions(workspace)
+
+
+def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
+    """And what plain Keras says of the saved network; what is frozen runs on the engine and is rounded as in the cache."""
+    import keras
+
+    workspace, data, results = trained
+    method = models.load(workspace).named(results["finetune"]["name"])
+    samples = workspace.dataset.accepted("validate")
+    pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
+    found = judging.from_pixels(method, workspace)(pictures)
+    assert np.abs(found - judging.judge([method], workspace, workspace.cache(), samples)[method.name]).max() < 1e-6
+    plain = keras.saving.load_model(method.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
+    assert np.abs(found[:, 1] - plain).max() < 1e-3
+    unsplit = replace(method, made=replace(method.made, settings=replace(method.made.settings, split_point=None)))
+    whole = judging.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
+    assert np.abs(whole[:, 1] - plain).max() < 1e-5
+
+    rows = workspace.cache().read("block4_pool", [s.digest for s in samples])
+    engine = _Recorder({"block4_pool": rows + np.float32(2**-13) * rows, TOP: np.zeros((6, 7, 7, 512), np.float32)})
+    assert np.array_equal(
+        judging.from_pixels(method, workspace, engine)(pictures), found
+    )  # less than float16 tells apart
+    assert engine.asked == ["block4_pool"]
+    head = models.load(workspace).heads[0]
+    judging.from_pixels(head, workspace, engine)(pictures)
+    assert engine.asked == ["block4_pool", TOP]
+    assert judging.from_pixels(head, workspace, engine).batch_size == 7
+
+
+class _Recorder:
+    """An engine that knows its outputs."""
+
+    name, batch_size, trial = "recorder", 7, 1
+
+    def __init__(self, outputs):
+        self.outputs, self.asked = outputs, []
+
+    def __call__(self, inputs, layers, below=None):
+        (layer,) = layers
+        self.asked.append(layer)
+        return [np.asarray(self.outputs[layer], np.float32)]
+
+
+def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
+    workspace, data, _ = trained
+    names = [os.fsencode(path) for path in sorted((data / "fruit").iterdir())[:2]]
+    odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    shutil.copy(names[0], odd)
+    command = [sys.executable, "-m", "vggft", "predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root]
+    done = subprocess.run(command, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
+    assert done.returncode == 3, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == b"path,label,score,unsure"
+    assert [line.split(b",")[0] for line in lines[1:]] == [*names, odd]
+    assert [line.split(b",")[1] for line in lines[1:]] == [b"fruit"] * 3
+    assert lines[3].split(b",")[2] == lines[1].split(b",")[2]
+    assert b"rejected gone: cannot be read: No such file or directory" in done.stderr
+
+
+def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
+    message = refused("predict", "", "-w", trained[0].root, cwd=tmp_path)
+    assert "an empty path, perhaps an unset variable" in message
+    assert "an empty path, perhaps an unset variable" in refused("featurize", "", "-w", tmp_path / "new", cwd=tmp_path)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("form", ["--csv", "--quiet"])
+def test_a_reader_that_has_seen_enough(trained, form):
+    workspace, data, _ = trained
+    process = start("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    process.stdout.close()
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    assert "Exception ignored" not in said

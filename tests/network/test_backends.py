@@ -1,0 +1,34 @@
+"""The same promises on Keras's other backends, where they are installed."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize(
+    ("backend", "tests"),
+    [
+        ("jax", "block4_pool or sgd"),
+        pytest.param("jax", "adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
+        ("torch", "block4_pool or sgd"),
+        pytest.param("torch", "adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
+    ],
+)
+def test_equality_and_resuming(backend, tests):
+    if importlib.util.find_spec(backend) is None:
+        pytest.skip(f"{backend} is not installed")
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        pytest.skip("these tests already run on another backend")
+    files = [TESTS / "network" / "test_equality.py", TESTS / "resilience" / "test_resume.py"]
+    command = [sys.executable, "-m", "pytest", "-q", "-k", tests, *files]
+    environment = {**os.environ, "KERAS_BACKEND": backend}
+    done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout

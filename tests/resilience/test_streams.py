@@ -1,0 +1,89 @@
+"""Where a command speaks to: standard streams that are closed or full, and paths that only look like one."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import paint, refused
+
+from featurize.errors import VggftError
+from finetune.plan import Plan as TuningPlan
+from heads.population import Plan as HeadPlan
+from vggft.cli.command import named_path
+from vggft.prediction.inputs import STDIN
+from vggft.steps.head import Options, _check
+from vggft.ui.console import Ui
+
+
+def shell(line, cwd):
+    command = f'vggft() {{ "{sys.executable}" -m vggft "$@"; }}; {line}'
+    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams(tmp_path, closed):
+    done = shell(f"vggft predict nothing.png {closed}", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "unexpected" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_list_from_a_closed_stream_is_an_empty_one(trained, tmp_path):
+    done = shell(f"vggft predict - --model max-linear -w '{trained[0].root}' <&-", tmp_path)
+    assert done.returncode == 1
+    assert "standard input: no files there" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("command", ["vggft doctor --json", "vggft predict nothing.png --json"])
+def test_json_onto_a_full_disk(tmp_path, command):
+    done = shell(f"{command} > /dev/full", tmp_path)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "error: " in done.stderr
+
+
+def test_no_second_object_after_half_of_one(capfd):
+    """The rest of it fails, or is interrupted: a program gets what cannot be parsed, and not something that looks whole."""
+    kept = os.dup(1)
+    try:
+        ui = Ui(json=True)
+        rows = ui.spool()
+        rows.add({"a": 1})
+        rows.pieces = lambda: (_ for _ in ()).throw(KeyboardInterrupt)
+        with pytest.raises(KeyboardInterrupt):
+            ui.result({"rows": rows})
+        ui.error("interrupted")
+        ui._stdout.flush()
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+    assert capfd.readouterr().out == '{"rows": '
+
+
+def test_an_empty_workspace_is_not_the_current_folder(tmp_path):
+    paint(tmp_path / "data" / "a" / "0.png", (1, 2, 3))
+    before = sorted(tmp_path.rglob("*"))
+    assert "an empty path" in refused("featurize", "data", "-w", "", cwd=tmp_path)
+    assert "an empty path" in refused("demo", "-w", "", cwd=tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_file_called_like_standard_input():
+    assert named_path("-") == STDIN
+    assert named_path("./-") != STDIN
+    assert named_path("./-").name == "-"
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"seed": 2**32}, {"batch_size": 0}, {"batch_size": -3}, {"epochs": 2.5}, {"seed": True}]
+)
+def test_numbers_from_python_are_checked_as_typer_checks_them(wrong):
+    (name,) = wrong
+    with pytest.raises(VggftError, match=f"--{name.replace('_', '-')} "):
+        TuningPlan(**wrong)
+    with pytest.raises(VggftError, match=f"--{name.replace('_', '-')} "):
+        _check(Options(HeadPlan(**wrong)))

@@ -1,0 +1,185 @@
+"""The comparison of what methods said: answers that are known, numbers that can be recomputed, names that are odd."""
+
+import csv
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+from sklearn import metrics as sk
+from small_compare import (
+    evidence,
+    recompute,
+    written,
+)
+
+from heads.metrics import losses
+from vggft.comparison import statistics
+from vggft.comparison.comparison import compare_candidates
+from vggft.comparison.report import tables
+from vggft.steps import compare as command
+from vggft.ui.console import Ui
+
+
+def test_losses_are_scikit_learns():
+    rng = np.random.default_rng(0)
+    p = rng.dirichlet(np.ones(3), 50)
+    p[0] = [0, 0.5, 0.5]
+    targets = rng.integers(0, 3, 50)
+    targets[0] = 0
+    assert losses(p, targets).mean() == pytest.approx(sk.log_loss(targets, p, labels=[0, 1, 2]))
+
+
+@pytest.mark.parametrize(
+    ("gain", "use", "words"), [(2.0, "net", "beats"), (-2.0, "head", "worse"), (0, "head", "no difference")]
+)
+def test_three_data_sets_of_which_the_answer_is_known(gain, use, words):
+    found = compare_candidates(evidence(gain, seed=1), "head", "net", unchanged=False)
+    assert found.verdict.use == use
+    assert words in found.verdict.sentence
+    contrast = found.contrast
+    assert (contrast.a, contrast.b) == ("net", "head")
+    assert (contrast.p_value < 0.001) == (gain != 0)
+    assert np.sign(contrast.accuracy_difference) == np.sign(gain) or gain == 0
+
+
+def test_no_difference_is_rarely_taken_for_one(monkeypatch):
+    """Of 100 comparisons of methods that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
+    monkeypatch.setattr(statistics, "DRAWS", 500)
+    claims = sum(
+        "no difference"
+        not in compare_candidates(evidence(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
+        for seed in range(100)
+    )
+    assert claims <= 5 + 3 * math.sqrt(100 * 0.05 * 0.95)
+
+
+def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
+    _, result = written(compare_candidates(evidence(0.8), "head", "net", unchanged=False), tmp_path)
+    right = recompute(tmp_path / "report", result)
+    first, *others = result["pairs"]
+    assert (first["a"], first["b"]) == ("net", "head")
+    assert len(others) == 5
+    for one in result["pairs"]:
+        a, b = right[one["a"]], right[one["b"]]
+        assert one["p_value_uncorrected"] == pytest.approx(binomtest(int((a & ~b).sum()), int((a ^ b).sum())).pvalue)
+    assert first["p_value"] == first["p_value_uncorrected"]
+    ordered = sorted(others, key=lambda one: one["p_value_uncorrected"])
+    running = 0.0
+    for i, one in enumerate(ordered):
+        running = max(running, min(1, (5 - i) * one["p_value_uncorrected"]))
+        assert one["p_value"] == pytest.approx(running)
+    kept = json.loads((tmp_path / "report" / "compare.json").read_text())
+    assert kept == json.loads(json.dumps(result))
+    with (tmp_path / "report" / "compare.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for method in result["methods"]:
+        row = rows[method["name"]]
+        assert float(row["log_loss"]) == method["log_loss"]
+        assert float(row["accuracy_interval_high"]) == method["accuracy_interval"][1]
+        assert float(row["class.class1.recall"]) == method["per_class"][1]["recall"]
+        assert float(row["macro.f1"]) == method["macro"]["f1"]
+        assert int(row["confusion.class0/class1"]) == method["confusion"][0][1]
+
+
+def test_images_that_belong_together_have_no_p_value(tmp_path):
+    groups = [f"video {i // 3}" for i in range(300)]
+    found = compare_candidates(evidence(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
+    assert "groups" in found.no_p_value
+    assert all(one.p_value is None for one in found.pairs)
+    alone = compare_candidates(evidence(0.8, declared=True), "head", "net", unchanged=False)
+    assert (
+        alone.contrast.p_value == compare_candidates(evidence(0.8), "head", "net", unchanged=False).contrast.p_value > 0
+    )
+    assert found.contrast.log_loss_interval != alone.contrast.log_loss_interval
+    _, result = written(found, tmp_path)
+    assert result["groups"] == 100
+
+
+def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
+    """Nobody said that they belong together: each image three times is each image once."""
+    once = evidence(0.8, n=100)
+    thrice = replace(
+        once,
+        samples=[replace(s, path=f"{k}{s.path}", digest=f"{k}{s.digest}") for k in range(3) for s in once.samples],
+        targets=np.tile(once.targets, 3),
+        candidates=[replace(c, probabilities=np.tile(c.probabilities, (3, 1))) for c in once.candidates],
+    )
+    assert thrice.apart.tolist() == list(range(100))
+    alone, found = (compare_candidates(said, "head", "net", unchanged=False) for said in (once, thrice))
+    assert [one.p_value for one in found.pairs] == [one.p_value for one in alone.pairs]
+    assert found.verdict.images_needed == alone.verdict.images_needed
+    assert found.contrast.accuracy_interval == pytest.approx(alone.contrast.accuracy_interval)
+    assert found.contrast.log_loss_interval == pytest.approx(alone.contrast.log_loss_interval, abs=0.01)
+    kept, result = written(found, tmp_path)
+    recompute(tmp_path / "report", result)
+    tables.show(kept, Ui())
+    assert "(100 images, one of each set of near-duplicates)" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("classes", [3, 300])
+def test_many_classes(tmp_path, classes, ui, capsys):
+    found = compare_candidates(evidence(1.0, n=260, classes=classes), "head", "net", unchanged=False)
+    kept, result = written(found, tmp_path)
+    recompute(tmp_path / "report", result)
+    tables.show(kept, ui)
+    assert (result["methods"][0]["auc"] is None) == (classes == 300)  # not every class has an image
+
+
+def test_a_class_may_be_called_like_a_column(tmp_path):
+    said = evidence(0.8)
+    found = compare_candidates(replace(said, classes=["macro", "weighted"]), "head", "net", unchanged=False)
+    _, result = written(found, tmp_path)
+    with (tmp_path / "report" / "compare.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for method in result["methods"]:
+        assert float(rows[method["name"]]["macro.f1"]) == method["macro"]["f1"]
+        assert float(rows[method["name"]]["class.macro.f1"]) == method["per_class"][0]["f1"]
+
+
+def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
+    found = compare_candidates(replace(evidence(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
+    _, result = written(found, tmp_path)
+    with (tmp_path / "report" / "compare.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    for method in result["methods"]:
+        row = rows[method["name"]]
+        counts = [[int(row[f"confusion.{true}/{said}"]) for said in ("1", "1.1")] for true in ("1", "1.1")]
+        assert counts == method["confusion"]
+        assert [int(row[f"class.{name}.n"]) for name in ("1", "1.1")] == [one["n"] for one in method["per_class"]]
+
+
+@pytest.mark.parametrize("columns", [80, 110])
+def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    said = evidence(0.8)
+    long = [replace(c, name=f"block5-logistic-avgmax-adam-lr1e-05-{c.name}") for c in said.candidates]
+    names = {"head": long[1].name, "network": long[0].name}
+    kept, result = written(
+        compare_candidates(replace(said, candidates=long, **names), *names.values(), unchanged=False), tmp_path
+    )
+    kept = replace(kept, names={name: name for name in names.values()})
+    tables.show(kept, Ui())
+    shown = capsys.readouterr().out
+    for method in result["methods"]:
+        low, high = method["accuracy_interval"]
+        assert f"{low:.3f}–{high:.3f}" in shown
+        assert f"{method['log_loss']:.4f}" in shown
+
+
+def test_folds_in_which_the_methods_of_the_workspace_differ_say_so():
+    """The ways of choosing are alike; what they chose here is not."""
+    said = evidence(2.0, source="folds")
+    by_name = {candidate.name: candidate for candidate in said.candidates}
+    ways = [replace(by_name["other"], name="best head"), replace(by_name["other"], name="best network")]
+    said = replace(said, candidates=[*ways, *said.candidates], head="best head", network="best network")
+    found = compare_candidates(said, "head", "net", unchanged=False)
+    assert found.verdict.sentence.startswith(
+        "Use the best head, here head: no difference to the best network that these"
+    )
+    assert found.verdict.use == "head"
+    (more,) = command._out_of_fold(found, "head", "net")
+    assert more.startswith("But in the same folds net itself was clearly better than head (log-loss ")
+    assert command._out_of_fold(found, "head", "other") == ()

@@ -1,0 +1,211 @@
+"""Many heads, one leaderboard: what trains together, cross-validation, seeds, and what is best."""
+
+import csv
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from small_features import features, no_progress
+from test_heads import SPECS, trained
+
+from heads import search, store
+from heads.metrics import measure
+from heads.population import Plan
+from heads.search import Failed, Result, Setting, Spread
+from heads.specs import CLASSIC, POOLED, DenseSpec, LogisticSpec
+
+TRAIN, VALIDATION = features(60, 2), features(30, 2, seed=1, split="validate")
+BOTH = features(90, 2, seed=2, groups=[f"g{i // 3}" for i in range(90)])
+SETTING = Setting(["0", "1"], Plan(4, batch_size=16), no_progress)
+
+
+def by_name(results):
+    return {result.head.name: result for result in results}
+
+
+def test_pooled_heads_train_in_one_program_and_flattened_ones_alone():
+    shown = []
+
+    @contextmanager
+    def progress(what, total, unit):
+        shown.append((what, total, unit))
+        yield lambda done: None
+
+    small = [replace(spec, units=min(spec.units, 4)) for spec in (*POOLED, CLASSIC, replace(CLASSIC, name="other"))]
+    setting = replace(SETTING, progress=progress)
+    found = by_name(search.train_all([SPECS[0], *small], setting, TRAIN, VALIDATION))
+    assert len(found) == 15
+    assert shown == [
+        ("training line", 65, "fits"),
+        ("training 12 pooled heads together", 4, "epochs"),
+        ("training flatten-256-classic", 4, "epochs"),
+        ("training other", 4, "epochs"),
+    ]
+    seconds = {found[spec.name].seconds for spec in POOLED if len(found[spec.name].history) == 4}
+    assert max(seconds) < 1.5 * min(seconds)  # the time of their program, shared evenly
+
+
+def test_a_program_holds_so_many_parameters_and_no_more(monkeypatch):
+    monkeypatch.setattr(search, "_PARAMETERS_AT_ONCE", 150)
+    specs = [DenseSpec(f"d{i}", "avg", units=8, learning_rate=0.01) for i in range(5)]
+    assert [len(group) for group in search._programs(specs, TRAIN)] == [2, 2, 1]
+    assert [len(group) for group in search._programs([replace(specs[0], units=999)], TRAIN)] == [1]
+
+
+def test_a_head_that_fails_is_named_and_the_others_go_on():
+    specs = [DenseSpec("bad", "avg", 8, 1e30), *SPECS]
+    found = list(search.train_all(specs, SETTING, TRAIN, VALIDATION))
+    (failed,) = (result for result in found if isinstance(result, Failed))
+    assert failed.name == "bad"
+    assert "lower learning rate" in failed.reason
+    assert {result.head.name for result in found if isinstance(result, Result)} == {"line", "net"}
+
+
+def test_perturbed_validation_images_change_no_scaler_and_no_strength():
+    others = features(30, 2, seed=5, split="validate")
+    a, b = (by_name(search.train_all(SPECS, SETTING, TRAIN, v)) for v in (VALIDATION, others))
+    assert np.array_equal(a["line"].head.layers[0].kernel, b["line"].head.layers[0].kernel)
+    assert a["line"].search == b["line"].search
+    assert a["line"].validation != b["line"].validation
+    assert [e.loss for e in a["net"].history] == [e.loss for e in b["net"].history]
+
+
+def test_cross_validation_holds_every_image_out_once():
+    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
+    pairs = list(zip(SPECS, results, strict=True))
+    found = by_name(search.cross_validate(pairs, SETTING, BOTH, 5))
+    assert set(found) == {"line", "net"}
+    groups = np.array(BOTH.groups)
+    for name, result in found.items():
+        assert np.array_equal(result.head.layers[0].kernel, by_name(results)[name].head.layers[0].kernel)
+        fold = result.out_of_fold.fold
+        assert set(fold) == set(range(5))
+        assert all(len(set(fold[groups == group])) == 1 for group in groups)
+        assert result.folds == measure(result.out_of_fold.probabilities, BOTH.targets)
+        assert result.folds.n == 90
+        assert result.folds.auc > 0.8
+
+
+def test_out_of_fold_predictions_do_not_know_their_image():
+    """An image whose label is turned round changes the predictions of others, but not its own: nobody saw it."""
+    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
+    pairs = list(zip(SPECS, results, strict=True))
+    targets = BOTH.targets.copy()
+    # Two images of one group, one of each class, change places: the folds, stratified by class, stay as they are.
+    i, j = 0, 1
+    targets[[i, j]] = targets[[j, i]]
+    a, b = (by_name(search.cross_validate(pairs, SETTING, data, 3)) for data in (BOTH, replace(BOTH, targets=targets)))
+    for name in a:
+        p, q = a[name].out_of_fold, b[name].out_of_fold
+        assert np.array_equal(p.fold, q.fold)
+        held = p.fold == p.fold[i]
+        assert np.array_equal(p.probabilities[held], q.probabilities[held])
+        assert not np.array_equal(p.probabilities[~held], q.probabilities[~held])
+
+
+def test_no_image_that_is_held_out_says_how_long_to_train(monkeypatch):
+    from heads import population
+
+    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
+    seen = []
+    grow = population.grow
+
+    def watch(specs, classes, train, plan, judge_on, on_epoch):
+        seen.append((train, judge_on))
+        return grow(specs, classes, train, plan, judge_on, on_epoch)
+
+    monkeypatch.setattr(population, "grow", watch)
+    (net,) = search.cross_validate([(SPECS[1], results[1])], SETTING, BOTH, 3)
+    fold = dict(zip((s.path for s in BOTH.samples), net.out_of_fold.fold, strict=True))
+    assert len(seen) == 6
+    for k in range(3):
+        (inner, judges), (train, lengths) = seen[2 * k : 2 * k + 2]
+        assert k not in {fold[s.path] for s in (*inner.samples, *judges.samples, *train.samples)}
+        assert not set(inner.groups) & set(judges.groups)
+        assert sorted(s.path for s in (*inner.samples, *judges.samples)) == sorted(s.path for s in train.samples)
+        assert len(lengths) == 1
+
+
+def test_cross_validation_is_kept_and_read_back(tmp_path):
+    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
+    for result in results:
+        store.save(tmp_path, result)
+    for result in search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, BOTH, 3):
+        store.save(tmp_path, replace(result, predictions=None, pipeline=None))
+        again = by_name(store.load_all(tmp_path))[result.head.name]
+        assert again.folds == result.folds
+        with (tmp_path / result.head.name / "out_of_fold.csv").open(newline="") as file:
+            assert [int(row["fold"]) - 1 for row in csv.DictReader(file)] == result.out_of_fold.fold.tolist()
+        kept = store.read_out_of_fold(tmp_path, result.head, BOTH.samples)
+        assert np.array_equal(kept, result.out_of_fold.probabilities)
+        # what training had written is still there
+        assert (tmp_path / result.head.name / "predictions.csv").exists()
+        assert (tmp_path / result.head.name / "pipeline.joblib").exists() == (result.head.kind == "logistic")
+    store.save(tmp_path, results[0])  # trained again without folds: the old ones are gone with their numbers
+    assert not (tmp_path / "line" / "out_of_fold.csv").exists()
+
+
+def test_seeds():
+    results = by_name(search.train_all(SPECS, SETTING, TRAIN, VALIDATION))
+    found = list(search.over_seeds(SPECS, SETTING, TRAIN, VALIDATION, 3))
+    assert [result.head.name for result in found] == ["line", "net"] * 2
+    measured = [results["net"].validation, *(result.validation for result in found if result.head.name == "net")]
+    assert len({metrics.log_loss for metrics in measured}) == 3
+    bad = list(search.over_seeds([DenseSpec("bad", "avg", 8, 1e30)], SETTING, TRAIN, VALIDATION, 2))
+    assert [(result.name, "seed 1" in result.reason) for result in bad] == [("bad", True)]
+    (alone,) = search.train_all([SPECS[1]], replace(SETTING, plan=replace(SETTING.plan, seed=2)), TRAIN, VALIDATION)
+    assert alone.validation.log_loss == pytest.approx(measured[2].log_loss, rel=1e-4)
+    spread = Spread.of(measured)
+    assert spread.log_loss == pytest.approx(np.mean([m.log_loss for m in measured]))
+    assert spread.log_loss_sd == pytest.approx(np.std([m.log_loss for m in measured], ddof=1))
+    assert spread.accuracy_sd == pytest.approx(np.std([m.accuracy for m in measured], ddof=1))
+
+
+def test_best_is_lowest_log_loss_then_fewest_parameters():
+    (one, net), *_ = trained()
+    twin = replace(net, head=replace(net.head, name="twin"), validation=one.validation)
+    assert [r.head.name for r in search.best_first([twin, one])] == ["line", "twin"]
+    worse = replace(one.validation, log_loss=one.validation.log_loss + 0.1)
+    assert [r.head.name for r in search.best_first([replace(one, validation=worse), twin])] == ["twin", "line"]
+
+
+def test_heads_are_ranked_by_what_all_of_them_have():
+    (one, net), *_ = trained()
+    low, high = sorted([one.validation, net.validation], key=lambda m: m.log_loss)
+    a, b = replace(one, validation=low), replace(net, validation=high)
+    folded = replace(a, folds=high), replace(b, folds=low)
+    spread = replace(a, spread=Spread(3, 0.9, 0.1, 0.5, 0.1)), replace(b, spread=Spread(3, 0.8, 0.1, 0.5, 0.1))
+    twice = replace(folded[1], head=replace(net.head, provenance={"folds": 3}))
+    for results, by, best in (
+        ([a, b], "validation", "line"),
+        ([folded[0], twice], "validation", "line"),  # not the same number of folds
+        ([spread[0], replace(b, spread=Spread(2, 0.8, 0.1, 0.5, 0.1))], "validation", "line"),
+        ([folded[0], b], "validation", "line"),
+        (folded, "folds", "net"),
+        (spread, "seeds", "net"),
+    ):
+        assert search.criterion(results) == by
+        assert search.best_first(results)[0].head.name == best
+
+
+def test_the_leaderboard(tmp_path):
+    (one, net), *_ = trained()
+    folded = replace(net, folds=net.validation, spread=Spread(3, 0.8, 0.1, 0.5, 0.1), status="diverged in epoch 7")
+    store.write_leaderboard(tmp_path / "l.csv", [one, folded], [replace(one, head=replace(one.head, name="old"))])
+    with (tmp_path / "l.csv").open(newline="") as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    assert rows["old"]["rank"] == ""
+    assert rows["old"]["status"] == "stale"
+    assert {rows["line"]["rank"], rows["net"]["rank"]} == {"1", "2"}
+    assert rows["net"]["status"] == "diverged in epoch 7"
+    assert float(rows["net"]["folds_log_loss"]) == net.validation.log_loss
+    assert float(rows["net"]["seeds_log_loss"]) == 0.8
+    assert rows["line"]["folds_n"] == ""
+    assert float(rows["line"]["macro_f1"]) == one.validation.macro.f1
+
+
+def test_a_logistic_head_alone_can_be_trained():
+    (one,) = search.train_all([LogisticSpec("l", "flatten")], SETTING, TRAIN, VALIDATION)
+    assert one.head.pooling == "flatten"
+    assert one.validation.n == 30
