@@ -17,7 +17,7 @@ from featurize.runner import unreadable
 from finetune.plan import RATES
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft.prediction import judging, methods
+from vggft.prediction import judging, models
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.featurize import Options as Featurizing
 from vggft.steps.finetune import Options as Tuning
@@ -260,7 +260,7 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        method = methods.chosen(self.workspace, name).method
+        method = models.chosen(self.workspace, name).method
         fingerprint = self.workspace.settings.fingerprint
 
         def fit(picture: Picture) -> Picture:

@@ -9,7 +9,7 @@ from typing import Any
 from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
-from featurize.pixels.probes import PROBES
+from featurize.pixels.perturbations import PERTURBATIONS
 
 PREPROCESSINGS = ("caffe", "raw")
 
@@ -33,7 +33,8 @@ class Fingerprint:
         dtype: of the stored numbers.
         precision: of the computation, a Keras dtype policy: "float32" (also any engine within a relative error of
             1e-3 of it) or "mixed_float16" (GPUs).
-        probe: a key of `featurize.pixels.probes.PROBES`, where pictures are changed before they go in; empty: they are not.
+        probe: a key of `featurize.pixels.perturbations.PERTURBATIONS`: how pictures are changed before the network sees them;
+            empty: not at all. "Probe" is the word of the file format: renaming it would invalidate cached features.
     """
 
     weights: str
@@ -59,8 +60,8 @@ class Fingerprint:
             raise VggftError(f"features of dtype {self.dtype!r}: only float16 is written.")
         if self.precision not in (FULL_PRECISION, MIXED_PRECISION):
             raise VggftError(f"precision {self.precision!r}: expected {FULL_PRECISION} or {MIXED_PRECISION}.")
-        if self.probe and self.probe not in PROBES:
-            raise VggftError(f"probe {self.probe!r}: expected one of {', '.join(PROBES)}.")
+        if self.probe and self.probe not in PERTURBATIONS:
+            raise VggftError(f"perturbation {self.probe!r}: expected one of {', '.join(PERTURBATIONS)}.")
 
     @property
     def json(self) -> str:

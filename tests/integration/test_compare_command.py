@@ -22,32 +22,32 @@ from featurize.errors import VggftError
 from finetune.plan import Plan
 from finetune.store import Run, Settings
 from heads.head import Head
-from heads.metrics import judge
+from heads.metrics import measure
 from heads.search import Result
-from vggft.comparison import costs, outer
-from vggft.comparison.evidence import on_split
+from vggft.comparison import costs, nested
+from vggft.comparison.candidates import on_split
+from vggft.comparison.comparison import compare_candidates
 from vggft.comparison.verdict import CAVEAT
-from vggft.comparison.weigh import weigh
-from vggft.prediction import judging, methods
-from vggft.prediction.methods import Method, _rank
+from vggft.prediction import judging, models
+from vggft.prediction.models import Model, _rank
 from vggft.steps import compare as command
 
 
 def metrics(log_loss):
     p = np.exp(-log_loss)
-    return judge(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
+    return measure(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
 
 
 def head_method(name, loss):
     made = Result(Head(name, "dense", "avg", ("a", "b"), ()), 1.0, metrics(loss))
-    return Method(name, "dense", 1.0, 10, metrics(loss), (), made)
+    return Model(name, "dense", 1.0, 10, metrics(loss), (), made)
 
 
 def network_method(name, loss, best_epoch=3):
     settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
     own = metrics(0.2)
     made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
-    return Method(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
+    return Model(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
 
 
 def test_an_unchanged_network_is_never_the_best():
@@ -67,9 +67,9 @@ def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained,
         return {name: 0.1 + 0.8 * (1 - right if worst else right) for name, worst in bad.items()}
 
     monkeypatch.setattr(judging, "judge", fake)
-    said = on_split(workspace, methods.Methods(heads, networks, ()), "validation", ui.warn, ui)
+    said = on_split(workspace, models.Models(heads, networks, ()), "validation", ui.warn, ui)
     assert (said.head, said.network) == ("chosen head", "chosen network")
-    found = weigh(said, "chosen head", "chosen network", unchanged=False)
+    found = compare_candidates(said, "chosen head", "chosen network", unchanged=False)
     assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
     assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
 
@@ -186,7 +186,7 @@ def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(agai
     "damage", [lambda b: b[:300] + bytes([b[300] ^ 255]) + b[301:], lambda b: b[: len(b) // 2], lambda b: b""]
 )
 def test_a_damaged_network_is_said_to_be_one(again, damage):
-    (method,) = methods.load(again).networks
+    (method,) = models.load(again).networks
     method.network.write_bytes(damage(method.network.read_bytes()))
     with pytest.raises(
         VggftError, match=r"network\.keras: not the file that was written .* Tune again: vggft finetune"
@@ -259,7 +259,7 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
 @pytest.mark.parametrize(("kept", "use"), [((True, False), "net"), ((True, True), "head")])
 def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspace(again, ui, monkeypatch, kept, use):
     class Folds:
-        network = methods.load(again).networks[0]
+        network = models.load(again).networks[0]
 
         def __init__(self, *arguments):
             pass
@@ -268,7 +268,7 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
             said = replace(evidence(2.0), source="folds", fold=np.arange(300) % 2)
             return said, [{"fold": i + 1, "unchanged": own} for i, own in enumerate(kept)]
 
-    monkeypatch.setattr(outer, "Folds", Folds)
+    monkeypatch.setattr(nested, "Folds", Folds)
     found = command.run(again, command.Options(folds=2, quick=True), ui)
     names = found["contrast"]["in_workspace"]
     assert found["use"] == names[use]
@@ -281,7 +281,7 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
 def test_offers_can_be_run_as_they_are_printed(again, trained):
     settings = json.loads((again.root / "workspace.json").read_text())
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
-    found = methods.load(again)
+    found = models.load(again)
     folded, reserve = command._offers(again, found)
     assert f"vggft compare --cv 5 -w {again.root} (about" in folded
     assert reserve.endswith(f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}")

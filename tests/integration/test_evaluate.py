@@ -12,8 +12,8 @@ from sklearn import metrics
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
-from heads.metrics import confusion, judge
-from vggft.prediction import judging, methods
+from heads.metrics import confusion, measure
+from vggft.prediction import judging, models
 from vggft.prediction.scoring import Scorer
 from vggft.steps import evaluate
 from vggft.ui.console import Ui
@@ -106,7 +106,7 @@ def test_what_a_person_sees(fake, folder, capfd):
 @pytest.mark.parametrize(("classes", "tables"), [(2, 3), (10, 3), (11, 2), (20, 2), (21, 1)])
 def test_tables_that_fit(classes, tables, capfd):
     p, targets = np.eye(classes), np.arange(classes)
-    evaluate._show(judge(p, targets), [f"c{i}" for i in range(classes)], confusion(p, targets), Ui())
+    evaluate._show(measure(p, targets), [f"c{i}" for i in range(classes)], confusion(p, targets), Ui())
     out = capfd.readouterr().out
     assert [title in out for title in ("All classes", "Each class", "Confusion")] == [i < tables for i in range(3)]
 
@@ -171,7 +171,7 @@ def test_classes_without_images(fake, folder, ui):
 
 def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     free, done = threading.Event(), []
-    monkeypatch.setattr(evaluate, "judge", lambda p, targets: done.append("judged") or judge(p, targets))
+    monkeypatch.setattr(evaluate, "measure", lambda p, targets: done.append("judged") or measure(p, targets))
 
     def waiting(message):
         done.append("waits")
@@ -221,7 +221,7 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     assert "26 among those the model was trained on, 6 among those that chose it" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()
-    method = methods.load(workspace).named("logistic-max")
+    method = models.load(workspace).named("logistic-max")
     p = judging.judge([method], workspace, workspace.cache(), samples)[method.name]
     expected = {sample.path: own for sample, own in zip(samples, p, strict=True)}
     with (work.report / "evaluate-predictions.csv").open(newline="") as file:

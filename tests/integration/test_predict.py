@@ -20,8 +20,8 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from heads import predictions
 from heads.predictions import Predictions
-from vggft.prediction import judging, methods
-from vggft.prediction.methods import Method
+from vggft.prediction import judging, models
+from vggft.prediction.models import Model
 from vggft.prediction.scoring import Scorer
 from vggft.steps import predict
 from vggft.steps.predict import Options
@@ -41,7 +41,7 @@ def fake(trained, monkeypatch):
     p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
     monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
     kept = Predictions([], np.array([1, 1, 1]), p)
-    monkeypatch.setattr(Method, "validation_predictions", lambda self, workspace: kept)
+    monkeypatch.setattr(Model, "validation_predictions", lambda self, workspace: kept)
     return trained[0]
 
 
@@ -78,7 +78,7 @@ def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
     names = [b"gone.png", b"", b"nul\0", b"folder\r", b"caf\xe9.png"]
     shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
     listed(monkeypatch, b"\n".join(os.fsencode(tmp_path) + b"/" + name if name else name for name in names))
-    found = as_json(fake, [painted[3], predict.intake.STDIN], Options(), capfd)
+    found = as_json(fake, [painted[3], predict.inputs.STDIN], Options(), capfd)
     assert [p["path"] for p in found["predictions"]] == [
         str(painted[3]),
         *(str(tmp_path / "folder" / name) for name in ("b.png", "inner/c.png")),
@@ -105,7 +105,7 @@ def test_no_files_at_all(fake, tmp_path, monkeypatch, ui):
     (tmp_path / ".hidden").touch()
     listed(monkeypatch, b"\n\n")
     with pytest.raises(VggftError, match="standard input: no files there"):
-        predict.run(fake, [tmp_path, predict.intake.STDIN], Options(), ui)
+        predict.run(fake, [tmp_path, predict.inputs.STDIN], Options(), ui)
 
 
 def test_csv_or_json(fake, painted, capfd):
@@ -178,9 +178,9 @@ def test_the_object_for_programs(fake, painted, tmp_path, capfd):
 @pytest.mark.parametrize("form", ["text", "csv", "json"])
 def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, monkeypatch, capfd):
     """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
-    choice = methods.chosen(fake, None)
+    choice = models.chosen(fake, None)
     # Reading heads takes more than all that follows.
-    monkeypatch.setattr(methods, "chosen", lambda *arguments: choice)
+    monkeypatch.setattr(models, "chosen", lambda *arguments: choice)
     monkeypatch.setattr(predict, "decoder", lambda fingerprint: _tiny)
     for n in (100, 2000):
         (tmp_path / str(n)).mkdir()
@@ -224,17 +224,17 @@ def copied(trained, tmp_path):
 
 def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
     def because():
-        choice = methods.chosen(copied, None)
+        choice = models.chosen(copied, None)
         return choice.method.name, choice.why
 
-    path = copied.report / methods.REPORT
+    path = copied.report / models.REPORT
     report = json.loads(path.read_text())
-    found = methods.load(copied)
+    found = models.load(copied)
     assert because() == (report["use"], "recommended by vggft compare")
     worst = found.heads[-1].name
     path.write_text(json.dumps({**report, "use": worst}))
     assert because() == (worst, "recommended by vggft compare")
-    assert methods.chosen(copied, found.heads[0].name).method.name == found.heads[0].name
+    assert models.chosen(copied, found.heads[0].name).method.name == found.heads[0].name
     best = (found.best.name, "the best head or network; vggft compare has not weighed what is here now")
     other_head = {
         **report["contrast"],
@@ -262,14 +262,14 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
 
 def test_a_damaged_head_is_in_nobodys_way(copied, painted, monkeypatch, capsys):
     monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
-    use = methods.chosen(copied, None).method.name
-    damaged = next(head.name for head in methods.load(copied).heads if head.name != use)
+    use = models.chosen(copied, None).method.name
+    damaged = next(head.name for head in models.load(copied).heads if head.name != use)
     (copied.heads / damaged / "weights.npz").write_bytes(b"")
     with pytest.raises(VggftError, match=damaged):
-        methods.chosen(copied, None)
+        models.chosen(copied, None)
     done = predict.run(copied, painted[:1], Options(), Ui(quiet=True))
     said = capsys.readouterr()
-    assert done["model"] == methods.chosen(copied, None, lambda error: None).method.name
+    assert done["model"] == models.chosen(copied, None, lambda error: None).method.name
     assert str(painted[0]) in said.out
     assert "left out: " in said.err
     assert damaged in said.err
@@ -308,7 +308,7 @@ def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch
 
 def test_every_method_keeps_the_predictions_that_it_was_judged_by(trained):
     workspace, _, results = trained
-    found = methods.load(workspace)
+    found = models.load(workspace)
     samples = {s.digest: s for s in workspace.dataset.accepted("validate")}
     headers = set()
     for method in found.fresh:
@@ -332,7 +332,7 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     import keras
 
     workspace, data, results = trained
-    method = methods.load(workspace).named(results["finetune"]["name"])
+    method = models.load(workspace).named(results["finetune"]["name"])
     samples = workspace.dataset.accepted("validate")
     pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
     found = judging.from_pixels(method, workspace)(pictures)
@@ -351,7 +351,7 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
         judging.from_pixels(method, workspace, engine)(pictures), found
     )  # less than float16 tells apart
     assert engine.asked == ["block4_pool"]
-    head = methods.load(workspace).heads[0]
+    head = models.load(workspace).heads[0]
     judging.from_pixels(head, workspace, engine)(pictures)
     assert engine.asked == ["block4_pool", VGG16.top]
     assert judging.from_pixels(head, workspace, engine).batch_size == 7

@@ -65,4 +65,5 @@ def test_layers_are_those_of_the_network_at_hand(base):
 
 
 def test_features_of_another_network_are_refused(base):
-    assert "not the weights that the features were made with" in refused("compare", "--quick", "-w", base / "work")
+    message = refused("featurize", base / "data", "-w", base / "work")
+    assert "wrong weights: the features were made with others" in message

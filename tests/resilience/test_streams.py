@@ -12,7 +12,7 @@ from featurize.errors import VggftError
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
 from vggft.cli.command import named_path
-from vggft.prediction.intake import STDIN
+from vggft.prediction.inputs import STDIN
 from vggft.steps.head import Options, _check
 from vggft.ui.console import Ui
 

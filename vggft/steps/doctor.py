@@ -9,10 +9,11 @@ from typing import Any, Literal
 
 from featurize.backbone import weights
 from featurize.backend import gpus, load_keras
-from featurize.cache.estimate import counted
 from featurize.engines import choose, starts
 from featurize.errors import VggftError
+from featurize.wording import counted
 from vggft.ui.console import Ui
+from vggft.workspace.backbone import load_weights
 from vggft.workspace.workspace import Workspace
 
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "hdf5plugin", "scikit-learn", "pillow", "matplotlib")
@@ -106,11 +107,11 @@ def _weights(workspace: Workspace) -> Check:
             megabytes = 4 * architecture.parameters / 1e6
             found = f"not on this machine yet; Keras's server answers, the first run downloads {megabytes:.0f} MB"
             return Check("weights", "ok", found)
-        loaded = weights.load(architecture, source)
+        loaded = (
+            load_weights(architecture, settings.fingerprint, file) if settings else weights.load(architecture, source)
+        )
     except VggftError as error:
         return Check("weights", "fail", str(error), mend)
-    if settings and loaded.digest != settings.fingerprint.weights:
-        return Check("weights", "fail", f"{source}: not the weights that the features here were made with", mend)
     what = (
         "the published ImageNet weights"
         if loaded.published

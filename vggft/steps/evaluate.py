@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.cache.estimate import counted
 from featurize.errors import VggftError
+from featurize.wording import counted
 from heads import predictions
-from heads.metrics import Metrics, confusion, judge
-from vggft.prediction import judging, labelled, methods, scoring
+from heads.metrics import Metrics, confusion, measure
+from vggft.prediction import judging, labelled, models, scoring
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
 from vggft.workspace.filling import decoder
@@ -45,7 +45,7 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
             folder that cannot be written.
     """
     folder = folder.expanduser()
-    choice = methods.chosen(workspace, model, lambda error: ui.warn(f"left out: {error}"))
+    choice = models.chosen(workspace, model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     classes = method.classes
     files = labelled.files(folder, classes)
@@ -74,7 +74,7 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
             "Expected pictures."
         )
     p, targets = np.stack(found.probabilities), np.asarray(found.targets, np.int64)
-    metrics, matrix = judge(p, targets), confusion(p, targets)
+    metrics, matrix = measure(p, targets), confusion(p, targets)
     ui.print(f"{method.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
     _warn(found, len(found.paths), ui)

@@ -11,7 +11,6 @@ from typing import Any
 from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
-from featurize.cache.estimate import counted
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data import assigned as memory
 from featurize.data import scan as scanning
@@ -21,6 +20,7 @@ from featurize.data.dataset import Dataset, Sample
 from featurize.data.splits import Shares
 from featurize.errors import VggftError, require_whole
 from featurize.runner import SHARD_ROWS
+from featurize.wording import counted
 from vggft.ui.console import Advance, Ui
 from vggft.workspace.filling import Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace
@@ -30,10 +30,7 @@ _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
 
 @dataclass(frozen=True)
 class Options:
-    """What the person asked for; None means: as before in this workspace, or the default.
-
-    `layers`: those to cache; none: those that the architecture names.
-    """
+    """What the person asked for; None means: as before in this workspace, or the default."""
 
     layers: Sequence[str] = ()
     preprocess: str | None = None

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import numpy as np
 
 from featurize import durable
-from featurize.cache.estimate import counted
 from featurize.data.dataset import Sample
 from featurize.errors import SEEDS, VggftError, require_whole
+from featurize.wording import counted
 from heads import features, folds, grid, leaks, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling
@@ -22,7 +22,7 @@ from heads.population import Plan
 from heads.search import Failed, Result, Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
-from vggft.prediction import methods
+from vggft.prediction import models
 from vggft.steps import leaderboard
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
@@ -114,7 +114,7 @@ class _Session:
         self.setting = Setting(self.dataset.classes, options.plan, ui.progress)
         # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
         found = store.load_all(workspace.heads, on_damage=lambda error: None)
-        fresh, self.stale = methods.sorted_out(workspace, found)
+        fresh, self.stale = models.sorted_out(workspace, found)
         self.board = {result.head.name: result for result in fresh}
         self.trained: list[str] = []
         self.failed: list[Failed] = []
@@ -197,7 +197,7 @@ class _Session:
     def _train(self, todo: Sequence[Spec], train: Features, validation: Features) -> None:
         if not todo:
             return
-        made = {**methods.provenance(self.workspace), **methods.versions()}
+        made = {**models.provenance(self.workspace), **models.versions()}
         for result in self._timed(search.train_all(todo, self.setting, train, validation)):
             if isinstance(result, Failed):
                 self._fail(result)

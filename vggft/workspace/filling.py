@@ -10,18 +10,17 @@ from pathlib import Path
 
 from featurize import durable, runner
 from featurize.backbone import weights
-from featurize.backbone.architecture import Architecture
-from featurize.backbone.weights import Weights
 from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
-from featurize.engines import Engine, choose, create, rate
+from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.runner import Step
+from featurize.wording import counted, size
 from vggft.ui.console import Advance, Ui, duration
-from vggft.workspace.workspace import Workspace
+from vggft.workspace.backbone import start_engine
 
 _KEEP_DECODED = 16  # pictures in memory while only looking whether they decode
 _ROWS_AT_ONCE = 64  # cached rows read at once, when a layer is computed from one below it
@@ -54,7 +53,9 @@ class Filled:
 
 def decoder(fingerprint: Fingerprint) -> runner.Decoder:
     """Return the decoder that a fingerprint stands for."""
-    return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, probe=fingerprint.probe)
+    return partial(
+        images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
+    )
 
 
 def require(cache: FeatureCache, filling: Filling) -> None:
@@ -127,7 +128,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    engine = engine or start_engine(cache.architecture, cache.fingerprint, filling, ui)
+    engine = engine or start_engine(cache.architecture, cache.fingerprint, filling.weights_file, filling.engine, ui)
     computed: set[str] = set()
     for step, wanted in work.items():
         if not announced:
@@ -149,25 +150,6 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         timing = Timing(" ".join(step.layers), step.below or "", engine.name, len(wanted), spent)
         timings.add(cache.folder, timing)
     return Filled(len(computed), rejected, engine.name)
-
-
-def start_engine(architecture: Architecture, fingerprint: Fingerprint, filling: Filling, ui: Ui) -> Engine:
-    """Choose who computes and start it, saying so.
-
-    Raises:
-        VggftError: no weights, or others than those of the fingerprint.
-    """
-    source = weights.locate(architecture, filling.weights_file)
-    ui.say(f"weights: {source}")
-    loaded = weights.load(architecture, source)
-    if loaded.digest != fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (another digest). Put the "
-            "old file back, or name the weights: vggft featurize DATA --weights FILE."
-        )
-    choice = choose(architecture, filling.engine, fingerprint.precision)
-    ui.say(f"engine: {choice.name} ({choice.reason})")
-    return create(choice.name, loaded, fingerprint)
 
 
 def _compute(
@@ -199,32 +181,15 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
     """Say what is going to be computed, and what it will take: room by what such features take, time by a short trial."""
-    what = f"computing {' and '.join(step.layers)} of {estimate.counted(number, 'image')}"
+    what = f"computing {' and '.join(step.layers)} of {counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
-    room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
+    room = size(estimate.bytes_needed(cache, step.layers, number))
     took = ""
     if number > engine.trial:
-        size = cache.fingerprint.size
-        shape = cache.architecture.layer(step.below).shape(size) if step.below else (size, size, 3)
+        pixels = cache.fingerprint.size
+        shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
         took = f" and {duration(number / rate(engine, shape, step.layers, step.below))}"
     ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
-
-
-def load_weights(workspace: Workspace) -> Weights:
-    """Load the weights that a workspace's features were made with.
-
-    Raises:
-        VggftError: no weights, or others than those.
-    """
-    settings = workspace.settings
-    source = weights.locate(workspace.architecture, settings.weights_file_path)
-    loaded = weights.load(workspace.architecture, source)
-    if loaded.digest != settings.fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (digest {loaded.digest[:12]}…, expected "
-            f"{settings.fingerprint.weights[:12]}…). Run vggft featurize again with --weights."
-        )
-    return loaded
 
 
 def as_it_was(path: Path, digest: str) -> bool:
