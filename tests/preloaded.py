@@ -1,5 +1,7 @@
 """What the server of forks imports: all that commands import, and nothing that starts threads or computes."""
 
+# ruff: noqa: F401
+
 import h5py
 import hdf5plugin
 import keras

@@ -44,7 +44,7 @@ def head_method(name, loss):
 
 
 def network_method(name, loss, best_epoch=3):
-    settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
+    settings = Settings("r", "block3", "block2_pool", Plan(), 1, "best", {})
     own = metrics(0.2)
     made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
     return Model(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)

@@ -10,7 +10,8 @@ import zipfile
 import numpy as np
 import pytest
 from conftest import drawings, start, strict_json, vggft, vggft_apart
-from small_tuning import SIZE, examples, head, program
+from small_tuning import examples, head, program
+from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune import checkpoint
@@ -43,12 +44,12 @@ def same(a, b):
     ids=["sgd", "adam", "mixed"],
 )
 def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops):
-    data = examples(small_features["block4_pool"], TARGETS)
+    data = examples(small_features["block2_pool"], TARGETS)
 
     def session(stop_after=None):
         """Train from the checkpoint, if there is one, as a new process would."""
-        network = networks.assemble(weights, "caffe", SIZE, head("max", 3, dropout=0.5, scaler=True))
-        one = program(network, "block4_pool", plan, TARGETS, weights)
+        network = networks.assemble(weights, "caffe", TINY.size, head("max", 3, dropout=0.5, scaler=True))
+        one = program(network, "block2_pool", plan, TARGETS, weights)
         path = tmp_path / "checkpoint.bin"
 
         def keep(state):
@@ -83,12 +84,12 @@ def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops)
 
 
 def test_a_damaged_checkpoint_is_noticed(weights, small_features, tmp_path):
-    network = networks.assemble(weights, "caffe", SIZE, head("max", 3))
-    data = examples(small_features["block4_pool"], TARGETS)
+    network = networks.assemble(weights, "caffe", TINY.size, head("max", 3))
+    data = examples(small_features["block2_pool"], TARGETS)
     plan = Plan(1, 12)
     path = tmp_path / "run" / "unfinished" / "checkpoint.bin"
     path.parent.mkdir(parents=True)
-    one = program(network, "block4_pool", plan, TARGETS, weights)
+    one = program(network, "block2_pool", plan, TARGETS, weights)
     train(one, (data, data), plan, watch=Watch(epoch=lambda state: checkpoint.write(path, state)))
     assert checkpoint.read(path).epoch == 1
     sound = path.read_bytes()
@@ -119,7 +120,7 @@ def ready(tmp_path_factory):
 
 SETTINGS = (
     "--unfreeze",
-    "block5_conv3",
+    "block3_conv2",
     "--epochs",
     "4",
     "--batch-size",
