@@ -12,6 +12,7 @@ from conftest import make_classes
 from small_tuning import examples, head, program, source
 from tiny import TINY
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
@@ -79,15 +80,15 @@ def test_what_fits_is_read_once():
 
 
 def test_what_streams_from_a_real_cache_stays_within_memory(tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint.of(TINY), TINY)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
     digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(160)]
     for first in range(0, 160, 80):
         values = np.zeros((80, 14, 14, 512), np.float16)
-        cache.write(digests[first : first + 80], {"block2_pool": values}, {})
-    found = from_cache(cache, "block2_pool", digests)
+        cache.write(digests[first : first + 80], {"block4_pool": values}, {})
+    found = from_cache(cache, "block4_pool", digests)
     memory = 8_000_000
     (window,) = windows([found], memory, 4)
-    cache.read("block2_pool", digests[:1])  # its file is open, and checked
+    cache.read("block4_pool", digests[:1])  # its file is open, and checked
     tracemalloc.start()
     for _ in Rows(found, window).batches(np.random.default_rng(0).permutation(160), 4):
         pass
@@ -114,11 +115,11 @@ def test_nobody_waits_for_a_window_that_nobody_wants():
 
 
 def test_too_little_memory():
-    least = 2 * 8 * cached_bytes(TINY, "block2_pool", 64)
+    least = 2 * 8 * cached_bytes(VGG16, "block4_pool", 64)
     assert least == 2 * 8 * 4 * 4 * 512 * 2
-    require_memory(least, cached_bytes(TINY, "block2_pool", 64), 8)
+    require_memory(least, cached_bytes(VGG16, "block4_pool", 64), 8)
     with pytest.raises(VggftError, match=r"--memory: 0\.3 MB do not hold two batches of 8 images, which take 0\.3 MB"):
-        require_memory(least - 1, cached_bytes(TINY, "block2_pool", 64), 8)
+        require_memory(least - 1, cached_bytes(VGG16, "block4_pool", 64), 8)
 
 
 def test_trouble_while_reading_ahead_is_raised():
@@ -133,15 +134,15 @@ def test_trouble_while_reading_ahead_is_raised():
 
 
 def test_rows_of_the_cache_in_any_order_and_twice(tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint.of(TINY, size=32), TINY)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16, size=32), VGG16)
     rng = np.random.default_rng(0)
     values = rng.random((10, 2, 2, 512)).astype(np.float16)
     digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(10)]
     for first in (0, 4, 8):
         part = slice(first, first + 4)
-        cache.write(digests[part], {"block2_pool": values[part]}, {})
+        cache.write(digests[part], {"block4_pool": values[part]}, {})
     wanted = [*digests, digests[3]]  # two files with the same bytes
-    found = from_cache(cache, "block2_pool", wanted)
+    found = from_cache(cache, "block4_pool", wanted)
     assert (found.n, found.row_bytes) == (11, 2 * 2 * 512 * 2)
     chosen = np.array([10, 9, 0, 3, 5])
     (read,) = Rows(found, 5).batches(chosen, 5)

@@ -51,8 +51,8 @@ def test_the_gate_refuses(weights, small_pictures, small_features):
 
 def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features):
     rng = np.random.default_rng(1)
-    scaler = Scaler(rng.random(512) * 20, rng.random(512) * 10 + 1)
-    trained = Layer(rng.normal(0, 0.1, (512, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
+    scaler = Scaler(rng.random(8) * 20, rng.random(8) * 10 + 1)
+    trained = Layer(rng.normal(0, 0.1, (8, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
     one = Head("h", "dense", "max", ("a", "b"), (folded(trained, scaler),), scaler=scaler)
     again = unfolded(one.layers[0], scaler)
     np.testing.assert_allclose(again.kernel, trained.kernel, rtol=1e-6)
@@ -95,11 +95,11 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
 
 def test_parameters(weights):
     network = networks.assemble(weights, "caffe", TINY.size, head(scaler=True))
-    own = 512 * 6 + 6 + 6 + 1
+    own = 8 * 6 + 6 + 6 + 1
     for split_point, convolutions in (
-        (None, 14_714_688),
-        ("block2_pool", 3 * 2_359_808),
-        ("block3_conv1", 2 * 2_359_808),
+        (None, 112 + 296 + 2 * 584),
+        ("block2_pool", 2 * 584),
+        ("block3_conv1", 584),
     ):
         networks.freeze(network, TINY, split_point)
         assert networks.parameters(network) == convolutions + own
