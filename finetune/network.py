@@ -10,7 +10,7 @@ from featurize.backbone.layers import CONVOLUTIONS, LAYERS, NAMES
 from featurize.backbone.network import between, build
 from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
+from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
 from heads.head import Head, unfolded, with_both_classes
 

@@ -16,7 +16,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from featurize.backbone.layers import CONVOLUTIONS, NAMES
-from featurize.cache.fingerprint import FULL_PRECISION
+from featurize.choices import FULL_PRECISION
 from finetune.plan import Plan
 from heads.head import probabilities
 

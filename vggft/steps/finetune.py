@@ -9,7 +9,7 @@ from featurize import backend
 from featurize.backbone import layers
 from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
+from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
 from finetune import examples, store
 from finetune.plan import RATES, Plan

@@ -1,0 +1,81 @@
+"""Running one command: reading its options, saying errors in a line or two, leaving with the exit code of README."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import typer
+
+from featurize import interrupts
+from featurize.errors import VggftError
+from featurize.options import offered
+from vggft.cli.commands import Command
+
+# Exit codes, see README.
+FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+
+
+def run(command: Command, given: Mapping[str, Any]) -> None:
+    """Run a command with the options that were given: switches, and texts that are still to be read, by name."""
+
+    def step(ui: Any) -> dict[str, Any]:
+        from vggft.workspace.workspace import Workspace
+
+        options, shared = (
+            kind.of(**{field.name: field.parse(given[field.name]) for field in offered(kind) if field.name in given})
+            for kind in (command.options, command.shared)
+        )
+        waits = command.waits or getattr(shared, "wait", False)
+        workspace = Workspace(shared.workspace, ui.warn if waits else None)
+        module, function = command.step.split(".")
+        result: dict[str, Any] = getattr(importlib.import_module(f"vggft.steps.{module}"), function)(
+            workspace, options, ui
+        )
+        return result
+
+    execute(step, "json" in given, "quiet" in given, "debug" in given, command.kept)
+
+
+def execute(
+    command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
+) -> None:
+    """Run one command; say errors in a line or two; leave with the exit code that README promises."""
+    interrupts.listen()
+    from vggft.ui.console import Ui
+
+    ui = Ui(json=json, quiet=quiet)
+    try:
+        result = command(ui)
+        ui.result(result)
+    except BrokenPipeError:  # the reader has seen enough
+        close_standard_output()
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        interrupts.settled()
+        ui.error(f"interrupted. {kept}")
+        sys.exit(INTERRUPTED)
+    except (VggftError, OSError) as error:
+        if debug:
+            raise
+        ui.error(str(error))
+        raise typer.Exit(FAILED) from None
+    except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
+        if debug:
+            raise
+        if interrupts.heard():  # a second Ctrl-C, in the middle of a library
+            ui.error(f"interrupted. {kept}")
+            sys.exit(INTERRUPTED)
+        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
+        raise typer.Exit(FAILED) from None
+    if result.get("rejected") or result.get("failed"):
+        raise typer.Exit(PARTIAL)
+    if result.get("ok") is False:
+        raise typer.Exit(FAILED)
+
+
+def close_standard_output() -> None:
+    """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
