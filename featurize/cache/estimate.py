@@ -9,6 +9,7 @@ import numpy as np
 from featurize.backbone.layers import layer
 from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
+from featurize.wording import counted, size
 
 # Compression by Zstandard level 1 on 24 photographs of ants and bees, layer by layer from the pixels up: ReLU leaves the
 # more zeros the deeper. Drawings compress better.
@@ -53,20 +54,6 @@ def require_room(folder: Path, needed: int, images: int) -> None:
             "there. Free some space, put the workspace on another disk with --workspace, or keep fewer "
             "layers: --layers block5_pool."
         )
-
-
-def counted(number: int, noun: str) -> str:
-    """Write a number of things for people: 1 image, 2 images."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
-
-
-def size(number: float) -> str:
-    """Write a number of bytes for people."""
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "bytes" or number >= 10 else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"
 
 
 def _typical(cache: FeatureCache, name: str) -> float:

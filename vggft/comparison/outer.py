@@ -20,11 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Dataset, Sample, Split
 from featurize.errors import VggftError
+from featurize.wording import counted
 from finetune import store
 from finetune.network import ParityError
 from finetune.store import Run

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.backbone.layers import TOP
-from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.engines import Engine
 from featurize.pixels.probes import PROBES
+from featurize.wording import counted
 from finetune.store import Run
 from vggft.prediction import judging
 from vggft.prediction.methods import Method

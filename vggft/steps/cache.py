@@ -9,11 +9,11 @@ from typing import Any
 from featurize.backbone import layers
 from featurize.cache import estimate, upkeep
 from featurize.cache import export as exporting
-from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
 from featurize.errors import VggftError
+from featurize.wording import counted, size
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
 
@@ -25,10 +25,10 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for one in found:
         ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
-        ui.print(f"{counted(one.images, 'image')} in {counted(one.files, 'file')}, {estimate.size(one.stored)}")
+        ui.print(f"{counted(one.images, 'image')} in {counted(one.files, 'file')}, {size(one.stored)}")
         if one.layers:
             rows = [
-                (name, str(own.rows), estimate.size(own.stored), estimate.size(own.raw), f"{own.raw / own.stored:.1f}")
+                (name, str(own.rows), size(own.stored), size(own.raw), f"{own.raw / own.stored:.1f}")
                 for name, own in one.layers.items()
             ]
             ui.table("", ("layer", "rows", "on disk", "in memory", "ratio"), rows)
@@ -183,9 +183,9 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
             ui.print("nothing to remove: every row belongs to an image of the last featurize")
             return result
         for path in stale:
-            ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of features made in another way")
+            ui.say(f"{path}: {size(upkeep.occupied(path))} of features made in another way")
         for path in aside:
-            ui.say(f"{path}: {estimate.size(upkeep.occupied(path))} of damaged files")
+            ui.say(f"{path}: {size(upkeep.occupied(path))} of damaged files")
         for cache, own in plan.surplus:
             if own.rows:
                 ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or kept twice")
@@ -202,7 +202,7 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
                 with ui.progress("rewriting files", len(own.kept), "files") as advance:
                     upkeep.drop(cache, own, advance)
         freed = before - upkeep.occupied(workspace.cache_folder)
-    ui.print(f"removed; {estimate.size(freed)} freed")
+    ui.print(f"removed; {size(freed)} freed")
     return {**result, "removed": True, "bytes_freed": freed}
 
 
@@ -223,5 +223,5 @@ def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
     estimate.require_room(file.absolute().parent, estimate.bytes_needed(cache, layers, rows), rows)
     with ui.progress("exporting", rows * len(layers), "rows") as advance:
         exporting.export(cache, dataset, layers, file, advance)
-    ui.print(f"{file}: {', '.join(layers)} of {counted(rows, 'image')}, {estimate.size(file.stat().st_size)}")
+    ui.print(f"{file}: {', '.join(layers)} of {counted(rows, 'image')}, {size(file.stat().st_size)}")
     return {"file": str(file), "images": rows, "layers": layers, "bytes": file.stat().st_size}

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from featurize.backbone import weights
 from featurize.backend import gpus, load_keras
-from featurize.cache.estimate import counted
 from featurize.engines import choose, starts
 from featurize.errors import VggftError
+from featurize.wording import counted
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 

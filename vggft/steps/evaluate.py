@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.cache.estimate import counted
 from featurize.errors import VggftError
+from featurize.wording import counted
 from heads import predictions
 from heads.metrics import Metrics, confusion, judge
 from vggft.prediction import judging, labelled, methods, scoring

@@ -11,7 +11,6 @@ from typing import Any
 from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.layers import layer
-from featurize.cache.estimate import counted
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data import assigned as memory
 from featurize.data import scan as scanning
@@ -21,6 +20,7 @@ from featurize.data.dataset import Dataset, Sample
 from featurize.data.splits import Shares
 from featurize.errors import VggftError, require_whole
 from featurize.runner import SHARD_ROWS
+from featurize.wording import counted
 from vggft.ui.console import Advance, Ui
 from vggft.workspace.filling import Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace

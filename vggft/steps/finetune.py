@@ -7,10 +7,10 @@ from typing import Any
 
 from featurize import backend
 from featurize.backbone import layers
-from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
+from featurize.wording import counted
 from finetune import examples, store
 from finetune.plan import RATES, Plan
 from finetune.store import Settings

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import numpy as np
 
 from featurize import durable
-from featurize.cache.estimate import counted
 from featurize.data.dataset import Sample
 from featurize.errors import SEEDS, VggftError, require_whole
+from featurize.wording import counted
 from heads import features, folds, grid, leaks, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling

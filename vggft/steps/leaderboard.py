@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurize.cache.estimate import counted
+from featurize.wording import counted
 from heads import leaks, search
 from heads.leaks import Leak
 from heads.metrics import Metrics

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from featurize import runner
 from featurize.backbone import layers
-from featurize.cache.estimate import counted
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
+from featurize.wording import counted
 from finetune import examples, store
 from finetune import network as networks
 from finetune.examples import Examples, Rows

@@ -20,6 +20,7 @@ from featurize.engines import Engine, choose, create, rate
 from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.runner import Step
+from featurize.wording import counted, size
 from vggft.ui.console import Advance, Ui, duration
 from vggft.workspace.workspace import Settings
 
@@ -198,9 +199,9 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
     """Say what is going to be computed, and what it will take: room by what such features take, time by a short trial."""
-    what = f"computing {' and '.join(step.layers)} of {estimate.counted(number, 'image')}"
+    what = f"computing {' and '.join(step.layers)} of {counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
-    room = estimate.size(estimate.bytes_needed(cache, step.layers, number))
+    room = size(estimate.bytes_needed(cache, step.layers, number))
     took = ""
     if number > engine.trial:
         took = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"

@@ -20,7 +20,7 @@ from vggft.comparison import costs
 from vggft.steps import compare, featurize, finetune, head, predict
 from vggft.ui.console import Ui
 
-README = Path(__file__).parent.parent / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 
 
 def shown():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parent.parent
 
 
 @pytest.mark.parametrize(
@@ -25,7 +25,7 @@ def test_equality_and_resuming(backend, tests):
         pytest.skip(f"{backend} is not installed")
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         pytest.skip("these tests already run on another backend")
-    files = [TESTS / "test_equality.py", TESTS / "test_resume.py"]
+    files = [TESTS / "network" / "test_equality.py", TESTS / "resilience" / "test_resume.py"]
     command = [sys.executable, "-m", "pytest", "-q", "-k", tests, *files]
     environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
