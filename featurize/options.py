@@ -12,9 +12,8 @@ dataclass contributes its options. A field without an `Option` is checked too, b
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
-from functools import cache
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
@@ -86,7 +85,7 @@ class Field:
 
     Attributes:
         attribute: the field's name in the class.
-        type: of a single value: bool, int, float, str or Path; None: not checked here.
+        kind: type of a single value: bool, int, float, str or Path; None: not checked here.
         choices: the only strings allowed; empty: any.
         many: a tuple of such values.
         default: `dataclasses.MISSING` for an argument, which has none.
@@ -95,7 +94,7 @@ class Field:
     """
 
     attribute: str
-    type: type | None
+    kind: type | None
     choices: tuple[str, ...]
     many: bool
     default: Any
@@ -126,7 +125,7 @@ class Field:
         """Placeholder of the value in usage lines; empty for a switch."""
         if self.option and self.option.metavar:
             return self.option.metavar
-        return "|".join(self.choices) or ("SIZE" if self._memory else _METAVARS.get(self.type or bool, ""))
+        return "|".join(self.choices) or ("SIZE" if self._memory else _METAVARS.get(self.kind or bool, ""))
 
     @property
     def expected(self) -> str:
@@ -135,9 +134,11 @@ class Field:
             return " or ".join(part for part in (", ".join(self.choices[:-1]), self.choices[-1]) if part)
         if self._memory:
             return "an amount of memory, such as 2GB or 500MB"
-        kind = {int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(self.type or bool, "True or False")
+        noun = {int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(
+            self.kind or bool, "True or False"
+        )
         bounds = self.option.bounds if self.option else ""
-        return f"{kind}, {bounds}" if bounds else kind
+        return f"{noun}, {bounds}" if bounds else noun
 
     @property
     def usual(self) -> str:
@@ -146,7 +147,7 @@ class Field:
             return self.option.default
         if self.default is None:
             return "none"
-        if self.required or self.type is bool or self.default == ():
+        if self.required or self.kind is bool or self.default == ():
             return ""
         if self._memory:
             return f"{self.default / 1e9:g}GB"
@@ -164,10 +165,10 @@ class Field:
         """
         if isinstance(text, list):
             return [self.parse(one) for one in text]
-        if self.type not in (int, float) or self._memory:
+        if self.kind not in (int, float) or self._memory:
             return text
         try:
-            return self.type(text)
+            return self.kind(text)
         except ValueError:
             raise self._wrong(text) from None
 
@@ -177,46 +178,56 @@ class Field:
         Raises:
             VggftError: the wrong type, out of bounds, or none of the choices.
         """
-        if self.type is None or (value is None and self.default is None):
+        if self.kind is None or (value is None and self.default is None):
             return value
         if not self.many:
             return self._one(value)
-        return tuple(self._one(item) for item in ((value,) if isinstance(value, (str, Path)) else value))
+        if isinstance(value, (str, Path)):
+            return (self._one(value),)
+        if not isinstance(value, Iterable):
+            raise self._wrong(value)
+        return tuple(self._one(item) for item in value)
 
     def _one(self, value: Any) -> Any:
-        if self.type is Path:
+        if self.kind is Path:
             return self._path(value)
-        if self._memory and isinstance(value, str):
-            value = self._bytes(value)
-        right: Any = {int: Integral, float: Real}.get(self.type or bool, self.type)
-        if not isinstance(value, right) or (isinstance(value, bool) and self.type is not bool):
+        try:
+            number = number_of_bytes(value) if self._memory and isinstance(value, str) else value
+        except ValueError:
+            raise self._wrong(value) from None
+        kinds: dict[type, Any] = {int: Integral, float: Real}  # NumPy's numbers, too
+        if not isinstance(number, kinds.get(self.kind, self.kind)) or isinstance(number, bool) != (self.kind is bool):
             raise self._wrong(value)
         if self.choices and value not in self.choices:
             raise self._wrong(value)
-        if self.type in (int, float):
-            if not math.isfinite(value) or (self.option and not self.option.allows(value)):
-                raise self._wrong(value)
-            return self.type(value)
-        return value
+        if self.kind not in (int, float):
+            return value
+        if not math.isfinite(number) or not (self.option is None or self.option.allows(number)):
+            raise self._wrong(value)
+        return self.kind(number)
 
     def _path(self, value: Any) -> Path:
         if value == "":  # what an unset variable of a shell gives; the current folder to pathlib
-            raise VggftError(f"{self.flag}: an empty path, perhaps an unset variable.")
-        try:
-            path = Path(value)
-        except TypeError:
-            raise self._wrong(value) from None
-        # "-" is standard input; ./- is a file of that name
-        return path.absolute() if path == Path("-") and str(value) != "-" else path
-
-    def _bytes(self, text: str) -> int:
-        amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
-        if amount is None or amount[2] not in _UNITS:
-            raise self._wrong(text)
-        return int(float(amount[1]) * _UNITS[amount[2]])
+            raise VggftError(f"{self.flag}: an empty path, perhaps from an unset variable. Expected a path.")
+        if not isinstance(value, (str, Path)):
+            raise self._wrong(value)
+        path = Path(value)
+        return path.absolute() if path == Path("-") and str(value) != "-" else path  # "-" is standard input, ./- a file
 
     def _wrong(self, value: Any) -> VggftError:
         return VggftError(f"{self.flag} {value!r}: expected {self.expected}.")
+
+
+def number_of_bytes(text: str) -> int:
+    """Read an amount of memory such as 2GB, 500 MB or 1.5GiB.
+
+    Raises:
+        ValueError: it is none.
+    """
+    amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
+    if amount is None or amount[2] not in _UNITS:
+        raise ValueError(text)
+    return int(float(amount[1]) * _UNITS[amount[2]])
 
 
 class Options:
@@ -246,8 +257,16 @@ class Options:
             raise TypeError(f"unexpected keyword argument {next(iter(given))!r}; expected one of {known}")
         return cls(**values)
 
+    @classmethod
+    def parse(cls, given: Mapping[str, Any]) -> Self:
+        """Return the options that texts, lists of texts and switches from the command line stand for; other names are ignored.
 
-@cache
+        Raises:
+            VggftError: a value that is not allowed.
+        """
+        return cls.of(**{field.name: field.parse(given[field.name]) for field in offered(cls) if field.name in given})
+
+
 def described(options: type[Options]) -> tuple[Field, ...]:
     """Return the fields of an options class in their order."""
     hints = get_type_hints(options, include_extras=True)

@@ -1,7 +1,7 @@
 """How a network is tuned: the settings of one training."""
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from featurize.choices import FULL_PRECISION, ClassWeight, Precision, Seed
 from featurize.options import Option, Options
@@ -41,7 +41,12 @@ class Plan(Options):
     optimizer: Annotated[Optimizer, Option("Optimizer.")] = "sgd"
     learning_rate: Annotated[
         float,
-        Option("Learning rate.", name="lr", above=0, default=", ".join(f"{rate:g} ({name})" for name, rate in RATES.items())),
+        Option(
+            "Learning rate.",
+            name="lr",
+            above=0,
+            default=", ".join(f"{rate:g} ({name})" for name, rate in RATES.items()),
+        ),
     ] = _BY_OPTIMIZER
     momentum: Annotated[float, Option("Momentum of SGD.", least=0, below=1)] = 0.9
     schedule: Annotated[Schedule, Option("Learning-rate schedule; cosine decays to 0.")] = "constant"
@@ -57,12 +62,10 @@ class Plan(Options):
     ] = 0.0
     class_weight: ClassWeight = None
     clip: Annotated[float | None, Option("Clip the global norm of the gradients to this value.", above=0)] = None
-    patience: Annotated[
-        int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)
-    ] = 5
+    patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 5
     precision: Precision = FULL_PRECISION
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.learning_rate is None:
+        if self.learning_rate is _BY_OPTIMIZER:
             object.__setattr__(self, "learning_rate", RATES[self.optimizer])

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from conftest import paint, refused
+from vggft.cli.command import named_path
 
 from featurize.errors import VggftError
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft.cli.command import named_path
 from vggft.prediction.intake import STDIN
 from vggft.steps.head import Options, _check
 from vggft.ui.console import Ui

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from featurize.options import Field, offered
+from featurize.options import Field
 from vggft.cli.commands import COMMANDS, GROUPS, Command
 from vggft.cli.run import FAILED, INTERRUPTED, close_standard_output, run
 
@@ -41,20 +41,19 @@ def before_any_command(
 
 def function(command: Command) -> Callable[..., None]:
     """Return what typer is to call: its parameters are the command's arguments and options, all of them text or switches."""
-    fields = [*offered(command.options), *offered(command.shared)]
 
     def invoke(**values: Any) -> None:
-        run(command, {field.name: values[field.name] for field in fields if values[field.name]})
+        run(command, {name: value for name, value in values.items() if value not in (None, [], False)})
 
     invoke.__doc__ = command.help
-    parameters = [_parameter(field) for field in fields]
+    parameters = [_parameter(field) for field in command.fields]
     invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return invoke
 
 
 def _parameter(field: Field) -> inspect.Parameter:
-    kind: Any = bool if field.type is bool else list[str] if field.many else str
+    kind: Any = bool if field.kind is bool else list[str] if field.many else str
     assert field.option is not None
     if field.required:
         info: Any = typer.Argument(metavar=field.metavar, help=field.option.help)
@@ -70,7 +69,7 @@ def _parameter(field: Field) -> inspect.Parameter:
             autocompletion=lambda incomplete: [word for word in field.choices if word.startswith(incomplete)],
         )
     default = inspect.Parameter.empty if field.required else None
-    annotation = Annotated[kind if field.required else kind | None, info]
+    annotation: Any = Annotated[kind if field.required else kind | None, info]
     return inspect.Parameter(field.name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 

@@ -1,10 +1,11 @@
 """The table of commands: what each does, the options it has, and the step that does it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from featurize.options import Option, Options
+from featurize.options import Field, Option, Options, offered
 from vggft.steps.options import (
     DEFAULT_WORKSPACE,
     CompareOptions,
@@ -13,7 +14,6 @@ from vggft.steps.options import (
     FeaturizeOptions,
     FinetuneOptions,
     HeadOptions,
-    NoOptions,
     PredictOptions,
     PruneOptions,
 )
@@ -55,8 +55,8 @@ class Command:
     Attributes:
         name: as typed after vggft.
         help: one sentence.
-        step: function in `vggft.steps`, called with the workspace, `options` and the Ui.
-        options: of the step.
+        step: function in `vggft.steps`, called with the workspace, the options if it has any, and the Ui.
+        options: of the step; None: it has none.
         shared: of the command line.
         kept: what an interrupt leaves.
         waits: for its turn to write, also without --wait.
@@ -66,11 +66,16 @@ class Command:
     name: str
     help: str
     step: str
-    options: type[Options]
+    options: type[Options] | None
     shared: type[Shared] = Shared
     kept: str = "Nothing was changed."
     waits: bool = False
     method: str = ""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """Arguments and options, those of the step first."""
+        return [*(offered(self.options) if self.options else ()), *offered(self.shared)]
 
 
 COMMANDS = (
@@ -119,21 +124,21 @@ COMMANDS = (
         waits=True,  # it writes when all is computed, which must not be lost
         method="evaluate",
     ),
-    Command("doctor", "Check device, backend, weights and disk, and say what to fix.", "doctor.run", NoOptions),
+    Command("doctor", "Check device, backend, weights and disk, and say what to fix.", "doctor.run", None),
     Command(
         "demo",
         "Run all stages on bundled drawings; takes a few minutes.",
         "demo.run",
-        NoOptions,
+        None,
         Apart,
         "Finished steps are kept. Run the same command to continue.",
     ),
-    Command("cache info", "Show the images, layers and bytes in the cache.", "cache.info", NoOptions),
+    Command("cache info", "Show the images, layers and bytes in the cache.", "cache.info", None),
     Command(
         "cache verify",
         "Check every byte of the cache; exit code 1 if any is damaged.",
         "cache.verify",
-        NoOptions,
+        None,
     ),
     Command(
         "cache prune",

@@ -10,7 +10,6 @@ import typer
 
 from featurize import interrupts
 from featurize.errors import VggftError
-from featurize.options import offered
 from vggft.cli.commands import Command
 
 # Exit codes, see README.
@@ -20,22 +19,23 @@ FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
 def run(command: Command, given: Mapping[str, Any]) -> None:
     """Run a command with the options that were given: switches, and texts that are still to be read, by name."""
 
-    def step(ui: Any) -> dict[str, Any]:
+    def invoke(ui: Any) -> dict[str, Any]:
         from vggft.workspace.workspace import Workspace
 
-        options, shared = (
-            kind.of(**{field.name: field.parse(given[field.name]) for field in offered(kind) if field.name in given})
-            for kind in (command.options, command.shared)
-        )
+        step = _step(command.step)
+        shared = command.shared.parse(given)
+        options = [command.options.parse(given)] if command.options else []
         waits = command.waits or getattr(shared, "wait", False)
-        workspace = Workspace(shared.workspace, ui.warn if waits else None)
-        module, function = command.step.split(".")
-        result: dict[str, Any] = getattr(importlib.import_module(f"vggft.steps.{module}"), function)(
-            workspace, options, ui
-        )
-        return result
+        return step(Workspace(shared.workspace, ui.warn if waits else None), *options, ui)
 
-    execute(step, "json" in given, "quiet" in given, "debug" in given, command.kept)
+    execute(invoke, "json" in given, "quiet" in given, "debug" in given, command.kept)
+
+
+def _step(name: str) -> Callable[..., dict[str, Any]]:
+    """Return a function of `vggft.steps`, whose modules are imported only now."""
+    module, function = name.split(".")
+    step: Callable[..., dict[str, Any]] = getattr(importlib.import_module(f"vggft.steps.{module}"), function)
+    return step
 
 
 def execute(

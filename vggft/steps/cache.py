@@ -14,6 +14,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
 from featurize.errors import VggftError
 from featurize.wording import counted, size
+from vggft.steps.options import ExportOptions, PruneOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
 
@@ -147,7 +148,7 @@ class _Plan:
         return not self.folders and not any(own.kept for _, own in self.surplus)
 
 
-def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
+def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]:
     """Remove features of other fingerprints, of images that are gone, and damaged files that were set aside.
 
     Raises:
@@ -189,7 +190,7 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
         for cache, own in plan.surplus:
             if own.rows:
                 ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or kept twice")
-        if not (yes or _agreed(ui)):
+        if not (options.yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
@@ -208,13 +209,13 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
 
 def _agreed(ui: Ui) -> bool:
     if ui.json or not sys.stdin.isatty():
-        raise VggftError("vggft cache prune asks before it removes, and nobody is there to answer. Say --yes.")
+        raise VggftError("vggft cache prune asks before it deletes, and this is not a terminal. Pass --yes.")
     return input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
+def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     """Write one plain HDF5 file: features, labels, splits, paths."""
-    dataset, cache = workspace.dataset, workspace.cache()
+    dataset, cache, file = workspace.dataset, workspace.cache(), options.file
     layers = exporting.complete_layers(cache, dataset)
     left_out = [layer for layer in cache.layers if layer not in layers]
     if left_out:

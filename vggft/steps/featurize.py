@@ -17,32 +17,15 @@ from featurize.data import scan as scanning
 from featurize.data import splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
-from featurize.data.splits import Shares
-from featurize.errors import VggftError, require_whole
-from featurize.runner import SHARD_ROWS
+from featurize.data.shares import Shares
+from featurize.errors import VggftError
 from featurize.wording import counted
+from vggft.steps.options import LAYERS, FeaturizeOptions
 from vggft.ui.console import Advance, Ui
 from vggft.workspace.filling import Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace
 
-DEFAULT_LAYERS = ("block4_pool", "block5_pool")
 _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the person asked for; None means: as before in this workspace, or the default."""
-
-    layers: Sequence[str] = DEFAULT_LAYERS
-    preprocess: str | None = None
-    weights: Path | None = None
-    validation: float | None = None
-    test: float | None = None
-    seed: int | None = None
-    group_by: str | None = None
-    shard_rows: int = SHARD_ROWS
-    engine: str = "auto"
-    rehash: bool = False
 
 
 @dataclass(frozen=True)
@@ -58,33 +41,34 @@ class _MadeMeanwhile(Exception):
     """Another process made the workspace while this one was looking at the data."""
 
 
-def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, Any]:
     """Bring the cache and the manifest up to date with a data folder.
 
     Raises:
         VggftError: anything wrong with options, folder or weights, before anything is written.
     """
     try:
-        return _run(workspace, data, options, ui)
+        return _run(workspace, options, ui)
     except _MadeMeanwhile:
-        return _run(workspace, data, options, ui)  # with what the other one settled
+        return _run(workspace, options, ui)  # with what the other one settled
 
 
-def _run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
+def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, Any]:
     with contextlib.ExitStack() as lock:
         if workspace.exists:  # so that nobody changes what is read next; a new one is made only once all is checked
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
             before = _Before(None, (), memory.read(workspace.splits))
-        return _featurize(workspace, data, options, before, ui, lock)
+        return _featurize(workspace, options, before, ui, lock)
 
 
 def _featurize(
-    workspace: Workspace, data: Path, options: Options, before: _Before, ui: Ui, lock: contextlib.ExitStack
+    workspace: Workspace, options: FeaturizeOptions, before: _Before, ui: Ui, lock: contextlib.ExitStack
 ) -> dict[str, Any]:
-    layers = list(dict.fromkeys(layer(name).name for name in options.layers))
-    _check(options)
+    layers = list(dict.fromkeys(layer(name).name for name in options.layers or LAYERS))
+    engines.require(options.engine)
+    data = options.data
     _refuse_overlap(workspace.root, data)
     shares, reserve = _shares(options, before)
     group_by = _group_by(options, before.settings)
@@ -109,7 +93,7 @@ def _featurize(
         if sample.digest:
             files[sample.digest].append(scan.root / sample.path)
     doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
-    filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
+    filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
     require(cache, filling)
     if before.settings is None:
         lock.enter_context(workspace.writing())
@@ -184,15 +168,7 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
         return _Before(settings, (), assigned)
 
 
-def _check(options: Options) -> None:
-    if not 1 <= options.shard_rows <= SHARD_ROWS:
-        raise VggftError(f"--shard {options.shard_rows}: expected 1 to {SHARD_ROWS} images.")
-    if options.seed is not None:
-        require_whole("--seed", options.seed, 0)
-    engines.require(options.engine)
-
-
-def _shares(options: Options, before: _Before) -> tuple[Shares, bool]:
+def _shares(options: FeaturizeOptions, before: _Before) -> tuple[Shares, bool]:
     """Return the shares to hold back, and whether a test split is to be reserved from what was training before."""
     reserve = bool(options.test and before.assigned) and all(entry.split != "test" for entry in before.assigned)
     if before.settings is None:
@@ -216,7 +192,7 @@ def _shares(options: Options, before: _Before) -> tuple[Shares, bool]:
     return replace(kept, test=options.test or kept.test), reserve
 
 
-def _group_by(options: Options, before: Settings | None) -> str | None:
+def _group_by(options: FeaturizeOptions, before: Settings | None) -> str | None:
     if before is None or options.group_by in (None, before.group_by):
         return options.group_by if before is None else before.group_by
     raise VggftError(
@@ -225,7 +201,7 @@ def _group_by(options: Options, before: Settings | None) -> str | None:
     )
 
 
-def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint, Path | None]:
+def _fingerprint(options: FeaturizeOptions, before: Settings | None) -> tuple[Fingerprint, Path | None]:
     """Return how pixels become features, and the file of the weights (None: the published ones, wherever they lie)."""
     default = before.fingerprint if before else Fingerprint(precision=engines.choose(options.engine).precision)
     default = replace(default, preprocess=options.preprocess or default.preprocess)
@@ -247,7 +223,7 @@ def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> 
         return scanning.scan(data, known, group_by, progress)
 
 
-def _check_scan(scan: scanning.Scan, options: Options, before: _Before) -> None:
+def _check_scan(scan: scanning.Scan, options: FeaturizeOptions, before: _Before) -> None:
     for option, value, split in (("--validation", options.validation, "validate"), ("--test", options.test, "test")):
         if value is not None and split in scan.stored_splits:
             raise VggftError(f"{option} {value}: {scan.root} has a {split} folder of its own. Leave the option out.")

@@ -2,7 +2,7 @@
 
 import os
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from featurize import backend
@@ -12,50 +12,31 @@ from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune import examples, store
-from finetune.plan import RATES, Plan
+from finetune.plan import Plan
 from finetune.store import Settings
-from heads.specs import BEST, NAME, NAMES, SCRATCH
+from heads.specs import NAME, NAMES, SCRATCH
 from vggft.prediction import methods
 from vggft.steps import starts
+from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Tuning, files_of, report
 from vggft.ui.console import Ui
 from vggft.workspace import filling
 from vggft.workspace.filling import Filling
 from vggft.workspace.workspace import Workspace
 
-AUTO = "auto"
-MEMORY = 2_000_000_000
 RESUME = "vggft finetune --resume"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to tune and how.
-
-    Attributes:
-        unfreeze: see `featurize.backbone.layers.split_point`.
-        start: "best", "scratch" or the name of a head.
-        name: of the run; None: made from the settings.
-        precision: of training; "auto": mixed on a GPU, float32 elsewhere. It replaces that of the plan.
-        memory: bytes of inputs in memory.
-    """
-
-    unfreeze: str = "block5"
-    start: str = BEST
-    name: str | None = None
-    plan: Plan = field(default_factory=Plan)
-    precision: str = AUTO
-    memory: int = MEMORY
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
-    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch.
+def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any]:
+    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch; or resume.
 
     Raises:
         VggftError: no such head, unknown layer, a name that is taken, images that are gone, or the parity gate.
     """
-    split_point = layers.split_point(options.unfreeze)
-    plan = options.plan if options.precision == AUTO else replace(options.plan, precision=options.precision)
+    if options.resume:
+        return _resume(workspace, options.name, ui, options.memory)
+    split_point, memory = layers.split_point(options.unfreeze), options.memory or MEMORY
+    plan = options.plan if options.precision == "auto" else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
@@ -63,11 +44,11 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         head = starts.choose(workspace, options.start)
         name = _free(workspace, options, plan, head.name if head else SCRATCH)
         cache = workspace.cache()
-        _require_memory(workspace, options.memory, split_point, plan.batch_size)
+        _require_memory(workspace, memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
         for other in store.unfinished(workspace.finetune):
             ui.warn(f"{other.folder.name} is not finished; {RESUME} goes on with it. This is another run: {name}")
-        if options.precision == AUTO:
+        if options.precision == "auto":
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
@@ -76,7 +57,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
-        settings = Settings(name, options.unfreeze, split_point, plan, options.memory, options.start, made)
+        settings = Settings(name, options.unfreeze, split_point, plan, memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
             session = Tuning(workspace, cache, begun, ui)
@@ -87,7 +68,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         return {"resumed": False, **session.train()}
 
 
-def resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
+def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
     """Go on with a run that was interrupted; with nothing to go on with, report the last run.
 
     Args:
@@ -146,7 +127,7 @@ def _require_same(workspace: Workspace, settings: Settings) -> None:
         )
 
 
-def _free(workspace: Workspace, options: Options, plan: Plan, start: str) -> str:
+def _free(workspace: Workspace, options: FinetuneOptions, plan: Plan, start: str) -> str:
     """Return the name of a new run."""
     name = options.name
     if name is None:
@@ -168,7 +149,7 @@ _SHORT |= {"patience": "patience", "seed": "seed"}
 
 def _readable(unfreeze: str, plan: Plan, start: str) -> str:
     """Return a name that says what is tuned from where, and which settings are not the usual ones."""
-    usual = Plan(optimizer=plan.optimizer, learning_rate=RATES[plan.optimizer])
+    usual = Plan(optimizer=plan.optimizer)
     parts = [unfreeze, start]
     parts += [plan.optimizer] if plan.optimizer != Plan.optimizer else []
     for name, short in _SHORT.items():
@@ -180,8 +161,6 @@ def _readable(unfreeze: str, plan: Plan, start: str) -> str:
 
 def _require_memory(workspace: Workspace, memory: int, split_point: str | None, batch_size: int) -> None:
     """See that two batches, or all images of a split where they are fewer, fit into memory."""
-    if isinstance(memory, bool) or not isinstance(memory, int):
-        raise VggftError(f"--memory {memory}: expected a whole number of bytes; on the command line also such as 2GB.")
     size, dataset = workspace.settings.fingerprint.size, workspace.dataset
     most = max(len(dataset.accepted(split)) for split in ("train", "validate"))
     row = examples.cached_bytes(split_point, size) if split_point else examples.picture_bytes(size)

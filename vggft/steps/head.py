@@ -2,8 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, replace
 from time import perf_counter
 from typing import Any, get_args
 
@@ -11,19 +10,19 @@ import numpy as np
 
 from featurize import durable
 from featurize.data.dataset import Sample
-from featurize.errors import SEEDS, VggftError, require_whole
+from featurize.errors import VggftError
 from featurize.wording import counted
 from heads import features, folds, grid, leaks, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
-from heads.population import Plan
 from heads.search import Failed, Result, Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
 from vggft.prediction import methods
 from vggft.steps import leaderboard
+from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -31,29 +30,7 @@ FEW = 200  # validation images below which the leaderboard offers cross-validati
 _FOLDS = 5  # where --suspects has to cross-validate
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to train and how.
-
-    Attributes:
-        names: heads to train, of the default set or of the grid; none: all of them.
-        grid: TOML file that defines heads (`heads.grid`); the classic joins them.
-        seeds: train with so many seeds, from the plan's on.
-        folds: cross-validate with so many folds; 0: do not.
-        suspects: list the images whose label the heads agree is wrong.
-        retrain: train also what is here already, made with the same options from the same features.
-    """
-
-    plan: Plan = field(default_factory=Plan)
-    names: tuple[str, ...] = ()
-    grid: Path | None = None
-    seeds: int = 1
-    folds: int = 0
-    suspects: bool = False
-    retrain: bool = False
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
     """Train heads on the training split, judge on all of the validation split, keep all, mark the best.
 
     Raises:
@@ -62,13 +39,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     return train(workspace, options, _specs(options), ui)
 
 
-def train(workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui) -> dict[str, Any]:
+def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui) -> dict[str, Any]:
     """Do what `run` does with these heads, whatever the options say of names and grid.
 
     Raises:
         VggftError: as `run`.
     """
-    _check(options)
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     for spec in specs:
         place = workspace.heads / spec.name
@@ -78,37 +54,23 @@ def train(workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui)
         return _Session(workspace, options, specs, ui).run()
 
 
-def _specs(options: Options) -> list[Spec]:
+def _specs(options: HeadOptions) -> list[Spec]:
     own = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
-    if not options.names:
+    if not options.head:
         return [*own, CLASSIC] if own else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *own]}
-    for name in options.names:
+    for name in options.head:
         if name not in known:
             raise VggftError(
                 f"--head {name}: no such head. There are: {', '.join(known)}. Define others with --grid FILE."
             )
-    return [known[name] for name in dict.fromkeys(options.names)]
-
-
-def _check(options: Options) -> None:
-    plan = options.plan
-    for name, value in (("--epochs", plan.epochs), ("--patience", plan.patience), ("--seeds", options.seeds)):
-        require_whole(name, value, 1)
-    require_whole("--batch-size", plan.batch_size, 1)
-    require_whole("--seed", plan.seed, 0, SEEDS)
-    if plan.seed + options.seeds > 2**32:
-        raise VggftError(f"--seed {plan.seed} --seeds {options.seeds}: the last seed would be above 4294967295.")
-    if options.folds < 0 or options.folds == 1:
-        raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as 5.")
-    if plan.class_weight not in (None, "balanced"):
-        raise VggftError(f"--class-weight {plan.class_weight}: expected balanced, or leave it out.")
+    return [known[name] for name in dict.fromkeys(options.head)]
 
 
 class _Session:
     """One run of the command, under the lock."""
 
-    def __init__(self, workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui) -> None:
+    def __init__(self, workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui) -> None:
         self.workspace, self.options, self.specs, self.ui = workspace, options, specs, ui
         self.dataset = workspace.dataset
         self.setting = Setting(self.dataset.classes, options.plan, ui.progress)
@@ -123,9 +85,9 @@ class _Session:
     def run(self) -> dict[str, Any]:
         options = self.options
         have = [result for result in self.board.values() if result.folds]
-        asked_for = replace(options, suspects=False) != Options()  # more than the suspects
+        asked_for = replace(options, suspects=False) != HeadOptions()  # more than the suspects
         only_suspects = options.suspects and bool(have) and not asked_for
-        number = options.folds or (_FOLDS if options.suspects and not only_suspects else 0)
+        number = options.cv or (_FOLDS if options.suspects and not only_suspects else 0)
         todo = [] if only_suspects else [spec for spec in self.specs if options.retrain or not self._done(spec)]
         judged = [] if only_suspects else list(self.specs)
         everything, test = self._read(todo, judged, number)

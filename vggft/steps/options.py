@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 
 DEFAULT_WORKSPACE = Path("vggft-work")
+LAYERS = ("block4_pool", "block5_pool")  # cached where no layer is named
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
 _AS_BEFORE = "or as before in this workspace"
@@ -30,13 +31,14 @@ _MODEL = Option(
 class FeaturizeOptions(Options):
     """Which images, how they become features, and how they are split. None: as before in this workspace, or the default."""
 
-    data: Annotated[Path, Option("Folder of class folders, or of train/, validate/ and test/ with them.", metavar="DATA")]
+    data: Annotated[
+        Path, Option("Folder of class folders, or of train/, validate/ and test/ with them.", metavar="DATA")
+    ]
     layers: Annotated[
-        tuple[str, ...], Option("Layer whose output is cached; repeat for more.", metavar="LAYER")
-    ] = ("block4_pool", "block5_pool")
-    validation: Annotated[
-        float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")
-    ] = None
+        tuple[str, ...],
+        Option("Layer whose output is cached; repeat for more.", metavar="LAYER", default=", ".join(LAYERS)),
+    ] = ()
+    validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")] = None
     test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test}, {_AS_BEFORE}")] = None
     group_by: Annotated[
         str | None,
@@ -45,16 +47,18 @@ class FeaturizeOptions(Options):
     seed: Annotated[int | None, replace(shares.SEED, default=f"{Shares.seed}, {_AS_BEFORE}")] = None
     preprocess: Annotated[
         Preprocess | None,
-        Option("Input preprocessing: caffe as the published weights expect, or raw RGB.", default=f"caffe, {_AS_BEFORE}"),
+        Option(
+            "Input preprocessing: caffe as the published weights expect, or raw RGB.", default=f"caffe, {_AS_BEFORE}"
+        ),
     ] = None
     weights: Annotated[
         Path | None,
         Option("Other VGG16 weights: .h5, .onnx or .keras.", metavar="FILE", default=f"ImageNet, {_AS_BEFORE}"),
     ] = None
     engine: Annotated[EngineName, Option("What runs the frozen network; auto: the fastest on this machine.")] = "auto"
-    shard: Annotated[
-        int, Option("Maximum number of images in a file of the cache.", least=1, most=SHARD_ROWS)
-    ] = SHARD_ROWS
+    shard: Annotated[int, Option("Maximum number of images in a file of the cache.", least=1, most=SHARD_ROWS)] = (
+        SHARD_ROWS
+    )
     rehash: Annotated[bool, Option("Read every file of the data and of the cache again.")] = False
 
 
@@ -62,9 +66,7 @@ class FeaturizeOptions(Options):
 class HeadOptions(Options):
     """Which heads to train, and how."""
 
-    head: Annotated[
-        tuple[str, ...], Option("Head to train; repeat for more.", metavar="NAME", default="all")
-    ] = ()
+    head: Annotated[tuple[str, ...], Option("Head to train; repeat for more.", metavar="NAME", default="all")] = ()
     grid: Annotated[Path | None, Option("TOML file that defines other heads.", metavar="FILE")] = None
     plan: heads.plan.Plan = field(default_factory=heads.plan.Plan)
     cv: Annotated[int, Option("Also cross-validate with N folds.", metavar="N", least=2, off=0)] = 0
@@ -86,7 +88,10 @@ class FinetuneOptions(Options):
 
     unfreeze: Annotated[
         str,
-        Option("Tune this block (block5) or layer (block5_conv2) and everything above it; all: the whole network.", metavar="LAYER"),
+        Option(
+            "Tune this block (block5) or layer (block5_conv2) and everything above it; all: the whole network.",
+            metavar="LAYER",
+        ),
     ] = "block5"
     start: Annotated[
         str, Option("Head to start from: its name, best, or scratch (random weights).", flag="--from", metavar="HEAD")
@@ -166,8 +171,3 @@ class ExportOptions(Options):
     """Where to."""
 
     file: Annotated[Path, Option("HDF5 file to write; it must not exist.", metavar="FILE.h5")]
-
-
-@dataclass(frozen=True)
-class NoOptions(Options):
-    """For commands that have none of their own."""
