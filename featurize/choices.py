@@ -21,5 +21,5 @@ SEEDS = 2**32 - 1  # the largest seed that NumPy and scikit-learn take
 Seed = Annotated[int, Option("Seed of initial weights, order of images and dropout.", least=0, most=SEEDS)]
 
 ClassWeight = Annotated[
-    Literal["balanced"] | None, Option("balanced: weight classes inversely to their number of training images.")
+    Literal["balanced"] | None, Option("Class weighting; balanced: inversely to the number of training images.")
 ]

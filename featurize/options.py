@@ -195,8 +195,8 @@ class Field:
             number = number_of_bytes(value) if self._memory and isinstance(value, str) else value
         except ValueError:
             raise self._wrong(value) from None
-        kinds: dict[type, Any] = {int: Integral, float: Real}  # NumPy's numbers, too
-        if not isinstance(number, kinds.get(self.kind, self.kind)) or isinstance(number, bool) != (self.kind is bool):
+        kind: Any = {int: Integral, float: Real}.get(self.kind or str, self.kind)  # NumPy's numbers, too
+        if not isinstance(number, kind) or isinstance(number, bool) != (self.kind is bool):
             raise self._wrong(value)
         if self.choices and value not in self.choices:
             raise self._wrong(value)

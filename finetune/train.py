@@ -15,7 +15,7 @@ from featurize import interrupts
 from finetune.examples import Examples
 from finetune.plan import Plan
 from heads.history import Epoch
-from heads.metrics import Metrics, judge
+from heads.metrics import Metrics, measure
 
 if TYPE_CHECKING:
     from finetune.program import Arrays, Means, Program
@@ -185,4 +185,4 @@ def _judge(program: "Program", data: Examples, plan: Plan, number: int, steps: i
         if not np.isfinite(parts[-1]).all():
             raise Diverged(number, steps)
     p = np.concatenate(parts)
-    return judge(p, data.targets), program.objective(p, data.targets)
+    return measure(p, data.targets), program.objective(p, data.targets)

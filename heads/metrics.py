@@ -95,7 +95,7 @@ class Metrics:
         return cls(**{**values, "per_class": tuple(ClassScores(**row) for row in kept["per_class"])})
 
 
-def judge(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> Metrics:
+def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> Metrics:
     """Judge class probabilities against the truth.
 
     Args:

@@ -13,7 +13,7 @@ from heads.features import Features
 from heads.head import Head
 from heads.history import Epoch
 from heads.logistic import STRENGTHS, Tried
-from heads.metrics import Metrics, judge
+from heads.metrics import Metrics, measure
 from heads.plan import Plan
 from heads.predictions import Predictions
 from heads.specs import DenseSpec, LogisticSpec, Spec
@@ -189,7 +189,7 @@ def cross_validate(
             if spec.name in failed:
                 yield failed[spec.name]
             else:
-                result, measured = results[spec.name], judge(p[spec.name], features.targets)
+                result, measured = results[spec.name], measure(p[spec.name], features.targets)
                 head = replace(result.head, provenance={**result.head.provenance, "folds": number})
                 out_of_fold = Predictions(features.samples, features.targets, p[spec.name], held)
                 yield replace(result, head=head, folds=measured, out_of_fold=out_of_fold)
@@ -237,7 +237,7 @@ def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation:
     return Result(
         replace(fitted.head, provenance={"recipe": recipe(spec, plan)}),
         seconds,
-        judge(p, validation.targets),
+        measure(p, validation.targets),
         search=fitted.search,
         status="ok" if fitted.converged else "not converged",
         remark=fitted.status,
@@ -254,7 +254,7 @@ def _dense(grown: population.Grown, plan: Plan, validation: Features) -> Result 
     return Result(
         replace(grown.head, provenance={"recipe": recipe(grown.spec, plan)}),
         grown.seconds,
-        judge(p, validation.targets),
+        measure(p, validation.targets),
         history=grown.history,
         status=diverged or "ok",
         remark=f"epoch {grown.best} of {len(grown.history)} kept",

@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from featurize.data.dataset import Sample
 from vggft.comparison import statistics
-from vggft.comparison.evidence import Candidate, Evidence
+from vggft.comparison.candidates import Candidate, CandidatePredictions
 from vggft.comparison.report import record
 from vggft.comparison.report.record import Record
 
@@ -31,7 +31,7 @@ def evidence(gain, *, n=300, classes=2, source="test", groups=None, declared=Fal
         for i, t in enumerate(targets)
     ]
     candidates = [Candidate(name, "dense", p, None) for name, p in named.items()]
-    return Evidence(
+    return CandidatePredictions(
         source, [f"class{c}" for c in range(classes)], samples, targets, candidates, "head", "net", declared
     )
 

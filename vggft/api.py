@@ -12,7 +12,7 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.runner import unreadable
-from vggft.prediction import judging, methods
+from vggft.prediction import judging, models
 from vggft.signatures import takes
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.options import (
@@ -133,7 +133,7 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        method = methods.chosen(self.workspace, name).method
+        method = models.chosen(self.workspace, name).method
         fingerprint = self.workspace.settings.fingerprint
 
         def fit(picture: Picture) -> Picture:

@@ -11,7 +11,7 @@ from featurize.choices import FULL_PRECISION, Precision, Preprocess
 from featurize.errors import VggftError
 from featurize.options import Options
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
-from featurize.pixels.probes import PROBES
+from featurize.pixels.perturbations import PERTURBATIONS
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Fingerprint(Options):
         dtype: of the stored numbers.
         precision: of the computation, a Keras dtype policy: "float32" (also any engine within a relative error of
             1e-3 of it) or "mixed_float16" (GPUs).
-        probe: a key of `featurize.pixels.probes.PROBES`, where pictures are changed before they go in; empty: they are not.
+        probe: a key of `featurize.pixels.perturbations.PERTURBATIONS`: how pictures are changed before the network sees them;
+            empty: not at all. "Probe" is the word of the file format: renaming it would invalidate cached features.
     """
 
     weights: str = PUBLISHED_DIGEST
@@ -44,8 +45,8 @@ class Fingerprint(Options):
         super().__post_init__()
         if self.resize not in RESIZE_FILTERS:
             raise VggftError(f"resize filter {self.resize!r}: expected one of {', '.join(RESIZE_FILTERS)}.")
-        if self.probe and self.probe not in PROBES:
-            raise VggftError(f"probe {self.probe!r}: expected one of {', '.join(PROBES)}.")
+        if self.probe and self.probe not in PERTURBATIONS:
+            raise VggftError(f"perturbation {self.probe!r}: expected one of {', '.join(PERTURBATIONS)}.")
 
     @property
     def json(self) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
-from featurize.pixels.probes import PROBES
+from featurize.pixels.perturbations import PERTURBATIONS
 
 DECODER_VERSION = 1
 
@@ -72,14 +72,14 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return np.asarray(_open_rgb(data))
 
 
-def decode_resized(data: bytes, size: int, resize: str = "bilinear", probe: str = "") -> NDArray[np.uint8]:
+def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbation: str = "") -> NDArray[np.uint8]:
     """Decode one picture and resize it to a square, aspect not kept.
 
     Args:
         data: the whole file.
         size: side of the result in pixels.
         resize: a key of `RESIZE_FILTERS`; Pillow's filters, which average over all covered pixels when shrinking.
-        probe: a key of `featurize.pixels.probes.PROBES`: how the square is changed; empty: it is not.
+        perturbation: a key of `featurize.pixels.perturbations.PERTURBATIONS`: how the square is changed; empty: not at all.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -88,7 +88,7 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", probe: str 
         Unreadable: with the reason, for anything that gives no pixels.
     """
     square = _open_rgb(data).resize((size, size), RESIZE_FILTERS[resize])
-    return np.asarray(PROBES[probe](square) if probe else square)
+    return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
 
 
 def _open_rgb(data: bytes) -> Image.Image:

@@ -22,32 +22,33 @@ from featurize.errors import VggftError
 from finetune.plan import Plan
 from finetune.store import Run, Settings
 from heads.head import Head
-from heads.metrics import judge
+from heads.metrics import measure
 from heads.search import Result
-from vggft.comparison import costs, outer
-from vggft.comparison.evidence import on_split
+from vggft.comparison import costs, nested
+from vggft.comparison.candidates import on_split
+from vggft.comparison.comparison import compare_candidates
 from vggft.comparison.verdict import CAVEAT
-from vggft.comparison.weigh import weigh
-from vggft.prediction import judging, methods
-from vggft.prediction.methods import Method, _rank
+from vggft.prediction import judging, models
+from vggft.prediction.models import Model, _rank
 from vggft.steps import compare as command
+from vggft.steps.options import CompareOptions
 
 
 def metrics(log_loss):
     p = np.exp(-log_loss)
-    return judge(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
+    return measure(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
 
 
 def head_method(name, loss):
     made = Result(Head(name, "dense", "avg", ("a", "b"), ()), 1.0, metrics(loss))
-    return Method(name, "dense", 1.0, 10, metrics(loss), (), made)
+    return Model(name, "dense", 1.0, 10, metrics(loss), (), made)
 
 
 def network_method(name, loss, best_epoch=3):
     settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
     own = metrics(0.2)
     made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
-    return Method(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
+    return Model(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
 
 
 def test_an_unchanged_network_is_never_the_best():
@@ -67,9 +68,9 @@ def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained,
         return {name: 0.1 + 0.8 * (1 - right if worst else right) for name, worst in bad.items()}
 
     monkeypatch.setattr(judging, "judge", fake)
-    said = on_split(workspace, methods.Methods(heads, networks, ()), "validation", ui.warn, ui)
+    said = on_split(workspace, models.Models(heads, networks, ()), "validation", ui.warn, ui)
     assert (said.head, said.network) == ("chosen head", "chosen network")
-    found = weigh(said, "chosen head", "chosen network", unchanged=False)
+    found = compare_candidates(said, "chosen head", "chosen network", unchanged=False)
     assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
     assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
 
@@ -140,16 +141,16 @@ def test_networks_of_other_features_are_refused_and_named(again, ui):
     with pytest.raises(
         VggftError, match=rf"{path.parent.name}: features of fingerprint 0123456789abcdef, now {now}\. Train"
     ):
-        command.run(again, command.Options(), ui)
+        command.run(again, CompareOptions(), ui)
     run["settings"]["provenance"] |= {"fingerprint": now, "manifest": "0" * 64}
     path.write_text(json.dumps(run))
     with pytest.raises(
         VggftError, match=rf"{path.parent.name}: other images, labels or splits\. Train again: vggft finetune"
     ):
-        command.run(again, command.Options(), ui)
+        command.run(again, CompareOptions(), ui)
     assert snapshot(again.report) == before
     with pytest.raises(VggftError, match="--cv 1: expected 2"):
-        command.run(again, command.Options(folds=1), ui)
+        command.run(again, CompareOptions(cv=1), ui)
 
 
 def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
@@ -158,7 +159,7 @@ def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
     head = json.loads(stale.read_text())
     head["provenance"]["manifest"] = "0" * 64
     stale.write_text(json.dumps(head))
-    found = command.run(again, command.Options(quick=True), ui)
+    found = command.run(again, CompareOptions(quick=True), ui)
     said = capsys.readouterr().err
     (left_out,) = found["left_out"]
     assert f"left out: {left_out}" in said
@@ -178,7 +179,7 @@ def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(agai
     with pytest.raises(
         VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
     ):
-        command.run(again, command.Options(), ui)
+        command.run(again, CompareOptions(), ui)
     assert again.report.read_text() == "mine"
 
 
@@ -186,7 +187,7 @@ def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(agai
     "damage", [lambda b: b[:300] + bytes([b[300] ^ 255]) + b[301:], lambda b: b[: len(b) // 2], lambda b: b""]
 )
 def test_a_damaged_network_is_said_to_be_one(again, damage):
-    (method,) = methods.load(again).networks
+    (method,) = models.load(again).networks
     method.network.write_bytes(damage(method.network.read_bytes()))
     with pytest.raises(
         VggftError, match=r"network\.keras: not the file that was written .* Tune again: vggft finetune"
@@ -207,7 +208,7 @@ def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     (other / "run.json").write_text(json.dumps(kept))
     network = load_keras().saving.load_model(other / "network.keras", compile=False)
     network.save(other / "network.keras")
-    found = command.run(again, command.Options(quick=True), ui)
+    found = command.run(again, CompareOptions(quick=True), ui)
     assert "other" not in {method["name"] for method in found["methods"]}
     (said,) = found["left_out"]
     assert re.fullmatch(r"other: .*other/network\.keras: not the file that was written .*", said)
@@ -229,7 +230,7 @@ def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_
         kept = json.loads(path.read_text())
         (kept["provenance"] if "provenance" in kept else kept["settings"]["provenance"])["manifest"] = identity
         path.write_text(json.dumps(kept))
-    found = command.run(again, command.Options(), ui)
+    found = command.run(again, CompareOptions(), ui)
     assert found["measured_on"] == found["probes"]["measured_on"] == "test"
     with (again.report / "predictions.csv").open(newline="") as file:
         assert {row["path"] for row in csv.DictReader(file)} == test | {"birds/twin.png"}
@@ -250,7 +251,7 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
     path.write_text(json.dumps(kept))
     settings = json.loads((again.root / "workspace.json").read_text())
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(again.root / "nowhere")}))
-    found = command.run(again, command.Options(quick=True), ui)
+    found = command.run(again, CompareOptions(quick=True), ui)
     assert found["contrast"]["tuned"] == run.name
     assert "left out: whole: " in capsys.readouterr().err
     assert "whole" not in {method["name"] for method in found["methods"]}
@@ -259,7 +260,7 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
 @pytest.mark.parametrize(("kept", "use"), [((True, False), "net"), ((True, True), "head")])
 def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspace(again, ui, monkeypatch, kept, use):
     class Folds:
-        network = methods.load(again).networks[0]
+        network = models.load(again).networks[0]
 
         def __init__(self, *arguments):
             pass
@@ -268,8 +269,8 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
             said = replace(evidence(2.0), source="folds", fold=np.arange(300) % 2)
             return said, [{"fold": i + 1, "unchanged": own} for i, own in enumerate(kept)]
 
-    monkeypatch.setattr(outer, "Folds", Folds)
-    found = command.run(again, command.Options(folds=2, quick=True), ui)
+    monkeypatch.setattr(nested, "Folds", Folds)
+    found = command.run(again, CompareOptions(cv=2, quick=True), ui)
     names = found["contrast"]["in_workspace"]
     assert found["use"] == names[use]
     assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")
@@ -281,7 +282,7 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
 def test_offers_can_be_run_as_they_are_printed(again, trained):
     settings = json.loads((again.root / "workspace.json").read_text())
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
-    found = methods.load(again)
+    found = models.load(again)
     folded, reserve = command._offers(again, found)
     assert f"vggft compare --cv 5 -w {again.root} (about" in folded
     assert reserve.endswith(f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}")

@@ -16,7 +16,8 @@ from conftest import make_classes, paint, refused, shards, snapshot, start, stri
 from featurize.backbone.layers import layer
 from featurize.errors import VggftError
 from vggft.steps import featurize
-from vggft.workspace import filling
+from vggft.steps.options import FeaturizeOptions
+from vggft.workspace import backbone
 from vggft.workspace.workspace import Workspace
 
 resource = pytest.importorskip("resource", reason="Windows has neither limits nor tmpfs")
@@ -146,11 +147,11 @@ class Noise:
     ],
 )
 def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, short, file, whole):
-    monkeypatch.setattr(filling, "create", lambda *_: Noise())
+    monkeypatch.setattr(backbone, "create", lambda *_: Noise())
     data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
 
     def run(work):
-        return featurize.run(Workspace(work), data, featurize.Options(shard_rows=4), ui)
+        return featurize.run(Workspace(work), FeaturizeOptions(data, shard=4), ui)
 
     run(work)
     needed = shutil.disk_usage(disk).used // PAGE + 1  # and lock.txt, which is gone by now

@@ -17,8 +17,8 @@ from small_compare import (
 
 from heads.metrics import losses
 from vggft.comparison import statistics
+from vggft.comparison.comparison import compare_candidates
 from vggft.comparison.report import tables
-from vggft.comparison.weigh import weigh
 from vggft.steps import compare as command
 from vggft.ui.console import Ui
 
@@ -36,7 +36,7 @@ def test_losses_are_scikit_learns():
     ("gain", "use", "words"), [(2.0, "net", "beats"), (-2.0, "head", "worse"), (0, "head", "no difference")]
 )
 def test_three_data_sets_of_which_the_answer_is_known(gain, use, words):
-    found = weigh(evidence(gain, seed=1), "head", "net", unchanged=False)
+    found = compare_candidates(evidence(gain, seed=1), "head", "net", unchanged=False)
     assert found.verdict.use == use
     assert words in found.verdict.sentence
     contrast = found.contrast
@@ -49,14 +49,15 @@ def test_no_difference_is_rarely_taken_for_one(monkeypatch):
     """Of 100 comparisons of methods that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
     monkeypatch.setattr(statistics, "DRAWS", 500)
     claims = sum(
-        "no difference" not in weigh(evidence(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
+        "no difference"
+        not in compare_candidates(evidence(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
         for seed in range(100)
     )
     assert claims <= 5 + 3 * math.sqrt(100 * 0.05 * 0.95)
 
 
 def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
-    _, result = written(weigh(evidence(0.8), "head", "net", unchanged=False), tmp_path)
+    _, result = written(compare_candidates(evidence(0.8), "head", "net", unchanged=False), tmp_path)
     right = recompute(tmp_path / "report", result)
     first, *others = result["pairs"]
     assert (first["a"], first["b"]) == ("net", "head")
@@ -85,11 +86,13 @@ def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
 
 def test_images_that_belong_together_have_no_p_value(tmp_path):
     groups = [f"video {i // 3}" for i in range(300)]
-    found = weigh(evidence(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
+    found = compare_candidates(evidence(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
     assert "groups" in found.no_p_value
     assert all(one.p_value is None for one in found.pairs)
-    alone = weigh(evidence(0.8, declared=True), "head", "net", unchanged=False)
-    assert alone.contrast.p_value == weigh(evidence(0.8), "head", "net", unchanged=False).contrast.p_value > 0
+    alone = compare_candidates(evidence(0.8, declared=True), "head", "net", unchanged=False)
+    assert (
+        alone.contrast.p_value == compare_candidates(evidence(0.8), "head", "net", unchanged=False).contrast.p_value > 0
+    )
     assert found.contrast.log_loss_interval != alone.contrast.log_loss_interval
     _, result = written(found, tmp_path)
     assert result["groups"] == 100
@@ -105,7 +108,7 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
         candidates=[replace(c, probabilities=np.tile(c.probabilities, (3, 1))) for c in once.candidates],
     )
     assert thrice.apart.tolist() == list(range(100))
-    alone, found = (weigh(said, "head", "net", unchanged=False) for said in (once, thrice))
+    alone, found = (compare_candidates(said, "head", "net", unchanged=False) for said in (once, thrice))
     assert [one.p_value for one in found.pairs] == [one.p_value for one in alone.pairs]
     assert found.verdict.images_needed == alone.verdict.images_needed
     assert found.contrast.accuracy_interval == pytest.approx(alone.contrast.accuracy_interval)
@@ -118,7 +121,7 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
 
 @pytest.mark.parametrize("classes", [3, 300])
 def test_many_classes(tmp_path, classes, ui, capsys):
-    found = weigh(evidence(1.0, n=260, classes=classes), "head", "net", unchanged=False)
+    found = compare_candidates(evidence(1.0, n=260, classes=classes), "head", "net", unchanged=False)
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
     tables.show(kept, ui)
@@ -127,7 +130,7 @@ def test_many_classes(tmp_path, classes, ui, capsys):
 
 def test_a_class_may_be_called_like_a_column(tmp_path):
     said = evidence(0.8)
-    found = weigh(replace(said, classes=["macro", "weighted"]), "head", "net", unchanged=False)
+    found = compare_candidates(replace(said, classes=["macro", "weighted"]), "head", "net", unchanged=False)
     _, result = written(found, tmp_path)
     with (tmp_path / "report" / "compare.csv").open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -137,7 +140,7 @@ def test_a_class_may_be_called_like_a_column(tmp_path):
 
 
 def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
-    found = weigh(replace(evidence(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
+    found = compare_candidates(replace(evidence(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
     _, result = written(found, tmp_path)
     with (tmp_path / "report" / "compare.csv").open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -154,7 +157,9 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
     said = evidence(0.8)
     long = [replace(c, name=f"block5-logistic-avgmax-adam-lr1e-05-{c.name}") for c in said.candidates]
     names = {"head": long[1].name, "network": long[0].name}
-    kept, result = written(weigh(replace(said, candidates=long, **names), *names.values(), unchanged=False), tmp_path)
+    kept, result = written(
+        compare_candidates(replace(said, candidates=long, **names), *names.values(), unchanged=False), tmp_path
+    )
     kept = replace(kept, names={name: name for name in names.values()})
     tables.show(kept, Ui())
     shown = capsys.readouterr().out
@@ -170,7 +175,7 @@ def test_folds_in_which_the_methods_of_the_workspace_differ_say_so():
     by_name = {candidate.name: candidate for candidate in said.candidates}
     ways = [replace(by_name["other"], name="best head"), replace(by_name["other"], name="best network")]
     said = replace(said, candidates=[*ways, *said.candidates], head="best head", network="best network")
-    found = weigh(said, "head", "net", unchanged=False)
+    found = compare_candidates(said, "head", "net", unchanged=False)
     assert found.verdict.sentence.startswith(
         "Use the best head, here head: no difference to the best network that these"
     )

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, f1_score, precision_score, recall_score, roc_auc_score
 
-from heads.metrics import Metrics, judge, losses, wilson_interval
+from heads.metrics import Metrics, losses, measure, wilson_interval
 
 
 def test_metrics():
     p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4], [0.3, 0.7]])
-    found = judge(p, np.array([0, 1, 1, 0]))
+    found = measure(p, np.array([0, 1, 1, 0]))
     assert found.n == 4
     assert found.accuracy == 0.5
     assert found.log_loss == pytest.approx(-(np.log(0.9) + np.log(0.8) + np.log(0.4) + np.log(0.3)) / 4)
@@ -24,7 +24,7 @@ def test_an_imbalanced_set_of_three_classes():
     targets = rng.choice(3, 200, p=[0.8, 0.15, 0.05])
     p = rng.dirichlet(np.ones(3), 200) + 0.4 * np.eye(3)[targets]
     p /= p.sum(axis=1, keepdims=True)
-    said, found = p.argmax(axis=1), judge(p, targets)
+    said, found = p.argmax(axis=1), measure(p, targets)
     for average, means in (("macro", found.macro), ("weighted", found.weighted)):
         assert means.precision == pytest.approx(precision_score(targets, said, average=average))
         assert means.recall == pytest.approx(recall_score(targets, said, average=average))
@@ -43,21 +43,21 @@ def test_an_imbalanced_set_of_three_classes():
 
 def test_classes_that_are_absent_or_never_predicted():
     p = np.array([[0.7, 0.2, 0.1], [0.1, 0.8, 0.1], [0.3, 0.3, 0.4]])
-    assert judge(p, np.array([0, 1, 2])).auc == 1.0
-    lacking = judge(p, np.array([0, 1, 1]))
+    assert measure(p, np.array([0, 1, 2])).auc == 1.0
+    lacking = measure(p, np.array([0, 1, 1]))
     assert lacking.auc is None
     assert "1 of 3 classes" in lacking.auc_reason
     absent = lacking.per_class[2]
     assert (absent.n, absent.precision, absent.recall, absent.f1, absent.auc) == (0, 0.0, None, None, None)
     assert lacking.macro.recall == pytest.approx((1 + 0.5) / 2)  # over the classes that are there
-    never = judge(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1]))
+    never = measure(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1]))
     assert never.per_class[1].precision is None
     assert never.per_class[1].recall == 0
-    alone = judge(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
+    alone = measure(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 0]))
     assert (alone.accuracy, alone.auc, alone.per_class[0].auc) == (1.0, None, None)
     for found in (lacking, never, alone):
         assert json.dumps(found.as_json(), allow_nan=False)
-    certain = judge(np.array([[1.0, 0.0]]), np.array([1]))
+    certain = measure(np.array([[1.0, 0.0]]), np.array([1]))
     assert np.isfinite(certain.log_loss)
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from small_features import features
 
-from heads.metrics import judge
-from heads.population import Plan, grow
+from heads.metrics import measure
+from heads.plan import Plan
+from heads.population import grow
 from heads.specs import CLASSIC, DEFAULTS, POOLED, DenseSpec
 
 TRAIN, VALIDATION = features(61, 2), features(30, 2, seed=1, split="validate")
@@ -78,7 +79,7 @@ def test_the_batched_program_does_what_keras_does(classes, units, l2):
         logits = np.asarray(model(((theirs.pooled["avg"] - mean) / scale).astype(np.float32)), np.float64)
         logits = np.hstack([np.zeros_like(logits), logits]) if classes == 2 else logits
         p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
-        losses.append(judge(p, theirs.targets).log_loss)
+        losses.append(measure(p, theirs.targets).log_loss)
         kept.append(p)
     assert [epoch.val_log_loss for epoch in found.history] == pytest.approx(losses, rel=1e-4)
     assert found.best == int(np.argmin(losses)) + 1
@@ -132,7 +133,7 @@ def test_the_best_weights_are_kept_and_not_the_last():
     assert len(losses) == 8
     assert losses[-1] > min(losses)
     assert found.best == int(np.argmin(losses)) + 1
-    kept = judge(found.head.scores(VALIDATION.pooled["avg"]), VALIDATION.targets)
+    kept = measure(found.head.scores(VALIDATION.pooled["avg"]), VALIDATION.targets)
     assert kept.log_loss == pytest.approx(min(losses), rel=1e-4)
 
 

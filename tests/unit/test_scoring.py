@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from featurize.pixels.images import Unreadable
-from vggft.prediction import intake
+from vggft.prediction import inputs
 from vggft.prediction.scoring import File, Scorer, scored
 
 
 def numbered(folder, n):
     for i in range(n):
         (folder / f"{i:03}").write_text(str(i))
-    return list(intake.below(folder))
+    return list(inputs.below(folder))
 
 
 def number(data):

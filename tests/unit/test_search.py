@@ -10,8 +10,8 @@ from small_features import features, no_progress
 from test_heads import SPECS, trained
 
 from heads import search, store
-from heads.metrics import judge
-from heads.population import Plan
+from heads.metrics import measure
+from heads.plan import Plan
 from heads.search import Failed, Result, Setting, Spread
 from heads.specs import CLASSIC, POOLED, DenseSpec, LogisticSpec
 
@@ -82,7 +82,7 @@ def test_cross_validation_holds_every_image_out_once():
         fold = result.out_of_fold.fold
         assert set(fold) == set(range(5))
         assert all(len(set(fold[groups == group])) == 1 for group in groups)
-        assert result.folds == judge(result.out_of_fold.probabilities, BOTH.targets)
+        assert result.folds == measure(result.out_of_fold.probabilities, BOTH.targets)
         assert result.folds.n == 90
         assert result.folds.auc > 0.8
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from featurize.backbone.layers import TOP
 from featurize.cache import timings
-from featurize.engines import Engine, choose, create
+from featurize.engines import Engine
 from finetune.store import Run
 from heads.head import FILES
 from heads.search import Result
 from vggft.prediction import judging
-from vggft.prediction.methods import Method
+from vggft.prediction.models import Model
 from vggft.ui.console import Ui
-from vggft.workspace.filling import load_weights
+from vggft.workspace.backbone import start_engine
 from vggft.workspace.workspace import Workspace
 
 BATCHES = (1, 32)
@@ -75,7 +75,7 @@ def featurizing(workspace: Workspace) -> float | None:
     return None if one is None else one * (len(dataset.accepted("train")) + len(dataset.accepted("validate")))
 
 
-def measure(workspace: Workspace, methods: Sequence[Method], timed: bool, ui: Ui) -> dict[str, Cost]:
+def measure(workspace: Workspace, methods: Sequence[Model], timed: bool, ui: Ui) -> dict[str, Cost]:
     """Return method → cost.
 
     Args:
@@ -94,16 +94,16 @@ def measure(workspace: Workspace, methods: Sequence[Method], timed: bool, ui: Ui
     return found
 
 
-def _files(workspace: Workspace, method: Method) -> list[Path]:
+def _files(workspace: Workspace, method: Model) -> list[Path]:
     if method.network is not None:
         return [method.network]
     return [workspace.heads / method.name / name for name in FILES]
 
 
-def _latencies(workspace: Workspace, methods: Sequence[Method], ui: Ui) -> dict[str, dict[int, float]]:
+def _latencies(workspace: Workspace, methods: Sequence[Model], ui: Ui) -> dict[str, dict[int, float]]:
     """Measure each method; the frozen network below the heads, which is the same for all, only once."""
     fingerprint = workspace.settings.fingerprint
-    engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+    engine = start_engine(fingerprint, workspace.settings.weights_file_path)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (max(BATCHES), fingerprint.size, fingerprint.size, 3)).astype(np.uint8)
     maps = _run(engine, pictures)

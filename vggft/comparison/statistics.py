@@ -53,7 +53,7 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     """Draw the images again and again, whole groups with replacement, the same ones for all methods.
 
     Intervals are percentiles (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; drawn by group: Davison
-    & Hinkley, Bootstrap Methods, 1997, section 3.8). By themselves they know nothing of what the images did not happen to show,
+    & Hinkley, Bootstrap Models, 1997, section 3.8). By themselves they know nothing of what the images did not happen to show,
     and few images show too little: no confident mistake, and no image on which the methods disagree. So a little more is drawn
     from than was seen, as Agresti & Min do for proportions of matched pairs (Biometrics 61, 2005):
 

@@ -15,7 +15,7 @@ from featurize.backbone.network import between
 from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
-from featurize.engines import CPU_BATCH, Engine, choose, create
+from featurize.engines import CPU_BATCH, Engine
 from featurize.errors import VggftError
 from finetune import examples
 from finetune.examples import Rows
@@ -24,14 +24,15 @@ from finetune.store import Run
 from heads import features
 from heads.head import probabilities
 from heads.search import Result
-from vggft.prediction.methods import Method
+from vggft.prediction.models import Model
 from vggft.prediction.scoring import Scorer
-from vggft.workspace.filling import decoder, load_weights
+from vggft.workspace.backbone import start_engine
+from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 
 
 def judge(
-    methods: Sequence[Method],
+    methods: Sequence[Model],
     workspace: Workspace,
     cache: FeatureCache,
     samples: Sequence[Sample],
@@ -63,7 +64,7 @@ def judge(
 
 
 def _above(
-    method: Method, split_point: str | None, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]
+    method: Model, split_point: str | None, workspace: Workspace, cache: FeatureCache, samples: Sequence[Sample]
 ) -> NDArray[np.float64]:
     """Predict by a tuned network, from its split point up, some batches in memory at a time."""
     digests = [sample.digest for sample in samples]
@@ -77,7 +78,7 @@ def _above(
     return np.concatenate([_predict(part, rows) for rows in batches])
 
 
-def from_pixels(method: Method, workspace: Workspace, engine: Engine | None = None) -> Scorer:
+def from_pixels(method: Model, workspace: Workspace, engine: Engine | None = None) -> Scorer:
     """Return what turns pictures into class probabilities by a method.
 
     All that is frozen runs on an engine, to the float16 that the cache holds: the numbers are those of `judge`.
@@ -93,8 +94,7 @@ def from_pixels(method: Method, workspace: Workspace, engine: Engine | None = No
             return Scorer(above)
         layer = method.made.split_point
     if engine is None:
-        fingerprint = workspace.settings.fingerprint
-        engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+        engine = start_engine(workspace.settings.fingerprint, workspace.settings.weights_file_path)
     frozen = engine
 
     def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -115,7 +115,7 @@ def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
     return np.concatenate(found)
 
 
-def _part(method: Method) -> Any:
+def _part(method: Model) -> Any:
     """Return the part of a tuned network above its split point, up to the logits.
 
     Raises:

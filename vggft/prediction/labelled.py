@@ -6,7 +6,7 @@ from pathlib import Path
 
 from featurize.data import scan
 from featurize.errors import VggftError
-from vggft.prediction import intake
+from vggft.prediction import inputs
 from vggft.prediction.scoring import File
 
 
@@ -36,7 +36,7 @@ def files(root: Path, classes: Sequence[str]) -> list[tuple[str, File]]:
             f"{root}: the model does not know {', '.join(folder.name for folder in strange)}. Expected only folders of its "
             f"classes: {', '.join(classes)}. Rename the folder, or move it away."
         )
-    found = [(folder.name, file) for folder in folders for file in intake.below(folder)]
+    found = [(folder.name, file) for folder in folders for file in inputs.below(folder)]
     if not found:
         raise VggftError(
             f"{root}: no images. Expected a folder for each class ({', '.join(classes)}), with pictures in it."

@@ -9,14 +9,14 @@ import numpy as np
 from featurize.errors import VggftError
 from heads import folds, search
 from heads.search import Result
-from vggft.comparison import costs, evidence, outer, probing, verdict
+from vggft.comparison import candidates, costs, nested, perturbations, verdict
+from vggft.comparison.comparison import Comparison, compare_candidates
 from vggft.comparison.costs import Cost
-from vggft.comparison.probing import Probed
+from vggft.comparison.perturbations import Probed
 from vggft.comparison.report import curves, record, tables, tradeoff
 from vggft.comparison.report.record import Record
-from vggft.comparison.weigh import Comparison, weigh
-from vggft.prediction import methods
-from vggft.prediction.methods import Method, Methods
+from vggft.prediction import models
+from vggft.prediction.models import Model, Models
 from vggft.steps.options import DEFAULT_WORKSPACE, CompareOptions
 from vggft.ui.console import Ui, duration
 from vggft.workspace.workspace import Workspace
@@ -38,22 +38,22 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         ui.warn(f"left out: {what}")
 
     with workspace.writing():
-        found = methods.load(workspace, on_damage=lambda error: leave_out(str(error)))
+        found = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
         _require(workspace, found)
         folder = workspace.report_folder()
         split: Literal["test", "validation"] = "validation"
         chosen: Sequence[Mapping[str, Any]] = ()
         if options.cv:
-            folded = outer.Folds(workspace, found, options.cv, leave_out, ui)
+            folded = nested.Folds(workspace, found, options.cv, leave_out, ui)
             said, chosen = folded.evidence()
             head, network = found.heads[0], folded.network
             unchanged = all(one["unchanged"] for one in chosen)
         else:
             split = "test" if workspace.dataset.accepted("test") else "validation"
-            said = evidence.on_split(workspace, found, split, leave_out, ui)
+            said = candidates.on_split(workspace, found, split, leave_out, ui)
             head, network = found.named(said.head), found.named(said.network)
             unchanged = network.unchanged
-        compared = weigh(said, head.name, network.name, unchanged)
+        compared = compare_candidates(said, head.name, network.name, unchanged)
         too_few = compared.contrast.effective < verdict.FEWEST and not options.cv
         offers = _offers(workspace, found) if too_few or not said.fair else ()
         if options.cv:
@@ -66,7 +66,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         probed = None if options.quick else _probe(workspace, compared_methods, split, ui)
         kept = Record(
             comparison=compared,
-            provenance={**methods.provenance(workspace), **methods.versions()},
+            provenance={**models.provenance(workspace), **models.versions()},
             ranked_by=search.criterion([method.made for method in found.heads if isinstance(method.made, Result)]),
             names={said.head: head.name, said.network: network.name},
             costs=_measure(workspace, compared_methods, not options.quick, ui),
@@ -76,7 +76,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             offers=offers,
             stale=[method.name for method in found.stale],
             left_out=left_out,
-            validation=methods.judged(found),
+            validation=models.judged(found),
             chosen=chosen,
         )
         result = record.write(folder, kept)
@@ -94,17 +94,17 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
     return {**result, "report": str(folder)}
 
 
-def _probe(workspace: Workspace, compared: Sequence[Method], split: str, ui: Ui) -> Probed | None:
+def _probe(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui) -> Probed | None:
     """Let methods predict changed pictures; what stands in the way of that must not lose the comparison."""
     samples = workspace.dataset.accepted("test" if split == "test" else "validate")
     try:
-        return probing.probe(workspace, compared, samples, ui)
+        return perturbations.probe(workspace, compared, samples, ui)
     except VggftError as error:
         ui.warn(f"changed pictures are left out: {error}")
         return None
 
 
-def _measure(workspace: Workspace, compared: Sequence[Method], timed: bool, ui: Ui) -> Mapping[str, Cost]:
+def _measure(workspace: Workspace, compared: Sequence[Model], timed: bool, ui: Ui) -> Mapping[str, Cost]:
     """Return what methods cost, without latencies where those cannot be measured."""
     try:
         return costs.measure(workspace, compared, timed, ui)
@@ -113,7 +113,7 @@ def _measure(workspace: Workspace, compared: Sequence[Method], timed: bool, ui: 
         return costs.measure(workspace, compared, False, ui)
 
 
-def _require(workspace: Workspace, found: Methods) -> None:
+def _require(workspace: Workspace, found: Models) -> None:
     """See that there is a head and a network of the workspace's present state.
 
     Raises:
@@ -125,7 +125,7 @@ def _require(workspace: Workspace, found: Methods) -> None:
         stale = [method for method in found.stale if method.tuned == (command == "finetune")]
         if not stale:
             raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
-        now = methods.provenance(workspace)
+        now = models.provenance(workspace)
         said = "; ".join(f"{method.name}: {_difference(now, method.provenance)}" for method in stale[:3])
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
@@ -154,7 +154,7 @@ def _out_of_fold(compared: Comparison, head: str, network: str) -> Sequence[str]
     return ()
 
 
-def _offers(workspace: Workspace, found: Methods) -> Sequence[str]:
+def _offers(workspace: Workspace, found: Models) -> Sequence[str]:
     """Say how to get a verdict from more images that chose nothing."""
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
@@ -164,7 +164,7 @@ def _offers(workspace: Workspace, found: Methods) -> Sequence[str]:
     reserve = f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}"
     if number < 2:
         return [f"To be sure, add images, reserve some that choose nothing, and train again: {reserve}"]
-    took = duration(outer.estimate(workspace, found, number))
+    took = duration(nested.estimate(workspace, found, number))
     return [
         f"To be sure, judge every image out of its fold, with all choices made anew in each: vggft compare --cv {number}{where} "
         f"(about {took} here),",

@@ -12,8 +12,8 @@ from featurize import durable
 from featurize.errors import VggftError
 from featurize.wording import counted
 from heads import predictions
-from heads.metrics import Metrics, confusion, judge
-from vggft.prediction import judging, labelled, methods, scoring
+from heads.metrics import Metrics, confusion, measure
+from vggft.prediction import judging, labelled, models, scoring
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
@@ -45,7 +45,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
             folder that cannot be written.
     """
     folder = options.folder.expanduser()
-    choice = methods.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
+    choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     classes = method.classes
     files = labelled.files(folder, classes)
@@ -74,7 +74,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
             "Expected pictures."
         )
     p, targets = np.stack(found.probabilities), np.asarray(found.targets, np.int64)
-    metrics, matrix = judge(p, targets), confusion(p, targets)
+    metrics, matrix = measure(p, targets), confusion(p, targets)
     ui.print(f"{method.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
     _warn(found, len(found.paths), ui)

@@ -15,10 +15,10 @@ from finetune import examples, store
 from finetune.plan import Plan
 from finetune.store import Settings
 from heads.specs import NAME, NAMES, SCRATCH
-from vggft.prediction import methods
+from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
-from vggft.steps.tuning import Tuning, files_of, report
+from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling
 from vggft.workspace.filling import Filling
@@ -52,20 +52,20 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
-            **methods.provenance(workspace),
-            **methods.versions(),
+            **models.provenance(workspace),
+            **models.versions(),
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
         settings = Settings(name, options.unfreeze, split_point, plan, memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
-            session = Tuning(workspace, cache, begun, ui)
-            session.prepare()
+            job = Job.of(workspace, cache, begun)
+            prepared = prepare(job, ui)
         except Exception:  # whatever it is, nothing was trained yet that could be gone on with
             begun.give_up()
             raise
-        return {"resumed": False, **session.train()}
+        return {"resumed": False, **train(job, prepared, ui)}
 
 
 def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
@@ -92,9 +92,8 @@ def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None =
         _require_same(workspace, settings)
         if memory is not None:
             _require_memory(workspace, memory, settings.split_point, settings.plan.batch_size)
-        session = Tuning(workspace, workspace.cache(), begun, ui, memory)
-        session.prepare()
-        return {"resumed": True, **session.train()}
+        job = Job.of(workspace, workspace.cache(), begun, memory)
+        return {"resumed": True, **train(job, prepare(job, ui), ui)}
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
@@ -112,9 +111,9 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
     """See that a run can go on to what it would have come to undisturbed."""
-    made, now = settings.provenance, {**methods.provenance(workspace), **methods.versions()}
+    made, now = settings.provenance, {**models.provenance(workspace), **models.versions()}
     folder = workspace.finetune / settings.name
-    for key in methods.provenance(workspace):
+    for key in models.provenance(workspace):
         if made[key] != now[key]:
             raise VggftError(
                 f"{settings.name}: begun with another {key} ({made[key][:12]}…, now {now[key][:12]}…): images, labels, splits or "

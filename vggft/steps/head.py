@@ -20,7 +20,7 @@ from heads.metrics import Metrics
 from heads.search import Failed, Result, Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
-from vggft.prediction import methods
+from vggft.prediction import models
 from vggft.steps import leaderboard
 from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
@@ -76,7 +76,7 @@ class _Session:
         self.setting = Setting(self.dataset.classes, options.plan, ui.progress)
         # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
         found = store.load_all(workspace.heads, on_damage=lambda error: None)
-        fresh, self.stale = methods.sorted_out(workspace, found)
+        fresh, self.stale = models.sorted_out(workspace, found)
         self.board = {result.head.name: result for result in fresh}
         self.trained: list[str] = []
         self.failed: list[Failed] = []
@@ -159,7 +159,7 @@ class _Session:
     def _train(self, todo: Sequence[Spec], train: Features, validation: Features) -> None:
         if not todo:
             return
-        made = {**methods.provenance(self.workspace), **methods.versions()}
+        made = {**models.provenance(self.workspace), **models.versions()}
         for result in self._timed(search.train_all(todo, self.setting, train, validation)):
             if isinstance(result, Failed):
                 self._fail(result)

@@ -39,7 +39,7 @@ class FeaturizeOptions(Options):
         Option("Layer whose output is cached; repeat for more.", metavar="LAYER", default=", ".join(LAYERS)),
     ] = ()
     validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")] = None
-    test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test}, {_AS_BEFORE}")] = None
+    test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g}, {_AS_BEFORE}")] = None
     group_by: Annotated[
         str | None,
         Option("Regular expression; files with the same first capture stay in one split.", metavar="REGEX"),

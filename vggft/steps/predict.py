@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from featurize.errors import VggftError
-from vggft.prediction import band, intake, judging, methods, outlet, scoring
+from vggft.prediction import band, inputs, judging, models, output, scoring
 from vggft.prediction.band import Band
-from vggft.prediction.methods import Method
-from vggft.prediction.outlet import Prediction
+from vggft.prediction.models import Model
+from vggft.prediction.output import Prediction
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.filling import decoder
@@ -30,16 +30,16 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         raise VggftError(
             f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
         )
-    intake.require(options.paths)
-    choice = methods.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
+    inputs.require(options.paths)
+    choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     predictions, rejected = ui.spool(), ui.spool()
     with contextlib.ExitStack() as stack:
-        put = stack.enter_context(outlet.rows(ui, options.top)) if options.csv else outlet.lines(ui)
+        put = stack.enter_context(output.rows(ui, options.top)) if options.csv else output.lines(ui)
         scorer = judging.from_pixels(method, workspace)
         ui.say(f"model: {method.name} ({choice.why})")
         unsure = _band(workspace, method, ui)
-        found = scoring.scored(intake.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
+        found = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
         stack.enter_context(contextlib.closing(found))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
         for one in found:
@@ -56,7 +56,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
             if advance:
                 advance(len(predictions) + len(rejected))
     if not predictions and not rejected:
-        where = ", ".join("standard input" if path == intake.STDIN else str(path) for path in options.paths)
+        where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
         "model": method.name,
@@ -67,7 +67,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     }
 
 
-def _band(workspace: Workspace, method: Method, ui: Ui) -> Band | None:
+def _band(workspace: Workspace, method: Model, ui: Ui) -> Band | None:
     """Choose the unsure band, and say it; None where the validation predictions are not there, which is said, too."""
     try:
         kept = method.validation_predictions(workspace)

@@ -10,11 +10,11 @@ import numpy as np
 from featurize import durable
 from heads.metrics import CALIBRATION_BINS
 from vggft.comparison import costs, statistics, verdict
+from vggft.comparison.comparison import Comparison
 from vggft.comparison.costs import Cost
-from vggft.comparison.probing import PLAIN, Probed
+from vggft.comparison.perturbations import PLAIN, Probed
 from vggft.comparison.verdict import Pair
-from vggft.comparison.weigh import Comparison
-from vggft.prediction.methods import REPORT
+from vggft.prediction.models import REPORT
 
 CLASSES_SHOWN = 20  # more have no table in the terminal, and no confusion matrix in compare.csv
 
@@ -34,7 +34,7 @@ class Record:
         stale: methods made from another state of the data, which were not compared.
         left_out: methods that were not compared for other reasons, with these.
         validation: method → validation log-loss, of all methods of the workspace's present state.
-        chosen: with outer folds, what each would have chosen (`vggft.comparison.outer.Folds.evidence`).
+        chosen: with outer folds, what each would have chosen (`vggft.comparison.nested.Folds.evidence`).
     """
 
     comparison: Comparison

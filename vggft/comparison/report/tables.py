@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from vggft.comparison.probing import PLAIN
+from vggft.comparison.comparison import Measured
+from vggft.comparison.perturbations import PLAIN
 from vggft.comparison.report.record import CLASSES_SHOWN, Record
 from vggft.comparison.verdict import Pair
-from vggft.comparison.weigh import Judged
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
 
@@ -39,7 +39,7 @@ def show(record: Record, ui: Ui) -> None:
         ui.warn(f"stale, not compared (made from an earlier state of the data): {', '.join(record.stale)}")
 
 
-def _quality(row: Judged) -> tuple[str, ...]:
+def _quality(row: Measured) -> tuple[str, ...]:
     m = row.metrics
     average_precision = "–" if m.average_precision is None else f"{m.average_precision:.3f}"
     numbers = (
@@ -93,7 +93,7 @@ def _show_probes(record: Record, shown: Sequence[str], ui: Ui) -> None:
     ui.table(title, ("method", "as it is", *(name for name in names if name != PLAIN)), rows)
 
 
-def _show_classes(row: Judged, classes: Sequence[str], ui: Ui) -> None:
+def _show_classes(row: Measured, classes: Sequence[str], ui: Ui) -> None:
     if len(classes) > CLASSES_SHOWN:
         ui.say(f"{len(classes)} classes: precision, recall, F1 and confusions of each are in compare.json")
         return

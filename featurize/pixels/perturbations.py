@@ -1,8 +1,8 @@
-"""Harmless changes of a picture, as the network would see it: what a classifier says should survive them.
+"""Perturbations: harmless changes of a picture that should not change what a classifier predicts.
 
-Applied after decoding and resizing, to the square picture that goes into the network, so that they are equally strong for
-pictures of all sizes. Each is part of the fingerprint of the features that are computed from it: a change of one needs
-another name.
+A perturbation is applied after decoding and resizing, to the square that goes into the network, so that it is equally strong
+for pictures of all sizes. Its name is part of the fingerprint of the features computed from it: a perturbation that is
+changed needs a new name.
 """
 
 import io
@@ -12,11 +12,11 @@ from PIL import Image, ImageFilter, ImageOps
 
 Change = Callable[[Image.Image], Image.Image]
 
-_MEAN_COLOUR = (124, 117, 104)  # of ImageNet, rounded: what the network was taught to see as nothing
+_MEAN_COLOUR = (124, 117, 104)  # of the ImageNet training pixels, rounded: becomes 0 in preprocessing
 
 
 def _grey(picture: Image.Image) -> Image.Image:
-    """Luma only (ITU-R 601-2): is it colour or shape that it goes by?"""
+    """Keep the luma only (ITU-R 601-2): does the model go by colour?"""
     return picture.convert("L").convert("RGB")
 
 
@@ -35,18 +35,18 @@ def _blur(picture: Image.Image) -> Image.Image:
 
 
 def _half(picture: Image.Image) -> Image.Image:
-    """Half the size, and back."""
+    """Resize to half the side and back: fine detail is lost."""
     width, height = picture.size
     small = picture.resize((width // 2, height // 2), Image.Resampling.BILINEAR)
     return small.resize(picture.size, Image.Resampling.BILINEAR)
 
 
 def _rotate(picture: Image.Image) -> Image.Image:
-    """Turn by 10° counter-clockwise; the corners that become free get the mean colour."""
+    """Rotate by 10° counter-clockwise; empty corners get the mean colour."""
     return picture.rotate(10, Image.Resampling.BILINEAR, fillcolor=_MEAN_COLOUR)
 
 
-PROBES: dict[str, Change] = {
+PERTURBATIONS: dict[str, Change] = {
     "grey": _grey,
     "flip": _flip,
     "jpeg30": _jpeg,

@@ -11,7 +11,7 @@ from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 from heads import features, leaks
 from vggft.prediction import judging
-from vggft.prediction.methods import Method, Methods
+from vggft.prediction.models import Model, Models
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -32,11 +32,11 @@ class Candidate:
     name: str
     kind: str
     probabilities: NDArray[np.float64]
-    method: Method | None
+    method: Model | None
 
 
 @dataclass(frozen=True)
-class Evidence:
+class CandidatePredictions:
     """What candidates said of n images.
 
     Attributes:
@@ -81,11 +81,11 @@ class Evidence:
 
 def on_split(
     workspace: Workspace,
-    found: Methods,
+    found: Models,
     source: Literal["test", "validation"],
     leave_out: Callable[[str], None],
     ui: Ui,
-) -> Evidence:
+) -> CandidatePredictions:
     """Let every fresh method predict a split. Near-duplicates belong together here, as everywhere.
 
     Args:
@@ -113,7 +113,7 @@ def on_split(
     if not networks and left_out:
         raise left_out
     grouped = leaks.together(features.read(cache, samples, targets, ["avg"]))
-    return Evidence(
+    return CandidatePredictions(
         source,
         dataset.classes,
         grouped.samples,

@@ -33,9 +33,9 @@ from heads import store as heads_store
 from heads.plan import Plan
 from heads.search import Result
 from heads.specs import BEST, SCRATCH, Spec
-from vggft.comparison.evidence import Candidate, Evidence
-from vggft.prediction import judging, methods
-from vggft.prediction.methods import Method, Methods
+from vggft.comparison.candidates import Candidate, CandidatePredictions
+from vggft.prediction import judging, models
+from vggft.prediction.models import Model, Models
 from vggft.steps import finetune, head
 from vggft.steps.options import FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui, duration
@@ -147,7 +147,7 @@ def _is_of_fold(path: Path) -> bool:
     return named or (path.is_dir() and path.parent.name in ("heads", "finetune"))  # of a head or a run
 
 
-def estimate(workspace: Workspace, found: Methods, number: int) -> float:
+def estimate(workspace: Workspace, found: Models, number: int) -> float:
     """Return about how many seconds the folds will take, by what heads and networks took in the workspace."""
     counts = workspace.dataset.split_counts
     images = counts["train"] + counts["validate"]
@@ -158,7 +158,7 @@ def estimate(workspace: Workspace, found: Methods, number: int) -> float:
     return number * (share * (heads + networks) + _COMPILING * (1 + len(found.networks)))
 
 
-def _ranking(found: Methods) -> tuple[int, int]:
+def _ranking(found: Models) -> tuple[int, int]:
     """Return by how many folds and seeds the workspace ranks its heads; 0: by none."""
     results = [method.made for method in found.heads if isinstance(method.made, Result)]
     by = search.criterion(results)
@@ -173,7 +173,7 @@ class Folds:
     """The outer folds of a workspace; the workspace's lock must be held."""
 
     def __init__(
-        self, workspace: Workspace, found: Methods, number: int, leave_out: Callable[[str], None], ui: Ui
+        self, workspace: Workspace, found: Models, number: int, leave_out: Callable[[str], None], ui: Ui
     ) -> None:
         """Share the images out.
 
@@ -210,7 +210,7 @@ class Folds:
         self.folder = workspace.report / "cv" / _key(self._about)
 
     @property
-    def network(self) -> Method:
+    def network(self) -> Model:
         """The best network of the workspace among those that are tuned again in each fold."""
         return self.found.named(self._runs[0].name)
 
@@ -244,11 +244,11 @@ class Folds:
         rows = [(s.digest, s.label, group) for s, group in zip(self.samples, self._groups.tolist(), strict=True)]
         runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.plan)) for run in self._runs]
         recipes = sorted((method.name, recipe) for method, recipe in zip(self.found.heads, self._recipes, strict=True))
-        made = methods.provenance(self.workspace)
-        how = [made, methods.versions()["backend"], self.number, _SEED, self._ranking, recipes, sorted(runs), rows]
+        made = models.provenance(self.workspace)
+        how = [made, models.versions()["backend"], self.number, _SEED, self._ranking, recipes, sorted(runs), rows]
         return json.dumps(how, sort_keys=True)
 
-    def evidence(self) -> tuple[Evidence, Sequence[Mapping[str, Any]]]:
+    def evidence(self) -> tuple[CandidatePredictions, Sequence[Mapping[str, Any]]]:
         """Train what is not trained yet, fold by fold, and put the predictions together.
 
         Returns:
@@ -303,7 +303,7 @@ class Folds:
                 self._tune(fold, run, ui)
             except ParityError as error:  # of this fold's head; the other runs can be compared all the same
                 self.ui.warn(f"fold {k + 1}: {run.name} cannot be tuned: {error}")
-        found = methods.load(fold)
+        found = models.load(fold)
         if not found.networks:
             raise VggftError(
                 f"fold {k + 1} of {self.number}: no network can be tuned from the heads there. Tune one from another head, with "
@@ -360,7 +360,7 @@ class Folds:
         )
         finetune.run(fold, options, ui)
 
-    def _together(self, done: Sequence[_Done]) -> Evidence:
+    def _together(self, done: Sequence[_Done]) -> CandidatePredictions:
         """Put the predictions of all folds together, of the methods that could be trained in each."""
         kinds = {method.name: method for method in self.found.fresh}
         everywhere = [name for name in kinds if all(name in one.probabilities for one in done)]
@@ -385,6 +385,6 @@ class Folds:
         ]
         samples = [replace(s, group=group) for s, group in zip(self.samples, self._groups.tolist(), strict=True)]
         declared = self.workspace.settings.group_by is not None
-        return Evidence(
+        return CandidatePredictions(
             "folds", classes, samples, self.targets, candidates, BEST_HEAD, BEST_NETWORK, declared, fold=held_by
         )

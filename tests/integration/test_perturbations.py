@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from featurize.cache import upkeep
-from featurize.pixels.probes import PROBES
-from vggft.comparison import probing
-from vggft.prediction import judging, methods
+from featurize.pixels.perturbations import PERTURBATIONS
+from vggft.comparison import perturbations
+from vggft.prediction import judging, models
 from vggft.steps import cache
 from vggft.steps import compare as command
+from vggft.steps.options import CompareOptions, PruneOptions
 
 
 def test_probes(trained):
@@ -21,7 +22,7 @@ def test_probes(trained):
     from featurize.engines import KerasEngine
     from featurize.pixels import images
     from heads import store as heads
-    from vggft.workspace.filling import load_weights
+    from vggft.workspace.backbone import load_weights
 
     workspace, data, results = trained
     probes = results["compare"]["probes"]
@@ -30,7 +31,7 @@ def test_probes(trained):
     with (workspace.report / "probes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     for name, own in probes["methods"].items():
-        assert list(own) == ["none", *PROBES]
+        assert list(own) == ["none", *PERTURBATIONS]
         for probe, found in own.items():
             said = [row for row in rows if (row["method"], row["probe"]) == (name, probe)]
             plain = [row for row in rows if (row["method"], row["probe"]) == (name, "none")]
@@ -41,8 +42,9 @@ def test_probes(trained):
     name = results["head"]["best"]
     said = [row for row in rows if (row["method"], row["probe"]) == (name, "blur2")]
     pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
-    changed = np.stack([np.asarray(PROBES["blur2"](images.Image.fromarray(picture))) for picture in pictures])
-    engine = KerasEngine(load_weights(workspace.settings), workspace.settings.fingerprint)
+    changed = np.stack([np.asarray(PERTURBATIONS["blur2"](images.Image.fromarray(picture))) for picture in pictures])
+    settings = workspace.settings
+    engine = KerasEngine(load_weights(settings.fingerprint, settings.weights_file_path), settings.fingerprint)
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
     p = head.predict(engine(changed, ["block5_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
@@ -56,14 +58,14 @@ def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(ag
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(data)}))
     gone, *rest = again.dataset.accepted("validate")
     (data / gone.path).unlink()
-    for name in PROBES:
+    for name in PERTURBATIONS:
         shutil.rmtree(again.cache(replace(again.settings.fingerprint, probe=name)).folder)
-    heads = methods.load(again).heads[:2]
-    probed = probing.probe(again, heads, [gone, *rest], ui)
+    heads = models.load(again).heads[:2]
+    probed = perturbations.probe(again, heads, [gone, *rest], ui)
     assert [sample.path for sample in probed.samples] == [sample.path for sample in rest]
     assert probed.left_out == 1
     assert "probes: 1 image left out" in capsys.readouterr().err
-    assert command.run(again, command.Options(quick=True), ui)["images"] == len(rest) + 1
+    assert command.run(again, CompareOptions(quick=True), ui)["images"] == len(rest) + 1
 
 
 def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixels(again, trained, ui):
@@ -73,7 +75,7 @@ def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixel
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(data)}))
     changed, *rest = again.dataset.accepted("validate")
     shutil.copy(data / rest[0].path, data / changed.path)
-    found = methods.load(again)
+    found = models.load(again)
     whole = replace(found.networks[0], made=replace(found.networks[0].made, settings=_from_pixels(found.networks[0])))
     asked = []
 
@@ -83,7 +85,7 @@ def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixel
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(judging, "judge", judged)  # what it says of them is not asked here
-        probed = probing.probe(again, [found.heads[0], whole], [changed, *rest], ui)
+        probed = perturbations.probe(again, [found.heads[0], whole], [changed, *rest], ui)
     assert probed.left_out == 1
     assert all([sample.path for sample in own] == [sample.path for sample in rest] for own in asked)
 
@@ -93,21 +95,21 @@ def _from_pixels(method):
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
-    assert not cache.prune(again, True, ui)["removed"]
+    assert not cache.prune(again, PruneOptions(yes=True), ui)["removed"]
     probes = [folder for folder, own in upkeep.fingerprints(again.cache_folder).items() if own.probe]
-    assert len(probes) == len(PROBES)
+    assert len(probes) == len(PERTURBATIONS)
     keep = replace(again.dataset.samples[0], path="other", digest="0" * 64)
     samples = [s for s in again.dataset.samples if s.split != "validate"]
     again.settle(replace(again.dataset, samples=(*samples, keep)), again.settings, ())
-    pruned = cache.prune(again, True, ui)
+    pruned = cache.prune(again, PruneOptions(yes=True), ui)
     validated = 32 - len(samples)
-    assert pruned["rows"] == validated * (1 + len(PROBES))
+    assert pruned["rows"] == validated * (1 + len(PERTURBATIONS))
     assert cache.info(again, ui)["fingerprints"][0]["in_use"]
 
 
 def test_probes_take_at_most_so_many_images(again, monkeypatch):
-    monkeypatch.setattr(probing, "MOST", 3)
+    monkeypatch.setattr(perturbations, "MOST", 3)
     samples = again.dataset.accepted("validate")
-    chosen = probing._spread(samples)
+    chosen = perturbations._spread(samples)
     assert len({sample.digest for sample in chosen}) == 3
-    assert probing._spread(samples[::-1]) == chosen
+    assert perturbations._spread(samples[::-1]) == chosen

@@ -30,7 +30,7 @@ REPORT = "compare.json"  # of the last comparison, in the report folder
 
 
 @dataclass(frozen=True)
-class Method:
+class Model:
     """A head or a tuned network.
 
     Attributes:
@@ -79,7 +79,7 @@ class Method:
 
 
 @dataclass(frozen=True)
-class Methods:
+class Models:
     """All methods of a workspace.
 
     Attributes:
@@ -88,21 +88,21 @@ class Methods:
         stale: made from another state; never compared with the others.
     """
 
-    heads: tuple[Method, ...]
-    networks: tuple[Method, ...]
-    stale: tuple[Method, ...]
+    heads: tuple[Model, ...]
+    networks: tuple[Model, ...]
+    stale: tuple[Model, ...]
 
     @property
-    def fresh(self) -> tuple[Method, ...]:
+    def fresh(self) -> tuple[Model, ...]:
         """All that are made from the present state."""
         return (*self.heads, *self.networks)
 
     @property
-    def best(self) -> Method:
+    def best(self) -> Model:
         """The best head or the best network, whichever has the lower validation log-loss. There must be one."""
         return min([*self.heads[:1], *self.networks[:1]], key=_rank)
 
-    def named(self, name: str) -> Method:
+    def named(self, name: str) -> Model:
         """Return the fresh method called `name`.
 
         Raises:
@@ -140,7 +140,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> Methods:
+def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> Models:
     """Read all methods of a workspace, the best first.
 
     Args:
@@ -157,12 +157,12 @@ def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = 
         network = workspace.finetune / run.name / runs.NETWORK
         unchanged = run.best_epoch == 0 and run.start_digest in present
         networks.append(
-            Method(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network, unchanged)
+            Model(run.name, "tuned", run.seconds, run.parameters, run.validation, run.history, run, network, unchanged)
         )
     networks.sort(key=_rank)
     now = provenance(workspace)
     outdated = [method for method in networks if not _made_from(now, method.provenance)]
-    return Methods(
+    return Models(
         tuple(_of_head(result) for result in best_first(fresh)),
         tuple(method for method in networks if _made_from(now, method.provenance)),
         (*(_of_head(result) for result in stale), *outdated),
@@ -180,11 +180,11 @@ def _made_from(now: Mapping[str, str], made: Mapping[str, Any]) -> bool:
     return all(made.get(key) == value for key, value in now.items())
 
 
-def _of_head(r: Result) -> Method:
-    return Method(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
+def _of_head(r: Result) -> Model:
+    return Model(r.head.name, r.head.kind, r.seconds, r.head.parameters, r.validation, r.history, r)
 
 
-def _rank(method: Method) -> tuple[bool, tuple[float, int]]:
+def _rank(method: Model) -> tuple[bool, tuple[float, int]]:
     """Order by `heads.search.merit`; networks that fine-tuning left unchanged come last.
 
     Their heads are in the list too, and differ from them by rounding only.
@@ -196,7 +196,7 @@ def _rank(method: Method) -> tuple[bool, tuple[float, int]]:
 class Choice:
     """A method that is to predict, and why it is this one."""
 
-    method: Method
+    method: Model
     why: str
 
 
@@ -222,12 +222,12 @@ def chosen(workspace: Workspace, name: str | None, on_damage: Callable[[VggftErr
     return Choice(found.best, "the best head or network; vggft compare has not weighed what is here now")
 
 
-def judged(found: Methods) -> dict[str, float]:
+def judged(found: Models) -> dict[str, float]:
     """Return method → validation log-loss: what a recommendation rests on, and is told by to be out of date."""
     return {method.name: method.validation.log_loss for method in found.fresh}
 
 
-def _recommended(workspace: Workspace, found: Methods) -> Method | None:
+def _recommended(workspace: Workspace, found: Models) -> Model | None:
     """Return what the last comparison recommends; None where there was none, or it is of other methods or data."""
     try:
         report = json.loads((workspace.report / REPORT).read_text())
@@ -242,7 +242,7 @@ def _recommended(workspace: Workspace, found: Methods) -> Method | None:
         return None
 
 
-def fresh_heads(workspace: Workspace) -> tuple[Method, ...]:
+def fresh_heads(workspace: Workspace) -> tuple[Model, ...]:
     """Return the fresh heads, the best first.
 
     Raises:

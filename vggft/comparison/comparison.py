@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.metrics import Metrics, confusion, judge, losses, losses_otherwise
+from heads.metrics import Metrics, confusion, losses, losses_otherwise, measure
 from vggft.comparison import statistics, verdict
-from vggft.comparison.evidence import Candidate, Evidence
+from vggft.comparison.candidates import Candidate, CandidatePredictions
 from vggft.comparison.verdict import Pair, Verdict
 
 
 @dataclass(frozen=True)
-class Judged:
+class Measured:
     """A candidate and how it did; `confusion` (classes, classes): a row a true class, a column a predicted one."""
 
     candidate: Candidate
@@ -47,8 +47,8 @@ class Comparison:
         no_p_value: why there are no p-values; None where there are.
     """
 
-    evidence: Evidence
-    rows: Sequence[Judged]
+    evidence: CandidatePredictions
+    rows: Sequence[Measured]
     pairs: Sequence[Pair]
     verdict: Verdict
     no_p_value: str | None
@@ -58,12 +58,12 @@ class Comparison:
         """The best network against the best head: what was to be found out."""
         return self.pairs[0]
 
-    def row(self, name: str) -> Judged:
+    def row(self, name: str) -> Measured:
         """Return the row of that name."""
         return next(row for row in self.rows if row.name == name)
 
 
-def weigh(evidence: Evidence, head: str, network: str, unchanged: bool) -> Comparison:
+def compare_candidates(evidence: CandidatePredictions, head: str, network: str, unchanged: bool) -> Comparison:
     """Judge all candidates and compare all pairs of them.
 
     Args:
@@ -73,7 +73,7 @@ def weigh(evidence: Evidence, head: str, network: str, unchanged: bool) -> Compa
     rows = []
     for candidate in evidence.candidates:
         p = candidate.probabilities
-        rows.append(Judged(candidate, judge(p, evidence.targets), confusion(p, evidence.targets)))
+        rows.append(Measured(candidate, measure(p, evidence.targets), confusion(p, evidence.targets)))
     rows.sort(key=lambda row: row.metrics.log_loss)
     no_p_value = None
     if not evidence.fair:
@@ -92,7 +92,7 @@ def weigh(evidence: Evidence, head: str, network: str, unchanged: bool) -> Compa
     return Comparison(evidence, rows, pairs, said, no_p_value)
 
 
-def _pairs(evidence: Evidence, tested: bool) -> list[Pair]:
+def _pairs(evidence: CandidatePredictions, tested: bool) -> list[Pair]:
     """Compare all pairs, the first one alone, the others with p-values corrected for their number."""
     by_loss = sorted(
         evidence.candidates, key=lambda candidate: float(losses(candidate.probabilities, evidence.targets).mean())

@@ -12,13 +12,13 @@ from small_compare import recompute
 
 from featurize.errors import VggftError
 from finetune.network import ParityError
-from heads.population import Plan as HeadPlan
-from vggft.comparison import outer
-from vggft.comparison.outer import BEST_HEAD, BEST_NETWORK, Folds
+from vggft.comparison import nested
+from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, Folds
 from vggft.comparison.verdict import FAIR_FOLDS
-from vggft.prediction import methods
-from vggft.prediction.methods import load as methods_load
+from vggft.prediction import models
+from vggft.prediction.models import load as methods_load
 from vggft.steps import compare, head
+from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -73,7 +73,7 @@ def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
     workspace = Workspace(tmp_path / "work")
 
     def first_fold(turned):
-        folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
+        folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
         learnt, held = folds._parts[0]
         assert not {folds._groups[i] for i in learnt} & {folds._groups[i] for i in held}
         if turned:
@@ -99,7 +99,7 @@ def test_images_of_the_test_split_take_no_part(tuned, tmp_path, ui, monkeypatch)
     moved = {sample.path for sample in dataset.accepted("train")[:3]}
     samples = tuple(replace(s, split="test") if s.path in moved else s for s in dataset.samples)
     workspace.__dict__["dataset"] = replace(dataset, samples=samples)
-    folds = Folds(workspace, methods.Methods((), (), ()), 3, ui.warn, ui)
+    folds = Folds(workspace, models.Models((), (), ()), 3, ui.warn, ui)
     assert moved.isdisjoint(sample.path for sample in folds.samples)
     assert len(folds.samples) == 21
 
@@ -109,7 +109,7 @@ def named(workspace, change):
     dataset = workspace.dataset
     workspace.__dict__["dataset"] = replace(dataset, samples=tuple(map(change, dataset.samples)))
     quiet = Ui(quiet=True)
-    found = Folds(workspace, methods.load(workspace), 2, quiet.warn, quiet)
+    found = Folds(workspace, models.load(workspace), 2, quiet.warn, quiet)
     return found.folder, [sample.digest for sample in found.samples]
 
 
@@ -123,7 +123,7 @@ def test_folds_belong_to_contents_and_groups_and_not_to_names(tuned):
 
 def test_folds_belong_to_what_was_trained(tuned, ui):
     workspace = Workspace(tuned)
-    found = methods.load(workspace)
+    found = models.load(workspace)
     (network,) = found.networks
     settings = network.made.settings
     longer = replace(settings, plan=replace(settings.plan, epochs=2))
@@ -139,11 +139,11 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
     dataset = workspace.dataset
     twins = [replace(s, path=f"twin-{s.path}", group=f"twin of {s.digest}") for s in dataset.samples]
     workspace.__dict__["dataset"] = replace(dataset, samples=(*dataset.samples, *twins))
-    folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
+    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
     held = [{folds.samples[i].digest for i in part} for _, part in folds._parts]
     assert held[0].isdisjoint(held[1])
     done = [
-        outer._Done({name: np.full((len(part), 2), 0.5) for name in (*HEADS, "net")}, HEADS[k], "net", False, 1.0)
+        nested._Done({name: np.full((len(part), 2), 0.5) for name in (*HEADS, "net")}, HEADS[k], "net", False, 1.0)
         for k, (_, part) in enumerate(folds._parts)
     ]
     found = folds._together(done)
@@ -156,9 +156,9 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
 def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui, monkeypatch):
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work")
-    folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
+    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
     loaded = []
-    monkeypatch.setattr(outer.methods, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
+    monkeypatch.setattr(nested.methods, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
 
     def the_other_way_round(chosen, fold, cache, samples):
         """Predict what is held out all the better the worse a method was on validation."""
@@ -166,7 +166,7 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
         falling = sorted(chosen, key=lambda method: -method.validation.log_loss)
         return {method.name: 0.5 + (right - 0.5) * 0.9 / (1 + i) for i, method in enumerate(falling)}
 
-    monkeypatch.setattr(outer.judging, "judge", the_other_way_round)
+    monkeypatch.setattr(nested.judging, "judge", the_other_way_round)
     found = folds._train(0, *folds._parts[0])
     (fold,) = loaded
     assert found.head == min(fold.heads, key=lambda method: method.validation.log_loss).name
@@ -176,14 +176,14 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
 def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, ui, monkeypatch):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)
-    head.run(Workspace(work), head.Options(HeadPlan(epochs=5), names=HEADS, folds=3), ui)
-    found = methods.load(Workspace(work))
-    assert outer._ranking(found) == (3, 0)
-    before = methods.load(Workspace(tuned))
-    assert outer._ranking(before) == (0, 0)
-    assert outer.estimate(Workspace(work), found, 2) > outer.estimate(Workspace(tuned), before, 2) > 0
+    head.run(Workspace(work), HeadOptions.of(epochs=5, head=HEADS, cv=3), ui)
+    found = models.load(Workspace(work))
+    assert nested._ranking(found) == (3, 0)
+    before = models.load(Workspace(tuned))
+    assert nested._ranking(before) == (0, 0)
+    assert nested.estimate(Workspace(work), found, 2) > nested.estimate(Workspace(tuned), before, 2) > 0
     asked = []
-    monkeypatch.setattr(outer.head, "train", lambda fold, options, specs, ui: asked.append(options.folds))
+    monkeypatch.setattr(nested.head, "train", lambda fold, options, specs, ui: asked.append(options.folds))
     monkeypatch.setattr(Folds, "_tune", lambda *arguments: None)
     folds = Folds(Workspace(work), found, 2, ui.warn, ui)
     with pytest.raises(VggftError, match="no network can be tuned"):  # nothing was trained
@@ -231,19 +231,19 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     fold.with_suffix("").mkdir()  # killed after it was done
     before = predictions(work)
     written = {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")}
-    compare.run(Workspace(work), compare.Options(folds=2, quick=True), ui)
+    compare.run(Workspace(work), CompareOptions(cv=2, quick=True), ui)
     assert {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")} == written
     assert predictions(work) == before
     assert {path.name for path in fold.parent.parent.iterdir()} == {fold.parent.name, ".DS_Store"}
     assert not fold.with_suffix("").exists()
     fold.write_bytes(fold.read_bytes()[:-200])  # damaged: this one, and no other, is done again
-    assert outer._Done.read(fold) is None
-    assert outer._Done.read(fold.with_name("fold-1.npz")) is not None
+    assert nested._Done.read(fold) is None
+    assert nested._Done.read(fold.with_name("fold-1.npz")) is not None
 
 
 def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tuned, ui, capsys):
     workspace = Workspace(tuned)
-    found = methods.load(workspace)
+    found = models.load(workspace)
     (network,) = found.networks
     settings = replace(network.made.settings, name="orphan", start="gone")
     orphan = replace(network, name="orphan", made=replace(network.made, settings=settings))
@@ -261,7 +261,7 @@ def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, fea
     path = tmp_path / "work" / "workspace.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "data": str(tmp_path / "data")}))
     workspace = Workspace(tmp_path / "work")
-    found = methods.load(workspace)
+    found = models.load(workspace)
     (network,) = found.networks
     settings = replace(network.made.settings, name="whole", unfreeze="all", split_point=None)
     whole = replace(network, name="whole", made=replace(network.made, settings=settings))
@@ -277,13 +277,13 @@ def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, fea
 
 def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
     workspace = Workspace(tuned)
-    found = methods.load(workspace)
+    found = models.load(workspace)
     (network,) = found.networks
     found, told = replace(found, networks=(network, replace(network, name="other"))), []
     folds = Folds(workspace, found, 2, told.append, ui)
     names = [[*HEADS, "net", "other"], [*HEADS, "net"]]
     done = [
-        outer._Done({name: np.full((len(held), 2), 0.5) for name in own}, HEADS[0], "net", False, 1.0)
+        nested._Done({name: np.full((len(held), 2), 0.5) for name in own}, HEADS[0], "net", False, 1.0)
         for own, (_, held) in zip(names, folds._parts, strict=True)
     ]
     assert {one.name for one in folds._together(done).candidates} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
@@ -293,7 +293,7 @@ def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
 def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work")
-    folds = Folds(workspace, methods.load(workspace), 2, ui.warn, ui)
+    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
 
     def differs(*arguments):
         raise ParityError("parity gate: network and head differ")

@@ -10,13 +10,14 @@ from featurize.backbone.layers import TOP
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.engines import Engine
-from featurize.pixels.probes import PROBES
+from featurize.pixels.perturbations import PERTURBATIONS
 from featurize.wording import counted
 from finetune.store import Run
 from vggft.prediction import judging
-from vggft.prediction.methods import Method
+from vggft.prediction.models import Model
 from vggft.ui.console import Ui
-from vggft.workspace.filling import Filling, as_it_was, fill, require, start_engine
+from vggft.workspace.backbone import start_engine
+from vggft.workspace.filling import Filling, as_it_was, fill, require
 from vggft.workspace.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 on so many is 0.013
@@ -49,7 +50,7 @@ class Probed:
         return float(np.mean(self.predicted[method][probe] != self.predicted[method][PLAIN]))
 
 
-def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sample], ui: Ui) -> Probed | None:
+def probe(workspace: Workspace, methods: Sequence[Model], samples: Sequence[Sample], ui: Ui) -> Probed | None:
     """Let methods predict changed pictures; what they need is computed into caches of their own, once.
 
     Args:
@@ -66,7 +67,7 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
     possible = len(chosen)
     if any(isinstance(method.made, Run) and method.made.split_point is None for method in methods):
         chosen = [s for s in chosen if as_it_was(workspace.dataset.root / s.path, s.digest)]  # they read the files anew
-    caches = {name: workspace.cache(replace(workspace.settings.fingerprint, probe=name)) for name in PROBES}
+    caches = {name: workspace.cache(replace(workspace.settings.fingerprint, probe=name)) for name in PERTURBATIONS}
     chosen = _compute(workspace, caches, layers, chosen, ui)
     left_out = possible - len(chosen)
     if left_out:
@@ -92,7 +93,7 @@ def probe(workspace: Workspace, methods: Sequence[Method], samples: Sequence[Sam
     return Probed(chosen, targets, predicted, scores, left_out)
 
 
-def _layers(methods: Sequence[Method]) -> list[str]:
+def _layers(methods: Sequence[Model]) -> list[str]:
     """Return the layers that the methods read."""
     needed = [method.made.split_point if isinstance(method.made, Run) else TOP for method in methods]
     return sorted({layer for layer in needed if layer})
@@ -123,7 +124,7 @@ def _compute(
     engine: Engine | None = None
     for name, cache in caches.items():
         if lacking[name]:
-            engine = engine or start_engine(settings.fingerprint, filling, ui)
+            engine = engine or start_engine(settings.fingerprint, filling.weights_file, filling.engine, ui)
             fill(cache, filling, ui, engine)
     gone = {digest for cache in caches.values() for digest in cache.missing(layers, [s.digest for s in chosen])}
     return [sample for sample in chosen if sample.digest not in gone]
