@@ -14,10 +14,10 @@ from featurize.backbone.layers import layer
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data import assigned as memory
 from featurize.data import scan as scanning
-from featurize.data import splits
+from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
-from featurize.data.splits import Shares
+from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError, require_whole
 from featurize.runner import SHARD_ROWS
 from featurize.wording import counted
@@ -53,6 +53,11 @@ class _Before:
     samples: Sequence[Sample] = ()
     assigned: Sequence[Assigned] = ()
 
+    @property
+    def split(self) -> SplitPlan | None:
+        """How its split was made; None for a new workspace."""
+        return SplitPlan(self.settings.shares, self.settings.group_by) if self.settings else None
+
 
 class _MadeMeanwhile(Exception):
     """Another process made the workspace while this one was looking at the data."""
@@ -86,23 +91,24 @@ def _featurize(
     layers = list(dict.fromkeys(layer(name).name for name in options.layers))
     _check(options)
     _refuse_overlap(workspace.root, data)
-    shares, reserve = _shares(options, before)
-    group_by = _group_by(options, before.settings)
+    wishes = Wishes(options.validation, options.test, options.seed, options.group_by)
+    split = split_rules.plan(wishes, before.split, before.assigned)
     fingerprint, weights_file = _fingerprint(options, before.settings)
     cache = workspace.cache(fingerprint, recheck=options.rehash)
     if data.is_dir() and not cache.layers:
         weights.locate(weights_file)  # all is still to be computed: without weights, say so before hashing everything
 
     began = time.perf_counter()
-    scan = _scan(data, before.samples if not options.rehash else (), group_by, ui)
+    scan = _scan(data, before.samples if not options.rehash else (), split.group_by, ui)
     for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
         if folder.is_dir():
             _refuse_overlap(workspace.root, folder)
-    _check_scan(scan, options, before)
+    split_rules.check_folders(scan, wishes)
+    _require_same_data(scan, before)
     assigned = before.assigned
-    if reserve:
-        assigned = splits.reserve_test(assigned, {s.digest for s in scan.samples}, shares)
-    _split(scan, scan.samples, shares, assigned)  # what is wrong with the split is said before the work, not after
+    if split.reserve_test:
+        assigned = splits.reserve_test(assigned, {s.digest for s in scan.samples}, split.shares)
+    split_rules.build(scan, scan.samples, split.shares, assigned)  # its errors come before the work, not after
 
     files: dict[str, list[Path]] = defaultdict(list)
     for sample in scan.samples:
@@ -124,13 +130,15 @@ def _featurize(
         replace(s, status="rejected", reason=done.rejected[s.digest]) if s.digest in done.rejected else s
         for s in scan.samples
     ]
-    dataset = _split(scan, samples, shares, assigned)
+    dataset = split_rules.build(scan, samples, split.shares, assigned)
     file = str(weights_file) if weights_file else None
-    settings = Settings(str(scan.root), scan.classes, fingerprint, file, shares, group_by, layers=tuple(layers))
+    settings = Settings(
+        str(scan.root), scan.classes, fingerprint, file, split.shares, split.group_by, layers=tuple(layers)
+    )
     workspace.settle(dataset, settings, memory.remember(assigned, dataset.samples))
     rate = done.computed / seconds if done.computed else None
     _tell(workspace, scan, dataset, ui)
-    if reserve:
+    if split.reserve_test:
         moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
         ui.warn(f"reserved for the test from now on, and training images before: {counted(moved, 'image')}")
     if rate is not None:
@@ -192,39 +200,6 @@ def _check(options: Options) -> None:
     engines.require(options.engine)
 
 
-def _shares(options: Options, before: _Before) -> tuple[Shares, bool]:
-    """Return the shares to hold back, and whether a test split is to be reserved from what was training before."""
-    reserve = bool(options.test and before.assigned) and all(entry.split != "test" for entry in before.assigned)
-    if before.settings is None:
-        default = Shares()
-        return Shares(
-            default.validate if options.validation is None else options.validation,
-            default.test if options.test is None else options.test,
-            default.seed if options.seed is None else options.seed,
-        ), reserve
-    kept = before.settings.shares
-    for option, given, stored in (
-        ("--validation", options.validation, kept.validate),
-        ("--seed", options.seed, kept.seed),
-        ("--test", options.test, kept.test or options.test),
-    ):
-        if given is not None and given != stored:
-            raise VggftError(
-                f"{option} {given}: the split of this workspace was made with {stored} and stays. Use another --workspace "
-                "for another split."
-            )
-    return replace(kept, test=options.test or kept.test), reserve
-
-
-def _group_by(options: Options, before: Settings | None) -> str | None:
-    if before is None or options.group_by in (None, before.group_by):
-        return options.group_by if before is None else before.group_by
-    raise VggftError(
-        f"--group-by {options.group_by!r}: the split of this workspace was made with {before.group_by!r} and stays. Use "
-        "another --workspace for another grouping."
-    )
-
-
 def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint, Path | None]:
     """Return how pixels become features, and the file of the weights (None: the published ones, wherever they lie)."""
     default = before.fingerprint if before else Fingerprint(precision=engines.choose(options.engine).precision)
@@ -247,39 +222,20 @@ def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> 
         return scanning.scan(data, known, group_by, progress)
 
 
-def _check_scan(scan: scanning.Scan, options: Options, before: _Before) -> None:
-    for option, value, split in (("--validation", options.validation, "validate"), ("--test", options.test, "test")):
-        if value is not None and split in scan.stored_splits:
-            raise VggftError(f"{option} {value}: {scan.root} has a {split} folder of its own. Leave the option out.")
+def _require_same_data(scan: scanning.Scan, before: _Before) -> None:
+    """See that a folder has anything to do with the data that this workspace was made from.
+
+    Raises:
+        VggftError: it has no image and no class in common with them.
+    """
     digests = {s.digest for s in before.samples if s.digest}
     if before.settings and digests and not digests & {s.digest for s in scan.samples}:
         classes = before.settings.classes
         if not set(classes) & set(scan.classes):
             raise VggftError(
-                f"{scan.root}: none of its images and classes is known to this workspace, which holds {', '.join(classes)} from "
-                f"{before.settings.data}. Use another --workspace for other data."
+                f"{scan.root}: none of its images and classes is known to this workspace, which was made from "
+                f"{before.settings.data} ({', '.join(classes)}). Use another --workspace for other data."
             )
-
-
-def _split(scan: scanning.Scan, samples: Sequence[Sample], shares: Shares, assigned: Sequence[Assigned]) -> Dataset:
-    """Share the samples out, set leaking copies aside, and refuse what nothing could be learnt from or judged on."""
-    shared = splits.assign(samples, shares, scan.stored_splits, assigned)
-    dataset = Dataset(scan.root, scan.classes, tuple(splits.set_aside_duplicates(shared)))
-    for name in dataset.classes:
-        if not any(s.label == name for s in dataset.accepted("train")):
-            lost = [s for s in dataset.rejected if s.label == name]
-            why = f" ({len(lost)} rejected, the first: {lost[0].path}: {lost[0].reason})" if lost else ""
-            raise VggftError(
-                f"class {name!r} has no training image left{why}. Add pictures, or hold back less (--validation, --test). "
-                "Features computed so far are kept."
-            )
-    if not dataset.accepted("validate"):
-        aside = len(dataset.duplicates)
-        raise VggftError(
-            f"{dataset.root}: no image is left to validate on ({aside} set aside, because the same bytes stand under another "
-            "label or in another split). Add pictures, or remove the copies."
-        )
-    return dataset
 
 
 def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -> None:
