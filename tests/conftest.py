@@ -16,10 +16,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize import engines, interrupts
+from featurize import descriptors, engines, interrupts
 from featurize.backbone import weights as weight_files
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import mnn_engine
 from featurize.pixels import images
 from vggft.cli import app
 from vggft.comparison import costs
@@ -106,20 +105,13 @@ def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def _into(file, number, name):
     """Send what is written on a file descriptor, and on `sys.<name>`, into a file."""
-    kept, stream = os.dup(number), getattr(sys, name)
-    mnn_engine._flush()
-    os.dup2(file.fileno(), number)
-    try:
-        with open(number, "w", encoding="utf-8", closefd=False) as own:
-            setattr(sys, name, own)
-            try:
-                yield
-            finally:
-                mnn_engine._flush()
-                setattr(sys, name, stream)
-    finally:
-        os.dup2(kept, number)
-        os.close(kept)
+    stream = getattr(sys, name)
+    with descriptors.redirected(file.fileno(), number), open(number, "w", encoding="utf-8", closefd=False) as text:
+        setattr(sys, name, text)
+        try:
+            yield
+        finally:
+            setattr(sys, name, stream)
 
 
 @contextlib.contextmanager

@@ -5,15 +5,13 @@ written as ONNX and goes through MNN's compiled converter. The converter's Pytho
 imported: it tries to install a package and reports its use to a server.
 """
 
-import ctypes
 import importlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import descriptors
 from featurize.backbone.layers import LAYERS, NAMES, layer
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
@@ -33,9 +32,9 @@ _SESSIONS = 8
 
 
 def load() -> Any:
-    """Import MNN, and see that onnx is there; neither prints. Raises ImportError."""
+    """Import MNN, and see that onnx is there. Raises ImportError."""
     importlib.import_module("onnx")
-    with _unseen():
+    with descriptors.hidden():
         return importlib.import_module("MNN")
 
 
@@ -83,7 +82,7 @@ class MnnEngine:
             onnx, mnn = Path(folder) / "vgg16.onnx", Path(folder) / "vgg16.mnn"
             onnx.write_bytes(_onnx(self._weights, self._size, below, layers))
             _convert(onnx, mnn)
-            with _unseen():
+            with descriptors.hidden():
                 for _ in range(self._sessions):
                     idle.put(_Session(self._mnn, mnn, shapes))
         return idle
@@ -158,33 +157,3 @@ def _convert(onnx: Path, mnn: Path) -> None:
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if not mnn.is_file():  # its status says nothing: the converter reports success in any case
         raise RuntimeError(f"MNN's converter failed (status {done.returncode}): {done.stdout.decode(errors='replace')}")
-
-
-@contextmanager
-def _unseen() -> Iterator[None]:
-    """Keep what MNN's C++ prints (no setting silences it) off descriptors 1 and 2; it is shown only upon failure."""
-    _flush()
-    kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as unseen:
-        os.dup2(unseen.fileno(), 1)
-        os.dup2(unseen.fileno(), 2)
-        try:
-            yield
-        except Exception:
-            _flush()
-            unseen.seek(0)
-            os.write(kept[1], unseen.read())
-            raise
-        finally:
-            _flush()
-            for number, descriptor in enumerate(kept, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
-
-
-def _flush() -> None:
-    """Empty Python's buffers, and C's: into a pipe or file, printf writes only when its buffer is full."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.name == "posix":
-        ctypes.CDLL(None).fflush(None)
