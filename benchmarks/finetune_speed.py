@@ -102,10 +102,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
 def _network(workspace: Any) -> Any:
     from finetune.network import assemble
     from vggft.prediction import models
-    from vggft.workspace.filling import load_weights
+    from vggft.workspace.backbone import load_weights
 
     head = models.fresh_heads(workspace)[0].made.head  # type: ignore[union-attr]
-    weights = load_weights(workspace.settings)
+    weights = load_weights(workspace.settings.fingerprint, workspace.settings.weights_file_path)
     return assemble(
         weights, workspace.settings.fingerprint.preprocess, workspace.settings.fingerprint.size, head
     ), weights

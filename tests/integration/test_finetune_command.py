@@ -16,7 +16,6 @@ from finetune.plan import Plan
 from heads.specs import SCRATCH
 from vggft.steps import compare, featurize, finetune, head
 from vggft.steps.finetune import Options
-from vggft.steps.tuning import Tuning
 from vggft.workspace.workspace import Workspace
 
 FAST = Plan(epochs=1, batch_size=8)
@@ -173,7 +172,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Tuning, "train", stop)
+    monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, Options(plan=FAST, name="one"), ui)
     assert "one is not finished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr

@@ -21,7 +21,7 @@ def test_probes(trained):
     from featurize.engines import KerasEngine
     from featurize.pixels import images
     from heads import store as heads
-    from vggft.workspace.filling import load_weights
+    from vggft.workspace.backbone import load_weights
 
     workspace, data, results = trained
     probes = results["compare"]["probes"]
@@ -42,7 +42,8 @@ def test_probes(trained):
     said = [row for row in rows if (row["method"], row["probe"]) == (name, "blur2")]
     pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
     changed = np.stack([np.asarray(PERTURBATIONS["blur2"](images.Image.fromarray(picture))) for picture in pictures])
-    engine = KerasEngine(load_weights(workspace.settings), workspace.settings.fingerprint)
+    settings = workspace.settings
+    engine = KerasEngine(load_weights(settings.fingerprint, settings.weights_file_path), settings.fingerprint)
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
     p = head.predict(engine(changed, ["block5_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)

@@ -22,7 +22,7 @@ from featurize.cache.index import Index
 from featurize.cache.shards import DIGEST, Stamp, unpack
 from featurize.data import scan
 from vggft.cli.app import app
-from vggft.workspace import filling
+from vggft.workspace import backbone, filling
 from vggft.workspace.workspace import Workspace
 
 LAYERS = ("block4_pool", "block5_pool")
@@ -53,7 +53,7 @@ def in_a_new_process(function, *arguments):
 
 def featurize(data, work, create):
     """Run the command in this process with the engine that `create` returns; return its seconds."""
-    filling.create = create
+    backbone.create = create
     began = time.perf_counter()
     status = app(["featurize", str(data), "-w", str(work), "--quiet"], standalone_mode=False)
     assert not status

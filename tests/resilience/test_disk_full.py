@@ -16,7 +16,7 @@ from conftest import make_classes, paint, refused, shards, snapshot, start, stri
 from featurize.backbone.layers import layer
 from featurize.errors import VggftError
 from vggft.steps import featurize
-from vggft.workspace import filling
+from vggft.workspace import backbone
 from vggft.workspace.workspace import Workspace
 
 resource = pytest.importorskip("resource", reason="Windows has neither limits nor tmpfs")
@@ -146,7 +146,7 @@ class Noise:
     ],
 )
 def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, short, file, whole):
-    monkeypatch.setattr(filling, "create", lambda *_: Noise())
+    monkeypatch.setattr(backbone, "create", lambda *_: Noise())
     data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
 
     def run(work):

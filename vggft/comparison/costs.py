@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from featurize.backbone.layers import TOP
 from featurize.cache import timings
-from featurize.engines import Engine, choose, create
+from featurize.engines import Engine
 from finetune.store import Run
 from heads.head import FILES
 from heads.search import Result
 from vggft.prediction import judging
 from vggft.prediction.models import Model
 from vggft.ui.console import Ui
-from vggft.workspace.filling import load_weights
+from vggft.workspace.backbone import start_engine
 from vggft.workspace.workspace import Workspace
 
 BATCHES = (1, 32)
@@ -103,7 +103,7 @@ def _files(workspace: Workspace, method: Model) -> list[Path]:
 def _latencies(workspace: Workspace, methods: Sequence[Model], ui: Ui) -> dict[str, dict[int, float]]:
     """Measure each method; the frozen network below the heads, which is the same for all, only once."""
     fingerprint = workspace.settings.fingerprint
-    engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+    engine = start_engine(fingerprint, workspace.settings.weights_file_path)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (max(BATCHES), fingerprint.size, fingerprint.size, 3)).astype(np.uint8)
     maps = _run(engine, pictures)

@@ -16,7 +16,8 @@ from finetune.store import Run
 from vggft.prediction import judging
 from vggft.prediction.models import Model
 from vggft.ui.console import Ui
-from vggft.workspace.filling import Filling, as_it_was, fill, require, start_engine
+from vggft.workspace.backbone import start_engine
+from vggft.workspace.filling import Filling, as_it_was, fill, require
 from vggft.workspace.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 on so many is 0.013
@@ -123,7 +124,7 @@ def _compute(
     engine: Engine | None = None
     for name, cache in caches.items():
         if lacking[name]:
-            engine = engine or start_engine(settings.fingerprint, filling, ui)
+            engine = engine or start_engine(settings.fingerprint, filling.weights_file, filling.engine, ui)
             fill(cache, filling, ui, engine)
     gone = {digest for cache in caches.values() for digest in cache.missing(layers, [s.digest for s in chosen])}
     return [sample for sample in chosen if sample.digest not in gone]

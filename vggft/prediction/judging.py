@@ -15,7 +15,7 @@ from featurize.backbone.network import between
 from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
-from featurize.engines import CPU_BATCH, Engine, choose, create
+from featurize.engines import CPU_BATCH, Engine
 from featurize.errors import VggftError
 from finetune import examples
 from finetune.examples import Rows
@@ -26,7 +26,8 @@ from heads.head import probabilities
 from heads.search import Result
 from vggft.prediction.models import Model
 from vggft.prediction.scoring import Scorer
-from vggft.workspace.filling import decoder, load_weights
+from vggft.workspace.backbone import start_engine
+from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 
 
@@ -93,8 +94,7 @@ def from_pixels(method: Model, workspace: Workspace, engine: Engine | None = Non
             return Scorer(above)
         layer = method.made.split_point
     if engine is None:
-        fingerprint = workspace.settings.fingerprint
-        engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+        engine = start_engine(workspace.settings.fingerprint, workspace.settings.weights_file_path)
     frozen = engine
 
     def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -13,6 +13,7 @@ from featurize.engines import choose, starts
 from featurize.errors import VggftError
 from featurize.wording import counted
 from vggft.ui.console import Ui
+from vggft.workspace.backbone import load_weights
 from vggft.workspace.workspace import Workspace
 
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "hdf5plugin", "scikit-learn", "pillow", "matplotlib")
@@ -105,11 +106,9 @@ def _weights(workspace: Workspace) -> Check:
             return Check(
                 "weights", "ok", "not on this machine yet; Keras's server answers, the first run downloads 59 MB"
             )
-        loaded = weights.load(source)
+        loaded = load_weights(settings.fingerprint, file) if settings else weights.load(source)
     except VggftError as error:
         return Check("weights", "fail", str(error), mend)
-    if settings and loaded.digest != settings.fingerprint.weights:
-        return Check("weights", "fail", f"{source}: not the weights that the features here were made with", mend)
     what = (
         "the published ImageNet weights"
         if loaded.published

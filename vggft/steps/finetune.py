@@ -17,7 +17,7 @@ from finetune.store import Settings
 from heads.specs import BEST, NAME, NAMES, SCRATCH
 from vggft.prediction import models
 from vggft.steps import starts
-from vggft.steps.tuning import Tuning, files_of, report
+from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling
 from vggft.workspace.filling import Filling
@@ -79,12 +79,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         settings = Settings(name, options.unfreeze, split_point, plan, options.memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
-            session = Tuning(workspace, cache, begun, ui)
-            session.prepare()
+            job = Job.of(workspace, cache, begun)
+            prepared = prepare(job, ui)
         except Exception:  # whatever it is, nothing was trained yet that could be gone on with
             begun.give_up()
             raise
-        return {"resumed": False, **session.train()}
+        return {"resumed": False, **train(job, prepared, ui)}
 
 
 def resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
@@ -111,9 +111,8 @@ def resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = 
         _require_same(workspace, settings)
         if memory is not None:
             _require_memory(workspace, memory, settings.split_point, settings.plan.batch_size)
-        session = Tuning(workspace, workspace.cache(), begun, ui, memory)
-        session.prepare()
-        return {"resumed": True, **session.train()}
+        job = Job.of(workspace, workspace.cache(), begun, memory)
+        return {"resumed": True, **train(job, prepare(job, ui), ui)}
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:

@@ -11,18 +11,17 @@ from pathlib import Path
 from featurize import durable, runner
 from featurize.backbone import weights
 from featurize.backbone.layers import NAMES
-from featurize.backbone.weights import Weights
 from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
-from featurize.engines import Engine, choose, create, rate
+from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.runner import Step
 from featurize.wording import counted, size
 from vggft.ui.console import Advance, Ui, duration
-from vggft.workspace.workspace import Settings
+from vggft.workspace.backbone import start_engine
 
 _KEEP_DECODED = 16  # pictures in memory while only looking whether they decode
 _ROWS_AT_ONCE = 64  # cached rows read at once, when a layer is computed from one below it
@@ -129,7 +128,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    engine = engine or start_engine(cache.fingerprint, filling, ui)
+    engine = engine or start_engine(cache.fingerprint, filling.weights_file, filling.engine, ui)
     computed: set[str] = set()
     for step, wanted in work.items():
         if not announced:
@@ -151,25 +150,6 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         timing = Timing(" ".join(step.layers), step.below or "", engine.name, len(wanted), spent)
         timings.add(cache.folder, timing)
     return Filled(len(computed), rejected, engine.name)
-
-
-def start_engine(fingerprint: Fingerprint, filling: Filling, ui: Ui) -> Engine:
-    """Choose who computes and start it, saying so.
-
-    Raises:
-        VggftError: no weights, or others than those of the fingerprint.
-    """
-    source = weights.locate(filling.weights_file)
-    ui.say(f"weights: {source}")
-    loaded = weights.load(source)
-    if loaded.digest != fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (another digest). Put the "
-            "old file back, or name the weights: vggft featurize DATA --weights FILE."
-        )
-    choice = choose(filling.engine, fingerprint.precision)
-    ui.say(f"engine: {choice.name} ({choice.reason})")
-    return create(choice.name, loaded, fingerprint)
 
 
 def _compute(
@@ -208,22 +188,6 @@ def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: 
     if number > engine.trial:
         took = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
     ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
-
-
-def load_weights(settings: Settings) -> Weights:
-    """Load the weights that a workspace's features were made with.
-
-    Raises:
-        VggftError: no weights, or others than those.
-    """
-    source = weights.locate(settings.weights_file_path)
-    loaded = weights.load(source)
-    if loaded.digest != settings.fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (digest {loaded.digest[:12]}…, expected "
-            f"{settings.fingerprint.weights[:12]}…). Run vggft featurize again with --weights."
-        )
-    return loaded
 
 
 def as_it_was(path: Path, digest: str) -> bool:
