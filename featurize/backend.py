@@ -6,7 +6,7 @@ import os
 import sys
 from types import ModuleType
 
-from featurize import descriptors
+from featurize import descriptors, interrupts
 from featurize.errors import VggftError
 
 
@@ -32,6 +32,7 @@ def load_quietly(name: str) -> ModuleType:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with descriptors.hidden():
             importlib.import_module(name)
+        interrupts.check()
         # Its warning about tracing again at another batch size: meant, the last batch of an epoch is a short one.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules[name]

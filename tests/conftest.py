@@ -84,7 +84,6 @@ def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
     words = ["vggft", *map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with contextlib.ExitStack() as back:
-            back.enter_context(_listening_as_before())
             back.enter_context(contextlib.chdir(cwd or "."))
             for number, name, file in ((1, "stdout", out), (2, "stderr", err)):
                 back.enter_context(_into(file, number, name))
@@ -95,6 +94,8 @@ def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
                 code = 0
             except SystemExit as end:
                 code = end.code or 0
+        if code == interrupts.EXIT_CODE:  # Ctrl-C is meant for all tests
+            raise KeyboardInterrupt
         said = []
         for file in (out, err):
             file.seek(0)
@@ -112,20 +113,6 @@ def _into(file, number, name):
             yield
         finally:
             setattr(sys, name, stream)
-
-
-@contextlib.contextmanager
-def _listening_as_before():
-    """Put the handlers of signals back; a Ctrl-C that the command took is meant for all tests."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    interrupts._signals.heard = False
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    if interrupts.heard():
-        raise KeyboardInterrupt
 
 
 def vggft_apart(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess[str]:

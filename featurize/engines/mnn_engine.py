@@ -5,6 +5,7 @@ written as ONNX and goes through MNN's compiled converter. The converter's Pytho
 imported: it tries to install a package and reports its use to a server.
 """
 
+import contextlib
 import importlib
 import os
 import subprocess
@@ -19,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import descriptors
+from featurize import descriptors, interrupts
 from featurize.backbone.layers import LAYERS, NAMES, layer
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
@@ -29,6 +30,7 @@ _ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only 
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
 # More threads a session would not help: MNN's thread pool serves two sessions at a time.
 _SESSIONS = 8
+_POLL_SECONDS = 0.1  # between two looks at the converter
 
 
 def load() -> Any:
@@ -62,7 +64,10 @@ class MnnEngine:
         if key not in self._parts:
             self._parts[key] = self._load(*key)
         idle = self._parts[key]
-        rows = list(self._pool.map(lambda row: self._one(row, idle, below), inputs))
+        rows = []
+        for row in self._pool.map(lambda row: self._one(row, idle, below), inputs):
+            interrupts.check()
+            rows.append(row)
         return [np.stack([row[name] for row in rows]) for name in layers]
 
     def _one(
@@ -84,6 +89,7 @@ class MnnEngine:
             _convert(onnx, mnn)
             with descriptors.hidden():
                 for _ in range(self._sessions):
+                    interrupts.check()
                     idle.put(_Session(self._mnn, mnn, shapes))
         return idle
 
@@ -154,6 +160,19 @@ def _convert(onnx: Path, mnn: Path) -> None:
     """Convert in a process of its own: beside TensorFlow, whose protobuf knows ONNX's types too, the converter aborts."""
     names = ["-f", "ONNX", "--modelFile", str(onnx), "--MNNModel", str(mnn), "--bizCode", "vggft"]
     command = [sys.executable, "-P", "-c", "import sys, _tools; _tools.mnnconvert(sys.argv)", *names]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as converter:
+        try:
+            output = _output(converter)
+        except BaseException:
+            converter.kill()
+            raise
     if not mnn.is_file():  # its status says nothing: the converter reports success in any case
-        raise RuntimeError(f"MNN's converter failed (status {done.returncode}): {done.stdout.decode(errors='replace')}")
+        raise RuntimeError(f"MNN's converter failed (status {converter.returncode}): {output.decode(errors='replace')}")
+
+
+def _output(process: "subprocess.Popen[bytes]") -> bytes:
+    """Wait for the end of a process; return what it printed."""
+    while True:
+        interrupts.check()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_POLL_SECONDS)[0]

@@ -80,10 +80,14 @@ class Ui:
         console.print(f"warning: {message}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
-        """Say why it did not work, also when quiet; programs get {"error": …}."""
+        """Say why it did not work, also when quiet, and to programs."""
         Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
             f"error: {message}", markup=False, style="red"
         )
+        self.tell_programs(message)
+
+    def tell_programs(self, message: str) -> None:
+        """Emit {"error": …} where programs read standard output, unless it has its object already."""
         if self.json and not self._emitted:
             with contextlib.suppress(OSError):  # of a full disk, say, which is what the error may be about
                 self._emit({"error": message})
