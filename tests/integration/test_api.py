@@ -1,4 +1,4 @@
-"""Python: what README shows runs as it stands there, and arrays are predicted as files are."""
+"""Python: arrays are predicted as files are, and arguments are checked as options are."""
 
 import csv
 import inspect
@@ -9,53 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PICTURES
 from PIL import Image
 
 from featurize.errors import VggftError
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
 from vggft import Experiment, read_picture
-from vggft.comparison import costs
 from vggft.steps import compare, featurize, finetune, head, predict
 from vggft.ui.console import Ui
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def shown():
-    """Return the lines of code below README's heading."""
-    section = README.read_text(encoding="utf-8").split("\n## Python\n")[1].split("\n## ")[0]
-    return "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
-
-
-def test_what_readme_shows(tmp_path, monkeypatch, capfd):
-    for label, own in (("ants", "bugs"), ("bees", "flowers")):
-        drawn = sorted((PICTURES / own).iterdir())
-        for folder, chosen in (("data", drawn[:7]), ("more", drawn[7:9])):
-            (tmp_path / folder / label).mkdir(parents=True)
-            for i, path in enumerate(chosen):
-                shutil.copy(path, tmp_path / folder / label / f"{i}.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(costs, "BATCHES", (1, 2))  # latency of 32 pictures takes a while
-    code = shown()
-    assert re.search(r"^from vggft import Experiment, read_picture$", code, re.MULTILINE)
-    namespace = {}
-    exec(compile(code, "README.md", "exec"), namespace)
-    assert "Use " in capfd.readouterr().out
-    p = namespace["p"]
-    assert p.shape == (2, 2)
-    files = [tmp_path / "data" / label / "1.png" for label in ("ants", "bees")]
-    assert any(
-        Image.open(path).mode != "RGB" for path in files
-    )  # with transparency, where Pillow alone gives other pixels
-    predict.run(namespace["work"].workspace, files, predict.Options(csv=True), Ui(quiet=True))
-    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
-    assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
-    assert [namespace["model"].classes[i] for i in p.argmax(axis=1)] == [row["label"] for row in rows]
-    assert np.allclose(p.sum(axis=1), 1)
-    assert set(namespace["model"].classes) == {"ants", "bees"}
-    assert (tmp_path / "vggft-work" / "report" / "compare.json").exists()
 
 
 def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path):

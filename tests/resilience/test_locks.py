@@ -16,7 +16,7 @@ from vggft.workspace.workspace import Workspace
 HOLD = """
 import sys
 from pathlib import Path
-from vggft.workspace import Workspace
+from vggft.workspace.workspace import Workspace
 with Workspace(Path(sys.argv[1])).writing():
     print("held", flush=True)
     sys.stdin.read()

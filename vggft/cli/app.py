@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from featurize import descriptors
 from vggft.cli import cache_commands, use_commands
 from vggft.cli.command import (
     DEFAULT_WORKSPACE,
@@ -325,6 +326,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
+    descriptors.hide_libraries()
     arguments = sys.argv[1:] or ["--help"]
     try:
         code = app(arguments, prog_name="vggft", standalone_mode=False)

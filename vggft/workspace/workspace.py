@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from featurize import durable
+from featurize import durable, interrupts
 from featurize.cache import upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
@@ -207,7 +207,11 @@ class Workspace:
                         f"{self.root}: {holder} is writing here. Wait for it (--wait does), or use another --workspace."
                     ) from None
                 self.waiting(f"waiting: {holder} is writing in {self.root}")
-                lock.acquire(poll_interval=_POLL_SECONDS)
+                try:
+                    lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=interrupts.heard)
+                except filelock.Timeout:
+                    interrupts.check()
+                    raise
         except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
             reason = getattr(error, "strerror", None) or error
             raise VggftError(
