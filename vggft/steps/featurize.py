@@ -1,4 +1,4 @@
-"""images → cache: scan, compute what is missing, share out over splits, remember."""
+"""images → cache: scan, compute missing features, assign splits, write the manifest."""
 
 import contextlib
 import time
@@ -47,7 +47,7 @@ class Options:
 
 @dataclass(frozen=True)
 class _Before:
-    """What the workspace knew: settings (None: a new one), samples of the last scan, and every split ever assigned."""
+    """State of the workspace before: settings (None: a new one), samples of the last scan, all splits ever assigned."""
 
     settings: Settings | None
     samples: Sequence[Sample] = ()
@@ -60,7 +60,7 @@ class _Before:
 
 
 class _MadeMeanwhile(Exception):
-    """Another process made the workspace while this one was looking at the data."""
+    """Another process created the workspace while this one scanned the data."""
 
 
 def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
@@ -72,12 +72,12 @@ def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str,
     try:
         return _run(workspace, data, options, ui)
     except _MadeMeanwhile:
-        return _run(workspace, data, options, ui)  # with what the other one settled
+        return _run(workspace, data, options, ui)  # with the settings of the other process
 
 
 def _run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
     with contextlib.ExitStack() as lock:
-        if workspace.exists:  # so that nobody changes what is read next; a new one is made only once all is checked
+        if workspace.exists:  # before its state is read; a new one is created only after all checks
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
@@ -96,7 +96,9 @@ def _featurize(
     fingerprint, weights_file = _fingerprint(options, before.settings)
     cache = workspace.cache(fingerprint, recheck=options.rehash)
     if data.is_dir() and not cache.layers:
-        weights.locate(weights_file)  # all is still to be computed: without weights, say so before hashing everything
+        weights.locate(
+            weights_file
+        )  # everything has to be computed: missing weights are reported before all files are hashed
 
     began = time.perf_counter()
     scan = _scan(data, before.samples if not options.rehash else (), split.group_by, ui)
@@ -121,7 +123,7 @@ def _featurize(
         lock.enter_context(workspace.writing())
         if workspace.exists:
             raise _MadeMeanwhile
-        cache = workspace.cache(fingerprint)  # nobody else writes in it any more
+        cache = workspace.cache(fingerprint)  # under the lock now
     damaged = len(cache.damaged) + len(cache.lost)
     reused = len(files) - len(cache.missing(layers, list(files)))
     done = fill(cache, filling, ui)
@@ -140,7 +142,7 @@ def _featurize(
     _tell(workspace, scan, dataset, ui)
     if split.reserve_test:
         moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
-        ui.warn(f"reserved for the test from now on, and training images before: {counted(moved, 'image')}")
+        ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
     if rate is not None:
         ui.print(f"computed {done.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {done.engine}, reused {reused}")
     else:
@@ -165,7 +167,7 @@ def _featurize(
 
 
 def _refuse_overlap(workspace: Path, data: Path) -> None:
-    """See that pictures and workspace share no folder: what vggft writes is no picture, and it deletes in its workspace.
+    """Check that pictures and workspace are in separate folders: vggft writes and deletes files in its workspace.
 
     Raises:
         VggftError: one lies in the other, links resolved.
@@ -184,11 +186,15 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
     try:
         samples = workspace.dataset.samples
         if not assigned:
-            ui.warn(f"{workspace.splits} is gone: the split is taken from {workspace.manifest.name}")
+            ui.warn(f"{workspace.splits} is missing: splits are taken from {workspace.manifest.name}")
         return _Before(settings, samples, assigned or memory.remember([], samples))
     except VggftError:
-        kept = "the split stays" if assigned else f"and so is the split, for {workspace.splits.name} is gone, too"
-        ui.warn(f"{workspace.manifest} was missing, damaged or changed by hand: it is made again, {kept}")
+        splits_are = (
+            "splits are kept"
+            if assigned
+            else f"splits are drawn again, because {workspace.splits.name} is missing, too"
+        )
+        ui.warn(f"{workspace.manifest} was missing, damaged or edited by hand: it is written again, {splits_are}")
         return _Before(settings, (), assigned)
 
 
@@ -201,7 +207,7 @@ def _check(options: Options) -> None:
 
 
 def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint, Path | None]:
-    """Return how pixels become features, and the file of the weights (None: the published ones, wherever they lie)."""
+    """Return the fingerprint of the features, and the file of the weights (None: the published ones)."""
     default = before.fingerprint if before else Fingerprint(precision=engines.choose(options.engine).precision)
     default = replace(default, preprocess=options.preprocess or default.preprocess)
     if options.weights is None:
@@ -223,7 +229,7 @@ def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> 
 
 
 def _require_same_data(scan: scanning.Scan, before: _Before) -> None:
-    """See that a folder has anything to do with the data that this workspace was made from.
+    """Check that a folder is not a completely different data set from the one that this workspace was made from.
 
     Raises:
         VggftError: it has no image and no class in common with them.
@@ -244,20 +250,18 @@ def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -
         f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
     )
     if scan.loose:
-        ui.say(f"left alone beside the class folders: {counted(scan.loose, 'file')}")
+        ui.say(f"ignored beside the class folders: {counted(scan.loose, 'file')}")
     for split in ("validate", "test"):
-        judged = {s.label for s in dataset.accepted(split)}
+        classes = {s.label for s in dataset.accepted(split)}
         for name in dataset.classes:
-            if judged and name not in judged:
-                ui.warn(f"class {name!r} has no image in the {split} split, which says nothing about it")
+            if classes and name not in classes:
+                ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")
     for own in splits.conflicts(dataset.samples)[:_SHOWN]:
-        ui.warn("same bytes under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
+        ui.warn("identical files under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
     if dataset.duplicates:
         copies = "copy" if len(dataset.duplicates) == 1 else "copies"
-        ui.warn(
-            f"{len(dataset.duplicates)} {copies} in validation or test set aside (status duplicate in the manifest)"
-        )
+        ui.warn(f"{len(dataset.duplicates)} {copies} in validation or test left out (status duplicate in the manifest)")
     for sample in dataset.rejected[:_SHOWN]:
         ui.warn(f"rejected {sample.path}: {sample.reason}")
     if dataset.rejected:
-        ui.warn(f"{counted(len(dataset.rejected), 'file')} rejected; the list with reasons is in {workspace.manifest}")
+        ui.warn(f"{counted(len(dataset.rejected), 'file')} rejected; reasons are listed in {workspace.manifest}")
