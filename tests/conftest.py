@@ -16,11 +16,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize import engines, interrupts
+from featurize import descriptors, engines, interrupts
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import mnn_engine
 from featurize.pixels import images
 from vggft.cli import app
 from vggft.comparison import costs
@@ -94,7 +93,6 @@ def vggft(*arguments, cwd=None, network=VGG16) -> subprocess.CompletedProcess[st
     words = ["vggft", *map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with contextlib.ExitStack() as back:
-            back.enter_context(_listening_as_before())
             back.enter_context(contextlib.chdir(cwd or "."))
             for number, name, file in ((1, "stdout", out), (2, "stderr", err)):
                 back.enter_context(_into(file, number, name))
@@ -105,6 +103,8 @@ def vggft(*arguments, cwd=None, network=VGG16) -> subprocess.CompletedProcess[st
                 code = 0
             except SystemExit as end:
                 code = end.code or 0
+        if code == interrupts.EXIT_CODE:  # Ctrl-C is meant for all tests
+            raise KeyboardInterrupt
         said = []
         for file in (out, err):
             file.seek(0)
@@ -115,34 +115,13 @@ def vggft(*arguments, cwd=None, network=VGG16) -> subprocess.CompletedProcess[st
 @contextlib.contextmanager
 def _into(file, number, name):
     """Send what is written on a file descriptor, and on `sys.<name>`, into a file."""
-    kept, stream = os.dup(number), getattr(sys, name)
-    mnn_engine._flush()
-    os.dup2(file.fileno(), number)
-    try:
-        with open(number, "w", encoding="utf-8", closefd=False) as own:
-            setattr(sys, name, own)
-            try:
-                yield
-            finally:
-                mnn_engine._flush()
-                setattr(sys, name, stream)
-    finally:
-        os.dup2(kept, number)
-        os.close(kept)
-
-
-@contextlib.contextmanager
-def _listening_as_before():
-    """Put the handlers of signals back; a Ctrl-C that the command took is meant for all tests."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    interrupts._signals.heard = False
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    if interrupts.heard():
-        raise KeyboardInterrupt
+    stream = getattr(sys, name)
+    with descriptors.redirected(file.fileno(), number), open(number, "w", encoding="utf-8", closefd=False) as text:
+        setattr(sys, name, text)
+        try:
+            yield
+        finally:
+            setattr(sys, name, stream)
 
 
 def vggft_apart(*arguments, cwd=None, env=None, timeout=300, network=VGG16) -> subprocess.CompletedProcess[str]:

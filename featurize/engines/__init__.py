@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from featurize import backend
+from featurize import backend, interrupts
 from featurize.backbone import network
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
@@ -86,6 +86,7 @@ class KerasEngine:
         done: list[list[NDArray[np.float32]]] = []
         first = 0
         while first < len(inputs):
+            interrupts.check()
             rows = inputs[first : first + self.batch_size]
             try:
                 done.append(self._run(part, rows))

@@ -137,7 +137,7 @@ def test_copies_under_two_labels(copied):
     done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
     found = strict_json(done.stdout)
     assert (found["computed"], found["duplicates"], found["images"]) == (0, 2, 23)
-    assert "same bytes under two labels" in done.stderr
+    assert "identical files under two labels" in done.stderr
     assert [sorted(paths) for paths in found["conflicts"]] == [sorted([sample.path, f"{other}/copy.png"])]
 
 

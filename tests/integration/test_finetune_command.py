@@ -78,9 +78,9 @@ def test_starts(work, ui):
     best = finetune.run(work, Options(plan=FAST, name="mine"), ui)
     assert best["name"] == "mine"
     assert best["start"] == head_names(work)[0]
-    with pytest.raises(VggftError, match="--name mine: there is such a run"):
+    with pytest.raises(VggftError, match="--name mine: a run of that name exists"):
         finetune.run(work, Options(name="mine"), ui)
-    with pytest.raises(VggftError, match="--name avg-256: a head is called so"):
+    with pytest.raises(VggftError, match="--name avg-256: a head has that name"):
         finetune.run(work, Options(name="avg-256"), ui)
     with pytest.raises(VggftError, match="--from mine: a tuned network"):
         finetune.run(work, Options(start="mine"), ui)
@@ -176,7 +176,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, Options(plan=FAST, name="one"), ui)
-    assert "one is not finished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
+    assert "run one is unfinished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
     settings.write_text(kept.replace('"backend": "', '"backend": "no'))
@@ -190,7 +190,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
         finetune.resume(work, "one", ui)
     settings.write_text(kept)
     shutil.copytree(work.finetune / "one", work.finetune / "three")
-    with pytest.raises(VggftError, match=r"2 runs are unfinished\. Say which: --name one or --name three"):
+    with pytest.raises(VggftError, match=r"2 runs are unfinished\. Name one: --name one or --name three"):
         finetune.resume(work, None, ui)
     assert finetune.resume(work, "two", ui)["resumed"] is False
 

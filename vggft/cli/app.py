@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
+from featurize import descriptors
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from vggft.cli import cache_commands, use_commands
@@ -333,6 +334,7 @@ def main(network: Architecture = VGG16) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
+    descriptors.hide_libraries()
     arguments = sys.argv[1:] or ["--help"]
     try:
         code = app(arguments, prog_name="vggft", standalone_mode=False)
