@@ -4,9 +4,9 @@ import importlib
 import logging
 import os
 import sys
-import tempfile
 from types import ModuleType
 
+from featurize import descriptors, interrupts
 from featurize.errors import VggftError
 
 
@@ -27,28 +27,12 @@ def load_keras() -> ModuleType:
 
 
 def load_quietly(name: str) -> ModuleType:
-    """Import Keras or TensorFlow.
-
-    What C++ libraries write on standard error while they load (no setting silences all of it) is shown only where the
-    import fails for another reason than that something is not installed.
-    """
+    """Import Keras or TensorFlow; in the command line, without what they print meanwhile."""
     if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        sys.stderr.flush()
-        terminal = os.dup(2)
-        with tempfile.TemporaryFile() as unseen:
-            os.dup2(unseen.fileno(), 2)
-            try:
-                importlib.import_module(name)
-            except (ImportError, ValueError):
-                raise
-            except BaseException:
-                unseen.seek(0)
-                os.write(terminal, unseen.read())
-                raise
-            finally:
-                os.dup2(terminal, 2)
-                os.close(terminal)
+        with descriptors.hidden():
+            importlib.import_module(name)
+        interrupts.check()
         # Its warning about tracing again at another batch size: meant, the last batch of an epoch is a short one.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules[name]

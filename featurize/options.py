@@ -230,12 +230,16 @@ def number_of_bytes(text: str) -> int:
     return int(float(amount[1]) * _UNITS[amount[2]])
 
 
-class Options:
-    """Base of the dataclasses whose fields are options."""
+class Checked:
+    """Base of dataclasses whose fields hold only what their annotations allow."""
 
     def __post_init__(self) -> None:
         for field in described(type(self)):
             object.__setattr__(self, field.attribute, field.checked(getattr(self, field.attribute)))
+
+
+class Options(Checked):
+    """Base of the dataclasses whose fields are options of a command."""
 
     @classmethod
     def of(cls, **given: Any) -> Self:
@@ -267,7 +271,7 @@ class Options:
         return cls.of(**{field.name: field.parse(given[field.name]) for field in offered(cls) if field.name in given})
 
 
-def described(options: type[Options]) -> tuple[Field, ...]:
+def described(options: type[Checked]) -> tuple[Field, ...]:
     """Return the fields of an options class in their order."""
     hints = get_type_hints(options, include_extras=True)
     return tuple(_field(field.name, hints[field.name], _default(field)) for field in fields(options))  # type: ignore[arg-type]

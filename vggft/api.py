@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from featurize.backbone.architecture import Architecture
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.pixels.images import RESIZE_FILTERS
@@ -97,13 +99,16 @@ class Experiment:
     an error, a method raises `featurize.errors.VggftError`; its message names options as the command line does.
     """
 
-    def __init__(self, folder: str | Path = DEFAULT_WORKSPACE, *, quiet: bool = True) -> None:
+    def __init__(
+        self, folder: str | Path = DEFAULT_WORKSPACE, architecture: Architecture = VGG16, *, quiet: bool = True
+    ) -> None:
         """Name the workspace's folder; it need not exist.
 
         Args:
+            architecture: the network that is run and tuned.
             quiet: show warnings only; otherwise messages, tables and progress, as the commands do.
         """
-        self.workspace = Workspace(Path(folder))
+        self.workspace = Workspace(Path(folder), architecture)
         self._ui = Ui(quiet=quiet)
 
     @takes(FeaturizeOptions)

@@ -2,20 +2,20 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
-from featurize.backbone.weights import PUBLISHED_DIGEST
+from featurize.backbone.architecture import Architecture
 from featurize.choices import FULL_PRECISION, Precision, Preprocess
 from featurize.errors import VggftError
-from featurize.options import Options
+from featurize.options import Checked
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
 from featurize.pixels.perturbations import PERTURBATIONS
 
 
 @dataclass(frozen=True)
-class Fingerprint(Options):
+class Fingerprint(Checked):
     """How pixels become features.
 
     Attributes:
@@ -32,14 +32,19 @@ class Fingerprint(Options):
             empty: not at all. "Probe" is the word of the file format: renaming it would invalidate cached features.
     """
 
-    weights: str = PUBLISHED_DIGEST
-    size: int = 224
+    weights: str
+    size: int
     resize: str = "bilinear"
     preprocess: Preprocess = "caffe"
     decoder: int = DECODER_VERSION
     dtype: Literal["float16"] = "float16"
     precision: Precision = FULL_PRECISION
     probe: str = ""
+
+    @classmethod
+    def of(cls, architecture: Architecture, **settings: Any) -> "Fingerprint":
+        """Return that of an architecture's published weights and usual input size, with other settings as given."""
+        return replace(cls(architecture.digest, architecture.size), **settings)
 
     def __post_init__(self) -> None:
         super().__post_init__()

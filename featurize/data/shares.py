@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from featurize.errors import VggftError
-from featurize.options import Option, Options
+from featurize.options import Checked, Option
 
 VALIDATION = Option(
     "Share of each class held back for validation.", name="validation", metavar="SHARE", above=0, below=1
@@ -14,7 +14,7 @@ SEED = Option("Seed of the split.", least=0)
 
 
 @dataclass(frozen=True)
-class Shares(Options):
+class Shares(Checked):
     """Shares of each class, and the seed of the hash by which groups are ordered."""
 
     validate: Annotated[float, VALIDATION] = 0.2

@@ -1,58 +1,18 @@
-"""Python: what README shows runs as it stands there, and arrays are predicted as files are."""
+"""Python: arrays are predicted as files are, and arguments are checked as options are."""
 
 import csv
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import PICTURES
 from PIL import Image
 
 from featurize.errors import VggftError
 from vggft import Experiment, read_picture
-from vggft.comparison import costs
 from vggft.steps import predict
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
-
-README = Path(__file__).parents[2] / "README.md"
-
-
-def shown():
-    """Return the lines of code below README's heading."""
-    section = README.read_text(encoding="utf-8").split("\n## Python\n")[1].split("\n## ")[0]
-    return "\n".join(line[4:] for line in section.splitlines() if line.startswith("    "))
-
-
-def test_what_readme_shows(tmp_path, monkeypatch, capfd):
-    for label, own in (("ants", "bugs"), ("bees", "flowers")):
-        drawn = sorted((PICTURES / own).iterdir())
-        for folder, chosen in (("data", drawn[:7]), ("more", drawn[7:9])):
-            (tmp_path / folder / label).mkdir(parents=True)
-            for i, path in enumerate(chosen):
-                shutil.copy(path, tmp_path / folder / label / f"{i}.png")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(costs, "BATCHES", (1, 2))  # latency of 32 pictures takes a while
-    code = shown()
-    assert re.search(r"^from vggft import Experiment, read_picture$", code, re.MULTILINE)
-    namespace = {}
-    exec(compile(code, "README.md", "exec"), namespace)
-    assert "Use " in capfd.readouterr().out
-    p = namespace["p"]
-    assert p.shape == (2, 2)
-    files = [tmp_path / "data" / label / "1.png" for label in ("ants", "bees")]
-    assert any(
-        Image.open(path).mode != "RGB" for path in files
-    )  # with transparency, where Pillow alone gives other pixels
-    predict.run(namespace["work"].workspace, PredictOptions(files, csv=True), Ui(quiet=True))
-    rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
-    assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
-    assert [namespace["model"].classes[i] for i in p.argmax(axis=1)] == [row["label"] for row in rows]
-    assert np.allclose(p.sum(axis=1), 1)
-    assert set(namespace["model"].classes) == {"ants", "bees"}
-    assert (tmp_path / "vggft-work" / "report" / "compare.json").exists()
 
 
 def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path):
@@ -122,7 +82,7 @@ def test_options_go_where_they_belong(featurized, tmp_path):
         work.fit_heads(epoch=3)
     with pytest.raises(VggftError, match="no such head"):
         work.finetune(start="nobody")
-    with pytest.raises(VggftError, match=r"--memory 2e\+09|--memory 2000000000.0: expected an amount of memory"):
+    with pytest.raises(VggftError, match=r"--memory 2000000000\.0: expected an amount of memory"):
         work.finetune(memory=2e9)
     with pytest.raises(VggftError, match="--seed -1: expected a whole number, 0 or more"):
         work.featurize(featurized[0] / "data", seed=-1)

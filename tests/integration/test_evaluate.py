@@ -10,6 +10,7 @@ import pytest
 from conftest import drawings, paint, strict_json, vggft_apart
 from sklearn import metrics
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
 from vggft.prediction import judging, models
@@ -24,7 +25,7 @@ from vggft.workspace.workspace import Workspace
 def work(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work")
+    return Workspace(tmp_path / "work", VGG16)
 
 
 @pytest.fixture
@@ -177,7 +178,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
         done.append("waits")
         free.set()
 
-    other, held = Workspace(fake.root), threading.Event()
+    other, held = Workspace(fake.root, VGG16), threading.Event()
 
     def hold():
         with other.writing():
@@ -187,7 +188,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     thread = threading.Thread(target=hold)
     thread.start()
     assert held.wait(60)
-    evaluate.run(Workspace(fake.root, waiting), EvaluateOptions(folder), Ui(quiet=True))
+    evaluate.run(Workspace(fake.root, VGG16, waiting), EvaluateOptions(folder), Ui(quiet=True))
     thread.join()
     assert done == ["judged", "waits"]
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20

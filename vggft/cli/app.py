@@ -9,9 +9,12 @@ from typing import Annotated, Any
 
 import typer
 
+from featurize import descriptors
+from featurize.backbone.architecture import Architecture
+from featurize.backbone.vgg16 import VGG16
 from featurize.options import Field
 from vggft.cli.commands import COMMANDS, GROUPS, Command
-from vggft.cli.run import FAILED, INTERRUPTED, close_standard_output, run
+from vggft.cli.run import FAILED, INTERRUPTED, architecture, close_standard_output, run
 
 HELP = "Transfer learning and fine-tuning of VGG16 on one machine: frozen layers are computed once."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -92,14 +95,16 @@ def _add_commands() -> None:
 _add_commands()
 
 
-def main() -> None:
-    """Understand and run the command line."""
+def main(network: Architecture = VGG16) -> None:
+    """Understand and run the command line, for one network."""
+    architecture.set(network)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as cron and daemons may have it
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
+    descriptors.hide_libraries()
     arguments = sys.argv[1:]
     if arguments in ([], *([group] for group in GROUPS)):
         arguments = [*arguments, "--help"]

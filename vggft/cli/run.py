@@ -4,16 +4,21 @@ import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from typing import Any
 
 import typer
 
 from featurize import interrupts
+from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 from vggft.cli.commands import Command
 
 # Exit codes, see README.
-FAILED, PARTIAL, INTERRUPTED = 1, 3, 130
+FAILED, PARTIAL, INTERRUPTED = 1, 3, interrupts.EXIT_CODE
+
+# The network that all commands of a run work with; `vggft.cli.app.main` sets it.
+architecture: ContextVar[Architecture] = ContextVar("architecture")
 
 
 def run(command: Command, given: Mapping[str, Any]) -> None:
@@ -26,7 +31,7 @@ def run(command: Command, given: Mapping[str, Any]) -> None:
         shared = command.shared.parse(given)
         options = [command.options.parse(given)] if command.options else []
         waits = command.waits or getattr(shared, "wait", False)
-        return step(Workspace(shared.workspace, ui.warn if waits else None), *options, ui)
+        return step(Workspace(shared.workspace, architecture.get(), ui.warn if waits else None), *options, ui)
 
     execute(invoke, "json" in given, "quiet" in given, "debug" in given, command.kept)
 
@@ -42,19 +47,20 @@ def execute(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
     """Run one command; say errors in a line or two; leave with the exit code that README promises."""
-    interrupts.listen()
     from vggft.ui.console import Ui
 
     ui = Ui(json=json, quiet=quiet)
+    interrupted = f"interrupted. {kept}"
+    interrupts.announce(interrupted, ui.tell_programs)
     try:
+        interrupts.check()
         result = command(ui)
         ui.result(result)
     except BrokenPipeError:  # the reader has seen enough
         close_standard_output()
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        interrupts.settled()
-        ui.error(f"interrupted. {kept}")
+        ui.error(interrupted)
         sys.exit(INTERRUPTED)
     except (VggftError, OSError) as error:
         if debug:
@@ -64,8 +70,8 @@ def execute(
     except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
         if debug:
             raise
-        if interrupts.heard():  # a second Ctrl-C, in the middle of a library
-            ui.error(f"interrupted. {kept}")
+        if interrupts.heard():  # a terminal's Ctrl-C reaches child processes, too, and their end is an error here
+            ui.error(interrupted)
             sys.exit(INTERRUPTED)
         ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
         raise typer.Exit(FAILED) from None

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 import finetune.plan
 import heads.plan
+from featurize.backbone.vgg16 import VGG16
 from featurize.choices import SEEDS, SHARD_ROWS, EngineName, Preprocess
 from featurize.data import shares
 from featurize.data.shares import Shares
@@ -16,7 +17,6 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 
 DEFAULT_WORKSPACE = Path("vggft-work")
-LAYERS = ("block4_pool", "block5_pool")  # cached where no layer is named
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
 _AS_BEFORE = "or as before in this workspace"
@@ -36,7 +36,7 @@ class FeaturizeOptions(Options):
     ]
     layers: Annotated[
         tuple[str, ...],
-        Option("Layer whose output is cached; repeat for more.", metavar="LAYER", default=", ".join(LAYERS)),
+        Option("Layer whose output is cached; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
     ] = ()
     validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")] = None
     test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g}, {_AS_BEFORE}")] = None
@@ -87,12 +87,13 @@ class FinetuneOptions(Options):
     """What to tune and how. `precision` replaces that of the plan; `memory` None: the default, or as before when resuming."""
 
     unfreeze: Annotated[
-        str,
+        str | None,
         Option(
             "Tune this block (block5) or layer (block5_conv2) and everything above it; all: the whole network.",
             metavar="LAYER",
+            default=VGG16.unfreeze,
         ),
-    ] = "block5"
+    ] = None
     start: Annotated[
         str, Option("Head to start from: its name, best, or scratch (random weights).", flag="--from", metavar="HEAD")
     ] = "best"
