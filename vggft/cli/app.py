@@ -327,6 +327,8 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
     descriptors.hide_libraries()
+    # A notebook's shell names a backend that may not be installed here; Keras imports matplotlib, and fails.
+    os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:] or ["--help"]
     try:
         code = app(arguments, prog_name="vggft", standalone_mode=False)
