@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import runner
-from featurize.backbone.layers import layer
+from featurize.backbone.architecture import Architecture
 from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
 
@@ -48,8 +48,8 @@ class Source:
 
 def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source:
     """Return cached outputs of a layer, float16 (n, height, width, filters), of images by digest."""
-    shape = layer(name).shape(cache.fingerprint.size)
-    at_once = max(1, _PIECE_BYTES // cached_bytes(name, cache.fingerprint.size))
+    shape = cache.architecture.layer(name).shape(cache.fingerprint.size)
+    at_once = max(1, _PIECE_BYTES // cached_bytes(cache.architecture, name, cache.fingerprint.size))
 
     def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
         yield from cache.pieces(name, [digests[i] for i in positions], at_once)
@@ -172,9 +172,9 @@ def windows(sources: Sequence[Source], memory: int, batch_size: int) -> list[int
     return [max(1, memory // (2 * batch_size * source.row_bytes)) * batch_size for source in sources]
 
 
-def cached_bytes(name: str, size: int) -> int:
+def cached_bytes(architecture: Architecture, name: str, size: int) -> int:
     """Return what a row of a layer takes in memory, for pictures of `size` pixels."""
-    return int(np.prod(layer(name).shape(size))) * np.dtype(np.float16).itemsize
+    return int(np.prod(architecture.layer(name).shape(size))) * np.dtype(np.float16).itemsize
 
 
 def picture_bytes(size: int) -> int:

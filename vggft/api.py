@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from featurize.backbone.architecture import Architecture
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from featurize.pixels.images import RESIZE_FILTERS
@@ -93,13 +95,16 @@ class Experiment:
     would end with an error; its message names options as the command does.
     """
 
-    def __init__(self, folder: str | Path = "vggft-work", *, quiet: bool = True) -> None:
+    def __init__(
+        self, folder: str | Path = "vggft-work", architecture: Architecture = VGG16, *, quiet: bool = True
+    ) -> None:
         """Name the workspace's folder; it need not exist.
 
         Args:
+            architecture: the network that is run and tuned.
             quiet: show warnings only; otherwise messages, tables and progress, as the commands do.
         """
-        self.workspace = Workspace(Path(folder))
+        self.workspace = Workspace(Path(folder), architecture)
         self._ui = Ui(quiet=quiet)
 
     def featurize(
@@ -120,12 +125,12 @@ class Experiment:
         """Run the frozen network once over the images below `data`, a folder of class folders or of splits with them.
 
         Args:
-            layers: to keep. A single one may be given as it is.
+            layers: to keep; none: those that the architecture names. A single one may be given as it is.
             validation, test: share of each class that is held back; None: as before in this workspace, or 0.2 and 0.
             group_by: regular expression; files with the same first capture stay in one split.
             seed: of the split; None: as before, or 0.
             preprocess: "caffe" or "raw"; None: as before, or "caffe".
-            weights: other VGG16 weights; None: as before, or the published ones.
+            weights: file of other weights; None: as before, or the published ones.
             engine: "auto", "keras", "winograd" or "mnn".
             shard_rows: images in one file of the cache, at most.
             rehash: read every file again, of the data and of the cache.
@@ -182,7 +187,7 @@ class Experiment:
     def finetune(
         self,
         *,
-        unfreeze: str = Tuning.unfreeze,
+        unfreeze: str | None = None,
         start: str = Tuning.start,
         name: str | None = None,
         epochs: int = TuningPlan.epochs,
@@ -204,7 +209,8 @@ class Experiment:
         """Tune the upper layers together with a head, from the cached outputs of the layer below them.
 
         Args:
-            unfreeze: a block ("block5") or layer ("block5_conv2"): it and all above it; or "all".
+            unfreeze: a block ("block5") or layer ("block5_conv2"): it and all above it; or "all"; None: what the
+                architecture names.
             start: "best", the name of a head, or "scratch" (random weights).
             name: of the run; None: made from the settings.
             learning_rate: None: 1e-4 for "sgd", 1e-5 for "adam".

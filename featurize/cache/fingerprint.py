@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
-from featurize.backbone.weights import PUBLISHED_DIGEST
+from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
 from featurize.pixels.perturbations import PERTURBATIONS
@@ -13,7 +14,7 @@ from featurize.pixels.perturbations import PERTURBATIONS
 PREPROCESSINGS = ("caffe", "raw")
 
 FULL_PRECISION = "float32"
-# 16-bit convolutions. Rounding weights and activations to float16 throughout moved block4_pool by up to 0.0014 and
+# 16-bit convolutions. Rounding weights and activations of VGG16 to float16 throughout moved block4_pool by up to 0.0014 and
 # block5_pool by up to 0.0019 (relative error, 16 photographs): beyond the 0.001 that engines promise, hence in here.
 MIXED_PRECISION = "mixed_float16"
 
@@ -36,14 +37,19 @@ class Fingerprint:
             empty: not at all. "Probe" is the word of the file format: renaming it would invalidate cached features.
     """
 
-    weights: str = PUBLISHED_DIGEST
-    size: int = 224
+    weights: str
+    size: int
     resize: str = "bilinear"
     preprocess: str = "caffe"
     decoder: int = DECODER_VERSION
     dtype: str = "float16"
     precision: str = FULL_PRECISION
     probe: str = ""
+
+    @classmethod
+    def of(cls, architecture: Architecture, **settings: Any) -> "Fingerprint":
+        """Return that of an architecture's published weights and usual input size, with other settings as given."""
+        return replace(cls(architecture.digest, architecture.size), **settings)
 
     def __post_init__(self) -> None:
         if self.preprocess not in PREPROCESSINGS:

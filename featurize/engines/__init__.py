@@ -14,10 +14,10 @@ from threadpoolctl import threadpool_info
 
 from featurize import backend, interrupts
 from featurize.backbone import network
-from featurize.backbone.layers import layer
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
-from featurize.engines import mnn_engine
+from featurize.engines import mnn_engine, winograd_engine
 from featurize.engines.mnn_engine import MnnEngine
 from featurize.engines.winograd_engine import WinogradEngine
 from featurize.errors import VggftError
@@ -66,7 +66,7 @@ class KerasEngine:
         """Build the model; seconds.
 
         Args:
-            weights: of the 13 convolutions.
+            weights: with their architecture.
             fingerprint: gives size, preprocessing and precision.
             batch_size: None for 16 on a CPU, and for 256 or less on a GPU.
         """
@@ -123,12 +123,14 @@ def _out_of_memory(error: Exception) -> bool:
     return any(word in text for word in ("resourceexhausted", "resource_exhausted", "out of memory", "outofmemory"))
 
 
-def rate(engine: Engine, fingerprint: Fingerprint, layers: Sequence[str], below: str | None = None) -> float:
-    """Warm an engine up and return its images a second on this machine, on blank input: a moment's measurement."""
-    if below is None:
-        blank = np.zeros((engine.trial, fingerprint.size, fingerprint.size, 3), np.uint8)
-    else:
-        blank = np.zeros((engine.trial, *layer(below).shape(fingerprint.size)), np.float16)
+def rate(engine: Engine, shape: tuple[int, int, int], layers: Sequence[str], below: str | None = None) -> float:
+    """Warm an engine up and return its images a second on this machine, on blank input: a moment's measurement.
+
+    Args:
+        shape: of one picture, or of one output of `below`.
+        layers, below: as for the engine.
+    """
+    blank = np.zeros((engine.trial, *shape), np.uint8 if below is None else np.float16)
     engine(blank, layers, below)
     began = time.perf_counter()
     engine(blank, layers, below)
@@ -156,17 +158,24 @@ def require(wanted: str) -> None:
         raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
 
 
-def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
+def choose(architecture: Architecture, wanted: str = "auto", precision: str | None = None) -> Choice:
     """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
 
     Args:
+        architecture: of the frozen base.
         wanted: "auto", "keras", "winograd" or "mnn".
         precision: that of a workspace's features, which its engines must keep to; None: whatever suits the machine.
 
     Raises:
-        VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision.
+        VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision or that
+            architecture.
     """
     require(wanted)
+    if wanted == "winograd" and not winograd_engine.computes(architecture):
+        raise VggftError(
+            f"--engine winograd: it computes convolutions of a multiple of {winograd_engine.FILTERS} filters, which those of "
+            f"{architecture.name} are not. Use --engine keras."
+        )
     if wanted in _PACKAGES:
         if precision == MIXED_PRECISION:
             raise VggftError(
@@ -185,17 +194,18 @@ def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
         return Choice(
             "keras", "no GPU; but the features here were made in mixed precision, which only Keras computes", kept
         )
-    return _for_cpu()
+    return _for_cpu(architecture)
 
 
-def _for_cpu() -> Choice:
+def _for_cpu(architecture: Architecture) -> Choice:
     """Choose for a machine without a GPU."""
+    winograd = _installed("winograd") and winograd_engine.computes(architecture)
     kernels = {str(library.get("architecture")) for library in threadpool_info()}
-    if _installed("winograd") and kernels & _SMALL_PRODUCTS:
+    if winograd and kernels & _SMALL_PRODUCTS:
         return Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
     if _installed("mnn"):
         return Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
-    if _installed("winograd"):
+    if winograd:
         return Choice("winograd", "no GPU to use; faster than Keras on a CPU")
     return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings two")
 

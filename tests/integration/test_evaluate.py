@@ -10,6 +10,7 @@ import pytest
 from conftest import drawings, paint, strict_json, vggft_apart
 from sklearn import metrics
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
 from vggft.prediction import judging, models
@@ -23,7 +24,7 @@ from vggft.workspace.workspace import Workspace
 def work(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work")
+    return Workspace(tmp_path / "work", VGG16)
 
 
 @pytest.fixture
@@ -176,7 +177,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
         done.append("waits")
         free.set()
 
-    other, held = Workspace(fake.root), threading.Event()
+    other, held = Workspace(fake.root, VGG16), threading.Event()
 
     def hold():
         with other.writing():
@@ -186,7 +187,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     thread = threading.Thread(target=hold)
     thread.start()
     assert held.wait(60)
-    evaluate.run(Workspace(fake.root, waiting), folder, None, Ui(quiet=True))
+    evaluate.run(Workspace(fake.root, VGG16, waiting), folder, None, Ui(quiet=True))
     thread.join()
     assert done == ["judged", "waits"]
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20

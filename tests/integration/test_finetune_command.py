@@ -10,6 +10,7 @@ import zipfile
 import pytest
 from conftest import drawings, refused, snapshot, strict_json, vggft, vggft_apart
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from finetune import store
 from finetune.plan import Plan
@@ -28,7 +29,7 @@ def headed(tmp_path_factory):
     from vggft.ui.console import Ui
 
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
-    work = Workspace(base / "work")
+    work = Workspace(base / "work", VGG16)
     featurize.run(work, drawings(base / "data", 7, "bugs", "flowers"), featurize.Options(), ui)
     names = ("logistic-max", "max-64-l2-dropout", "avg-256")
     head.run(work, head.Options(HeadPlan(epochs=5), names), ui)
@@ -43,7 +44,7 @@ def here(headed, tmp_path):
 
 @pytest.fixture
 def work(here):
-    return Workspace(here / "work")
+    return Workspace(here / "work", VGG16)
 
 
 def test_any_split_and_the_comparison_of_all(work, ui):
@@ -77,9 +78,9 @@ def test_starts(work, ui):
     best = finetune.run(work, Options(plan=FAST, name="mine"), ui)
     assert best["name"] == "mine"
     assert best["start"] == head_names(work)[0]
-    with pytest.raises(VggftError, match="--name mine: there is such a run"):
+    with pytest.raises(VggftError, match="--name mine: a run of that name exists"):
         finetune.run(work, Options(name="mine"), ui)
-    with pytest.raises(VggftError, match="--name avg-256: a head is called so"):
+    with pytest.raises(VggftError, match="--name avg-256: a head has that name"):
         finetune.run(work, Options(name="avg-256"), ui)
     with pytest.raises(VggftError, match="--from mine: a tuned network"):
         finetune.run(work, Options(start="mine"), ui)
@@ -118,7 +119,7 @@ def test_bad_input_changes_nothing(here):
 
 def test_a_head_of_other_classes_or_features(here, work):
     data = drawings(here / "others", 4, "birds", "fruit", "bugs")
-    other = Workspace(here / "other")
+    other = Workspace(here / "other", VGG16)
     assert vggft("featurize", data, "-w", other.root).returncode == 0
     shutil.copytree(work.heads, other.heads)
     message = refused("finetune", "--from", "avg-256", "-w", other.root)
@@ -134,7 +135,7 @@ def test_images_that_are_gone_are_named(here, work, ui):
     moved = here / "moved"
     shutil.copytree(work.dataset.root, moved)
     assert vggft("featurize", moved, "-w", work.root).returncode == 0
-    work = Workspace(work.root)
+    work = Workspace(work.root, VGG16)
     gone = moved / work.dataset.accepted("train")[0].path
     gone.rename(here / "kept.png")
     before = set(work.cache().layers)
@@ -175,7 +176,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, Options(plan=FAST, name="one"), ui)
-    assert "one is not finished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
+    assert "run one is unfinished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
     settings.write_text(kept.replace('"backend": "', '"backend": "no'))
@@ -189,7 +190,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
         finetune.resume(work, "one", ui)
     settings.write_text(kept)
     shutil.copytree(work.finetune / "one", work.finetune / "three")
-    with pytest.raises(VggftError, match=r"2 runs are unfinished\. Say which: --name one or --name three"):
+    with pytest.raises(VggftError, match=r"2 runs are unfinished\. Name one: --name one or --name three"):
         finetune.resume(work, None, ui)
     assert finetune.resume(work, "two", ui)["resumed"] is False
 
@@ -203,7 +204,7 @@ def test_names_of_files_change_nothing(here, work, ui):
         shutil.copy(path, data / path.parent.name / f"{i:03}.png")
     identity = work.dataset.identity
     featurize.run(work, data, featurize.Options(), ui)
-    work = Workspace(work.root)
+    work = Workspace(work.root, VGG16)
     assert work.dataset.identity == identity
     other = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
     assert other["validation"] == one["validation"]
@@ -264,7 +265,7 @@ def disk(tmp_path):
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 def test_a_full_disk_at_checkpoint_time(headed, disk, ui):
     shutil.copytree(headed / "work", disk / "work")
-    work = Workspace(disk / "work")
+    work = Workspace(disk / "work", VGG16)
     message = refused("finetune", "--epochs", "2", "--name", "full", "--lr", "1e-3", "-w", work.root, run=vggft_apart)
     assert "checkpoint.bin: cannot be written (No space left on device)" in message
     assert "free some space or mend the permissions, and go on: vggft finetune --resume" in message

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache import upkeep
 from featurize.pixels.perturbations import PERTURBATIONS
 from vggft.comparison import perturbations
@@ -43,7 +44,7 @@ def test_probes(trained):
     pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
     changed = np.stack([np.asarray(PERTURBATIONS["blur2"](images.Image.fromarray(picture))) for picture in pictures])
     settings = workspace.settings
-    engine = KerasEngine(load_weights(settings.fingerprint, settings.weights_file_path), settings.fingerprint)
+    engine = KerasEngine(load_weights(VGG16, settings.fingerprint, settings.weights_file_path), settings.fingerprint)
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
     p = head.predict(engine(changed, ["block5_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import paint, refused, start, strict_json
 
-from featurize.backbone.layers import TOP
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from heads import predictions
@@ -219,7 +219,7 @@ def _tiny(data):
 def copied(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work")
+    return Workspace(tmp_path / "work", VGG16)
 
 
 def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
@@ -344,14 +344,16 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
     rows = workspace.cache().read("block4_pool", [s.digest for s in samples])
-    engine = _Recorder({"block4_pool": rows + np.float32(2**-13) * rows, TOP: np.zeros((6, 7, 7, 512), np.float32)})
+    engine = _Recorder(
+        {"block4_pool": rows + np.float32(2**-13) * rows, VGG16.top: np.zeros((6, 7, 7, 512), np.float32)}
+    )
     assert np.array_equal(
         judging.from_pixels(method, workspace, engine)(pictures), found
     )  # less than float16 tells apart
     assert engine.asked == ["block4_pool"]
     head = models.load(workspace).heads[0]
     judging.from_pixels(head, workspace, engine)(pictures)
-    assert engine.asked == ["block4_pool", TOP]
+    assert engine.asked == ["block4_pool", VGG16.top]
     assert judging.from_pixels(head, workspace, engine).batch_size == 7
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads import features
 from heads.population import Plan
@@ -11,7 +12,7 @@ from vggft.workspace.workspace import Workspace
 
 
 def test_features_that_are_no_numbers_are_named(copied, ui):
-    workspace = Workspace(copied / "work")
+    workspace = Workspace(copied / "work", VGG16)
     samples = workspace.dataset.accepted("train")
     cache = workspace.cache()
     maps = cache.read("block5_pool", [s.digest for s in workspace.dataset.accepted()])
@@ -33,7 +34,7 @@ def test_features_that_are_no_numbers_are_named(copied, ui):
 
 
 def test_reading_pools_in_any_order(featurized):
-    workspace = Workspace(featurized[0] / "work")
+    workspace = Workspace(featurized[0] / "work", VGG16)
     samples = workspace.dataset.accepted()[::-1]
     told = []
     read = features.read(

@@ -12,6 +12,8 @@ from typing import Annotated, Any
 import typer
 
 from featurize import descriptors
+from featurize.backbone.architecture import Architecture
+from featurize.backbone.vgg16 import VGG16
 from vggft.cli import cache_commands, use_commands
 from vggft.cli.command import (
     DEFAULT_WORKSPACE,
@@ -24,6 +26,7 @@ from vggft.cli.command import (
     SeedOption,
     WaitOption,
     WorkspaceOption,
+    architecture,
     close_standard_output,
     execute,
     named_path,
@@ -73,7 +76,7 @@ def featurize(
     workspace: WorkspaceOption = DEFAULT_WORKSPACE,
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layers", help="Layer to keep; repeat for more.", show_default="block4_pool, block5_pool"),
+        typer.Option("--layers", help="Layer to keep; repeat for more.", show_default=", ".join(VGG16.cached)),
     ] = None,
     validation: Annotated[
         float | None,
@@ -107,7 +110,7 @@ def featurize(
         from vggft.steps import featurize as stage
 
         options = stage.Options(
-            layers=layers or stage.DEFAULT_LAYERS,
+            layers=layers or (),
             preprocess=preprocess,
             weights=weights,
             validation=validation,
@@ -168,8 +171,12 @@ def head(
 def finetune(
     context: typer.Context,
     unfreeze: Annotated[
-        str, typer.Option(help="Block (block5) or layer (block5_conv2): it and all above it are tuned; or all.")
-    ] = "block5",
+        str | None,
+        typer.Option(
+            help="Block (block5) or layer (block5_conv2): it and all above it are tuned; or all.",
+            show_default=VGG16.unfreeze,
+        ),
+    ] = None,
     start: Annotated[
         str, typer.Option("--from", help="Head to start from: best, its name, or scratch (random weights).")
     ] = "best",
@@ -318,8 +325,9 @@ def demo(
     execute(command, json, quiet, debug, kept="Steps that were finished are kept; run the same command to go on.")
 
 
-def main() -> None:
-    """Understand and run the command line."""
+def main(network: Architecture = VGG16) -> None:
+    """Understand and run the command line, for one network."""
+    architecture.set(network)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed, as cron and daemons may have it
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115

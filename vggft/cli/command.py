@@ -4,12 +4,14 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from featurize import interrupts
+from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 
 # Exit codes, see README.
@@ -57,11 +59,15 @@ DEFAULT_WORKSPACE = Path("vggft-work")
 DEMO_WORKSPACE = Path("vggft-demo")  # never $VGGFT_WORKSPACE: a demo has no business in a person's own experiment
 
 
+# The network that all commands of a run work with; `vggft.cli.app.main` sets it.
+architecture: ContextVar[Architecture] = ContextVar("architecture")
+
+
 def workspace_of(root: Path, ui: Any, wait: bool = False) -> Any:
     """Open a workspace whose lock is waited for, or not."""
     from vggft.workspace.workspace import Workspace
 
-    return Workspace(root, ui.warn if wait else None)
+    return Workspace(root, architecture.get(), ui.warn if wait else None)
 
 
 _EVERYWHERE = {"workspace", "wait", "json", "quiet", "debug"}  # options that say nothing about what is to be done

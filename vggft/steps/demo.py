@@ -24,7 +24,7 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     featurized = featurize.run(workspace, PICTURES, featurize.Options(), ui)
     say(f"\n$ vggft head --epochs {HEAD_EPOCHS}")
     heads = head.run(workspace, head.Options(Plan(epochs=HEAD_EPOCHS)), ui)
-    say(f"\n$ vggft finetune --unfreeze {options.unfreeze} --epochs {TUNE_EPOCHS}")
+    say(f"\n$ vggft finetune --unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}")
     tuned = finetune.run(workspace, options, ui)
     say("\n$ vggft compare")
     compared = compare.run(workspace, compare.Options(), ui)
