@@ -11,19 +11,26 @@ from featurize.errors import VggftError
 
 
 def load_keras() -> ModuleType:
-    """Import Keras on the backend that KERAS_BACKEND names.
+    """Import Keras on the backend that KERAS_BACKEND names, with the settings that features and models rely on.
+
+    A person's ~/.keras/keras.json chooses nothing but the backend: images are channels last and numbers float32, for the
+    whole process.
 
     Raises:
         VggftError: there is no such backend here.
     """
     try:
-        return load_quietly("keras")
+        keras = load_quietly("keras")
     except (ImportError, ValueError) as error:
         wanted = os.environ.get("KERAS_BACKEND", "as configured")
         raise VggftError(
             f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
             "that is installed: tensorflow, jax or torch."
         ) from None
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    return keras
 
 
 def load_quietly(name: str) -> ModuleType:

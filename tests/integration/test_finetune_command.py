@@ -239,7 +239,9 @@ def test_what_tensorboard_shows(work, ui):
         (file,) = (folder / "tensorboard" / split).iterdir()
         events = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
         assert events[0].file_version == "brain.Event:2"
-        shown = {(e.step, v.tag): v.simple_value for e in events[1:] for v in e.summary.value}
+        values = [(event.step, value) for event in events[1:] for value in event.summary.value]
+        assert {value.metadata.plugin_data.plugin_name for _, value in values} == {"scalars"}
+        shown = {(step, value.tag): float(tf.make_ndarray(value.tensor)) for step, value in values}
         tags = ("loss", "log_loss", "accuracy")
         expected = {
             (row.epoch, tag): getattr(row, name) for row in history for tag, name in zip(tags, names, strict=True)

@@ -105,6 +105,8 @@ def main(network: Architecture = VGG16) -> None:
         if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
             stream.reconfigure(errors="backslashreplace")
     descriptors.hide_libraries()
+    # A notebook's shell names a backend that may not be installed here; Keras imports matplotlib, and fails.
+    os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]
     if arguments in ([], *([group] for group in GROUPS)):
         arguments = [*arguments, "--help"]
