@@ -17,11 +17,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import interrupts
+from featurize.choices import SHARD_ROWS
 from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.pixels.images import Unreadable
 
-SHARD_ROWS = 512  # at most: two shards are in memory at a time
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches decoded before the engine asks for them
 
@@ -106,6 +107,7 @@ def compute(
         for batch in _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected):
             if shards.rows + len(batch) > shard_rows:
                 shards.commit()
+            interrupts.check()
             digests = [digest for digest, _ in batch]
             shards.add(digests, engine(np.stack([row for _, row in batch]), step.layers, step.below))
             outcome.computed += len(batch)
@@ -119,19 +121,16 @@ def decoded(
     work: Mapping[str, Sequence[Path]], decoder: Decoder, ahead: int
 ) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
     """Yield (digest, picture or the reason why there is none) in the order of `work`, with `ahead` of them in threads."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting: deque[tuple[str, Future[NDArray[np.uint8] | str]]] = deque()
-        try:
-            for digest, paths in work.items():
-                waiting.append((digest, pool.submit(_picture, digest, paths, decoder)))
-                if len(waiting) >= ahead:
-                    first, future = waiting.popleft()
-                    yield first, future.result()
-            while waiting:
+    waiting: deque[tuple[str, Future[NDArray[np.uint8] | str]]] = deque()
+    with interrupts.threads(os.cpu_count()) as pool:
+        for digest, paths in work.items():
+            waiting.append((digest, pool.submit(_picture, digest, paths, decoder)))
+            if len(waiting) >= ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        while waiting:
+            first, future = waiting.popleft()
+            yield first, future.result()
 
 
 def _picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.uint8] | str:

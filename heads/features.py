@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import interrupts
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
@@ -76,5 +77,6 @@ def read(
                 pooled[pooling] = np.empty((len(samples), values.shape[1]), values.dtype)
             pooled[pooling][positions] = values
         done += len(positions)
+        interrupts.check()
         progress(done)
     return Features(pooled, np.asarray(targets, np.int64), samples)

@@ -4,7 +4,6 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -17,12 +16,12 @@ from PIL import Image
 from processes import start, vggft_apart, wait_until  # noqa: F401
 from tiny import TINY, tiny_weights
 
-from featurize import interrupts
+from featurize import descriptors, interrupts
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
-from featurize.engines import mnn_engine
 from vggft.cli import app
 from vggft.comparison import costs
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -91,7 +90,6 @@ def vggft(*arguments, cwd=None, network=TINY) -> subprocess.CompletedProcess[str
     words = ["vggft", *map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with contextlib.ExitStack() as back:
-            back.enter_context(_listening_as_before())
             back.enter_context(contextlib.chdir(cwd or "."))
             for number, name, file in ((1, "stdout", out), (2, "stderr", err)):
                 back.enter_context(_into(file, number, name))
@@ -102,6 +100,8 @@ def vggft(*arguments, cwd=None, network=TINY) -> subprocess.CompletedProcess[str
                 code = 0
             except SystemExit as end:
                 code = end.code or 0
+        if code == interrupts.EXIT_CODE:  # Ctrl-C is meant for all tests
+            raise KeyboardInterrupt
         said = []
         for file in (out, err):
             file.seek(0)
@@ -112,34 +112,13 @@ def vggft(*arguments, cwd=None, network=TINY) -> subprocess.CompletedProcess[str
 @contextlib.contextmanager
 def _into(file, number, name):
     """Send what is written on a file descriptor, and on `sys.<name>`, into a file."""
-    kept, stream = os.dup(number), getattr(sys, name)
-    mnn_engine._flush()
-    os.dup2(file.fileno(), number)
-    try:
-        with open(number, "w", encoding="utf-8", closefd=False) as own:
-            setattr(sys, name, own)
-            try:
-                yield
-            finally:
-                mnn_engine._flush()
-                setattr(sys, name, stream)
-    finally:
-        os.dup2(kept, number)
-        os.close(kept)
-
-
-@contextlib.contextmanager
-def _listening_as_before():
-    """Put the handlers of signals back; a Ctrl-C that the command took is meant for all tests."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    interrupts._signals.heard = False
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    if interrupts.heard():
-        raise KeyboardInterrupt
+    stream = getattr(sys, name)
+    with descriptors.redirected(file.fileno(), number), open(number, "w", encoding="utf-8", closefd=False) as text:
+        setattr(sys, name, text)
+        try:
+            yield
+        finally:
+            setattr(sys, name, stream)
 
 
 def shards(work) -> dict[str, bytes]:
@@ -184,8 +163,6 @@ HEADS = ("logistic-avg", "logistic-max", "max-linear", "avg-256", "max-256", "fl
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
-    from finetune.plan import Plan as TunePlan
-    from heads.population import Plan
     from vggft.steps import compare, featurize, finetune, head
 
     def build(base):
@@ -194,10 +171,10 @@ def trained(tmp_path_factory):
         patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
         results = {
-            "featurize": featurize.run(workspace, data, featurize.Options(), ui),
-            "head": head.run(workspace, head.Options(Plan(epochs=8), HEADS), ui),
-            "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
-            "compare": compare.run(workspace, compare.Options(), ui),
+            "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
+            "head": head.run(workspace, HeadOptions.of(epochs=8, head=HEADS), ui),
+            "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
+            "compare": compare.run(workspace, CompareOptions(), ui),
         }
         patch.undo()
         return results

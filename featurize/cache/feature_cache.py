@@ -16,7 +16,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,7 +23,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
+from featurize import durable, interrupts
 from featurize.backbone.architecture import Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
@@ -318,8 +317,9 @@ def damage(
             return str(found)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with interrupts.threads(os.cpu_count()) as pool:
         for done, (name, found) in enumerate(zip(names, pool.map(reason, names), strict=True), 1):
+            interrupts.check()
             progress(done)
             if found:
                 yield name, found

@@ -5,15 +5,14 @@ written as ONNX and goes through MNN's compiled converter. The converter's Pytho
 imported: it tries to install a package and reports its use to a server.
 """
 
-import ctypes
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import descriptors, interrupts
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
@@ -29,12 +29,13 @@ _ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only 
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
 # More threads a session would not help: MNN's thread pool serves two sessions at a time.
 _SESSIONS = 8
+_POLL_SECONDS = 0.1  # between two looks at the converter
 
 
 def load() -> Any:
-    """Import MNN, and see that onnx is there; neither prints. Raises ImportError."""
+    """Import MNN, and see that onnx is there. Raises ImportError."""
     importlib.import_module("onnx")
-    with _unseen():
+    with descriptors.hidden():
         return importlib.import_module("MNN")
 
 
@@ -62,7 +63,10 @@ class MnnEngine:
         if key not in self._parts:
             self._parts[key] = self._load(*key)
         idle = self._parts[key]
-        rows = list(self._pool.map(lambda row: self._one(row, idle, below), inputs))
+        rows = []
+        for row in self._pool.map(lambda row: self._one(row, idle, below), inputs):
+            interrupts.check()
+            rows.append(row)
         return [np.stack([row[name] for row in rows]) for name in layers]
 
     def _one(
@@ -82,8 +86,9 @@ class MnnEngine:
             onnx, mnn = Path(folder) / "part.onnx", Path(folder) / "part.mnn"
             onnx.write_bytes(_onnx(self._weights, self._size, below, layers))
             _convert(onnx, mnn)
-            with _unseen():
+            with descriptors.hidden():
                 for _ in range(self._sessions):
+                    interrupts.check()
                     idle.put(_Session(self._mnn, mnn, shapes))
         return idle
 
@@ -154,36 +159,19 @@ def _convert(onnx: Path, mnn: Path) -> None:
     """Convert in a process of its own: beside TensorFlow, whose protobuf knows ONNX's types too, the converter aborts."""
     names = ["-f", "ONNX", "--modelFile", str(onnx), "--MNNModel", str(mnn), "--bizCode", "vggft"]
     command = [sys.executable, "-P", "-c", "import sys, _tools; _tools.mnnconvert(sys.argv)", *names]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if not mnn.is_file():  # its status says nothing: the converter reports success in any case
-        raise RuntimeError(f"MNN's converter failed (status {done.returncode}): {done.stdout.decode(errors='replace')}")
-
-
-@contextmanager
-def _unseen() -> Iterator[None]:
-    """Keep what MNN's C++ prints (no setting silences it) off descriptors 1 and 2; it is shown only upon failure."""
-    _flush()
-    kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as unseen:
-        os.dup2(unseen.fileno(), 1)
-        os.dup2(unseen.fileno(), 2)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as converter:
         try:
-            yield
-        except Exception:
-            _flush()
-            unseen.seek(0)
-            os.write(kept[1], unseen.read())
+            output = _output(converter)
+        except BaseException:
+            converter.kill()
             raise
-        finally:
-            _flush()
-            for number, descriptor in enumerate(kept, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+    if not mnn.is_file():  # its status says nothing: the converter reports success in any case
+        raise RuntimeError(f"MNN's converter failed (status {converter.returncode}): {output.decode(errors='replace')}")
 
 
-def _flush() -> None:
-    """Empty Python's buffers, and C's: into a pipe or file, printf writes only when its buffer is full."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.name == "posix":
-        ctypes.CDLL(None).fflush(None)
+def _output(process: "subprocess.Popen[bytes]") -> bytes:
+    """Wait for the end of a process; return what it printed."""
+    while True:
+        interrupts.check()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_POLL_SECONDS)[0]

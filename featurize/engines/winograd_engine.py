@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
+from featurize import interrupts
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
@@ -69,7 +70,10 @@ class WinogradEngine:
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`."""
         with self._blas.limit(limits=1):  # the threads of the pool are enough
-            rows = list(self._pool.map(lambda row: self._one(row, layers, below), inputs))
+            rows = []
+            for row in self._pool.map(lambda row: self._one(row, layers, below), inputs):
+                interrupts.check()
+                rows.append(row)
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
     def _compile(self) -> None:

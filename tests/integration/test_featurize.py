@@ -14,6 +14,7 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from featurize.pixels import images
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace.workspace import Workspace
 
 
@@ -133,7 +134,7 @@ def test_copies_under_two_labels(copied):
     done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
     found = strict_json(done.stdout)
     assert (found["computed"], found["duplicates"], found["images"]) == (0, 2, 23)
-    assert "same bytes under two labels" in done.stderr
+    assert "identical files under two labels" in done.stderr
     assert [sorted(paths) for paths in found["conflicts"]] == [sorted([sample.path, f"{other}/copy.png"])]
 
 
@@ -222,6 +223,6 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
 
     monkeypatch.setattr(featurize.scanning, "scan", slow)
     with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace was made with 0\.2"):
-        featurize.run(Workspace(new, TINY), copied / "data", featurize.Options(validation=0.5, seed=7), ui)
+        featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, TINY).settings.shares.seed == 0

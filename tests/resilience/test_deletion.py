@@ -66,7 +66,7 @@ def test_prune_refuses_where_the_settled_features_are_not_there(base, in_shards)
     about["fingerprint"]["weights"] = ("0" if digest[0] != "0" else "1") + digest[1:]
     settings.write_text(json.dumps(about))
     before = snapshot(base / "work" / "cache")
-    assert "nothing was removed" in refused("cache", "prune", "--yes", "-w", base / "work")
+    assert "Nothing was deleted" in refused("cache", "prune", "--yes", "-w", base / "work")
     assert snapshot(base / "work" / "cache") == before
 
 
