@@ -32,11 +32,16 @@ app.main(TINY)
 """
 
 
+def command(*arguments, network=TINY) -> list[str]:
+    """Return the words that start the command line in a fresh interpreter."""
+    program = ["-m", "vggft"] if network is VGG16 else ["-c", TINY_MAIN]
+    return [sys.executable, *program, *map(str, arguments)]
+
+
 def vggft_apart(*arguments, cwd=None, env=None, timeout=300, network=TINY) -> subprocess.CompletedProcess[str]:
     """Run the command line in a fresh interpreter, which knows nothing of what this one has loaded."""
-    program = ["-m", "vggft"] if network is VGG16 else ["-c", TINY_MAIN]
     return subprocess.run(
-        [sys.executable, *program, *map(str, arguments)],
+        command(*arguments, network=network),
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,

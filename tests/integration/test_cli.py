@@ -10,6 +10,7 @@ import pytest
 from conftest import drawings, paint, refused, snapshot, strict_json, vggft, vggft_apart
 from tiny import TINY
 
+from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
 HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
@@ -19,7 +20,7 @@ def test_help_answers_at_once():
     def seconds():
         """Return the processor's time: on a machine that does nothing else, as long as a person waits."""
         before = os.times()
-        done = vggft_apart("--help")
+        done = vggft_apart("--help", network=VGG16)
         assert done.returncode == 0
         assert "featurize" in done.stdout
         now = os.times()
@@ -27,7 +28,7 @@ def test_help_answers_at_once():
 
     assert min(seconds() for _ in range(3)) < 0.5
     for command in ("featurize", "head", "finetune", "compare", "predict", "evaluate", "doctor", "demo"):
-        assert "default" in vggft_apart(command, "--help").stdout
+        assert "default" in vggft_apart(command, "--help", network=VGG16).stdout
 
 
 def test_help_imports_nothing_heavy():
@@ -37,8 +38,8 @@ def test_help_imports_nothing_heavy():
 
 
 def test_the_demo_leaves_a_persons_workspace_alone():
-    assert "VGGFT_WORKSPACE" not in vggft_apart("demo", "--help").stdout
-    assert "VGGFT_WORKSPACE" in vggft_apart("head", "--help").stdout
+    assert "VGGFT_WORKSPACE" not in vggft_apart("demo", "--help", network=VGG16).stdout
+    assert "VGGFT_WORKSPACE" in vggft_apart("head", "--help", network=VGG16).stdout
 
 
 def test_steps_out_of_order(tmp_path, copied):
@@ -66,11 +67,11 @@ def test_errors_as_json(tmp_path):
         ["featurize", "--json"],
         ["nonsense", "--json"],
     ):
-        done = vggft_apart(*arguments)
+        done = vggft(*arguments)
         assert done.returncode == 1
         assert set(strict_json(done.stdout)) == {"error"}
-    assert vggft_apart("--version").stdout.startswith("vggft ")
-    assert vggft_apart().stdout == vggft_apart("--help").stdout
+    assert vggft_apart("--version", network=VGG16).stdout.startswith("vggft ")
+    assert vggft_apart(network=VGG16).stdout == vggft_apart("--help", network=VGG16).stdout
 
 
 def test_a_backend_that_is_not_there(copied):
@@ -200,7 +201,7 @@ def test_doctor(trained, tmp_path):
         "workspace",
     }
     assert all(c["status"] == "ok" for c in found["checks"])
-    broken = vggft_apart("doctor", "-w", tmp_path, env={"KERAS_HOME": str(_bad_keras_home(tmp_path))})
+    broken = vggft_apart("doctor", "-w", tmp_path, env={"KERAS_HOME": str(_bad_keras_home(tmp_path))}, network=VGG16)
     assert broken.returncode == 1
     assert "✗ weights" in broken.stdout
     assert "→" in broken.stdout

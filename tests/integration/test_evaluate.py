@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import drawings, paint, strict_json, vggft_apart
+from conftest import drawings, paint, strict_json
 from sklearn import metrics
 from tiny import TINY
 
@@ -214,7 +214,7 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
         path = sorted((drawn / label).iterdir())[-1]
         path.rename(tmp_path / "again" / label / f"new-{path.name}")
     (tmp_path / "again" / "fruit" / "text.png").write_text("text")
-    done = vggft_apart("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
+    done = vggft("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
     assert done.returncode == 3, done.stderr
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)

@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, snapshot, strict_json, vggft, vggft_apart
+from conftest import drawings, refused, snapshot, strict_json, vggft
 from small_disk import leave
 from tiny import TINY
 
@@ -177,7 +177,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
-    assert "run one is unfinished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
+    assert "run one is unfinished" in vggft("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
     settings.write_text(kept.replace('"backend": "', '"backend": "no'))

@@ -8,7 +8,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, start, strict_json, vggft, vggft_apart
+from conftest import drawings, refused, snapshot, start, strict_json, vggft
 from tiny import TINY
 
 from heads import store
@@ -47,9 +47,10 @@ def twice(featurized, tmp_path_factory):
     shutil.copytree(featurized[0], base)
     work = base / "work"
     runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
-    done = vggft_apart("head", "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
-    assert done.returncode == 0, done.stderr
-    return base, [*runs, strict_json(done.stdout)]
+    process = start("head", "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return base, [*runs, strict_json(out)]
 
 
 def test_the_default_population(twice):

@@ -2,12 +2,12 @@
 
 import json
 import shutil
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refused, start, strict_json, vggft, vggft_apart
+from conftest import refused, start, strict_json, vggft
+from processes import wait_until
 from small_compare import recompute
 from tiny import TINY
 
@@ -43,7 +43,7 @@ def compared(tuned, tmp_path_factory):
     """The same workspace after a comparison in 2 folds that nobody disturbed, and what it said."""
     work = tmp_path_factory.mktemp("compared") / "work"
     shutil.copytree(tuned, work)
-    done = vggft_apart("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
     assert "2 folds over 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
     assert "fold 1 of 2 in " in done.stderr
@@ -200,11 +200,7 @@ def test_killed_and_run_again(tuned, compared, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)
     process = start("compare", "--cv", 2, "--quick", "-w", work)
-    deadline = time.monotonic() + 240
-    while not list(work.glob("report/cv/*/fold-2/heads/*/head.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: list(work.glob("report/cv/*/fold-2/heads/*/head.json")), process)
     process.kill()
     process.communicate()
     kept = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}

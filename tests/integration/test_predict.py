@@ -13,7 +13,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint, refused, start, strict_json
+from conftest import paint, refused, strict_json
+from processes import command
 from tiny import TINY
 
 from featurize.errors import VggftError
@@ -374,8 +375,8 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
     names = [os.fsencode(path) for path in sorted((data / "fruit").iterdir())[:2]]
     odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
     shutil.copy(names[0], odd)
-    command = [sys.executable, "-m", "vggft", "predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root]
-    done = subprocess.run(command, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
+    words = command("predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root)
+    done = subprocess.run(words, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
     assert done.returncode == 3, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == b"path,label,score,unsure"
@@ -395,7 +396,8 @@ def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
 @pytest.mark.parametrize("form", ["--csv", "--quiet"])
 def test_a_reader_that_has_seen_enough(trained, form):
     workspace, data, _ = trained
-    process = start("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    words = command("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1

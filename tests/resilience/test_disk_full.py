@@ -9,7 +9,7 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft_apart, wait_for_shards
+from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft, wait_for_shards
 from small_disk import PAGE, leave
 from tiny import TINY
 
@@ -68,10 +68,10 @@ def disturbed(data, work, trouble):
 def check_it_goes_on(data, work, undisturbed):
     kept, rows = shards(work), check_nothing_half_written(work)
     assert 0 < rows < 24
-    found = strict_json(vggft_apart("featurize", data, "-w", work, "--json").stdout)
+    found = strict_json(vggft("featurize", data, "-w", work, "--json").stdout)
     assert (found["computed"], found["reused"], found["damaged_files"]) == (24 - rows, rows, 0)
     assert kept.items() <= shards(work).items()
-    assert strict_json(vggft_apart("cache", "verify", "-w", work, "--json").stdout)["ok"]
+    assert strict_json(vggft("cache", "verify", "-w", work, "--json").stdout)["ok"]
     assert same(work, undisturbed)
 
 
@@ -169,8 +169,8 @@ def test_prune_makes_room_on_a_full_disk(copied, disk):
     (aside / ("0" * 64 + ".h5")).write_bytes(bytes(1_000_000))
     leave(disk, 0)
     before = shards(disk / "work")
-    done = vggft_apart("cache", "prune", "--yes", "-w", disk / "work", "--json")
+    done = vggft("cache", "prune", "--yes", "-w", disk / "work", "--json")
     assert done.returncode == 0, done.stderr
     assert strict_json(done.stdout)["bytes_freed"] >= 1_000_000
     assert shards(disk / "work") == before
-    assert vggft_apart("featurize", copied / "data", "-w", disk / "work").returncode == 0
+    assert vggft("featurize", copied / "data", "-w", disk / "work").returncode == 0

@@ -9,7 +9,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import drawings, start, strict_json, vggft, vggft_apart
+from conftest import drawings, start, strict_json, vggft
 from small_tuning import examples, head, program
 from tiny import TINY
 
@@ -113,9 +113,10 @@ def ready(tmp_path_factory):
     assert vggft("featurize", base / "data", "-w", base / "work").returncode == 0
     done = vggft("head", "--head", "max-64-l2-dropout", "--epochs", "5", "-w", base / "work")
     assert done.returncode == 0, done.stderr
-    done = vggft_apart("finetune", *SETTINGS, "--name", "whole", "-w", base / "work", "--json")
-    assert done.returncode == 0, done.stderr
-    return base / "work", strict_json(done.stdout)
+    process = start("finetune", *SETTINGS, "--name", "whole", "-w", base / "work", "--json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return base / "work", strict_json(out)
 
 
 SETTINGS = (
