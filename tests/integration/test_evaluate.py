@@ -7,7 +7,7 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import drawings, paint, strict_json
+from conftest import drawings, paint, strict_json, vggft
 from sklearn import metrics
 from tiny import TINY
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import PICTURES
+from tiny import TINY
 
 from featurize import engines
 from featurize.backbone import network
@@ -12,6 +13,7 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 
 TWO = ["block4_pool", "block5_pool"]
+TOP = ["block3_pool"]  # of the tiny network
 
 
 @pytest.fixture(scope="module")
@@ -111,10 +113,12 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
 
 
 @pytest.mark.parametrize("name", ["keras", "winograd"])
-def test_any_layers_in_any_order(name, published, pictures):
-    engine = engine_of(name, published, Fingerprint.of(VGG16, preprocess="raw"), 4)
-    found = engine(pictures[:3], ["block5_pool", "block1_pool", "block5_conv1"])
-    assert [f.shape for f in found] == [(3, 7, 7, 512), (3, 112, 112, 64), (3, 14, 14, 512)]
+def test_any_layers_in_any_order(name, weights, small_pictures):
+    engine = engine_of(name, weights, Fingerprint.of(TINY, preprocess="raw"), 4)
+    found = engine(small_pictures[:3], ["block3_pool", "block1_pool", "block3_conv1"])
+    assert [f.shape for f in found] == [(3, 4, 4, 8), (3, 16, 16, 4), (3, 8, 8, 8)]
+    for layer, rows in zip(("block3_pool", "block1_pool", "block3_conv1"), found, strict=True):
+        assert np.allclose(rows, engine(small_pictures[:3], [layer])[0], atol=1e-5)
 
 
 def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):
@@ -124,11 +128,11 @@ def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):
         assert relative_errors(own, from_pixels).max() < 2e-3
 
 
-def test_more_rows_than_a_batch(published, pictures):
-    engine = engine_of("keras", published, Fingerprint.of(VGG16), 4)
-    together = engine(pictures[:11], TWO[1:])[0]
-    assert together.shape == (11, 7, 7, 512)
-    assert np.array_equal(together[8:], engine(pictures[8:11], TWO[1:])[0])
+def test_more_rows_than_a_batch(weights, small_pictures):
+    engine = engine_of("keras", weights, Fingerprint.of(TINY), 4)
+    together = engine(small_pictures[:11], TOP)[0]
+    assert together.shape == (11, 4, 4, 8)
+    assert np.array_equal(together[8:], engine(small_pictures[8:11], TOP)[0])
 
 
 @pytest.mark.parametrize(
@@ -139,8 +143,8 @@ def test_more_rows_than_a_batch(published, pictures):
         type("OutOfMemoryError", (RuntimeError,), {})("CUDA out of memory. Tried to allocate 2.00 GiB"),
     ],
 )
-def test_the_batch_is_halved_until_it_fits_and_stays_so(published, pictures, monkeypatch, error):
-    engine = engine_of("keras", published, Fingerprint.of(VGG16), 16)
+def test_the_batch_is_halved_until_it_fits_and_stays_so(weights, small_pictures, monkeypatch, error):
+    engine = engine_of("keras", weights, Fingerprint.of(TINY), 16)
     run, sizes = engine._run, []
 
     def small(part, rows):
@@ -150,17 +154,17 @@ def test_the_batch_is_halved_until_it_fits_and_stays_so(published, pictures, mon
         return run(part, rows)
 
     monkeypatch.setattr(engine, "_run", small)
-    found = engine(pictures[:6], TWO[1:])[0]
+    found = engine(small_pictures[:6], TOP)[0]
     assert sizes == [16, 8, 4, 4]
     assert engine.batch_size == 4
-    engine(pictures[:4], TWO[1:])
+    engine(small_pictures[:4], TOP)
     assert sizes == [16, 8, 4, 4, 4]
     monkeypatch.undo()
-    assert np.array_equal(found, engine(pictures[:6], TWO[1:])[0])
+    assert np.array_equal(found, engine(small_pictures[:6], TOP)[0])
 
 
-def test_other_errors_of_an_engine_are_not_swallowed(published, pictures, monkeypatch):
-    engine = engine_of("keras", published, Fingerprint.of(VGG16), 16)
+def test_other_errors_of_an_engine_are_not_swallowed(weights, small_pictures, monkeypatch):
+    engine = engine_of("keras", weights, Fingerprint.of(TINY), 16)
     for size, message in ((16, "a bug"), (1, "out of memory")):
 
         def broken(part, rows, message=message):
@@ -169,7 +173,7 @@ def test_other_errors_of_an_engine_are_not_swallowed(published, pictures, monkey
         engine.batch_size = size
         monkeypatch.setattr(engine, "_run", broken)
         with pytest.raises(RuntimeError, match=message):
-            engine(pictures[:2], TWO)
+            engine(small_pictures[:2], TOP)
 
 
 def test_mixed_precision_is_another_fingerprint(published, pictures, reference):
