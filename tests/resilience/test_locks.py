@@ -17,6 +17,7 @@ from vggft.workspace.workspace import Workspace
 HOLD = """
 import sys
 from pathlib import Path
+from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 with Workspace(Path(sys.argv[1]), VGG16).writing():
     print("held", flush=True)
