@@ -57,7 +57,6 @@ def function(command: Command) -> Callable[..., None]:
 
 def _parameter(field: Field) -> inspect.Parameter:
     kind: Any = bool if field.kind is bool else list[str] if field.many else str
-    assert field.option is not None
     if field.required:
         info: Any = typer.Argument(metavar=field.metavar, help=field.option.help)
     else:
@@ -78,7 +77,6 @@ def _parameter(field: Field) -> inspect.Parameter:
 
 def help_text(field: Field) -> str:
     """Return an option's help text with its default."""
-    assert field.option is not None
     environment = f", or ${field.option.environment}" if field.option.environment else ""
     return f"{field.option.help} [default: {field.usual}{environment}]" if field.usual else field.option.help
 
