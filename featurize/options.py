@@ -26,7 +26,7 @@ _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**
 # Type of a value → what is accepted for it (NumPy's numbers, too), what that is called, and its placeholder in usage lines.
 _KINDS: dict[type, tuple[Any, str, str]] = {
     bool: (bool, "True or False", ""),
-    int: (Integral, "a whole number", "INTEGER"),
+    int: (Integral, "a whole number", "N"),
     float: (Real, "a number", "NUMBER"),
     str: (str, "text", "TEXT"),
     Path: ((str, Path), "a path", "PATH"),
@@ -144,7 +144,7 @@ class Field:
             return self.option.default
         if self.many:
             return ", ".join(self.default)
-        return "none" if self.default is None else str(self.default)
+        return "" if self.default is None else str(self.default)
 
     def parse(self, text: Any) -> Any:
         """Return the value that a text (or a list of them, or a switch) of the command line stands for, not yet checked.

@@ -48,7 +48,9 @@ def function(command: Command) -> Callable[..., None]:
     def invoke(**values: Any) -> None:
         run(command, {name: value for name, value in values.items() if value not in (None, [], False)})
 
-    invoke.__doc__ = command.help
+    # Arguments are explained here: typer would list them with their Python type.
+    arguments = [f"{field.metavar}: {field.option.help}" for field in command.fields if field.required]
+    invoke.__doc__ = "\n\n".join([command.help, *arguments])
     parameters = [_parameter(field) for field in command.fields]
     invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -58,7 +60,7 @@ def function(command: Command) -> Callable[..., None]:
 def _parameter(field: Field) -> inspect.Parameter:
     kind: Any = bool if field.kind is bool else list[str] if field.many else str
     if field.required:
-        info: Any = typer.Argument(metavar=field.metavar, help=field.option.help)
+        info: Any = typer.Argument(metavar=field.metavar, hidden=True)
     else:
         info = typer.Option(
             field.flag,
