@@ -32,7 +32,7 @@ def test_settings_of_keras(tmp_path):
     settings = {"floatx": "float16", "epsilon": 0.5, "backend": "tensorflow", "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(settings))
     usual, unusual = run("-c", PROGRAM, TESTS), run("-c", PROGRAM, TESTS, KERAS_HOME=str(tmp_path))
-    assert usual.stdout.startswith("(2, 8, 8, 8) float32 "), usual.stderr
+    assert usual.stdout.startswith("(2, 8, 8, 16) float32 "), usual.stderr
     assert unusual.stdout == usual.stdout, unusual.stderr
 
 

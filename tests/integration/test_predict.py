@@ -344,7 +344,7 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
     rows = workspace.cache().read("block2_pool", [s.digest for s in samples])
-    engine = _Recorder({"block2_pool": rows + np.float32(2**-13) * rows, TINY.top: np.zeros((6, 4, 4, 8), np.float32)})
+    engine = _Recorder({"block2_pool": rows + np.float32(2**-13) * rows, TINY.top: np.zeros((6, 4, 4, 16), np.float32)})
     assert np.array_equal(
         judging.from_pixels(method, workspace, engine)(pictures), found
     )  # less than float16 tells apart

@@ -58,7 +58,7 @@ def test_info(base):
     assert sound["images"] == 12
     assert sound["layers"].keys() == set(TWO)
     top = sound["layers"]["block3_pool"]
-    assert (top["rows"], top["raw_bytes"]) == (12, 12 * 4 * 4 * 8 * 2)
+    assert (top["rows"], top["raw_bytes"]) == (12, 12 * 4 * 4 * 16 * 2)
     assert top["ratio"] == top["raw_bytes"] / top["bytes"] > 0
     own = [p for p in files(base) if p.parent.parent == Path(sound["folder"])]
     assert (sound["files"], sound["bytes"]) == (len(own), sum(p.stat().st_size for p in own))
@@ -124,7 +124,7 @@ def test_export(base, in_shards):
         (s.path, s.label, s.split, s.digest) for s in accepted
     ]
     assert sample.path in paths
-    assert (shape, dtype) == ([13, 4, 4, 8], "float16")
+    assert (shape, dtype) == ([13, 4, 4, 16], "float16")
     expected = Workspace(base / "work", TINY).cache().read("block3_pool", digests)
     assert total == expected.sum(dtype="f8")
     with h5py.File(file) as out:

@@ -116,7 +116,7 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
 def test_any_layers_in_any_order(name, weights, small_pictures):
     engine = engine_of(name, weights, Fingerprint.of(TINY, preprocess="raw"), 4)
     found = engine(small_pictures[:3], ["block3_pool", "block1_pool", "block3_conv1"])
-    assert [f.shape for f in found] == [(3, 4, 4, 8), (3, 16, 16, 4), (3, 8, 8, 8)]
+    assert [f.shape for f in found] == [(3, 4, 4, 16), (3, 16, 16, 4), (3, 8, 8, 16)]
     for layer, rows in zip(("block3_pool", "block1_pool", "block3_conv1"), found, strict=True):
         assert np.allclose(rows, engine(small_pictures[:3], [layer])[0], atol=1e-5)
 
@@ -131,7 +131,7 @@ def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):
 def test_more_rows_than_a_batch(weights, small_pictures):
     engine = engine_of("keras", weights, Fingerprint.of(TINY), 4)
     together = engine(small_pictures[:11], TOP)[0]
-    assert together.shape == (11, 4, 4, 8)
+    assert together.shape == (11, 4, 4, 16)
     assert np.array_equal(together[8:], engine(small_pictures[8:11], TOP)[0])
 
 

@@ -104,7 +104,7 @@ def test_verify_asks_for_every_layer_of_the_last_featurize_without_an_index_too(
 def test_verify_beside_a_writer_finds_nothing(base):
     cache = Workspace(base / "work", TINY).cache()
     digest, other = (hashlib.sha256(name).hexdigest() for name in (b"new", b"newer"))
-    row = {"block3_pool": np.ones((1, 4, 4, 8), np.float16)}
+    row = {"block3_pool": np.ones((1, 4, 4, 16), np.float16)}
 
     def meanwhile(done, total):
         if done == 1:

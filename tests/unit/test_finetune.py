@@ -51,8 +51,8 @@ def test_the_gate_refuses(weights, small_pictures, small_features):
 
 def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features):
     rng = np.random.default_rng(1)
-    scaler = Scaler(rng.random(8) * 20, rng.random(8) * 10 + 1)
-    trained = Layer(rng.normal(0, 0.1, (8, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
+    scaler = Scaler(rng.random(16) * 20, rng.random(16) * 10 + 1)
+    trained = Layer(rng.normal(0, 0.1, (16, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
     one = Head("h", "dense", "max", ("a", "b"), (folded(trained, scaler),), scaler=scaler)
     again = unfolded(one.layers[0], scaler)
     np.testing.assert_allclose(again.kernel, trained.kernel, rtol=1e-6)
@@ -95,11 +95,11 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
 
 def test_parameters(weights):
     network = networks.assemble(weights, "caffe", TINY.size, head(scaler=True))
-    own = 8 * 6 + 6 + 6 + 1
+    own = 16 * 6 + 6 + 6 + 1
     for split_point, convolutions in (
-        (None, 112 + 296 + 2 * 584),
-        ("block2_pool", 2 * 584),
-        ("block3_conv1", 584),
+        (None, 112 + 296 + 1168 + 2320),
+        ("block2_pool", 1168 + 2320),
+        ("block3_conv1", 2320),
     ):
         networks.freeze(network, TINY, split_point)
         assert networks.parameters(network) == convolutions + own
@@ -178,7 +178,7 @@ def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
     workspace, data, results = trained
     reported = results["finetune"]
     samples = workspace.dataset.accepted("validate")
-    pixels = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
+    pixels = np.stack([images.decode_resized((data / s.path).read_bytes(), TINY.size) for s in samples])
     np.save(workspace.root / "pixels.npy", pixels)
     program = (
         "import sys, keras, numpy as np\n"
@@ -192,7 +192,7 @@ def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("(None, 224, 224, 3) ")
+    assert done.stdout.startswith("(None, 32, 32, 3) ")
     scores = np.array(json.loads(done.stdout.split(") ", 1)[1]))
     targets = np.array(workspace.dataset.targets(samples))
     assert np.mean((scores > 0.5) == targets) == reported["validation"]["accuracy"]
