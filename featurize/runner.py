@@ -103,12 +103,12 @@ def compute(
         "computed_from": step.below or "pixels",
     }
     with _Shards(step.layers, sink, made) as shards:
-        for batch in _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected):
-            if shards.rows + len(batch) > shard_rows:
+        batches = _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected)
+        for digests, outputs in _computed(batches, step, engine):
+            if shards.rows + len(digests) > shard_rows:
                 shards.commit()
-            digests = [digest for digest, _ in batch]
-            shards.add(digests, engine(np.stack([row for _, row in batch]), step.layers, step.below))
-            outcome.computed += len(batch)
+            shards.add(digests, outputs)
+            outcome.computed += len(digests)
             if shards.rows == shard_rows or shards.age >= SHARD_SECONDS:
                 shards.commit()
             progress(outcome.computed + len(outcome.rejected))
@@ -178,6 +178,31 @@ def _batches(
         yield batch
 
 
+def _computed(
+    batches: Iterable[list[tuple[str, NDArray[Any]]]], step: Step, engine: Engine
+) -> Iterator[tuple[list[str], list[NDArray[Any]]]]:
+    """Yield digests and outputs of each batch, in order, with as many batches on their way as the engine asks for."""
+
+    def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[list[str], list[NDArray[Any]]]:
+        rows = np.stack([row for _, row in batch])
+        return [digest for digest, _ in batch], engine(rows, step.layers, step.below)
+
+    if engine.in_flight == 1:
+        yield from map(compute, batches)
+        return
+    with ThreadPoolExecutor(engine.in_flight, "engine") as pool:
+        waiting: deque[Future[tuple[list[str], list[NDArray[Any]]]]] = deque()
+        try:
+            for batch in batches:
+                waiting.append(pool.submit(compute, batch))
+                if len(waiting) > engine.in_flight:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
 class _Shards:
     """Rows on their way to the cache: one shard is filled while the one before it is written by a thread of its own.
 
@@ -214,12 +239,15 @@ class _Shards:
     def age(self) -> float:
         return time.perf_counter() - self._since
 
-    def add(self, digests: Sequence[str], outputs: Sequence[NDArray[np.float32]]) -> None:
+    def add(self, digests: Sequence[str], outputs: Sequence[NDArray[Any]]) -> None:
         narrow = []
         for layer, output in zip(self._layers, outputs, strict=True):
             with np.errstate(over="ignore"):
-                narrow.append(output.astype(np.float16))
-            finite = np.isfinite(narrow[-1]).reshape(len(output), -1).all(axis=1)
+                narrow.append(output.astype(np.float16, copy=False))
+            rows = narrow[-1].reshape(len(output), -1)
+            if output.dtype == np.float16:  # checked by the engine: see `featurize.engines.Engine`
+                rows = rows[:, :1]
+            finite = np.isfinite(rows).all(axis=1)
             if not finite.all():
                 raise VggftError(
                     f"{layer} of the image with digest {digests[int(np.argmin(finite))]} holds a number that float16 cannot "
