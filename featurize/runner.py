@@ -6,6 +6,7 @@ however many images there are.
 
 import hashlib
 import os
+import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -102,7 +103,7 @@ def compute(
         "batch_size": str(engine.batch_size),
         "computed_from": step.below or "pixels",
     }
-    with _Shards(step.layers, sink, made) as shards:
+    with _Shards(step.layers, sink, made, writers=engine.in_flight) as shards:
         batches = _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected)
         for digests, outputs in _computed(batches, step, engine):
             if shards.rows + len(digests) > shard_rows:
@@ -204,17 +205,19 @@ def _computed(
 
 
 class _Shards:
-    """Rows on their way to the cache: one shard is filled while the one before it is written by a thread of its own.
+    """Rows on their way to the cache: one shard is filled while the ones before it are written, each by a thread of its own.
 
     Leaving the context commits the rest, also after Ctrl-C: rows that are computed are kept.
     """
 
-    def __init__(self, layers: Sequence[str], sink: Sink, made: Mapping[str, str]) -> None:
+    def __init__(self, layers: Sequence[str], sink: Sink, made: Mapping[str, str], writers: int) -> None:
         self._layers = layers
         self._sink = sink
         self._made = made
-        self._writer = ThreadPoolExecutor(1, "writer")
-        self._writing: Future[None] | None = None
+        self._writers = writers
+        self._writer = ThreadPoolExecutor(writers, "writer")
+        self._writing: deque[Future[None]] = deque()
+        self._taking = threading.Lock()
         self._clear()
 
     def __enter__(self) -> "_Shards":
@@ -256,30 +259,32 @@ class _Shards:
         self._parts.append((digests, narrow))  # in one step: an interrupt finds digests and rows together or neither
 
     def commit(self) -> None:
-        """Hand the rows to the writer, once it is done with those before: memory holds two shards at most."""
+        """Hand the rows to a writer, once one is free: memory holds one shard more than there are writers."""
         if not self._parts:
             self._clear()
             return
         try:
-            self._wait()
+            self._wait(self._writers - 1)
         except Exception:  # a full disk is not tried again; an interrupt is no Exception, and its rows are
             self._clear()
             raise
-        self._writing = self._writer.submit(self._write, self._parts)
+        self._writing.append(self._writer.submit(self._write, self._parts))
         self._clear()
 
-    def _wait(self) -> None:
-        if self._writing is not None:
-            writing = self._writing
-            writing.result()
-            self._writing = None
+    def _wait(self, left: int = 0) -> None:
+        """Wait until no more than `left` shards are being written."""
+        while len(self._writing) > left:
+            self._writing[0].result()
+            self._writing.popleft()
 
     def _write(self, parts: list[tuple[Sequence[str], list[NDArray[np.float16]]]]) -> None:
         """Write rows and let go of them; rows that an interrupt, between two steps of `commit`, hands in again are gone."""
-        digests = [digest for part, _ in parts for digest in part]
+        with self._taking:
+            taken = parts[:]
+            parts.clear()
+        digests = [digest for part, _ in taken for digest in part]
         if not digests:
             return
         # Popped layer by layer, as they are joined: memory would hold them twice until they are on the disk.
-        features = {layer: np.concatenate([arrays.pop(0) for _, arrays in parts]) for layer in self._layers}
-        parts.clear()
+        features = {layer: np.concatenate([arrays.pop(0) for _, arrays in taken]) for layer in self._layers}
         self._sink.write(digests, features, self._made)

@@ -12,6 +12,7 @@ import hashlib
 import io
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import hdf5plugin
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
+from featurize import durable, zstd
 from featurize.errors import VggftError
 
 SHARD_VERSION = 1
@@ -29,7 +30,8 @@ DIGEST = np.dtype("S32")  # compares as 32 raw bytes; only whole arrays are ever
 
 # Zstandard level 1, on float16 features of 397 photographs: 3.0× smaller for block4_pool and 5.6× for block5_pool (LZ4, in
 # the same run: 2.1× and 3.7×). LZ4 reads faster; either takes far less time than any engine here needs to compute them.
-_COMPRESSION = hdf5plugin.Zstd(clevel=1)
+_LEVEL = 1
+_COMPRESSION = hdf5plugin.Zstd(clevel=_LEVEL)
 
 
 class Damaged(Exception):
@@ -77,11 +79,25 @@ def write(
             file.attrs[key] = value
         file["digest"] = digests.view(np.uint8).reshape(-1, DIGEST.itemsize)
         for layer, array in features.items():
-            file.create_dataset(layer, data=array, chunks=(1, *array.shape[1:]), compression=_COMPRESSION)
+            _store(file, layer, np.ascontiguousarray(array))
     view = data.getbuffer()
     name = hashlib.sha256(view).hexdigest()
     durable.write_bytes(path(folder, name), view)
     return name
+
+
+def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
+    """Write a layer, its rows compressed in parallel. The bytes are those that HDF5 writes."""
+    dataset = file.create_dataset(
+        layer, array.shape, array.dtype, chunks=(1, *array.shape[1:]), compression=_COMPRESSION
+    )
+    compress = zstd.compressor(_LEVEL)
+    if compress is None:
+        dataset[...] = array
+        return
+    with ThreadPoolExecutor(os.cpu_count(), "compress") as pool:
+        for row, frame in enumerate(pool.map(compress, array)):
+            dataset.id.write_direct_chunk((row, *(0 for _ in array.shape[1:])), frame)
 
 
 def path(folder: Path, name: str) -> Path:
