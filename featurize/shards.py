@@ -20,6 +20,7 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
+from h5py._objects import phil
 from numpy.typing import NDArray
 
 from featurize import durable, zstd
@@ -97,7 +98,8 @@ def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
         return
     with ThreadPoolExecutor(os.cpu_count(), "compress") as pool:
         for row, frame in enumerate(pool.map(compress, array)):
-            dataset.id.write_direct_chunk((row, *(0 for _ in array.shape[1:])), frame)
+            with phil:  # h5py 3.14 does not take HDF5's lock for this call itself
+                dataset.id.write_direct_chunk((row, *(0 for _ in array.shape[1:])), frame)
 
 
 def path(folder: Path, name: str) -> Path:
