@@ -102,12 +102,14 @@ def main() -> None:
         best = MIXED_PRECISION if backend.gpus() else FULL_PRECISION
         bench = Bench(Path(folder), paths, weights.load(weights.locate(options.weights)), options.quick, best)
         bench.found = about(bench)
-        failed = measure(bench, [part for part in PARTS if part in options.parts or not options.parts])
-    bench.found["seconds"] = time.perf_counter() - began
-    if options.json:
-        durable.write_json(options.json, bench.found)
+        for name in PARTS:
+            if name in options.parts or not options.parts:
+                measure(bench, name)
+            bench.found["seconds"] = time.perf_counter() - began
+            if options.json:  # after each part: a run that is cut short leaves what it has
+                durable.write_json(options.json, bench.found)
     print(table(bench.found))
-    sys.exit(1 if failed else 0)
+    sys.exit(1 if bench.found["failed"] else 0)
 
 
 def lay_out(source: Path, folder: Path, wanted: int) -> list[Path]:
@@ -153,17 +155,15 @@ def about(bench: Bench) -> dict[str, Any]:
     }
 
 
-def measure(bench: Bench, parts: Sequence[str]) -> bool:
-    """Measure the parts, one after the other; return whether one failed."""
-    for name in parts:
-        began = time.perf_counter()
-        try:
-            bench.found |= PARTS[name](bench)
-        except Exception as error:  # device time is dear: what can be measured is measured
-            traceback.print_exc()
-            bench.found["failed"][name] = f"{type(error).__name__}: {error}"
-        print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
-    return bool(bench.found["failed"])
+def measure(bench: Bench, name: str) -> None:
+    """Measure one part; where it fails, say so and go on."""
+    began = time.perf_counter()
+    try:
+        bench.found |= PARTS[name](bench)
+    except Exception as error:
+        traceback.print_exc()
+        bench.found["failed"][name] = f"{type(error).__name__}: {error}"
+    print(f"{name}: {time.perf_counter() - began:.1f} s", file=sys.stderr, flush=True)
 
 
 def in_turn(contenders: Mapping[str, Callable[[], object]], images: int, rounds: int) -> dict[str, Any]:
@@ -384,7 +384,7 @@ def peak_memory() -> int | None:
     if name == "jax":
         import jax
 
-        return int(jax.local_devices()[0].memory_stats()["peak_bytes_in_use"])
+        return (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
     if name == "torch":
         import torch
 

@@ -27,6 +27,8 @@ from featurize.winograd_engine import WinogradEngine
 CPU_BATCH = 16
 # Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
 GPU_BATCH = 256
+# One batch travels to the GPU, one is computed, one travels back.
+GPU_IN_FLIGHT = 3
 
 ENGINES = ("auto", "keras", "winograd", "mnn")
 
@@ -76,7 +78,7 @@ class KerasEngine:
         self.name = f"keras/{keras.backend.backend()}"
         gpu = bool(backend.gpus())
         self.batch_size = batch_size or (GPU_BATCH if gpu else CPU_BATCH)
-        self.in_flight = 2 if gpu else 1
+        self.in_flight = GPU_IN_FLIGHT if gpu else 1
         self.trial = self.batch_size  # fewer are filled up, and take as long
         self._model = backbone.build(weights, fingerprint.preprocess, fingerprint.size, fingerprint.precision)
         self._half = gpu

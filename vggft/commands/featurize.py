@@ -217,7 +217,8 @@ def _fingerprint(options: Options, before: Settings | None) -> tuple[Fingerprint
     if options.weights is None:
         return default, before.weights_file_path if before else None
     loaded = weights.load(weights.locate(options.weights))
-    return replace(default, weights=loaded.digest), None if loaded.published else options.weights.resolve()
+    elsewhere = loaded.published and (weights.keras_cache().is_file() or weights.installed_copy() is not None)
+    return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
 
 
 def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:
