@@ -1,10 +1,11 @@
-"""Decoding in processes of its own, for engines so fast that threads, of which one at a time runs Python, cannot feed them.
+"""Files → pictures, or reasons why not; in this process, or in others for engines that are faster than threads can decode.
 
-Each of the caller's threads has a process that reads a line a picture, digest and paths as JSON, and answers with the pixels or
-the reason why there are none. It ends when its input does: with its parent, however that ends. It imports neither Keras nor
-the caller's main module.
+Of threads, one at a time runs Python. So each of the caller's threads may have a process that reads a line a picture, digest
+and paths as JSON, and answers with the pixels or the reason. It ends when its input does: with its parent, however that ends.
+It imports neither Keras nor the caller's main module.
 """
 
+import hashlib
 import json
 import os
 import pickle
@@ -14,14 +15,15 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.images import Unreadable
+
 _PIPE_BYTES = 262_144  # a picture of 224 × 224 goes through at once
 
-Picture = Callable[[str, Sequence[Path], Any], NDArray[np.uint8] | str]
+Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from featurize import decoding; decoding.serve(sys.argv[2])"
 _HEADER = struct.Struct(
@@ -29,17 +31,49 @@ _HEADER = struct.Struct(
 )  # height, width, channels, bytes that follow; the first three are 0 where these are a reason
 
 
-class Processes:
-    """Calls a function (digest, paths, decoder) → picture or reason in a process of the calling thread."""
+def picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.uint8] | str:
+    """Decode the first of `paths` that reads and still has these bytes; else return the last reason."""
+    reason = "no file"
+    for path in paths:
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            reason = unreadable(error)
+            continue
+        if hashlib.sha256(data).hexdigest() == digest:
+            return decode_or_reason(data, decoder)
+        reason = "changed while vggft was running; run featurize again"
+    return reason
 
-    def __init__(self, picture: Picture, decoder: Any) -> None:
-        """Take a function and a decoder, both found by name in modules. Nothing is started yet.
+
+def decode_or_reason(data: bytes, decoder: Decoder) -> NDArray[np.uint8] | str:
+    """Decode one file's bytes; return the reason where there is no picture in them."""
+    try:
+        return decoder(data)
+    except Unreadable as error:
+        return str(error)
+
+
+def unreadable(error: OSError) -> str:
+    """Say why a file could not be read."""
+    return f"cannot be read: {error.strerror or error}"
+
+
+class Processes:
+    """Does what `picture` does in a process of the calling thread."""
+
+    def __init__(self, decoder: Decoder) -> None:
+        """Take a decoder that pickle finds by name in a module. Nothing is started yet.
 
         Raises:
-            pickle.PicklingError, AttributeError, TypeError: they cannot be found by name.
+            pickle.PicklingError, AttributeError, TypeError: pickle cannot find it.
         """
-        self._picture, self._decoder = picture, decoder
-        self._command = pickle.dumps((picture, decoder)).hex()
+        self._decoder = decoder
+        self._command = [sys.executable, "-c", _START, json.dumps(sys.path), pickle.dumps(decoder).hex()]
+        self._environment = {
+            **os.environ,
+            "OPENBLAS_NUM_THREADS": "1",
+        }  # NumPy starts as many threads as there are cores
         self._own = threading.local()
         self._all: list[subprocess.Popen[bytes]] = []
 
@@ -49,15 +83,19 @@ class Processes:
             return _ask(self._process(), digest, paths)
         except (OSError, EOFError):
             self._own.process = None
-            return self._picture(digest, paths, self._decoder)
+            return picture(digest, paths, self._decoder)
 
     def _process(self) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)
         if process is None:
-            command = [sys.executable, "-c", _START, json.dumps(sys.path), self._command]
             # In a session of its own, or Ctrl-C would end it before what it is asked for is there.
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, pipesize=_PIPE_BYTES, start_new_session=True
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pipesize=_PIPE_BYTES,
+                env=self._environment,
+                start_new_session=True,
             )
             self._own.process = process
             self._all.append(process)
@@ -88,7 +126,7 @@ def _read(process: subprocess.Popen[bytes], size: int) -> NDArray[np.uint8]:
 
 def serve(command: str) -> None:
     """Answer requests on standard input until it ends."""
-    picture, decoder = pickle.loads(bytes.fromhex(command))
+    decoder = pickle.loads(bytes.fromhex(command))
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # whatever a library prints must not end up between the answers
     for line in sys.stdin.buffer:

@@ -5,7 +5,6 @@ however many images there are.
 """
 
 import contextlib
-import hashlib
 import os
 import threading
 import time
@@ -20,10 +19,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.decoding import Processes
+from featurize import decoding
+from featurize.decoding import Decoder
 from featurize.engines import Engine
 from featurize.errors import VggftError
-from featurize.images import Unreadable
 
 SHARD_ROWS = 512  # at most: two shards are in memory at a time
 SHARD_SECONDS = 60.0
@@ -31,8 +30,6 @@ _DECODE_AHEAD = 3  # batches decoded before the engine asks for them
 # An engine that takes several batches at once is faster than threads decode: 16 of them gave 1,700 pictures a second on 16
 # cores, 16 processes 5,500. These take about half a second to start, which fewer pictures are not worth.
 _WORTH_PROCESSES = 1_000
-
-Decoder = Callable[[bytes], NDArray[np.uint8]]
 
 
 class Sink(Protocol):
@@ -132,48 +129,20 @@ def decoded(
         processes: each thread has a process that decodes for it; `decoder` must then be one that pickle can name.
     """
     with contextlib.ExitStack() as end:
-        picture: Callable[[str, Sequence[Path]], NDArray[np.uint8] | str] = partial(_picture, decoder=decoder)
+        decode: Callable[[str, Sequence[Path]], NDArray[np.uint8] | str] = partial(decoding.picture, decoder=decoder)
         if processes:
-            picture = end.enter_context(contextlib.closing(Processes(_picture, decoder)))
+            decode = end.enter_context(contextlib.closing(decoding.Processes(decoder)))
         pool = ThreadPoolExecutor(os.cpu_count())
         end.callback(pool.shutdown, cancel_futures=True)
         waiting: deque[tuple[str, Future[NDArray[np.uint8] | str]]] = deque()
         for digest, paths in work.items():
-            waiting.append((digest, pool.submit(picture, digest, paths)))
+            waiting.append((digest, pool.submit(decode, digest, paths)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
                 yield first, future.result()
         while waiting:
             first, future = waiting.popleft()
             yield first, future.result()
-
-
-def _picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.uint8] | str:
-    """Decode the first of `paths` that reads and still has these bytes; else return the last reason."""
-    reason = "no file"
-    for path in paths:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            reason = unreadable(error)
-            continue
-        if hashlib.sha256(data).hexdigest() == digest:
-            return decode_or_reason(data, decoder)
-        reason = "changed while vggft was running; run featurize again"
-    return reason
-
-
-def decode_or_reason(data: bytes, decoder: Decoder) -> NDArray[np.uint8] | str:
-    """Decode one file's bytes; return the reason where there is no picture in them."""
-    try:
-        return decoder(data)
-    except Unreadable as error:
-        return str(error)
-
-
-def unreadable(error: OSError) -> str:
-    """Say why a file could not be read."""
-    return f"cannot be read: {error.strerror or error}"
 
 
 def _batches(

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from featurize import runner
 from featurize.cache import FeatureCache
+from featurize.decoding import Decoder
 from featurize.errors import VggftError
 from featurize.layers import layer
 
@@ -57,9 +58,7 @@ def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source
     return Source(pieces, len(digests), shape, np.float16)
 
 
-def from_pixels(
-    files: Mapping[str, Sequence[Path]], decoder: runner.Decoder, size: int, digests: Sequence[str]
-) -> Source:
+def from_pixels(files: Mapping[str, Sequence[Path]], decoder: Decoder, size: int, digests: Sequence[str]) -> Source:
     """Return pictures uint8 (n, size, size, 3) of images by digest, decoded whenever they are asked for.
 
     Args:

@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from featurize import images
+from featurize.decoding import unreadable
 from featurize.errors import VggftError
 from featurize.images import RESIZE_FILTERS
-from featurize.runner import unreadable
 from finetune.plan import RATES
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from featurize import durable, estimate, images, runner, timings, weights
 from featurize.cache import FeatureCache
+from featurize.decoding import Decoder
 from featurize.engines import Engine, choose, create, rate
 from featurize.errors import VggftError
 from featurize.fingerprint import Fingerprint
@@ -49,7 +50,7 @@ class Filled:
     engine: str | None
 
 
-def decoder(fingerprint: Fingerprint) -> runner.Decoder:
+def decoder(fingerprint: Fingerprint) -> Decoder:
     """Return the decoder that a fingerprint stands for."""
     return partial(images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, probe=fingerprint.probe)
 

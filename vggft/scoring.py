@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import interrupts
+from featurize.decoding import Decoder, decode_or_reason, unreadable
 from featurize.engines import CPU_BATCH
-from featurize.runner import Decoder, decode_or_reason, unreadable
 
 
 @dataclass(frozen=True)
