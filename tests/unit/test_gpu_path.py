@@ -199,7 +199,7 @@ def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(wei
     file = tmp_path / "weights.npz"
     file.touch()
     monkeypatch.setattr(weight_files, "load", lambda architecture, source: weights)
-    options = FeaturizeOptions(weights=file, engine="keras")
+    options = FeaturizeOptions(tmp_path, weights=file, engine="keras")
     monkeypatch.setattr(weight_files, "available", lambda architecture: None)
     assert featurize._fingerprint(options, VGG16, None)[1] == file.resolve()
     monkeypatch.setattr(weight_files, "available", lambda architecture: weight_files.Source("installed copy", file))
