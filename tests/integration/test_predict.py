@@ -358,7 +358,7 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
 class _Recorder:
     """An engine that knows its outputs."""
 
-    name, batch_size, trial = "recorder", 7, 1
+    name, batch_size, trial, in_flight = "recorder", 7, 1, 1
 
     def __init__(self, outputs):
         self.outputs, self.asked = outputs, []
