@@ -185,7 +185,7 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     begun(work, "broken", 2, process)
     process.kill()
     process.communicate()
-    done = vggft("finetune", "--resume", "--name", "broken", "--memory", MEMORY, "-w", work, "--json")
+    done = vggft("finetune", "--resume", "--name", "broken", "--memory", "20kB", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
     found = strict_json(done.stdout)
     assert found["resumed"] is True
