@@ -11,13 +11,13 @@ from featurize import backend
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
-from featurize.choices import FULL_PRECISION, MIXED_PRECISION, EngineName, Precision
 from featurize.engines import mnn_engine, winograd_engine
 from featurize.engines.engine import Engine
 from featurize.engines.keras_engine import KerasEngine
 from featurize.engines.mnn_engine import MnnEngine
 from featurize.engines.winograd_engine import WinogradEngine
 from featurize.errors import VggftError
+from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, EngineName, Precision
 
 # The names of OpenBLAS's kernels for AVX-512, the only ones with a fast path for small products.
 _SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
