@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import interrupts
-from featurize.backbone.layers import TOP
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
@@ -19,10 +18,10 @@ _ROWS_AT_ONCE = 256  # feature maps in memory at once: 13 MB
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled `block5_pool` of n images.
+    """Pooled outputs of the top layer for n images.
 
     Attributes:
-        pooled: pooling → (n, inputs), float32; "flatten" float16, as cached (it is 49 times larger).
+        pooled: pooling → (n, inputs), float32. "flatten" is float16, as cached, because it is height · width times larger.
         targets: (n,), indices of the true classes.
         samples: the n images.
     """
@@ -64,13 +63,13 @@ def read(
     """
     pooled: dict[Pooling, NDArray[Any]] = {}
     count = 0
-    for positions, maps in cache.pieces(TOP, [sample.digest for sample in samples], _ROWS_AT_ONCE):
+    for positions, maps in cache.pieces(cache.architecture.top, [sample.digest for sample in samples], _ROWS_AT_ONCE):
         finite = np.isfinite(maps).all(axis=(1, 2, 3))
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
             raise VggftError(
-                f"{bad.path}: its cached features are not finite numbers. Expected VGG16 outputs below 65,504. Are the weights "
-                "right? Remove the image, or featurize with other --weights."
+                f"{bad.path}: the cached features are NaN or infinite. Expected outputs below 65,504. Check the weights: "
+                "featurize with other --weights, or remove the image."
             )
         for pooling in poolings:
             values = maps.reshape(len(maps), -1) if pooling == "flatten" else pool(maps, pooling)

@@ -1,4 +1,4 @@
-"""A head: pooling of `block5_pool`, dense layers, class probabilities. Saved as plain arrays and JSON."""
+"""A head: pooling of the backbone's output, dense layers, class probabilities. Saved as plain arrays and JSON."""
 
 import hashlib
 import io
@@ -98,7 +98,7 @@ class Head:
         return sha256.hexdigest()
 
     def predict(self, features: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities (n, classes) for `block5_pool` features (n, height, width, filters)."""
+        """Return class probabilities (n, classes) for outputs of the top layer (n, height, width, filters)."""
         return self.scores(pool(features, self.pooling))
 
     def scores(self, pooled: NDArray[Any]) -> NDArray[np.float64]:

@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import descriptors, interrupts
-from featurize.backbone.layers import LAYERS, NAMES, layer
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
@@ -44,6 +43,7 @@ class MnnEngine:
     """Runs pictures side by side, each alone in a session, so that a row never depends on its neighbours."""
 
     name = "mnn"
+    in_flight = 1
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Get ready; the network itself is loaded when it is first run. Raises ImportError without MNN or onnx."""
@@ -73,7 +73,7 @@ class MnnEngine:
     def _one(
         self, row: NDArray[Any], idle: "SimpleQueue[_Session]", below: str | None
     ) -> dict[str, NDArray[np.float32]]:
-        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess)
+        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess, self._weights.architecture)
         session = idle.get()
         try:
             return session.run(np.ascontiguousarray(x))
@@ -81,10 +81,10 @@ class MnnEngine:
             idle.put(session)
 
     def _load(self, below: str | None, layers: frozenset[str]) -> "SimpleQueue[_Session]":
-        shapes = {name: layer(name).shape(self._size) for name in layers}
+        shapes = {name: self._weights.architecture.layer(name).shape(self._size) for name in layers}
         idle: SimpleQueue[_Session] = SimpleQueue()
         with tempfile.TemporaryDirectory(prefix="vggft-") as folder:
-            onnx, mnn = Path(folder) / "vgg16.onnx", Path(folder) / "vgg16.mnn"
+            onnx, mnn = Path(folder) / "part.onnx", Path(folder) / "part.mnn"
             onnx.write_bytes(_onnx(self._weights, self._size, below, layers))
             _convert(onnx, mnn)
             with descriptors.hidden():
@@ -132,11 +132,11 @@ def _onnx(weights: Weights, size: int, below: str | None, layers: frozenset[str]
     def value(name: str, height: int, width: int, channels: int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, height, width])
 
-    first = NAMES.index(below) + 1 if below else 0
-    last = max(NAMES.index(name) for name in layers)
-    start = value(below, *layer(below).shape(size)) if below else value("pixels", size, size, 3)
+    architecture = weights.architecture
+    last = max(architecture.position(name) for name in layers)
+    start = value(below, *architecture.layer(below).shape(size)) if below else value("pixels", size, size, 3)
     nodes, numbers, x = [], [], start.name
-    for part in LAYERS[first : last + 1]:
+    for part in architecture.layers[len(architecture.up_to(below)) : last + 1]:
         if part.convolution:
             kernel, bias = weights.arrays[part.name]
             numbers.append(
@@ -149,8 +149,8 @@ def _onnx(weights: Weights, size: int, below: str | None, layers: frozenset[str]
         else:
             nodes.append(helper.make_node("MaxPool", [x], [part.name], kernel_shape=[2, 2], strides=[2, 2]))
         x = part.name
-    ends = [value(name, *layer(name).shape(size)) for name in sorted(layers)]
-    graph = helper.make_graph(nodes, "vgg16", [start], ends, numbers)
+    ends = [value(name, *architecture.layer(name).shape(size)) for name in sorted(layers)]
+    graph = helper.make_graph(nodes, architecture.name.lower(), [start], ends, numbers)
     # Versions of 2020 and 2021: a newer `onnx` would write its own newest, which MNN's converter may not know yet.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return bytes(model.SerializeToString())

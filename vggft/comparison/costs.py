@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import TOP
 from featurize.cache import timings
 from featurize.engines import Engine
 from finetune.store import Run
@@ -103,12 +102,13 @@ def _files(workspace: Workspace, method: Model) -> list[Path]:
 def _latencies(workspace: Workspace, methods: Sequence[Model], ui: Ui) -> dict[str, dict[int, float]]:
     """Measure each method; the frozen network below the heads, which is the same for all, only once."""
     fingerprint = workspace.settings.fingerprint
-    engine = start_engine(fingerprint, workspace.settings.weights_file_path)
+    engine = start_engine(workspace.architecture, fingerprint, workspace.settings.weights_file_path)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (max(BATCHES), fingerprint.size, fingerprint.size, 3)).astype(np.uint8)
-    maps = _run(engine, pictures)
+    top = workspace.architecture.top
+    maps = _run(engine, top, pictures)
     heads = [method.made.head for method in methods if isinstance(method.made, Result)]
-    calls: dict[str, _Call] = {_FROZEN: (partial(_run, engine), pictures)}
+    calls: dict[str, _Call] = {_FROZEN: (partial(_run, engine, top), pictures)}
     calls |= {head.name: (head.predict, maps) for head in heads}
     networks = [method for method in methods if method.tuned]
     calls |= {method.name: (judging.from_pixels(method, workspace, engine), pictures) for method in networks}
@@ -136,7 +136,7 @@ def _in_turn(calls: Mapping[str, _Call], ui: Ui) -> dict[str, dict[int, float]]:
     return {name: {n: median(own) for n, own in one.items()} for name, one in taken.items()}
 
 
-def _run(engine: Engine, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Run an engine, as many pictures at once as it likes."""
+def _run(engine: Engine, layer: str, pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Run an engine up to a layer, as many pictures at once as it likes."""
     size = engine.batch_size
-    return np.concatenate([engine(pictures[i : i + size], [TOP])[0] for i in range(0, len(pictures), size)])
+    return np.concatenate([engine(pictures[i : i + size], [layer])[0] for i in range(0, len(pictures), size)])

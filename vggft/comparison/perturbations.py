@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import TOP
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.engines import Engine
@@ -62,7 +61,7 @@ def probe(workspace: Workspace, methods: Sequence[Model], samples: Sequence[Samp
     Raises:
         VggftError: no room or no weights.
     """
-    layers = _layers(methods)
+    layers = _layers(methods, workspace.architecture.top)
     chosen = _spread(samples)
     possible = len(chosen)
     if any(isinstance(method.made, Run) and method.made.split_point is None for method in methods):
@@ -93,9 +92,9 @@ def probe(workspace: Workspace, methods: Sequence[Model], samples: Sequence[Samp
     return Probed(chosen, targets, predicted, scores, left_out)
 
 
-def _layers(methods: Sequence[Model]) -> list[str]:
+def _layers(methods: Sequence[Model], top: str) -> list[str]:
     """Return the layers that the methods read."""
-    needed = [method.made.split_point if isinstance(method.made, Run) else TOP for method in methods]
+    needed = [method.made.split_point if isinstance(method.made, Run) else top for method in methods]
     return sorted({layer for layer in needed if layer})
 
 
@@ -124,7 +123,9 @@ def _compute(
     engine: Engine | None = None
     for name, cache in caches.items():
         if lacking[name]:
-            engine = engine or start_engine(settings.fingerprint, filling.weights_file, filling.engine, ui)
+            engine = engine or start_engine(
+                workspace.architecture, settings.fingerprint, filling.weights_file, filling.engine, ui
+            )
             fill(cache, filling, ui, engine)
     gone = {digest for cache in caches.values() for digest in cache.missing(layers, [s.digest for s in chosen])}
     return [sample for sample in chosen if sample.digest not in gone]

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable, interrupts
-from featurize.backbone.layers import TOP
 from featurize.backbone.network import between
 from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
@@ -87,14 +86,16 @@ def from_pixels(method: Model, workspace: Workspace, engine: Engine | None = Non
         engine: one with the workspace's weights that runs already; None: one is started, the fastest here.
     """
     if isinstance(method.made, Result):
-        layer, above = TOP, method.made.head.predict
+        layer, above = workspace.architecture.top, method.made.head.predict
     else:
         above = partial(_predict, _part(method))
         if method.made.split_point is None:
             return Scorer(above)
         layer = method.made.split_point
     if engine is None:
-        engine = start_engine(workspace.settings.fingerprint, workspace.settings.weights_file_path)
+        engine = start_engine(
+            workspace.architecture, workspace.settings.fingerprint, workspace.settings.weights_file_path
+        )
     frozen = engine
 
     def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:

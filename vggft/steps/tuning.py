@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import runner
-from featurize.backbone import layers
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
@@ -66,7 +65,7 @@ class Job:
     def of(cls, workspace: Workspace, cache: FeatureCache, begun: Unfinished, memory: int | None = None) -> "Job":
         """Read what a run was begun with; `memory`: bytes of inputs in memory, if other than that."""
         settings = begun.settings if memory is None else replace(begun.settings, memory=memory)
-        weights = load_weights(cache.fingerprint, workspace.settings.weights_file_path)
+        weights = load_weights(cache.architecture, cache.fingerprint, workspace.settings.weights_file_path)
         return cls(workspace, cache, begun, settings, begun.head, weights)
 
     @property
@@ -94,7 +93,7 @@ def prepare(job: Job, ui: Ui) -> Prepared:
     settings, split_point = job.settings, job.settings.split_point
     if split_point is not None:
         _fill(job, split_point, ui)
-    tuned = networks.tuned_layers(split_point)
+    tuned = networks.tuned_layers(job.weights.architecture, split_point)
     span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
     source = f"cached {split_point}" if split_point else "pixels"
     ui.say(f"{settings.name}: tuning {span} from {source}, starting from {job.head.name}")
@@ -110,10 +109,11 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
     from finetune.program import Program  # Keras is loaded by now
 
     plan, split_point, network = job.settings.plan, job.settings.split_point, prepared.network
-    part = networks.above(network, split_point)
-    program = Program(part, plan, prepared.training.targets, job.weights.arrays)
+    part = networks.above(network, job.weights.architecture, split_point)
+    program = Program(part, plan, prepared.training.targets, job.weights)
     state = _train_epochs(job, prepared, program, ui)
-    moved, tuned = networks.moved_layers(network, job.weights, split_point), networks.tuned_layers(split_point)
+    moved = networks.moved_layers(network, job.weights, split_point)
+    tuned = networks.tuned_layers(job.weights.architecture, split_point)
     if state.best_epoch and moved != tuned:
         unmoved = ", ".join(name for name in tuned if name not in moved)
         ui.warn(f"unchanged after training: {unmoved}. The steps were too small for float32; try a higher --lr")
@@ -170,7 +170,7 @@ def _parity_gate(job: Job, network: Any, ui: Ui) -> float:
             f"parity gate: none of the {len(samples)} images below {job.dataset.root} is readable and unchanged; the check of "
             "the network from pixels needs a few. Put them back, or run vggft featurize on the folder where they are now."
         )
-    expected = job.head.predict(job.cache.read(layers.TOP, digests))
+    expected = job.head.predict(job.cache.read(job.cache.architecture.top, digests))
     precision = job.cache.fingerprint.precision
     parity = networks.check_parity(network, np.stack(pictures), expected, precision)
     limit = networks.PARITY_BOUNDS[precision]

@@ -3,24 +3,28 @@
 from pathlib import Path
 
 from featurize.backbone import weights
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.engines import Engine, choose, create
 from featurize.errors import VggftError
+from featurize.options.choices import EngineName
 from vggft.ui.console import Ui
 
 
-def load_weights(fingerprint: Fingerprint, file: Path | None) -> Weights:
+def load_weights(architecture: Architecture, fingerprint: Fingerprint, file: Path | None) -> Weights:
     """Load the weights that features of a fingerprint are made with.
 
     Args:
+        architecture: whose weights they are.
+        fingerprint: of the features.
         file: what `--weights` named; None: the published weights, wherever they are.
 
     Raises:
         VggftError: there are none, or their digest is not the fingerprint's.
     """
-    source = weights.locate(file)
-    loaded = weights.load(source)
+    source = weights.locate(architecture, file)
+    loaded = weights.load(architecture, source)
     if loaded.digest != fingerprint.weights:
         raise VggftError(
             f"{source}: wrong weights: the features were made with others (digest {loaded.digest[:12]}…, expected "
@@ -29,20 +33,26 @@ def load_weights(fingerprint: Fingerprint, file: Path | None) -> Weights:
     return loaded
 
 
-def start_engine(fingerprint: Fingerprint, file: Path | None, wanted: str = "auto", ui: Ui | None = None) -> Engine:
+def start_engine(
+    architecture: Architecture,
+    fingerprint: Fingerprint,
+    file: Path | None,
+    wanted: EngineName = "auto",
+    ui: Ui | None = None,
+) -> Engine:
     """Choose an engine, load the weights and start it.
 
     Args:
-        file: as for `load_weights`.
+        architecture, fingerprint, file: as for `load_weights`.
         wanted: "auto" or the name of an engine.
         ui: told which weights and which engine are used, and why; None: nothing is shown.
 
     Raises:
-        VggftError: as `load_weights`; or an engine that is unknown, not installed, or does not compute in the fingerprint's
-            precision.
+        VggftError: as `load_weights`; or an engine that is not installed, or does not compute that architecture in
+            the fingerprint's precision.
     """
-    choice = choose(wanted, fingerprint.precision)
-    loaded = load_weights(fingerprint, file)
+    choice = choose(architecture, wanted, fingerprint.precision)
+    loaded = load_weights(architecture, fingerprint, file)
     if ui:
         ui.say(f"weights: {loaded.source}")
         ui.say(f"engine: {choice.name} ({choice.reason})")

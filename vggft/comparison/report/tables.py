@@ -70,7 +70,7 @@ def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
         rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, size))
     columns = ("cost", "parameters", "training, s", "total, s", "1 image, ms", "32 images, ms", "MB")
     shared = "" if record.featurizing is None else f"; total: with {record.featurizing:.0f} s of featurizing for all"
-    ui.table(f"Costs here{shared}; MB of a head: without VGG16", columns, rows)
+    ui.table(f"Costs here{shared}; MB of a head: without the pretrained network", columns, rows)
 
 
 def _show_probes(record: Record, shown: Sequence[str], ui: Ui) -> None:
