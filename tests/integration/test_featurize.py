@@ -167,10 +167,10 @@ def test_other_layers_and_preprocessing(copied):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: None, ["expected a folder of class folders"]),
+        (lambda p: None, ["Expected a folder of class folders"]),
         (lambda p: p.mkdir(), ["no class folders"]),
         (lambda p: make_classes(p, only=3), ["only one class", "'only'"]),
-        (lambda p: make_classes(p, a=3, b=1), ["class 'b' has one image", "two or more"]),
+        (lambda p: make_classes(p, a=3, b=1), ["class 'b' has only one image", "at least two"]),
     ],
 )
 def test_bad_folders_change_nothing(tmp_path, make, words):
@@ -191,9 +191,9 @@ def test_bad_folders_change_nothing(tmp_path, make, words):
         (["--engine", "tpu"], ["auto, keras, winograd or mnn"]),
         (["--nonsense"], ["--nonsense", "vggft featurize --help"]),
         (["--seed", "x"], ["--seed"]),
-        (["--test", "0.4"], ["no training image left", "--test"]),
+        (["--test", "0.4"], ["no training images left", "--test"]),
         (["--weights", "nowhere.h5"], ["no such file"]),
-        (["--group-by", "x"], ["captures nothing"]),
+        (["--group-by", "x"], ["has no capture group"]),
     ],
 )
 def test_bad_options_change_nothing(tmp_path, arguments, words):
@@ -222,7 +222,7 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
         return found
 
     monkeypatch.setattr(featurize.scanning, "scan", slow)
-    with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace was made with 0\.2"):
+    with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace uses 0\.2"):
         featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, TINY).settings.shares.seed == 0

@@ -265,7 +265,7 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
     monkeypatch.setattr(checkpoint, "write", write_on_a_full_disk)
     message = refused("finetune", "--epochs", "2", "--name", "full", "--lr", "1e-3", "-w", work.root)
     assert "checkpoint.bin: cannot be written (No space left on device)" in message
-    assert "free some space or mend the permissions, and go on: vggft finetune --resume" in message
+    assert "free some space or fix the permissions, and go on: vggft finetune --resume" in message
     assert sorted(path.name for path in (work.finetune / "full" / "unfinished").iterdir()) == [
         "checkpoint.bin",
         "head.json",
