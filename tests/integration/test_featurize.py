@@ -154,7 +154,8 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
         done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
         assert strict_json(done.stdout)["splits"] == found["splits"]
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
-        assert "no image ever moves to another split" in refused(
+        message = refused("featurize", copied / "data", "-w", copied / "work", option, value)
+        assert "no image ever moves to another split" in message
             "featurize", copied / "data", "-w", copied / "work", option, value
         )
 
