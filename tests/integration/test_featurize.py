@@ -156,8 +156,6 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
         message = refused("featurize", copied / "data", "-w", copied / "work", option, value)
         assert "no image ever moves to another split" in message
-            "featurize", copied / "data", "-w", copied / "work", option, value
-        )
 
 
 def test_other_layers_and_preprocessing(copied):
