@@ -149,8 +149,8 @@ def test_damaged_heads_are_named(tmp_path):
         load(tmp_path)
     for content, message in (
         ({"version": 99}, "version 99"),
-        ([], "no readable head"),
-        ({"version": 4}, "no readable head"),
+        ([], "not a readable head"),
+        ({"version": 4}, "not a readable head"),
     ):
         (tmp_path / "head.json").write_text(json.dumps(content))
         with pytest.raises(VggftError, match=message):
