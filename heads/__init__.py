@@ -1,1 +1,1 @@
-"""Stage 2: cached features → dense heads and a logistic-regression baseline, in seconds."""
+"""Stage 2 of vggft: cached features → dense heads and a logistic-regression baseline, in seconds."""

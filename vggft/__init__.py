@@ -2,6 +2,10 @@
 
 from typing import TYPE_CHECKING, Any
 
+from vggft.siblings import use_siblings
+
+use_siblings()
+
 if TYPE_CHECKING:
     from vggft.api import Experiment, Model, read_picture
 
