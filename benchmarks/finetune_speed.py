@@ -104,7 +104,7 @@ def _network(workspace: Any) -> Any:
     from vggft.prediction import models
     from vggft.workspace.filling import load_weights
 
-    head = models.fresh_heads(workspace)[0].made.head  # type: ignore[union-attr]
+    head = models.fresh_heads(workspace)[0].head
     weights = load_weights(workspace.settings)
     return assemble(
         weights, workspace.settings.fingerprint.preprocess, workspace.settings.fingerprint.size, head

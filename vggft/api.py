@@ -15,7 +15,7 @@ from featurize.runner import unreadable
 from finetune.plan import RATES
 from finetune.plan import Plan as TuningPlan
 from heads.population import Plan as HeadPlan
-from vggft.prediction import judging, models
+from vggft.prediction import inference, selection
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.featurize import Options as Featurizing
 from vggft.steps.finetune import Options as Tuning
@@ -254,7 +254,7 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        method = models.chosen(self.workspace, name).method
+        chosen = selection.choose(self.workspace, name).model
         fingerprint = self.workspace.settings.fingerprint
 
         def fit(picture: Picture) -> Picture:
@@ -268,4 +268,4 @@ class Experiment:
             size = (fingerprint.size, fingerprint.size)
             return np.asarray(Image.fromarray(array).resize(size, RESIZE_FILTERS[fingerprint.resize]))
 
-        return Model(method.name, method.classes, judging.from_pixels(method, self.workspace), fit)
+        return Model(chosen.name, chosen.classes, inference.from_pixels(chosen, self.workspace), fit)

@@ -12,7 +12,7 @@ from sklearn import metrics
 
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
-from vggft.prediction import judging, models
+from vggft.prediction import inference, models
 from vggft.prediction.scoring import Scorer
 from vggft.steps import evaluate
 from vggft.ui.console import Ui
@@ -34,7 +34,7 @@ def fake(work, monkeypatch):
         p = pictures[:, 0, 0, 1:2] / 255
         return np.concatenate([1 - p, p], axis=1)
 
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(score, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(score, 4))
     return work
 
 
@@ -107,11 +107,13 @@ def test_tables_that_fit(classes, tables, capfd):
     p, targets = np.eye(classes), np.arange(classes)
     evaluate._show(measure(p, targets), [f"c{i}" for i in range(classes)], confusion(p, targets), Ui())
     out = capfd.readouterr().out
-    assert [title in out for title in ("All classes", "Each class", "Confusion")] == [i < tables for i in range(3)]
+    assert [title in out for title in ("All classes", "Each class", "Confusion matrix")] == [
+        i < tables for i in range(3)
+    ]
 
 
 def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
-    monkeypatch.setattr(judging, "from_pixels", None)  # nothing is computed
+    monkeypatch.setattr(inference, "from_pixels", None)  # nothing is computed
     (tmp_path / "nothing" / "fruit").mkdir(parents=True)
     paint(tmp_path / "loose" / "a.png", (0, 0, 0))
     for path, said in (
@@ -155,7 +157,7 @@ def test_files_that_are_no_pictures(fake, folder, ui, capfd):
     assert found["confusion"] == [[6, 2], [2, 9]]
     for path in folder.rglob("*.png"):
         path.write_text("text")
-    with pytest.raises(VggftError, match=r"none of its files can be used \(20 in all; the first"):
+    with pytest.raises(VggftError, match=r"none of its 20 files can be used \(the first"):
         evaluate.run(fake, folder, None, ui)
 
 
@@ -170,7 +172,7 @@ def test_classes_without_images(fake, folder, ui):
 
 def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     free, done = threading.Event(), []
-    monkeypatch.setattr(evaluate, "measure", lambda p, targets: done.append("judged") or measure(p, targets))
+    monkeypatch.setattr(evaluate, "measure", lambda p, targets: done.append("measured") or measure(p, targets))
 
     def waiting(message):
         done.append("waits")
@@ -188,14 +190,14 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     assert held.wait(60)
     evaluate.run(Workspace(fake.root, waiting), folder, None, Ui(quiet=True))
     thread.join()
-    assert done == ["judged", "waits"]
+    assert done == ["measured", "waits"]
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fake, folder, ui, monkeypatch):
     shutil.rmtree(fake.report)
     fake.report.write_text("mine")
-    monkeypatch.setattr(judging, "from_pixels", None)
+    monkeypatch.setattr(inference, "from_pixels", None)
     with pytest.raises(
         VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
     ):
@@ -217,11 +219,11 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)
     assert found["seen"] == {"train": 26, "validate": 6, "test": 0}
-    assert "26 among those the model was trained on, 6 among those that chose it" in done.stderr
+    assert "26 trained the model and 6 selected it" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()
-    method = models.load(workspace).named("logistic-max")
-    p = judging.judge([method], workspace, workspace.cache(), samples)[method.name]
+    model = models.load(workspace).named("logistic-max")
+    p = inference.from_cache([model], workspace, workspace.cache(), samples)[model.name]
     expected = {sample.path: own for sample, own in zip(samples, p, strict=True)}
     with (work.report / "evaluate-predictions.csv").open(newline="") as file:
         rows = {row["path"].removeprefix(f"{tmp_path}/again/"): row for row in csv.DictReader(file)}

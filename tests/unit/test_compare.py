@@ -1,4 +1,4 @@
-"""The comparison of what methods said: answers that are known, numbers that can be recomputed, names that are odd."""
+"""Comparisons whose answer is known, numbers that can be recomputed, odd names."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 from small_compare import (
-    evidence,
+    predictions,
     recompute,
     written,
 )
@@ -36,7 +36,7 @@ def test_losses_are_scikit_learns():
     ("gain", "use", "words"), [(2.0, "net", "beats"), (-2.0, "head", "worse"), (0, "head", "no difference")]
 )
 def test_three_data_sets_of_which_the_answer_is_known(gain, use, words):
-    found = compare_candidates(evidence(gain, seed=1), "head", "net", unchanged=False)
+    found = compare_candidates(predictions(gain, seed=1), "head", "net", unchanged=False)
     assert found.verdict.use == use
     assert words in found.verdict.sentence
     contrast = found.contrast
@@ -46,18 +46,18 @@ def test_three_data_sets_of_which_the_answer_is_known(gain, use, words):
 
 
 def test_no_difference_is_rarely_taken_for_one(monkeypatch):
-    """Of 100 comparisons of methods that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
+    """Of 100 comparisons of models that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
     monkeypatch.setattr(statistics, "DRAWS", 500)
     claims = sum(
         "no difference"
-        not in compare_candidates(evidence(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
+        not in compare_candidates(predictions(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
         for seed in range(100)
     )
     assert claims <= 5 + 3 * math.sqrt(100 * 0.05 * 0.95)
 
 
 def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
-    _, result = written(compare_candidates(evidence(0.8), "head", "net", unchanged=False), tmp_path)
+    _, result = written(compare_candidates(predictions(0.8), "head", "net", unchanged=False), tmp_path)
     right = recompute(tmp_path / "report", result)
     first, *others = result["pairs"]
     assert (first["a"], first["b"]) == ("net", "head")
@@ -86,12 +86,14 @@ def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
 
 def test_images_that_belong_together_have_no_p_value(tmp_path):
     groups = [f"video {i // 3}" for i in range(300)]
-    found = compare_candidates(evidence(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
+    found = compare_candidates(predictions(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
     assert "groups" in found.no_p_value
     assert all(one.p_value is None for one in found.pairs)
-    alone = compare_candidates(evidence(0.8, declared=True), "head", "net", unchanged=False)
+    alone = compare_candidates(predictions(0.8, declared=True), "head", "net", unchanged=False)
     assert (
-        alone.contrast.p_value == compare_candidates(evidence(0.8), "head", "net", unchanged=False).contrast.p_value > 0
+        alone.contrast.p_value
+        == compare_candidates(predictions(0.8), "head", "net", unchanged=False).contrast.p_value
+        > 0
     )
     assert found.contrast.log_loss_interval != alone.contrast.log_loss_interval
     _, result = written(found, tmp_path)
@@ -100,7 +102,7 @@ def test_images_that_belong_together_have_no_p_value(tmp_path):
 
 def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
     """Nobody said that they belong together: each image three times is each image once."""
-    once = evidence(0.8, n=100)
+    once = predictions(0.8, n=100)
     thrice = replace(
         once,
         samples=[replace(s, path=f"{k}{s.path}", digest=f"{k}{s.digest}") for k in range(3) for s in once.samples],
@@ -121,7 +123,7 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
 
 @pytest.mark.parametrize("classes", [3, 300])
 def test_many_classes(tmp_path, classes, ui, capsys):
-    found = compare_candidates(evidence(1.0, n=260, classes=classes), "head", "net", unchanged=False)
+    found = compare_candidates(predictions(1.0, n=260, classes=classes), "head", "net", unchanged=False)
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
     tables.show(kept, ui)
@@ -129,7 +131,7 @@ def test_many_classes(tmp_path, classes, ui, capsys):
 
 
 def test_a_class_may_be_called_like_a_column(tmp_path):
-    said = evidence(0.8)
+    said = predictions(0.8)
     found = compare_candidates(replace(said, classes=["macro", "weighted"]), "head", "net", unchanged=False)
     _, result = written(found, tmp_path)
     with (tmp_path / "report" / "compare.csv").open(newline="") as file:
@@ -140,7 +142,7 @@ def test_a_class_may_be_called_like_a_column(tmp_path):
 
 
 def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
-    found = compare_candidates(replace(evidence(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
+    found = compare_candidates(replace(predictions(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
     _, result = written(found, tmp_path)
     with (tmp_path / "report" / "compare.csv").open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -154,7 +156,7 @@ def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
 @pytest.mark.parametrize("columns", [80, 110])
 def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    said = evidence(0.8)
+    said = predictions(0.8)
     long = [replace(c, name=f"block5-logistic-avgmax-adam-lr1e-05-{c.name}") for c in said.candidates]
     names = {"head": long[1].name, "network": long[0].name}
     kept, result = written(
@@ -171,7 +173,7 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
 
 def test_folds_in_which_the_methods_of_the_workspace_differ_say_so():
     """The ways of choosing are alike; what they chose here is not."""
-    said = evidence(2.0, source="folds")
+    said = predictions(2.0, source="folds")
     by_name = {candidate.name: candidate for candidate in said.candidates}
     ways = [replace(by_name["other"], name="best head"), replace(by_name["other"], name="best network")]
     said = replace(said, candidates=[*ways, *said.candidates], head="best head", network="best network")

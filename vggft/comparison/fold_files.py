@@ -1,4 +1,4 @@
-"""Nested cross-validation on disk: `report/cv/<key>/`, with one file for each finished fold.
+"""The folds of nested cross-validation on disk: `report/cv/<key>/`.
 
 folds.json   everything that decides the results; the folder's name is its hash, which proves that vggft made the folder
 fold-N.npz   the result of a finished fold
@@ -19,8 +19,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from featurize.data.dataset import Dataset
 from finetune import store as runs
 from heads import store as heads
+from vggft.workspace.workspace import Settings, Workspace
 
 ABOUT = "folds.json"
 
@@ -69,6 +73,30 @@ class FoldResult:
                 return cls({name: arrays[f"p{i}"] for i, name in enumerate(names)}, **about)
         except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, NotImplementedError, RuntimeError):
             return None
+
+
+class Fold(Workspace):
+    """A workspace with the features of another one, and its images split in another way."""
+
+    def __init__(self, whole: Workspace, root: Path, dataset: Dataset) -> None:
+        """Take the images of `dataset`. Nothing is written before something is trained."""
+        super().__init__(root)
+        self._whole = whole
+        self._dataset = dataset
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the whole workspace."""
+        return self._whole.settings
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images, with the splits of this fold."""
+        return self._dataset
+
+    def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
+        """Open the cache of the whole workspace."""
+        return self._whole.cache(fingerprint, recheck=recheck)
 
 
 def key(about: str) -> str:

@@ -16,8 +16,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.cache.feature_cache import FeatureCache
-from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Dataset, Sample, Split
 from featurize.errors import VggftError
 from featurize.wording import counted
@@ -28,14 +26,14 @@ from heads.population import Plan
 from heads.specs import BEST, SCRATCH, Spec
 from vggft.comparison import fold_files
 from vggft.comparison.candidates import Candidate, CandidatePredictions
-from vggft.comparison.fold_files import FoldResult
+from vggft.comparison.fold_files import Fold, FoldResult
 from vggft.prediction import inference, models
 from vggft.prediction.models import Models
 from vggft.prediction.network_model import NetworkModel
 from vggft.ui.console import Ui, duration
 from vggft.workspace import provenance
 from vggft.workspace.filling import as_it_was
-from vggft.workspace.workspace import Settings, Workspace
+from vggft.workspace.workspace import Workspace
 
 BEST_HEAD, BEST_NETWORK = "best head", "best network"  # no model has a name with a space
 
@@ -59,30 +57,6 @@ class Trainers(Protocol):
 
     def tune(self, fold: Workspace, run: Run, ui: Ui) -> None:
         """Tune a network with the settings of a run of the whole workspace."""
-
-
-class Fold(Workspace):
-    """A workspace with the features of another one, and its images split in another way."""
-
-    def __init__(self, whole: Workspace, root: Path, dataset: Dataset) -> None:
-        """Take the images of `dataset`. Nothing is written before something is trained."""
-        super().__init__(root)
-        self._whole = whole
-        self._dataset = dataset
-
-    @property
-    def settings(self) -> Settings:
-        """The settings of the whole workspace."""
-        return self._whole.settings
-
-    @property
-    def dataset(self) -> Dataset:
-        """The images, with the splits of this fold."""
-        return self._dataset
-
-    def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
-        """Open the cache of the whole workspace."""
-        return self._whole.cache(fingerprint, recheck=recheck)
 
 
 def ranking(present: Models) -> Ranking:

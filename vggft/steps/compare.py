@@ -1,4 +1,4 @@
-"""Heads against tuned networks: what they say of the same images, which one to use, and the files that hold every number."""
+"""Heads against tuned networks on the same images: which one to use, and a report that holds every number."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -8,18 +8,22 @@ from typing import Any, Literal
 import numpy as np
 
 from featurize.errors import VggftError
-from heads import folds, search
-from heads.search import Result
+from heads import folds
 from vggft.cli.command import DEFAULT_WORKSPACE
 from vggft.comparison import candidates, costs, nested, perturbations, verdict
 from vggft.comparison.comparison import Comparison, compare_candidates
 from vggft.comparison.costs import Cost
-from vggft.comparison.perturbations import Probed
+from vggft.comparison.fold_files import FoldResult
+from vggft.comparison.nested import NestedCrossValidation
+from vggft.comparison.perturbations import PerturbedPredictions
 from vggft.comparison.report import curves, record, tables, tradeoff
 from vggft.comparison.report.record import Record
 from vggft.prediction import models
-from vggft.prediction.models import Model, Models
+from vggft.prediction.model import Model
+from vggft.prediction.models import Models
+from vggft.steps.fold_trainers import StepTrainers
 from vggft.ui.console import Ui, duration
+from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 _FOLDS = 5  # that are offered
@@ -27,11 +31,11 @@ _FOLDS = 5  # that are offered
 
 @dataclass(frozen=True)
 class Options:
-    """What to compare by.
+    """How to compare.
 
     Attributes:
-        folds: judge on the training and validation images, each out of its fold, in so many folds; 0: do not.
-        quick: leave out what takes long: changed pictures and latency.
+        folds: number of outer folds of nested cross-validation; 0: none.
+        quick: leave out perturbed pictures and latency, which take longest.
     """
 
     folds: int = 0
@@ -39,7 +43,7 @@ class Options:
 
 
 def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
-    """Compare all fresh methods and write the report.
+    """Compare all fresh models and write the report.
 
     Raises:
         VggftError: nothing to compare yet (the message says what to run), or a report folder that cannot be written.
@@ -54,74 +58,69 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         ui.warn(f"left out: {what}")
 
     with workspace.writing():
-        found = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
-        _require(workspace, found)
+        present = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
+        _require(workspace, present)
         folder = workspace.report_folder()
         split: Literal["test", "validation"] = "validation"
-        chosen: Sequence[Mapping[str, Any]] = ()
+        results: Sequence[FoldResult] = ()
         if options.folds:
-            folded = nested.Folds(workspace, found, options.folds, leave_out, ui)
-            said, chosen = folded.evidence()
-            head, network = found.heads[0], folded.network
-            unchanged = all(one["unchanged"] for one in chosen)
+            nested_folds = NestedCrossValidation(workspace, present, options.folds, StepTrainers(), leave_out, ui)
+            predictions, results = nested_folds.predict()
+            head, network = present.heads[0].name, nested_folds.network
+            unchanged = all(result.unchanged for result in results)
         else:
             split = "test" if workspace.dataset.accepted("test") else "validation"
-            said = candidates.on_split(workspace, found, split, leave_out, ui)
-            head, network = found.named(said.head), found.named(said.network)
+            predictions = candidates.on_split(workspace, present, split, leave_out, ui)
+            head = predictions.head
+            network = next(model for model in present.networks if model.name == predictions.network)
             unchanged = network.unchanged
-        compared = compare_candidates(said, head.name, network.name, unchanged)
+        compared = compare_candidates(predictions, head, network.name, unchanged)
         too_few = compared.contrast.effective < verdict.FEWEST and not options.folds
-        offers = _offers(workspace, found) if too_few or not said.fair else ()
+        offers = _offers(workspace, present) if too_few or not predictions.fair else ()
         if options.folds:
-            offers = _out_of_fold(compared, head.name, network.name)
+            offers = _out_of_fold(compared, head, network.name)
         if compared.verdict.use == network.name and network.unchanged:
             offers = (
                 f"But {network.name} kept epoch 0: it is the head still. Tune again, with another --seed or rate.",
             )
-        compared_methods = [m for m in found.fresh if options.folds or any(m.name == c.name for c in said.candidates)]
-        probed = None if options.quick else _probe(workspace, compared_methods, split, ui)
+        names = {candidate.name for candidate in predictions.candidates}
+        compared_models = [model for model in present.fresh if options.folds or model.name in names]
         kept = Record(
             comparison=compared,
-            provenance={**models.provenance(workspace), **models.versions()},
-            ranked_by=search.criterion([method.made for method in found.heads if isinstance(method.made, Result)]),
-            names={said.head: head.name, said.network: network.name},
-            costs=_measure(workspace, compared_methods, not options.quick, ui),
+            provenance={**provenance.current(workspace), **provenance.versions()},
+            ranked_by=present.heads_ranked_by,
+            names={predictions.head: head, predictions.network: network.name},
+            costs=_measure(workspace, compared_models, not options.quick, ui),
             featurizing=costs.featurizing(workspace),
-            probed=probed,
-            probed_on=split,
+            perturbed=None if options.quick else _perturb(workspace, compared_models, split, ui),
+            perturbed_split=split,
             offers=offers,
-            stale=[method.name for method in found.stale],
+            stale=[model.name for model in present.stale],
             left_out=left_out,
-            validation=models.judged(found),
-            chosen=chosen,
+            validation=present.validation_log_loss,
+            folds=results,
         )
         result = record.write(folder, kept)
-        histories = {method.name: method.history for method in found.fresh if method.history}
-        baselines = {
-            method.name: (method.validation.log_loss, method.validation.accuracy)
-            for method in found.fresh
-            if not method.history
-        }
-        curves.plot(folder / "curves.png", histories, baselines)
+        curves.plot(folder / "curves.png", present.fresh)
         tradeoff.plot(folder / "tradeoff.png", kept)
     tables.show(kept, ui)
-    ui.print(f"vggft predict uses {compared.verdict.use} until something else is trained.")
+    ui.print(f"vggft predict uses {compared.verdict.use} until other models are trained.")
     ui.print(f"report: {folder} (compare.json, compare.csv, pairs.csv, predictions.csv, …)")
     return {**result, "report": str(folder)}
 
 
-def _probe(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui) -> Probed | None:
-    """Let methods predict changed pictures; what stands in the way of that must not lose the comparison."""
+def _perturb(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui) -> PerturbedPredictions | None:
+    """Let models predict perturbed pictures. A failure must not lose the rest of the comparison."""
     samples = workspace.dataset.accepted("test" if split == "test" else "validate")
     try:
-        return perturbations.probe(workspace, compared, samples, ui)
+        return perturbations.predict(workspace, compared, samples, ui)
     except VggftError as error:
-        ui.warn(f"changed pictures are left out: {error}")
+        ui.warn(f"perturbed pictures are left out: {error}")
         return None
 
 
 def _measure(workspace: Workspace, compared: Sequence[Model], timed: bool, ui: Ui) -> Mapping[str, Cost]:
-    """Return what methods cost, without latencies where those cannot be measured."""
+    """Return the costs of models, without latencies where those cannot be measured."""
     try:
         return costs.measure(workspace, compared, timed, ui)
     except VggftError as error:
@@ -129,31 +128,35 @@ def _measure(workspace: Workspace, compared: Sequence[Model], timed: bool, ui: U
         return costs.measure(workspace, compared, False, ui)
 
 
-def _require(workspace: Workspace, found: Models) -> None:
-    """See that there is a head and a network of the workspace's present state.
+def _require(workspace: Workspace, present: Models) -> None:
+    """Require a fresh head and a fresh network.
 
     Raises:
-        VggftError: there is not; it names what is there, and what it was made from.
+        VggftError: there is none of the one or the other. The message says what the stale ones were made from.
     """
-    for kind, fresh, command in (("head", found.heads, "head"), ("tuned network", found.networks, "finetune")):
+    kinds: Sequence[tuple[str, Sequence[Model], str]] = (
+        ("head", present.heads, "head"),
+        ("tuned network", present.networks, "finetune"),
+    )
+    for kind, fresh, command in kinds:
         if fresh:
             continue
-        stale = [method for method in found.stale if method.tuned == (command == "finetune")]
+        stale = [model for model in present.stale if model.tuned == (command == "finetune")]
         if not stale:
             raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
-        now = models.provenance(workspace)
-        said = "; ".join(f"{method.name}: {_difference(now, method.provenance)}" for method in stale[:3])
+        state = provenance.current(workspace)
+        reasons = "; ".join(f"{model.name}: {_difference(state, model.provenance)}" for model in stale[:3])
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
-            f"{workspace.root}: nothing to compare: every {kind} here is stale, made from another state of the data. {said}"
+            f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. {reasons}"
             f"{more}. Train again: vggft {command}"
         )
 
 
-def _difference(now: Mapping[str, str], made: Mapping[str, Any]) -> str:
-    """Say in what the state a method was made from differs."""
-    if made.get("fingerprint") != now["fingerprint"]:
-        return f"features of fingerprint {made.get('fingerprint')}, now {now['fingerprint']}"
+def _difference(state: Mapping[str, str], recorded: Mapping[str, Any]) -> str:
+    """Return in words what a model was made from, where that is not the present state."""
+    if recorded.get("fingerprint") != state["fingerprint"]:
+        return f"features of fingerprint {recorded.get('fingerprint')}, now {state['fingerprint']}"
     return "other images, labels or splits"
 
 
@@ -170,7 +173,7 @@ def _out_of_fold(compared: Comparison, head: str, network: str) -> Sequence[str]
     return ()
 
 
-def _offers(workspace: Workspace, found: Models) -> Sequence[str]:
+def _offers(workspace: Workspace, present: Models) -> Sequence[str]:
     """Say how to get a verdict from more images that chose nothing."""
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
@@ -180,7 +183,7 @@ def _offers(workspace: Workspace, found: Models) -> Sequence[str]:
     reserve = f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}"
     if number < 2:
         return [f"To be sure, add images, reserve some that choose nothing, and train again: {reserve}"]
-    took = duration(nested.estimate(workspace, found, number))
+    took = duration(nested.estimate(workspace, present, number))
     return [
         f"To be sure, judge every image out of its fold, with all choices made anew in each: vggft compare --cv {number}{where} "
         f"(about {took} here),",

@@ -15,11 +15,10 @@ from finetune import examples, store
 from finetune.plan import RATES, Plan
 from finetune.store import Settings
 from heads.specs import BEST, NAME, NAMES, SCRATCH
-from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.tuning import Tuning, files_of, report
 from vggft.ui.console import Ui
-from vggft.workspace import filling
+from vggft.workspace import filling, provenance
 from vggft.workspace.filling import Filling
 from vggft.workspace.workspace import Workspace
 
@@ -71,8 +70,8 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
-            **models.provenance(workspace),
-            **models.versions(),
+            **provenance.current(workspace),
+            **provenance.versions(),
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
@@ -131,9 +130,9 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
     """See that a run can go on to what it would have come to undisturbed."""
-    made, now = settings.provenance, {**models.provenance(workspace), **models.versions()}
+    made, now = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
     folder = workspace.finetune / settings.name
-    for key in models.provenance(workspace):
+    for key in provenance.current(workspace):
         if made[key] != now[key]:
             raise VggftError(
                 f"{settings.name}: begun with another {key} ({made[key][:12]}…, now {now[key][:12]}…): images, labels, splits or "

@@ -25,6 +25,7 @@ from heads.suspects import Suspect
 from vggft.prediction import models
 from vggft.steps import leaderboard
 from vggft.ui.console import Ui
+from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 FEW = 200  # validation images below which the leaderboard offers cross-validation
@@ -114,7 +115,7 @@ class _Session:
         self.setting = Setting(self.dataset.classes, options.plan, ui.progress)
         # A damaged head may be one that is about to be replaced: it is reported at the end, if it still is there.
         found = store.load_all(workspace.heads, on_damage=lambda error: None)
-        fresh, self.stale = models.sorted_out(workspace, found)
+        fresh, self.stale = models.fresh_and_stale(workspace, found)
         self.board = {result.head.name: result for result in fresh}
         self.trained: list[str] = []
         self.failed: list[Failed] = []
@@ -197,7 +198,7 @@ class _Session:
     def _train(self, todo: Sequence[Spec], train: Features, validation: Features) -> None:
         if not todo:
             return
-        made = {**models.provenance(self.workspace), **models.versions()}
+        made = {**provenance.current(self.workspace), **provenance.versions()}
         for result in self._timed(search.train_all(todo, self.setting, train, validation)):
             if isinstance(result, Failed):
                 self._fail(result)

@@ -1,4 +1,4 @@
-"""Class and score of each image, with a named model, or the one that is recommended. Nothing is kept in memory of any file."""
+"""Class and score of each image, by a named model or the recommended one. Predictions are passed on as they come."""
 
 import contextlib
 from collections.abc import Sequence
@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from featurize.errors import VggftError
-from vggft.prediction import band, inputs, judging, models, output, scoring
+from vggft.prediction import band, inference, inputs, output, scoring, selection
 from vggft.prediction.band import Band
-from vggft.prediction.models import Model
+from vggft.prediction.model import Model
 from vggft.prediction.output import Prediction
 from vggft.ui.console import Ui
 from vggft.workspace.filling import decoder
@@ -23,8 +23,8 @@ class Options:
     """What to predict with, and what to show.
 
     Attributes:
-        model: name of a head or tuned network; None: what was recommended, or the best.
-        top: how many of the most probable classes to show.
+        model: name of a head or tuned network; None: the recommended one, or the best.
+        top: number of the most probable classes to show.
         csv: CSV rows on standard output.
     """
 
@@ -37,8 +37,8 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
     """Predict every image among the files and folders, and those that standard input lists.
 
     Raises:
-        VggftError: options that contradict each other or the model, a path that does not exist, no files at all, no model
-            yet, or an unknown one.
+        VggftError: options that contradict each other or the model, a path that does not exist, no files at all, or no such
+            model.
     """
     if options.csv and ui.json:
         raise VggftError("--csv with --json: standard output holds one or the other. Expected one of them.")
@@ -48,27 +48,27 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
             f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
         )
     inputs.require(paths)
-    choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
-    method = choice.method
+    choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
+    model = choice.model
     predictions, rejected = ui.spool(), ui.spool()
     with contextlib.ExitStack() as stack:
-        put = stack.enter_context(output.rows(ui, options.top)) if options.csv else output.lines(ui)
-        scorer = judging.from_pixels(method, workspace)
-        ui.say(f"model: {method.name} ({choice.why})")
-        unsure = _band(workspace, method, ui)
-        found = scoring.scored(inputs.files(paths), decoder(workspace.settings.fingerprint), scorer)
-        stack.enter_context(contextlib.closing(found))
+        write = stack.enter_context(output.rows(ui, options.top)) if options.csv else output.lines(ui)
+        scorer = inference.from_pixels(model, workspace)
+        ui.say(f"model: {model.name} ({choice.reason})")
+        unsure_band = _band(model, ui)
+        scored_files = scoring.scored(inputs.files(paths), decoder(workspace.settings.fingerprint), scorer)
+        stack.enter_context(contextlib.closing(scored_files))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
-        for one in found:
-            if one.probabilities is None:
-                ui.warn(f"rejected {one.path}: {one.reason}")
-                rejected.add({"path": str(one.path), "reason": one.reason})
+        for scored in scored_files:
+            if scored.probabilities is None:
+                ui.warn(f"rejected {scored.path}: {scored.reason}")
+                rejected.add({"path": str(scored.path), "reason": scored.reason})
             else:
-                falling = np.argsort(-one.probabilities, kind="stable")
-                p = {method.classes[i]: float(one.probabilities[i]) for i in falling}
-                score = float(one.probabilities.max())
-                prediction = Prediction(one.path, p, options.top, unsure.unsure(score) if unsure else None)
-                put(prediction)
+                falling = np.argsort(-scored.probabilities, kind="stable")
+                p = {model.classes[i]: float(scored.probabilities[i]) for i in falling}
+                unsure = unsure_band.unsure(float(scored.probabilities.max())) if unsure_band else None
+                prediction = Prediction(scored.path, p, options.top, unsure)
+                write(prediction)
                 predictions.add(prediction.as_json())
             if advance:
                 advance(len(predictions) + len(rejected))
@@ -76,21 +76,21 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
-        "model": method.name,
-        "unsure_below": unsure.threshold if unsure else None,
-        "unsure_band": unsure.as_json() if unsure else None,
+        "model": model.name,
+        "unsure_below": unsure_band.threshold if unsure_band else None,
+        "unsure_band": unsure_band.as_json() if unsure_band else None,
         "predictions": predictions,
         "rejected": rejected,
     }
 
 
-def _band(workspace: Workspace, method: Model, ui: Ui) -> Band | None:
-    """Choose the unsure band, and say it; None where the validation predictions are not there, which is said, too."""
+def _band(model: Model, ui: Ui) -> Band | None:
+    """Choose the unsure band and report it; None, with a warning, where the validation predictions cannot be used."""
     try:
-        kept = method.validation_predictions(workspace)
+        validation = model.validation_predictions()
     except VggftError as error:
-        ui.warn(f"{error} Without it nobody knows which predictions are unsure: none is marked")
+        ui.warn(f"{error} Without them no prediction can be marked as unsure.")
         return None
-    chosen = band.choose(kept.probabilities, kept.targets)
+    chosen = band.choose(validation.probabilities, validation.targets)
     ui.say(str(chosen))
     return chosen

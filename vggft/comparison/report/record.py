@@ -12,9 +12,10 @@ from heads.metrics import CALIBRATION_BINS
 from vggft.comparison import costs, statistics, verdict
 from vggft.comparison.comparison import Comparison
 from vggft.comparison.costs import Cost
-from vggft.comparison.perturbations import PLAIN, Probed
+from vggft.comparison.fold_files import FoldResult
+from vggft.comparison.perturbations import UNPERTURBED, PerturbedPredictions
 from vggft.comparison.verdict import Pair
-from vggft.prediction.models import REPORT
+from vggft.prediction.selection import REPORT
 
 CLASSES_SHOWN = 20  # more have no table in the terminal, and no confusion matrix in compare.csv
 
@@ -27,14 +28,14 @@ class Record:
         provenance: manifest, fingerprint, versions.
         ranked_by: what the best head is best by (`heads.search.Criterion`).
         names: what the two that are compared first are called in the workspace.
-        costs: method → cost.
+        costs: model → cost.
         featurizing: seconds of featurizing the training and validation images, shared by all; None if that is not known.
-        probed: None where changed pictures were left out; probed_on: the split that they come from.
+        perturbed: None where perturbed pictures were left out; perturbed_split: the split that they come from.
         offers: what to do where the images do not allow a verdict.
-        stale: methods made from another state of the data, which were not compared.
-        left_out: methods that were not compared for other reasons, with these.
-        validation: method → validation log-loss, of all methods of the workspace's present state.
-        chosen: with outer folds, what each would have chosen (`vggft.comparison.nested.Folds.evidence`).
+        stale: models made from another state of the data, which were not compared.
+        left_out: models that were not compared for other reasons, with these.
+        validation: model → validation log-loss, of all models of the workspace's present state.
+        folds: the results of nested cross-validation.
     """
 
     comparison: Comparison
@@ -43,13 +44,13 @@ class Record:
     names: Mapping[str, str]
     costs: Mapping[str, Cost]
     featurizing: float | None
-    probed: Probed | None = None
-    probed_on: str = ""
+    perturbed: PerturbedPredictions | None = None
+    perturbed_split: str = ""
     offers: Sequence[str] = ()
     stale: Sequence[str] = ()
     left_out: Sequence[str] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
-    chosen: Sequence[Mapping[str, Any]] = ()
+    folds: Sequence[FoldResult] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return all numbers, nothing rounded."""
@@ -97,7 +98,7 @@ class Record:
             "offers": list(self.offers),
             "stale": list(self.stale),
             "left_out": list(self.left_out),
-            "folds": [dict(fold) for fold in self.chosen],
+            "folds": [{"fold": k, **result.as_json()} for k, result in enumerate(self.folds, start=1)],
         }
 
     def _method(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -105,22 +106,22 @@ class Record:
         return {**row, "cost": cost.as_json() if cost else None}
 
     def _probes(self) -> dict[str, Any] | None:
-        if self.probed is None:
+        if self.perturbed is None:
             return None
         methods = {
             name: {
                 probe: {
-                    "accuracy": self.probed.accuracy(name, probe),
-                    **({} if probe == PLAIN else {"changed": self.probed.changed(name, probe)}),
+                    "accuracy": self.perturbed.accuracy(name, probe),
+                    **({} if probe == UNPERTURBED else {"changed": self.perturbed.changed(name, probe)}),
                 }
                 for probe in own
             }
-            for name, own in self.probed.predicted.items()
+            for name, own in self.perturbed.predicted.items()
         }
         return {
-            "images": len(self.probed.samples),
-            "measured_on": self.probed_on,
-            "left_out": self.probed.left_out,
+            "images": len(self.perturbed.samples),
+            "measured_on": self.perturbed_split,
+            "left_out": self.perturbed.left_out,
             "methods": methods,
         }
 
@@ -148,7 +149,7 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
     result = record.as_json()
     folder.mkdir(exist_ok=True)
     durable.write_csv(folder / "predictions.csv", *_predictions(record.comparison))
-    if record.probed is not None:
+    if record.perturbed is not None:
         durable.write_csv(folder / "probes.csv", *_probe_predictions(record))
     else:
         (folder / "probes.csv").unlink(missing_ok=True)  # of an earlier comparison
@@ -213,12 +214,12 @@ def _predictions(found: Comparison) -> tuple[list[str], Iterator[tuple[Any, ...]
 
 def _probe_predictions(record: Record) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
     """One row a method, probe and image."""
-    probed, classes = record.probed, record.comparison.evidence.classes
-    assert probed is not None
+    perturbed, classes = record.perturbed, record.comparison.evidence.classes
+    assert perturbed is not None
     rows = (
-        (s.path, s.digest, s.label, method, probe, classes[int(said)], float(probed.scores[method][probe][i]))
-        for method, own in probed.predicted.items()
+        (s.path, s.digest, s.label, method, probe, classes[int(said)], float(perturbed.scores[method][probe][i]))
+        for method, own in perturbed.predicted.items()
         for probe, predicted in own.items()
-        for i, (s, said) in enumerate(zip(probed.samples, predicted, strict=True))
+        for i, (s, said) in enumerate(zip(perturbed.samples, predicted, strict=True))
     )
     return ["path", "digest", "label", "method", "probe", "predicted", "score"], rows

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from vggft.comparison.comparison import Measured
-from vggft.comparison.perturbations import PLAIN
+from vggft.comparison.perturbations import UNPERTURBED
 from vggft.comparison.report.record import CLASSES_SHOWN, Record
 from vggft.comparison.verdict import Pair
 from vggft.ui.console import Ui
@@ -28,7 +28,7 @@ def show(record: Record, ui: Ui) -> None:
         )
     shown = _in_focus(record)
     _show_costs(record, shown, ui)
-    _show_probes(record, shown, ui)
+    _show_perturbations(record, shown, ui)
     used = found.contrast.a if found.verdict.use == record.names[found.contrast.a] else found.contrast.b
     _show_classes(found.row(used), evidence.classes, ui)
     ui.print(_contrast_text(found.contrast, found.no_p_value))
@@ -73,24 +73,23 @@ def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
     ui.table(f"Costs here{shared}; MB of a head: without VGG16", columns, rows)
 
 
-def _show_probes(record: Record, shown: Sequence[str], ui: Ui) -> None:
-    probed = record.probed
-    if probed is None:
+def _show_perturbations(record: Record, shown: Sequence[str], ui: Ui) -> None:
+    perturbed = record.perturbed
+    if perturbed is None:
         return
-    names = list(probed.predicted[shown[0]])
+    names = list(perturbed.predicted[shown[0]])
     rows = []
     for name in shown:
-        cells = [f"{probed.accuracy(name, PLAIN):.3f}"]
+        cells = [f"{perturbed.accuracy(name, UNPERTURBED):.3f}"]
         cells += [
-            f"{probed.accuracy(name, probe):.3f} {100 * probed.changed(name, probe):.0f}%"
-            for probe in names
-            if probe != PLAIN
+            f"{perturbed.accuracy(name, perturbation):.3f} {100 * perturbed.changed(name, perturbation):.0f}%"
+            for perturbation in names
+            if perturbation != UNPERTURBED
         ]
         rows.append((name, *cells))
-    title = (
-        f"Changed pictures: accuracy, and how many predictions changed; {len(probed.samples)} {record.probed_on} images"
-    )
-    ui.table(title, ("method", "as it is", *(name for name in names if name != PLAIN)), rows)
+    images = f"{len(perturbed.samples)} {record.perturbed_split} images"
+    title = f"Perturbed pictures: accuracy, and the share of predictions that changed; {images}"
+    ui.table(title, ("model", "as it is", *(name for name in names if name != UNPERTURBED)), rows)
 
 
 def _show_classes(row: Measured, classes: Sequence[str], ui: Ui) -> None:
