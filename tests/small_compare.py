@@ -11,8 +11,10 @@ from sklearn import metrics as sk
 from featurize.data.dataset import Sample
 from vggft.comparison import statistics
 from vggft.comparison.candidates import Candidate, CandidatePredictions
+from vggft.comparison.comparison import Contrast, compare_candidates
 from vggft.comparison.report import record
 from vggft.comparison.report.record import Record
+from vggft.comparison.verdict import Pair
 
 
 def predictions(gain, *, n=300, classes=2, source="test", groups=None, declared=False, seed=0):
@@ -34,6 +36,20 @@ def predictions(gain, *, n=300, classes=2, source="test", groups=None, declared=
     return CandidatePredictions(
         source, [f"class{c}" for c in range(classes)], samples, targets, candidates, "head", "net", declared
     )
+
+
+def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted=None, effective=None):
+    """Return a network against a head on 200 images, with these intervals."""
+    difference = (only[0] - only[1]) / 200
+    middle, effective = sum(log_loss) / 2, effective or independent
+    return Pair(
+        "net", "head", 200, difference, accuracy, middle, log_loss, *only, effective, independent, counted or only
+    )
+
+
+def compared(of, head="head", network="net", unchanged=False):
+    """Compare the candidates; `head` and `network` are the names of the first two in the workspace."""
+    return compare_candidates(of, Contrast(head, network, unchanged=unchanged))
 
 
 def by_model(path):
@@ -144,5 +160,5 @@ def recompute_pairs(result, rows, loss, other, right):
 
 
 def written(found, tmp_path):
-    kept = Record(found, {}, "validation", {"head": "head", "net": "net"}, {}, None)
+    kept = Record(found, {}, "validation", {}, None)
     return kept, record.write(tmp_path / "report", kept)

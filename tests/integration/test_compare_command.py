@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from conftest import snapshot
 from small_compare import (
+    compared,
     predictions,
     recompute,
 )
@@ -25,10 +26,10 @@ from heads.head import Head
 from heads.metrics import measure
 from heads.search import Result
 from vggft.comparison import costs
+from vggft.comparison.advice import ReserveTest
 from vggft.comparison.candidates import on_split
-from vggft.comparison.comparison import compare_candidates
 from vggft.comparison.fold_files import FoldResult
-from vggft.comparison.verdict import CAVEAT
+from vggft.comparison.report import sentences
 from vggft.prediction import inference, models
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.network_model import NetworkModel
@@ -70,38 +71,38 @@ def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained,
     monkeypatch.setattr(inference, "from_cache", fake)
     said = on_split(workspace, models.Models(heads, networks, ()), "validation", ui.warn, ui)
     assert (said.head, said.network) == ("chosen head", "chosen network")
-    found = compare_candidates(said, "chosen head", "chosen network", unchanged=False)
-    assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
+    found = compared(said, "chosen head", "chosen network")
+    assert (found.first.b, found.first.a) == ("chosen head", "chosen network")
     assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
 
 
 def test_the_table_of_the_command_can_be_recomputed(trained):
     workspace, _, results = trained
-    compared = results["compare"]
-    assert compared["measured_on"] == "validation"
-    assert CAVEAT in compared["recommendation"]
-    assert all(one["p_value"] is None for one in compared["pairs"])
-    assert "--cv 5" in compared["offers"][0]
-    assert "--test 0.2" in compared["offers"][1]
-    recompute(workspace.report, compared)
+    result = results["compare"]
+    assert result["measured_on"] == "validation"
+    assert sentences.PROVISOS["validation"] in result["recommendation"]
+    assert all(one["p_value"] is None for one in result["pairs"])
+    assert "--cv 5" in result["offers"][0]
+    assert "--test 0.2" in result["offers"][1]
+    recompute(workspace.report, result)
     reported = {head["name"]: head["validation"] for head in results["head"]["heads"]}
     reported[results["finetune"]["name"]] = results["finetune"]["validation"]
-    for method in compared["methods"]:
+    for method in result["methods"]:
         assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
     for name in ("curves.png", "tradeoff.png"):
         assert (workspace.report / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
-        json.dumps({key: value for key, value in compared.items() if key != "report"})
+        json.dumps({key: value for key, value in result.items() if key != "report"})
     )
 
 
 def test_costs(trained):
     workspace, _, results = trained
-    compared = results["compare"]
-    costs = {method["name"]: method["cost"] for method in compared["methods"]}
-    tuned = compared["contrast"]["tuned"]
+    result = results["compare"]
+    costs = {method["name"]: method["cost"] for method in result["methods"]}
+    tuned = result["contrast"]["tuned"]
     start = results["finetune"]["start"]
-    shared = compared["featurize_seconds"]
+    shared = result["featurize_seconds"]
     recorded = timings.read(workspace.cache().folder)
     assert sum(one.images for one in recorded) == 32  # all of them: no --test
     assert shared == pytest.approx(sum(one.seconds for one in recorded))
@@ -273,19 +274,20 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
     found = command.run(again, command.Options(folds=2, quick=True), ui)
     names = found["contrast"]["in_workspace"]
     assert found["use"] == names[use]
-    assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")
-    way = {"net": "the net", "head": "the head"}[use]  # what is compared are ways of choosing, not what they chose here
+    assert ("in no fold was an epoch" in found["recommendation"]) == (use == "head")
+    way = {"net": "the net", "head": "the head"}[use]  # ways of selecting are compared, not what they select here
     assert found["recommendation"].startswith(f"Use {way}, here {names[use]}: ")
     assert [one["unchanged"] for one in found["folds"]] == list(kept)
 
 
-def test_offers_can_be_run_as_they_are_printed(again, trained):
+def test_advice_can_be_run_as_it_is_printed(again, trained):
     settings = json.loads((again.root / "workspace.json").read_text())
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
     found = models.load(again)
-    folded, reserve = command._offers(again, found)
-    assert f"vggft compare --cv 5 -w {again.root} (about" in folded
-    assert reserve.endswith(f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}")
+    folded, reserve = command._more_evidence(again, found)
+    assert folded.command == f"vggft compare --cv 5 -w {again.root}"
+    assert folded.seconds > 0
+    assert reserve.command == f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}"
     few = [s for k in ("birds", "fruit") for s in again.dataset.samples if s.label == k and s.split == "train"][:1]
     again.__dict__["dataset"] = replace(again.dataset, samples=tuple(few))
-    assert ["--cv" in offer for offer in command._offers(again, found)] == [False]
+    assert [type(advice) for advice in command._more_evidence(again, found)] == [ReserveTest]

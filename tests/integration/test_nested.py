@@ -13,10 +13,10 @@ from small_compare import recompute
 from featurize.errors import VggftError
 from finetune.network import ParityError
 from heads.population import Plan as HeadPlan
-from vggft.comparison import nested
+from vggft.comparison import fold_files, nested
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, NestedCrossValidation
-from vggft.comparison.verdict import FAIR_FOLDS
+from vggft.comparison.report import sentences
 from vggft.prediction import models
 from vggft.prediction.models import load as methods_load
 from vggft.steps import compare, head
@@ -66,9 +66,9 @@ def test_every_image_is_predicted_once_and_has_a_p_value(compared):
     assert {method["name"] for method in result["methods"]} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
     assert (result["contrast"]["tuned"], result["contrast"]["head"]) == (BEST_NETWORK, BEST_HEAD)
     assert 0 < result["contrast"]["p_value"] <= 1
-    assert all(offer.startswith("But in the same folds ") for offer in result["offers"])
+    assert all(offer.startswith("But out of fold ") for offer in result["offers"])
     assert result["recommendation"].startswith(f"Use the best {'network' if result['use'] == 'net' else 'head'}, here ")
-    assert FAIR_FOLDS in result["recommendation"]
+    assert sentences.PROVISOS["folds"] in result["recommendation"]
     assert result["use"] in (*HEADS, "net")
     recompute(work / "report", result)
 
@@ -238,7 +238,9 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     work = tmp_path / "work"
     shutil.copytree(compared[0], work)
     (fold,) = work.glob("report/cv/*/fold-2.npz")
-    (fold.parent.parent / "0123456789abcdef").mkdir()  # of an earlier state
+    earlier = fold.parent.parent / fold_files.key("an earlier state")
+    earlier.mkdir()
+    (earlier / fold_files.ABOUT).write_text("an earlier state")
     (fold.parent.parent / ".DS_Store").touch()  # macOS leaves these everywhere
     fold.with_suffix("").mkdir()  # killed after it was done
     before = predictions(work)

@@ -1,7 +1,7 @@
 """Heads against tuned networks on the same images: which one to use, and a report that holds every number."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,23 +10,27 @@ import numpy as np
 from featurize.errors import VggftError
 from heads import folds
 from vggft.cli.command import DEFAULT_WORKSPACE
-from vggft.comparison import candidates, costs, nested, perturbations, verdict
-from vggft.comparison.comparison import Comparison, compare_candidates
+from vggft.comparison import advice, candidates, costs, nested, perturbations
+from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, TuneAgain
+from vggft.comparison.comparison import Comparison, Contrast, compare_candidates
 from vggft.comparison.costs import Cost
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import NestedCrossValidation
 from vggft.comparison.perturbations import PerturbedPredictions
 from vggft.comparison.report import curves, record, tables, tradeoff
 from vggft.comparison.report.record import Record
+from vggft.comparison.verdict import FEWEST
 from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
-from vggft.ui.console import Ui, duration
+from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
-_FOLDS = 5  # that are offered
+Split = Literal["test", "validation"]
+
+_FOLDS = 5  # of the nested cross-validation that is advised
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     """Compare all fresh models and write the report.
 
     Raises:
-        VggftError: nothing to compare yet (the message says what to run), or a report folder that cannot be written.
+        VggftError: nothing to compare yet (the message names the command to run), or a report folder that cannot be written.
     """
     if options.folds < 0 or options.folds == 1:
         raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as {_FOLDS}.")
@@ -61,52 +65,55 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         present = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
         _require(workspace, present)
         folder = workspace.report_folder()
-        split: Literal["test", "validation"] = "validation"
+        split: Split = "test" if workspace.dataset.accepted("test") and not options.folds else "validation"
         results: Sequence[FoldResult] = ()
         if options.folds:
-            nested_folds = NestedCrossValidation(workspace, present, options.folds, StepTrainers(), leave_out, ui)
-            predictions, results = nested_folds.predict()
-            head, network = present.heads[0].name, nested_folds.network
-            unchanged = all(result.unchanged for result in results)
+            comparison, results = _nested(workspace, present, options.folds, leave_out, ui)
         else:
-            split = "test" if workspace.dataset.accepted("test") else "validation"
-            predictions = candidates.on_split(workspace, present, split, leave_out, ui)
-            head = predictions.head
-            network = next(model for model in present.networks if model.name == predictions.network)
-            unchanged = network.unchanged
-        compared = compare_candidates(predictions, head, network.name, unchanged)
-        too_few = compared.contrast.effective < verdict.FEWEST and not options.folds
-        offers = _offers(workspace, present) if too_few or not predictions.fair else ()
-        if options.folds:
-            offers = _out_of_fold(compared, head, network.name)
-        if compared.verdict.use == network.name and network.unchanged:
-            offers = (
-                f"But {network.name} kept epoch 0: it is the head still. Tune again, with another --seed or rate.",
-            )
-        names = {candidate.name for candidate in predictions.candidates}
-        compared_models = [model for model in present.fresh if options.folds or model.name in names]
-        kept = Record(
-            comparison=compared,
+            comparison = _on_split(workspace, present, split, leave_out, ui)
+        names = {candidate.name for candidate in comparison.predictions.candidates}
+        compared = [model for model in present.fresh if options.folds or model.name in names]
+        reported = Record(
+            comparison=comparison,
             provenance={**provenance.current(workspace), **provenance.versions()},
             ranked_by=present.heads_ranked_by,
-            names={predictions.head: head, predictions.network: network.name},
-            costs=_measure(workspace, compared_models, not options.quick, ui),
-            featurizing=costs.featurizing(workspace),
-            perturbed=None if options.quick else _perturb(workspace, compared_models, split, ui),
+            perturbed=None if options.quick else _perturb(workspace, compared, split, ui),
             perturbed_split=split,
-            offers=offers,
+            costs=_measure(workspace, compared, not options.quick, ui),
+            featurizing=costs.featurizing(workspace),
+            advice=_advise(workspace, present, comparison),
             stale=[model.name for model in present.stale],
             left_out=left_out,
             validation=present.validation_log_loss,
             folds=results,
         )
-        result = record.write(folder, kept)
+        result = record.write(folder, reported)
         curves.plot(folder / "curves.png", present.fresh)
-        tradeoff.plot(folder / "tradeoff.png", kept)
-    tables.show(kept, ui)
-    ui.print(f"vggft predict uses {compared.verdict.use} until other models are trained.")
+        tradeoff.plot(folder / "tradeoff.png", reported)
+    tables.show(reported, ui)
+    ui.print(f"vggft predict uses {comparison.use} until other models are trained.")
     ui.print(f"report: {folder} (compare.json, compare.csv, pairs.csv, predictions.csv, …)")
     return {**result, "report": str(folder)}
+
+
+def _on_split(
+    workspace: Workspace, present: Models, split: Split, leave_out: Callable[[str], None], ui: Ui
+) -> Comparison:
+    """Compare the models of the workspace on one of its splits."""
+    predictions = candidates.on_split(workspace, present, split, leave_out, ui)
+    network = next(model for model in present.networks if model.name == predictions.network)
+    return compare_candidates(predictions, Contrast(predictions.head, network.name, network.start, network.unchanged))
+
+
+def _nested(
+    workspace: Workspace, present: Models, number: int, leave_out: Callable[[str], None], ui: Ui
+) -> tuple[Comparison, Sequence[FoldResult]]:
+    """Compare the ways of selecting a head and a network by nested cross-validation."""
+    nested_folds = NestedCrossValidation(workspace, present, number, StepTrainers(), leave_out, ui)
+    predictions, results = nested_folds.predict()
+    unchanged = all(result.unchanged for result in results)
+    contrast = Contrast(present.heads[0].name, nested_folds.network.name, unchanged=unchanged)
+    return compare_candidates(predictions, contrast), results
 
 
 def _perturb(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui) -> PerturbedPredictions | None:
@@ -160,32 +167,27 @@ def _difference(state: Mapping[str, str], recorded: Mapping[str, Any]) -> str:
     return "other images, labels or splits"
 
 
-def _out_of_fold(compared: Comparison, head: str, network: str) -> Sequence[str]:
-    """Say where the head and network of the workspace themselves, out of fold, clearly differ from each other."""
-    for pair in compared.pairs:
-        low, high = pair.log_loss_interval
-        if {pair.a, pair.b} == {head, network} and not low <= 0 <= high:
-            better, worse = (pair.a, pair.b) if high < 0 else (pair.b, pair.a)
-            return [
-                f"But in the same folds {better} itself was clearly better than {worse} (log-loss "
-                f"{abs(pair.log_loss_difference):.4f} lower): few validation images choose badly. See compare.csv for all."
-            ]
-    return ()
+def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Sequence[Advice]:
+    """Return what to do next."""
+    network = present.named(comparison.contrast.network)
+    if comparison.verdict.use_network and network.unchanged:
+        return [TuneAgain(network.name)]
+    if comparison.predictions.source == "folds":
+        return advice.selection_unreliable(comparison)
+    if comparison.predictions.fair and comparison.first.effective >= FEWEST:
+        return []
+    return _more_evidence(workspace, present)
 
 
-def _offers(workspace: Workspace, present: Models) -> Sequence[str]:
-    """Say how to get a verdict from more images that chose nothing."""
+def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
+    """Return how to get a verdict from more images, which select nothing."""
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
     number = folds.most(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
     default = workspace.root.resolve() == DEFAULT_WORKSPACE.resolve()
     where = "" if default else f" -w {shlex.quote(str(workspace.root))}"
-    reserve = f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}"
+    reserve = ReserveTest(f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}")
     if number < 2:
-        return [f"To be sure, add images, reserve some that choose nothing, and train again: {reserve}"]
-    took = duration(nested.estimate(workspace, present, number))
-    return [
-        f"To be sure, judge every image out of its fold, with all choices made anew in each: vggft compare --cv {number}{where} "
-        f"(about {took} here),",
-        f"or reserve images that choose nothing, and train again: {reserve}",
-    ]
+        return [reserve]
+    seconds = nested.estimate(workspace, present, number)
+    return [CrossValidate(f"vggft compare --cv {number}{where}", seconds), reserve]

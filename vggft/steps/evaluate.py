@@ -127,7 +127,7 @@ def _show(m: Metrics, classes: Sequence[str], matrix: NDArray[np.int64], ui: Ui)
         ui.table("Each class against the rest", columns, by_class)
     if len(classes) <= _CONFUSION_SHOWN:
         counts = [(name, *map(str, row)) for name, row in zip(classes, matrix.tolist(), strict=True)]
-        ui.table("Confusion matrix (rows: true class)", ("", *classes), counts)
+        ui.table("Confusion (rows: true class)", ("", *classes), counts)
 
 
 def _number(value: float | None) -> str:
