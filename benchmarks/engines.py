@@ -30,21 +30,23 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
 from featurize import engines, runner
 from featurize.backbone import weights
+from featurize.backbone.vgg16 import VGG16
 from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
+from featurize.choices import EngineName
 from featurize.errors import VggftError
 from featurize.pixels import images
 from vggft.workspace import filling
 
 PREDICT = "keras predict"
-LAYERS = ("block4_pool", "block5_pool")
+LAYERS = VGG16.cached
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # all that image_dataset_from_directory reads
 PACKAGES = ("vggft", "tensorflow", "keras", "numpy", "pillow", "scipy", "numba", "MNN")
 
@@ -143,7 +145,7 @@ def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
 
     vgg16 = keras.applications.vgg16
     full = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
-    for layer, numbers in weights.load(weights.locate()).arrays.items():
+    for layer, numbers in weights.load(VGG16, weights.locate(VGG16)).arrays.items():
         full.get_layer(layer).set_weights(numbers)
     model = keras.Model(full.input, [full.get_layer(layer).output for layer in LAYERS])
     pictures = np.stack([images.decode_resized(path.read_bytes(), 224) for path in files(folder)])
@@ -164,21 +166,21 @@ def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
 
 def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
     """Return a round of vggft with one engine, and what is to be said of it: the errors of what it caches."""
-    fingerprint = Fingerprint(precision=engines.choose(name).precision)
-    engine = engines.create(name, weights.load(weights.locate()), fingerprint)
+    fingerprint = Fingerprint.of(VGG16, precision=engines.choose(VGG16, cast(EngineName, name)).precision)
+    engine = engines.create(name, weights.load(VGG16, weights.locate(VGG16)), fingerprint)
     work = {hashlib.sha256(path.read_bytes()).hexdigest(): [path] for path in files(folder)}
     place = folder / name
 
     def play() -> None:
         shutil.rmtree(place, ignore_errors=True)
-        cache = FeatureCache(place, fingerprint)
+        cache = FeatureCache(place, fingerprint, VGG16)
         runner.run(work, LAYERS, filling.decoder(fingerprint), engine, cache)
         cache.save_index()
 
     play()
     errors = {}
     for layer, expected in np.load(folder / "reference.npz").items():
-        rows = zip(FeatureCache(place, fingerprint).read(layer, list(work)), expected, strict=True)
+        rows = zip(FeatureCache(place, fingerprint, VGG16).read(layer, list(work)), expected, strict=True)
         errors[layer] = max(float(np.linalg.norm(row - true) / np.linalg.norm(true)) for row, true in rows)
     return play, {"engine": engine.name, "precision": fingerprint.precision, "largest_relative_error": errors}
 

@@ -134,6 +134,7 @@ def without_cache(folder: Path) -> float:
     import numpy as np
 
     from featurize.backbone import weights
+    from featurize.backbone.vgg16 import VGG16
     from featurize.backend import load_keras
     from finetune.network import assemble
     from heads.head import Head, Layer
@@ -145,7 +146,7 @@ def without_cache(folder: Path) -> float:
     )
     output = Layer(rng.normal(0, 0.1, (CLASSIC.units, 1)).astype(np.float32), np.zeros(1, np.float32), "sigmoid")
     head = Head("classic", "dense", "flatten", ("a", "b"), (hidden, output), CLASSIC.dropout)
-    network = assemble(weights.load(weights.locate()), "caffe", 224, head)
+    network = assemble(weights.load(VGG16, weights.locate(VGG16)), "caffe", 224, head)
     for layer in network.layers:
         layer.trainable = layer.name.startswith(("head_", "scores"))
     network.compile(keras.optimizers.Adam(CLASSIC.learning_rate), "binary_crossentropy", jit_compile=False)

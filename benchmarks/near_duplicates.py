@@ -18,6 +18,7 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from featurize import engines
 from featurize.backbone import weights
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
 from featurize.pixels import images
 from heads.head import pool
@@ -46,9 +47,9 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=60)
     options = parser.parse_args()
-    fingerprint = Fingerprint()
-    name = engines.choose(precision=fingerprint.precision).name
-    engine = engines.create(name, weights.load(weights.locate()), fingerprint)
+    fingerprint = Fingerprint.of(VGG16)
+    name = engines.choose(VGG16, precision=fingerprint.precision).name
+    engine = engines.create(name, weights.load(VGG16, weights.locate(VGG16)), fingerprint)
 
     contents = {path.read_bytes() for path in sorted(options.folder.rglob("*")) if path.is_file()}
     decoded = {data: picture for data in sorted(contents) if (picture := decode(data)) is not None}
@@ -91,7 +92,7 @@ def copy(data: bytes, change: Callable[[Image.Image], Image.Image], quality: int
 def unit(engine: Any, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
     """Return average-pooled features of length 1 (n, 512)."""
     parts = [
-        pool(engine(np.stack(pictures[first : first + 16]), ["block5_pool"])[0].astype(np.float16), "avg")
+        pool(engine(np.stack(pictures[first : first + 16]), [VGG16.top])[0].astype(np.float16), "avg")
         for first in range(0, len(pictures), 16)
     ]
     pooled = np.concatenate(parts)

@@ -1,4 +1,4 @@
-"""Stage 1 of vggft: images → outputs of the frozen VGG16, computed once and kept in HDF5."""
+"""Stage 1 of vggft: images → outputs of the frozen network, computed once and kept in HDF5."""
 
 import os
 

@@ -1,54 +1,66 @@
 """Importing Keras: seconds long, so inside what needs it, and without TensorFlow's opening page about CUDA."""
 
+import functools
 import importlib
 import logging
 import os
 import sys
-import tempfile
 from types import ModuleType
 
+from featurize import descriptors, interrupts
 from featurize.errors import VggftError
 
 
 def load_keras() -> ModuleType:
-    """Import Keras on the backend that KERAS_BACKEND names.
+    """Import Keras on the backend that KERAS_BACKEND names, with the settings that features and models rely on.
+
+    A person's ~/.keras/keras.json chooses nothing but the backend: images are channels last and numbers float32, for the
+    whole process.
 
     Raises:
         VggftError: there is no such backend here.
     """
     try:
-        return load_quietly("keras")
+        keras = load_quietly("keras")
     except (ImportError, ValueError) as error:
         wanted = os.environ.get("KERAS_BACKEND", "as configured")
         raise VggftError(
             f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
             "that is installed: tensorflow, jax or torch."
         ) from None
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    _use_full_float32(keras.backend.backend())
+    return keras
+
+
+@functools.cache
+def _use_full_float32(backend: str) -> None:
+    """Turn TensorFloat-32 off, which GPUs use for float32 convolutions by default.
+
+    Its mantissa has 10 bits: features would be as far from float32 as those of float16, and share the CPU's fingerprint.
+    """
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
+    elif backend == "torch":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    elif backend == "tensorflow":
+        load_quietly("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
 
 
 def load_quietly(name: str) -> ModuleType:
-    """Import Keras or TensorFlow.
-
-    What C++ libraries write on standard error while they load (no setting silences all of it) is shown only where the
-    import fails for another reason than that something is not installed.
-    """
+    """Import Keras or TensorFlow; in the command line, without what they print meanwhile."""
     if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-        sys.stderr.flush()
-        terminal = os.dup(2)
-        with tempfile.TemporaryFile() as unseen:
-            os.dup2(unseen.fileno(), 2)
-            try:
-                importlib.import_module(name)
-            except (ImportError, ValueError):
-                raise
-            except BaseException:
-                unseen.seek(0)
-                os.write(terminal, unseen.read())
-                raise
-            finally:
-                os.dup2(terminal, 2)
-                os.close(terminal)
+        with descriptors.hidden():
+            importlib.import_module(name)
+        interrupts.check()
         # Its warning about tracing again at another batch size: meant, the last batch of an epoch is a short one.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules[name]

@@ -15,9 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import runner
-from featurize.backbone.layers import layer
+from featurize.backbone.architecture import Architecture
 from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
+from featurize.pixels.decoding import Decoder
 
 _PIECE_BYTES = 8_000_000  # read at once on the way to where they are kept
 _DECODE_AHEAD = 32
@@ -48,8 +49,8 @@ class Source:
 
 def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source:
     """Return cached outputs of a layer, float16 (n, height, width, filters), of images by digest."""
-    shape = layer(name).shape(cache.fingerprint.size)
-    at_once = max(1, _PIECE_BYTES // cached_bytes(name, cache.fingerprint.size))
+    shape = cache.architecture.layer(name).shape(cache.fingerprint.size)
+    at_once = max(1, _PIECE_BYTES // cached_bytes(cache.architecture, name, cache.fingerprint.size))
 
     def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
         yield from cache.pieces(name, [digests[i] for i in positions], at_once)
@@ -57,9 +58,7 @@ def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source
     return Source(pieces, len(digests), shape, np.float16)
 
 
-def from_pixels(
-    files: Mapping[str, Sequence[Path]], decoder: runner.Decoder, size: int, digests: Sequence[str]
-) -> Source:
+def from_pixels(files: Mapping[str, Sequence[Path]], decoder: Decoder, size: int, digests: Sequence[str]) -> Source:
     """Return pictures uint8 (n, size, size, 3) of images by digest, decoded whenever they are asked for.
 
     Args:
@@ -172,9 +171,9 @@ def windows(sources: Sequence[Source], memory: int, batch_size: int) -> list[int
     return [max(1, memory // (2 * batch_size * source.row_bytes)) * batch_size for source in sources]
 
 
-def cached_bytes(name: str, size: int) -> int:
+def cached_bytes(architecture: Architecture, name: str, size: int) -> int:
     """Return what a row of a layer takes in memory, for pictures of `size` pixels."""
-    return int(np.prod(layer(name).shape(size))) * np.dtype(np.float16).itemsize
+    return int(np.prod(architecture.layer(name).shape(size))) * np.dtype(np.float16).itemsize
 
 
 def picture_bytes(size: int) -> int:

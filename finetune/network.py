@@ -1,16 +1,15 @@
 """Backbone and head as one network: from pixels to scores, which layers are frozen, and the parity gate."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import CONVOLUTIONS, LAYERS, NAMES
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
 from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
+from featurize.choices import FULL_PRECISION, MIXED_PRECISION, Precision
 from featurize.errors import VggftError
 from heads.head import Head, unfolded, with_both_classes
 
@@ -31,7 +30,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
 
     Args:
         weights, preprocess, size: as for `featurize.backbone.network.build`.
-        head: trained on `block5_pool` of pictures of this size.
+        head: trained on the top layer's outputs for pictures of this size.
 
     Returns:
         keras.Model: pixels float32 (batch, size, size, 3), RGB 0–255 → scores (batch, 1), the probability of the second
@@ -72,16 +71,16 @@ def _pooled(keras: Any, x: Any, pooling: str) -> Any:
     return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="pool_avgmax")(parts)
 
 
-def freeze(network: Any, split_point: str | None) -> None:
+def freeze(network: Any, architecture: Architecture, split_point: str | None) -> None:
     """Freeze all convolutions at and below the split point, and thaw those above it; None: thaw all."""
-    for layer in LAYERS:
-        if layer.convolution:
-            network.get_layer(layer.name).trainable = layer.name not in below(split_point)
+    frozen = architecture.up_to(split_point)
+    for layer in architecture.convolutions:
+        network.get_layer(layer.name).trainable = layer not in frozen
 
 
-def above(network: Any, split_point: str | None) -> Any:
+def above(network: Any, architecture: Architecture, split_point: str | None) -> Any:
     """Return the part of an assembled network from the split point to the logits, sharing its weights; freeze the rest."""
-    freeze(network, split_point)
+    freeze(network, architecture, split_point)
     return between(network, split_point, [LOGITS_LAYER])
 
 
@@ -89,13 +88,8 @@ class ParityError(VggftError):
     """The assembled network does not give what its head gave."""
 
 
-def below(split_point: str | None) -> Sequence[str]:
-    """Return the names of the split point and of the layers below it."""
-    return NAMES[: NAMES.index(split_point) + 1] if split_point else ()
-
-
 def check_parity(
-    network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64], precision: str = FULL_PRECISION
+    network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64], precision: Precision = FULL_PRECISION
 ) -> float:
     """The parity gate: the network, fed pixels, must give what the head gave on cached features.
 
@@ -126,12 +120,13 @@ def moved_layers(network: Any, weights: Weights, split_point: str | None) -> lis
     Raises:
         VggftError: a layer at or below the split point moved.
     """
-    moved = []
-    for name in CONVOLUTIONS:
-        now = network.get_layer(name).get_weights()
-        if any(not np.array_equal(a, b) for a, b in zip(now, weights.arrays[name], strict=True)):
-            moved.append(name)
-    wrong = [name for name in moved if name in below(split_point)]
+    architecture, moved = weights.architecture, []
+    for layer in architecture.convolutions:
+        now = network.get_layer(layer.name).get_weights()
+        if any(not np.array_equal(a, b) for a, b in zip(now, weights.arrays[layer.name], strict=True)):
+            moved.append(layer.name)
+    frozen = {layer.name for layer in architecture.up_to(split_point)}
+    wrong = [name for name in moved if name in frozen]
     if wrong:
         raise VggftError(
             f"frozen layers moved in training: {', '.join(wrong)}. This is a bug of vggft: nothing was saved."
@@ -139,9 +134,9 @@ def moved_layers(network: Any, weights: Weights, split_point: str | None) -> lis
     return moved
 
 
-def tuned_layers(split_point: str | None) -> list[str]:
+def tuned_layers(architecture: Architecture, split_point: str | None) -> list[str]:
     """Return the convolutions above the split point."""
-    return [name for name in CONVOLUTIONS if name not in below(split_point)]
+    return [layer.name for layer in architecture.above(split_point) if layer.convolution]
 
 
 def parameters(network: Any) -> int:

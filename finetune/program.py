@@ -6,7 +6,7 @@ the same sum twice alike, as TensorFlow and JAX do on a CPU), and training from 
 step by step.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,8 +15,9 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import CONVOLUTIONS, NAMES
-from featurize.cache.fingerprint import FULL_PRECISION
+from featurize.backbone.architecture import Architecture
+from featurize.backbone.weights import Weights
+from featurize.choices import FULL_PRECISION
 from finetune.plan import Plan
 from heads.head import probabilities
 
@@ -38,30 +39,30 @@ class Means:
 class Program:
     """Trains a part of an assembled network in place (in another precision: a copy, whose weights `hand_back` returns)."""
 
-    def __init__(
-        self, part: Any, plan: Plan, targets: NDArray[np.int64], pretrained: Mapping[str, Sequence[Any]]
-    ) -> None:
+    def __init__(self, part: Any, plan: Plan, targets: NDArray[np.int64], pretrained: Weights) -> None:
         """Compile.
 
         Args:
             part: from the split point, or from pixels, to the logits; what is frozen in it stays.
             plan: how to train.
             targets: of the training images, (n,): they decide class weights and how many steps an epoch has.
-            pretrained: convolution → kernel and bias that `plan.l2_sp` pulls towards.
+            pretrained: weights of the backbone that `plan.l2_sp` pulls towards.
         """
         self.plan = plan
         self.outputs = part.output_shape[-1]
         self._part = part
         self._classes = max(2, self.outputs)
         self._weights = _class_weights(plan.class_weight, targets, self._classes)
-        inner = part if plan.precision == FULL_PRECISION else _recast(part, plan.precision)
+        architecture = pretrained.architecture
+        inner = part if plan.precision == FULL_PRECISION else _recast(part, architecture, plan.precision)
         self._model = _Penalised(inner.input, inner.output, name="tuned")
-        tuned = [layer for layer in self._model.layers if layer.name in CONVOLUTIONS and layer.trainable]
-        self._model.penalty = _Pull(plan.l2_sp, [(layer, pretrained[layer.name]) for layer in tuned])
+        tuned = _tuned(self._model, architecture)
+        self._model.penalty = _Pull(plan.l2_sp, [(layer, pretrained.arrays[layer.name]) for layer in tuned])
         self._dropouts = [
             layer for layer in self._model.layers if isinstance(layer, keras.layers.Dropout) and layer.rate
         ]
-        self._optimizer = _optimizer(plan, self._model, -(-len(targets) // plan.batch_size) * plan.epochs)
+        steps = -(-len(targets) // plan.batch_size) * plan.epochs
+        self._optimizer = _optimizer(plan, self._model, tuned, steps)
         if self.outputs == 1:
             loss = keras.losses.BinaryCrossentropy(from_logits=True, label_smoothing=plan.label_smoothing)
             metrics = [keras.metrics.BinaryCrossentropy(from_logits=True, name="log_loss"), _Accuracy()]
@@ -84,7 +85,7 @@ class Program:
         """Take one step.
 
         Args:
-            inputs: of any numeric type, (batch, …).
+            inputs: of any numeric type, (batch, …); they travel as they are, and are cast to float32 on the device.
             targets: positions of the true classes, (batch,).
             epoch, number: which step of which epoch it is, from 1.
         """
@@ -93,12 +94,12 @@ class Program:
             drawn = np.random.default_rng([self.plan.seed, epoch, number, i]).integers(2**31, size=2)
             state.assign(ops.convert_to_tensor(drawn, dtype=state.dtype))
         y = self._encoded(targets)
-        logs = self._model.train_on_batch(inputs.astype(np.float32), y, self._weights[targets], return_dict=True)
+        logs = self._model.train_on_batch(inputs, y, self._weights[targets], return_dict=True)
         return Means(float(logs["loss"]), float(logs["log_loss"]), float(logs["accuracy"]))
 
     def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (batch, classes), computed in float32 whatever the precision of training."""
-        return probabilities(ops.convert_to_numpy(self._judge.predict_on_batch(inputs.astype(np.float32))))
+        return probabilities(ops.convert_to_numpy(self._judge.predict_on_batch(inputs)))
 
     def objective(self, p: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
         """Return what training minimises, for images with class probabilities `p` and the present weights.
@@ -201,7 +202,13 @@ class LayeredAdam(_LayerRates, keras.optimizers.Adam):
     """Adam by layers."""
 
 
-def _optimizer(plan: Plan, model: Any, steps: int) -> Any:
+def _tuned(model: Any, architecture: Architecture) -> list[Any]:
+    """Return the convolutions of a model that are trained, from the pixels up."""
+    trained = {layer.name: layer for layer in model.layers if layer.trainable}
+    return [trained[layer.name] for layer in architecture.convolutions if layer.name in trained]
+
+
+def _optimizer(plan: Plan, model: Any, tuned: Sequence[Any], steps: int) -> Any:
     rate: Any = plan.learning_rate
     if plan.schedule == "cosine":
         rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, steps)
@@ -209,24 +216,23 @@ def _optimizer(plan: Plan, model: Any, steps: int) -> Any:
         optimizer = LayeredSgd(rate, momentum=float(plan.momentum), global_clipnorm=plan.clip)
     else:
         optimizer = LayeredAdam(rate, global_clipnorm=plan.clip)
-    optimizer.factors = _factors(plan.layer_decay, model)
+    optimizer.factors = _factors(plan.layer_decay, model, tuned)
     return optimizer if plan.precision == FULL_PRECISION else keras.optimizers.LossScaleOptimizer(optimizer)
 
 
-def _factors(decay: float, model: Any) -> list[float]:
+def _factors(decay: float, model: Any, tuned: Sequence[Any]) -> list[float]:
     """Return the factor of each trainable variable: 1 in the head, `decay` in the highest convolution, and so on down."""
-    tuned = [layer for layer in model.layers if layer.name in CONVOLUTIONS and layer.trainable]
-    tuned.sort(key=lambda layer: -NAMES.index(layer.name))
-    factor = {id(v): decay**depth for depth, layer in enumerate(tuned, start=1) for v in layer.trainable_variables}
+    down = enumerate(reversed(tuned), start=1)
+    factor = {id(v): decay**depth for depth, layer in down for v in layer.trainable_variables}
     return [factor.get(id(variable), 1.0) for variable in model.trainable_variables]
 
 
-def _recast(part: Any, precision: str) -> Any:
+def _recast(part: Any, architecture: Architecture, precision: str) -> Any:
     """Return a copy of a part whose backbone computes in another precision; the head stays in float32."""
 
     def copy(layer: Any) -> Any:
         config = layer.get_config()
-        if layer.name in NAMES:
+        if layer.name in architecture.names:
             config["dtype"] = precision
         return type(layer).from_config(config)
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import TOP
+from featurize import interrupts
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
@@ -18,10 +18,10 @@ _ROWS_AT_ONCE = 256  # feature maps in memory at once: 13 MB
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled `block5_pool` of n images.
+    """Pooled outputs of the top layer, of n images.
 
     Attributes:
-        pooled: pooling → (n, inputs), float32; "flatten" float16, as cached (it is 49 times larger).
+        pooled: pooling → (n, inputs), float32; "flatten" float16, as cached (it is as many times larger as a map has places).
         targets: (n,), positions of the true classes.
         samples: the n images.
     """
@@ -63,12 +63,12 @@ def read(
     """
     pooled: dict[Pooling, NDArray[Any]] = {}
     done = 0
-    for positions, maps in cache.pieces(TOP, [sample.digest for sample in samples], _ROWS_AT_ONCE):
+    for positions, maps in cache.pieces(cache.architecture.top, [sample.digest for sample in samples], _ROWS_AT_ONCE):
         finite = np.isfinite(maps).all(axis=(1, 2, 3))
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
             raise VggftError(
-                f"{bad.path}: its cached features are not finite numbers. Expected VGG16 outputs below 65,504. Are the weights "
+                f"{bad.path}: its cached features are not finite numbers. Expected outputs below 65,504. Are the weights "
                 "right? Remove the image, or featurize with other --weights."
             )
         for pooling in poolings:
@@ -77,5 +77,6 @@ def read(
                 pooled[pooling] = np.empty((len(samples), values.shape[1]), values.dtype)
             pooled[pooling][positions] = values
         done += len(positions)
+        interrupts.check()
         progress(done)
     return Features(pooled, np.asarray(targets, np.int64), samples)

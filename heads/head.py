@@ -1,4 +1,4 @@
-"""What a head is: a pooling of `block5_pool`, dense layers, and class probabilities; kept as plain arrays and JSON."""
+"""What a head is: a pooling of the backbone's output, dense layers, and class probabilities; kept as plain arrays and JSON."""
 
 import hashlib
 import io
@@ -98,7 +98,7 @@ class Head:
         return total.hexdigest()
 
     def predict(self, features: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities (n, classes) for `block5_pool` features (n, height, width, filters)."""
+        """Return class probabilities (n, classes) for outputs of the top layer (n, height, width, filters)."""
         return self.scores(pool(features, self.pooling))
 
     def scores(self, pooled: NDArray[Any]) -> NDArray[np.float64]:

@@ -11,9 +11,10 @@ from featurize.data.dataset import SPLITS, Sample
 from featurize.data.splits import conflicts
 from heads.features import Features
 
-# Cosine similarity of average-pooled block5_pool from which two images count as near-duplicates. Measured on 397 photographs
-# (benchmarks/near_duplicates.py): no two different ones are above 0.87; of copies that were saved again at JPEG quality 30,
-# mirrored, or had 2.5% cut off each side, 98% or more are above 0.95, of halved ones 92%. Series of like drawings are, too.
+# Cosine similarity of average-pooled outputs of the top layer from which two images count as near-duplicates. Measured with
+# VGG16 on 397 photographs (benchmarks/near_duplicates.py): no two different ones are above 0.87; of copies that were saved
+# again at JPEG quality 30, mirrored, or had 2.5% cut off each side, 98% or more are above 0.95, of halved ones 92%. Series of
+# like drawings are, too.
 THRESHOLD = 0.95
 
 _ROWS_AT_ONCE = 256

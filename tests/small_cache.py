@@ -6,6 +6,7 @@ import h5py
 import numpy as np
 from conftest import strict_json, vggft
 
+from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
 TWO = ["block4_pool", "block5_pool"]
@@ -25,7 +26,7 @@ def verify(base):
 
 
 def layers(base, names=tuple(TWO)):
-    workspace = Workspace(base / "work")
+    workspace = Workspace(base / "work", VGG16)
     digests = sorted({s.digest for s in workspace.dataset.accepted()})
     return {name: workspace.cache().read(name, digests) for name in names}
 

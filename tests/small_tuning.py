@@ -3,6 +3,7 @@
 import numpy as np
 
 from featurize.backbone.network import between
+from featurize.backbone.vgg16 import VGG16
 from finetune import network as networks
 from finetune.examples import Examples, Rows, Source
 from finetune.train import train
@@ -40,10 +41,10 @@ def program(network, split_point, plan, targets, weights, *, from_pixels=False):
     """Compile the part above the split point; from pixels: the whole network, frozen as far."""
     from finetune.program import Program
 
-    part = networks.above(network, split_point)
+    part = networks.above(network, VGG16, split_point)
     if from_pixels:
         part = between(network, None, [networks.LOGITS_LAYER])
-    return Program(part, plan, np.asarray(targets), weights.arrays)
+    return Program(part, plan, np.asarray(targets), weights)
 
 
 def tune(network, split_point, data, plan, weights, **options):

@@ -1,6 +1,6 @@
-"""VGG16 as a Keras model, from 0–255 RGB pixels, preprocessing inside, every layer under its own name.
+"""An architecture with its weights as a Keras model, from 0–255 RGB pixels, preprocessing inside.
 
-Built-in layers only, so that what is saved loads in plain Keras. Which layers exist is `featurize.backbone.layers`'s to say.
+Built-in layers only, each under its own name, so that what is saved loads in plain Keras.
 """
 
 from collections.abc import Sequence
@@ -9,28 +9,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import LAYERS
+from featurize.backbone.architecture import PREPROCESS_LAYER, Architecture
 from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
 
-# Mean of the ImageNet training pixels in B, G, R; Simonyan & Zisserman 2015, section 2.1, with the values of the Caffe
-# release (keras.applications.imagenet_utils, mode "caffe").
-CAFFE_MEANS_BGR = (103.939, 116.779, 123.68)
 
-PREPROCESS_LAYER = "preprocess"
-
-
-def preprocessed(pixels: NDArray[np.uint8], preprocess: str) -> NDArray[np.float32]:
+def preprocessed(pixels: NDArray[np.uint8], preprocess: str, architecture: Architecture) -> NDArray[np.float32]:
     """Return what the first convolution reads of 0–255 RGB pixels, for engines without Keras; `preprocess` as in `build`."""
     x = pixels.astype(np.float32)
-    return x[..., ::-1] - np.asarray(CAFFE_MEANS_BGR, np.float32) if preprocess == "caffe" else x
+    return x[..., ::-1] - np.asarray(architecture.means, np.float32) if preprocess == "caffe" else x
 
 
 def build(weights: Weights, preprocess: str, size: int, precision: str = "float32") -> Any:
-    """Build the backbone: pixels → block5_pool.
+    """Build the backbone: pixels → the top layer's output.
 
     Args:
-        weights: of the 13 convolutions.
+        weights: with their architecture.
         preprocess: "caffe" or "raw", see `featurize.cache.fingerprint`.
         size: side of the square input in pixels.
         precision: a Keras dtype policy for the convolutions ("float32", "mixed_float16"). The preprocessing layer
@@ -41,10 +35,11 @@ def build(weights: Weights, preprocess: str, size: int, precision: str = "float3
     """
     keras = load_keras()
 
+    architecture = weights.architecture
     pixels = x = keras.Input((size, size, 3), name="pixels")
     if preprocess == "caffe":
-        x = _caffe_layer(keras)(x)
-    for layer in LAYERS:
+        x = _caffe_layer(keras, architecture.means)(x)
+    for layer in architecture.layers:
         if layer.convolution:
             conv = keras.layers.Conv2D(
                 layer.filters, 3, padding="same", activation="relu", name=layer.name, dtype=precision
@@ -53,7 +48,7 @@ def build(weights: Weights, preprocess: str, size: int, precision: str = "float3
             conv.set_weights(weights.arrays[layer.name])
         else:
             x = keras.layers.MaxPooling2D(2, strides=2, name=layer.name, dtype=precision)(x)
-    return keras.Model(pixels, x, name="vgg16")
+    return keras.Model(pixels, x, name=architecture.name.lower())
 
 
 def between(model: Any, below: str | None, outputs: Sequence[str]) -> Any:
@@ -70,11 +65,11 @@ def between(model: Any, below: str | None, outputs: Sequence[str]) -> Any:
     return keras.Model(start, [model.get_layer(name).output for name in outputs])
 
 
-def _caffe_layer(keras: Any) -> Any:
+def _caffe_layer(keras: Any, means: Sequence[float]) -> Any:
     """Return RGB → BGR minus means as a frozen 1×1 convolution: bit for bit x − mean, since the other terms are 0."""
     layer = keras.layers.Conv2D(3, 1, name=PREPROCESS_LAYER, trainable=False, dtype="float32")
     layer.build((None, None, None, 3))
     kernel = np.zeros((1, 1, 3, 3), np.float32)
     kernel[0, 0, [2, 1, 0], [0, 1, 2]] = 1.0  # (input channel R=0 G=1 B=2) → (output channel B, G, R)
-    layer.set_weights([kernel, -np.asarray(CAFFE_MEANS_BGR, np.float32)])
+    layer.set_weights([kernel, -np.asarray(means, np.float32)])
     return layer

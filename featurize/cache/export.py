@@ -8,7 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featurize import durable
+from featurize import durable, interrupts
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset
 from featurize.errors import VggftError
@@ -69,6 +69,7 @@ def export(
                 done = 0
                 for layer in layers:
                     for first in range(0, len(samples), _ROWS_AT_ONCE):
+                        interrupts.check()
                         piece = samples[first : first + _ROWS_AT_ONCE]
                         rows = cache.read(layer, [sample.digest for sample in piece])
                         if first == 0:

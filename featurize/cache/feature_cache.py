@@ -16,7 +16,6 @@ import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,8 +23,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
-from featurize.backbone.layers import NAMES
+from featurize import durable, interrupts
+from featurize.backbone.architecture import Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged, Stamp
@@ -45,15 +44,19 @@ class FeatureCache:
         lost_rows: layer → digests of what the damaged and the lost ones held, as far as the index knew.
     """
 
-    def __init__(self, folder: Path, fingerprint: Fingerprint, *, recheck: bool = False) -> None:
+    def __init__(
+        self, folder: Path, fingerprint: Fingerprint, architecture: Architecture, *, recheck: bool = False
+    ) -> None:
         """Open the cache below `folder`; nothing is written before the first `write`.
 
         Args:
             folder: holds a folder a fingerprint.
             fingerprint: how the features are made.
+            architecture: whose layers they are outputs of.
             recheck: read every shard again, also those that look untouched.
         """
         self.fingerprint = fingerprint
+        self.architecture = architecture
         self.folder = folder / fingerprint.key
         self.shards = self.folder / "shards"
         self.damaged: dict[str, str] = {}
@@ -73,7 +76,7 @@ class FeatureCache:
     def layers(self) -> list[str]:
         """Names of the layers that have any rows, lowest first."""
         with self._guard:
-            return sorted(self._index.layer_names, key=NAMES.index)
+            return sorted(self._index.layer_names, key=self.architecture.position)
 
     def missing(self, layers: Sequence[str], digests: Sequence[str]) -> list[str]:
         """Return the digests, each once, in order, that lack a row for any of the layers."""
@@ -131,7 +134,8 @@ class FeatureCache:
         """
         packed = shards.pack(digests)
         self.shards.mkdir(parents=True, exist_ok=True)
-        self._write_fingerprint()
+        with self._guard:
+            self._write_fingerprint()
         name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **made})
         stamp = Stamp.of(shards.path(self.shards, name))
         with self._guard:
@@ -314,8 +318,9 @@ def damage(
             return str(found)
         return None
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with interrupts.threads(os.cpu_count()) as pool:
         for done, (name, found) in enumerate(zip(names, pool.map(reason, names), strict=True), 1):
+            interrupts.check()
             progress(done)
             if found:
                 yield name, found

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.backbone.architecture import Architecture
 from featurize.cache import feature_cache as caches
 from featurize.cache import index, shards, timings
 from featurize.cache.feature_cache import DISTRUSTED_FILE, FINGERPRINT_FILE, INDEX_FILE, FeatureCache
@@ -65,13 +66,13 @@ def _fingerprint(folder: Path) -> Fingerprint | None:
     return found if found.key == folder.name else None
 
 
-def info(folder: Path, fingerprint: Fingerprint | None) -> Info:
+def info(folder: Path, fingerprint: Fingerprint | None, architecture: Architecture) -> Info:
     """Look at the cache of one fingerprint: sizes from every file's own table, without reading the rows."""
     aside = len(list((folder / "damaged").glob("*.h5")))
     if fingerprint is None:
         files = list((folder / "shards").glob("*.h5"))
         return Info(folder, None, files=len(files), stored=sum(f.stat().st_size for f in files), set_aside=aside)
-    cache = FeatureCache(folder.parent, fingerprint)
+    cache = FeatureCache(folder.parent, fingerprint, architecture)
     layers: dict[str, LayerInfo] = {}
     for name in cache.positions.shards:
         try:

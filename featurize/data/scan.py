@@ -5,11 +5,10 @@ import re
 import stat
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featurize import durable
+from featurize import durable, interrupts
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 
@@ -239,15 +238,12 @@ def _hash_all(
     root: Path, found: Sequence[Sample], known: Mapping[str, Sample], progress: Callable[[int, int], None]
 ) -> list[Sample]:
     hashed = []
-    with ThreadPoolExecutor() as pool:
-        try:
-            pieces = [found[first : first + _AT_ONCE] for first in range(0, len(found), _AT_ONCE)]
-            for piece in pool.map(lambda own: [_hashed(root, s, known.get(s.path)) for s in own], pieces):
-                hashed += piece
-                progress(len(hashed), len(found))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    with interrupts.threads() as pool:
+        pieces = [found[first : first + _AT_ONCE] for first in range(0, len(found), _AT_ONCE)]
+        for piece in pool.map(lambda own: [_hashed(root, s, known.get(s.path)) for s in own], pieces):
+            interrupts.check()
+            hashed += piece
+            progress(len(hashed), len(found))
     return hashed
 
 

@@ -3,8 +3,10 @@
 import importlib
 import importlib.util
 import shutil
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_info
 
-from featurize import backend
+from featurize import backend, interrupts
 from featurize.backbone import network
-from featurize.backbone.layers import layer
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
-from featurize.engines import mnn_engine
+from featurize.cache.fingerprint import Fingerprint
+from featurize.choices import FULL_PRECISION, MIXED_PRECISION, EngineName, Precision
+from featurize.engines import mnn_engine, winograd_engine
+from featurize.engines.compiled import Run, compiled
 from featurize.engines.mnn_engine import MnnEngine
 from featurize.engines.winograd_engine import WinogradEngine
 from featurize.errors import VggftError
@@ -26,8 +30,8 @@ from featurize.errors import VggftError
 CPU_BATCH = 16
 # Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
 GPU_BATCH = 256
-
-ENGINES = ("auto", "keras", "winograd", "mnn")
+# One batch travels to the GPU, one is computed, one travels back.
+GPU_IN_FLIGHT = 3
 
 # The names of OpenBLAS's kernels for AVX-512, which alone have a way of their own for small products.
 _SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
@@ -41,16 +45,17 @@ class Engine(Protocol):
         name: who it is, for people and for the record.
         batch_size: rows that it likes to be handed at once.
         trial: rows enough to find out how fast it is.
+        in_flight: batches to hand it at once, each from a thread of its own, so that its device never waits; 1: one at a time.
     """
 
     name: str
     batch_size: int
     trial: int
+    in_flight: int
 
-    def __call__(
-        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
-    ) -> list[NDArray[np.float32]]:
-        """Return one array (n, height, width, filters) a layer.
+    def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
+        """Return one array (n, height, width, filters) a layer, float32; or float16, where a row that holds a number beyond
+        float16 is NaN throughout.
 
         Args:
             inputs: uint8 pictures (n, size, size, 3), RGB; with `below`, outputs (n, h, w, filters) of that layer.
@@ -66,54 +71,60 @@ class KerasEngine:
         """Build the model; seconds.
 
         Args:
-            weights: of the 13 convolutions.
+            weights: with their architecture.
             fingerprint: gives size, preprocessing and precision.
             batch_size: None for 16 on a CPU, and for 256 or less on a GPU.
         """
         keras = backend.load_keras()
         self.name = f"keras/{keras.backend.backend()}"
-        self.batch_size = batch_size or (GPU_BATCH if backend.gpus() else CPU_BATCH)
+        gpu = bool(backend.gpus())
+        self.batch_size = batch_size or (GPU_BATCH if gpu else CPU_BATCH)
+        self.in_flight = GPU_IN_FLIGHT if gpu else 1
         self.trial = self.batch_size  # fewer are filled up, and take as long
         self._model = network.build(weights, fingerprint.preprocess, fingerprint.size, fingerprint.precision)
-        self._jit = keras.backend.backend() == "jax"
-        self._parts: dict[tuple[str | None, tuple[str, ...]], Any] = {}
+        self._half = gpu
+        self._parts: dict[tuple[str | None, tuple[str, ...]], Run] = {}
+        self._ready: set[tuple[Run, int]] = set()  # parts that are compiled for a batch of that size
+        self._compiling = threading.RLock()
 
-    def __call__(
-        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
-    ) -> list[NDArray[np.float32]]:
+    def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
         """Run any number of rows. Where memory runs out, the batch is halved, and stays so."""
         part = self._part(layers, below)
-        done: list[list[NDArray[np.float32]]] = []
+        done: list[list[NDArray[Any]]] = []
         first = 0
         while first < len(inputs):
-            rows = inputs[first : first + self.batch_size]
+            interrupts.check()
+            size = self.batch_size
+            rows = inputs[first : first + size]
             try:
                 done.append(self._run(part, rows))
             except Exception as error:  # each backend has an exception of its own for this
-                if not _out_of_memory(error) or self.batch_size == 1:
+                if not _out_of_memory(error) or size == 1:
                     raise
-                self.batch_size //= 2
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it already
                 continue
             first += len(rows)
-        return [np.concatenate(column) for column in zip(*done, strict=True)]
+        return [column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*done, strict=True)]
 
-    def _part(self, layers: Sequence[str], below: str | None) -> Any:
+    def _part(self, layers: Sequence[str], below: str | None) -> Run:
         key = (below, tuple(layers))
-        if key not in self._parts:
-            part = network.between(self._model, below, layers)
-            # TensorFlow's XLA made this forward pass slower on the CPU it was measured on, and its start slower too.
-            part.compile(jit_compile=self._jit)
-            self._parts[key] = part
+        with self._compiling:
+            if key not in self._parts:
+                self._parts[key] = compiled(network.between(self._model, below, layers), half=self._half)
         return self._parts[key]
 
-    def _run(self, part: Any, rows: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def _run(self, part: Run, rows: NDArray[Any]) -> list[NDArray[Any]]:
         """Run at most one batch; a short one is filled up with zeros, so that one compiled program serves all."""
-        batch = np.zeros((self.batch_size, *rows.shape[1:]), np.float32)
-        batch[: len(rows)] = rows
-        outputs = part.predict_on_batch(batch)
-        if not isinstance(outputs, (list, tuple)):  # Keras hands a single output out bare
-            outputs = [outputs]
-        return [np.asarray(output[: len(rows)], np.float32) for output in outputs]
+        batch, size = rows, max(self.batch_size, len(rows))
+        if len(rows) < size:
+            batch = np.zeros((size, *rows.shape[1:]), rows.dtype)
+            batch[: len(rows)] = rows
+        with nullcontext() if (part, size) in self._ready else self._compiling:
+            outputs = part(batch)
+            self._ready.add((part, size))
+        return [
+            output[: len(rows)] if self._half else np.asarray(output[: len(rows)], np.float32) for output in outputs
+        ]
 
 
 def _out_of_memory(error: Exception) -> bool:
@@ -122,12 +133,14 @@ def _out_of_memory(error: Exception) -> bool:
     return any(word in text for word in ("resourceexhausted", "resource_exhausted", "out of memory", "outofmemory"))
 
 
-def rate(engine: Engine, fingerprint: Fingerprint, layers: Sequence[str], below: str | None = None) -> float:
-    """Warm an engine up and return its images a second on this machine, on blank input: a moment's measurement."""
-    if below is None:
-        blank = np.zeros((engine.trial, fingerprint.size, fingerprint.size, 3), np.uint8)
-    else:
-        blank = np.zeros((engine.trial, *layer(below).shape(fingerprint.size)), np.float16)
+def rate(engine: Engine, shape: tuple[int, int, int], layers: Sequence[str], below: str | None = None) -> float:
+    """Warm an engine up and return its images a second on this machine, on blank input: a moment's measurement.
+
+    Args:
+        shape: of one picture, or of one output of `below`.
+        layers, below: as for the engine.
+    """
+    blank = np.zeros((engine.trial, *shape), np.uint8 if below is None else np.float16)
     engine(blank, layers, below)
     began = time.perf_counter()
     engine(blank, layers, below)
@@ -140,32 +153,36 @@ class Choice:
 
     name: str
     reason: str
-    precision: str = FULL_PRECISION
+    precision: Precision = FULL_PRECISION
 
 
-def require(wanted: str) -> None:
-    """See that an engine exists and is installed; imports nothing.
+def require(wanted: EngineName) -> None:
+    """See that an engine is installed; imports nothing.
 
     Raises:
-        VggftError: it does not, or it is not.
+        VggftError: it is not.
     """
-    if wanted not in ENGINES:
-        raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
     if wanted in _PACKAGES and not _installed(wanted):
         raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
 
 
-def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
+def choose(architecture: Architecture, wanted: EngineName = "auto", precision: Precision | None = None) -> Choice:
     """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
 
     Args:
-        wanted: "auto", "keras", "winograd" or "mnn".
+        architecture: of the frozen base.
+        wanted: the engine, or "auto".
         precision: that of a workspace's features, which its engines must keep to; None: whatever suits the machine.
 
     Raises:
-        VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision.
+        VggftError: an engine that is not installed, or does not compute in that precision or that architecture.
     """
     require(wanted)
+    if wanted == "winograd" and not winograd_engine.computes(architecture):
+        raise VggftError(
+            f"--engine winograd: it computes convolutions of a multiple of {winograd_engine.FILTERS} filters, which those of "
+            f"{architecture.name} are not. Use --engine keras."
+        )
     if wanted in _PACKAGES:
         if precision == MIXED_PRECISION:
             raise VggftError(
@@ -184,17 +201,18 @@ def choose(wanted: str = "auto", precision: str | None = None) -> Choice:
         return Choice(
             "keras", "no GPU; but the features here were made in mixed precision, which only Keras computes", kept
         )
-    return _for_cpu()
+    return _for_cpu(architecture)
 
 
-def _for_cpu() -> Choice:
+def _for_cpu(architecture: Architecture) -> Choice:
     """Choose for a machine without a GPU."""
+    winograd = _installed("winograd") and winograd_engine.computes(architecture)
     kernels = {str(library.get("architecture")) for library in threadpool_info()}
-    if _installed("winograd") and kernels & _SMALL_PRODUCTS:
+    if winograd and kernels & _SMALL_PRODUCTS:
         return Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
     if _installed("mnn"):
         return Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
-    if _installed("winograd"):
+    if winograd:
         return Choice("winograd", "no GPU to use; faster than Keras on a CPU")
     return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings two")
 

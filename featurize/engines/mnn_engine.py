@@ -5,15 +5,14 @@ written as ONNX and goes through MNN's compiled converter. The converter's Pytho
 imported: it tries to install a package and reports its use to a server.
 """
 
-import ctypes
+import contextlib
 import importlib
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -21,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.layers import LAYERS, NAMES, layer
+from featurize import descriptors, interrupts
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
@@ -30,12 +29,13 @@ _ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only 
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
 # More threads a session would not help: MNN's thread pool serves two sessions at a time.
 _SESSIONS = 8
+_POLL_SECONDS = 0.1  # between two looks at the converter
 
 
 def load() -> Any:
-    """Import MNN, and see that onnx is there; neither prints. Raises ImportError."""
+    """Import MNN, and see that onnx is there. Raises ImportError."""
     importlib.import_module("onnx")
-    with _unseen():
+    with descriptors.hidden():
         return importlib.import_module("MNN")
 
 
@@ -43,6 +43,7 @@ class MnnEngine:
     """Runs pictures side by side, each alone in a session, so that a row never depends on its neighbours."""
 
     name = "mnn"
+    in_flight = 1
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Get ready; the network itself is loaded when it is first run. Raises ImportError without MNN or onnx."""
@@ -63,13 +64,16 @@ class MnnEngine:
         if key not in self._parts:
             self._parts[key] = self._load(*key)
         idle = self._parts[key]
-        rows = list(self._pool.map(lambda row: self._one(row, idle, below), inputs))
+        rows = []
+        for row in self._pool.map(lambda row: self._one(row, idle, below), inputs):
+            interrupts.check()
+            rows.append(row)
         return [np.stack([row[name] for row in rows]) for name in layers]
 
     def _one(
         self, row: NDArray[Any], idle: "SimpleQueue[_Session]", below: str | None
     ) -> dict[str, NDArray[np.float32]]:
-        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess)
+        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess, self._weights.architecture)
         session = idle.get()
         try:
             return session.run(np.ascontiguousarray(x))
@@ -77,14 +81,15 @@ class MnnEngine:
             idle.put(session)
 
     def _load(self, below: str | None, layers: frozenset[str]) -> "SimpleQueue[_Session]":
-        shapes = {name: layer(name).shape(self._size) for name in layers}
+        shapes = {name: self._weights.architecture.layer(name).shape(self._size) for name in layers}
         idle: SimpleQueue[_Session] = SimpleQueue()
         with tempfile.TemporaryDirectory(prefix="vggft-") as folder:
-            onnx, mnn = Path(folder) / "vgg16.onnx", Path(folder) / "vgg16.mnn"
+            onnx, mnn = Path(folder) / "part.onnx", Path(folder) / "part.mnn"
             onnx.write_bytes(_onnx(self._weights, self._size, below, layers))
             _convert(onnx, mnn)
-            with _unseen():
+            with descriptors.hidden():
                 for _ in range(self._sessions):
+                    interrupts.check()
                     idle.put(_Session(self._mnn, mnn, shapes))
         return idle
 
@@ -127,11 +132,11 @@ def _onnx(weights: Weights, size: int, below: str | None, layers: frozenset[str]
     def value(name: str, height: int, width: int, channels: int) -> Any:
         return helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, channels, height, width])
 
-    first = NAMES.index(below) + 1 if below else 0
-    last = max(NAMES.index(name) for name in layers)
-    start = value(below, *layer(below).shape(size)) if below else value("pixels", size, size, 3)
+    architecture = weights.architecture
+    last = max(architecture.position(name) for name in layers)
+    start = value(below, *architecture.layer(below).shape(size)) if below else value("pixels", size, size, 3)
     nodes, numbers, x = [], [], start.name
-    for part in LAYERS[first : last + 1]:
+    for part in architecture.layers[len(architecture.up_to(below)) : last + 1]:
         if part.convolution:
             kernel, bias = weights.arrays[part.name]
             numbers.append(
@@ -144,8 +149,8 @@ def _onnx(weights: Weights, size: int, below: str | None, layers: frozenset[str]
         else:
             nodes.append(helper.make_node("MaxPool", [x], [part.name], kernel_shape=[2, 2], strides=[2, 2]))
         x = part.name
-    ends = [value(name, *layer(name).shape(size)) for name in sorted(layers)]
-    graph = helper.make_graph(nodes, "vgg16", [start], ends, numbers)
+    ends = [value(name, *architecture.layer(name).shape(size)) for name in sorted(layers)]
+    graph = helper.make_graph(nodes, architecture.name.lower(), [start], ends, numbers)
     # Versions of 2020 and 2021: a newer `onnx` would write its own newest, which MNN's converter may not know yet.
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
     return bytes(model.SerializeToString())
@@ -155,36 +160,19 @@ def _convert(onnx: Path, mnn: Path) -> None:
     """Convert in a process of its own: beside TensorFlow, whose protobuf knows ONNX's types too, the converter aborts."""
     names = ["-f", "ONNX", "--modelFile", str(onnx), "--MNNModel", str(mnn), "--bizCode", "vggft"]
     command = [sys.executable, "-P", "-c", "import sys, _tools; _tools.mnnconvert(sys.argv)", *names]
-    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
-    if not mnn.is_file():  # its status says nothing: the converter reports success in any case
-        raise RuntimeError(f"MNN's converter failed (status {done.returncode}): {done.stdout.decode(errors='replace')}")
-
-
-@contextmanager
-def _unseen() -> Iterator[None]:
-    """Keep what MNN's C++ prints (no setting silences it) off descriptors 1 and 2; it is shown only upon failure."""
-    _flush()
-    kept = os.dup(1), os.dup(2)
-    with tempfile.TemporaryFile() as unseen:
-        os.dup2(unseen.fileno(), 1)
-        os.dup2(unseen.fileno(), 2)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as converter:
         try:
-            yield
-        except Exception:
-            _flush()
-            unseen.seek(0)
-            os.write(kept[1], unseen.read())
+            output = _output(converter)
+        except BaseException:
+            converter.kill()
             raise
-        finally:
-            _flush()
-            for number, descriptor in enumerate(kept, start=1):
-                os.dup2(descriptor, number)
-                os.close(descriptor)
+    if not mnn.is_file():  # its status says nothing: the converter reports success in any case
+        raise RuntimeError(f"MNN's converter failed (status {converter.returncode}): {output.decode(errors='replace')}")
 
 
-def _flush() -> None:
-    """Empty Python's buffers, and C's: into a pipe or file, printf writes only when its buffer is full."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    if os.name == "posix":
-        ctypes.CDLL(None).fflush(None)
+def _output(process: "subprocess.Popen[bytes]") -> bytes:
+    """Wait for the end of a process; return what it printed."""
+    while True:
+        interrupts.check()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=_POLL_SECONDS)[0]

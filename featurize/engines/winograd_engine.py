@@ -11,21 +11,29 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from featurize.backbone.layers import LAYERS, NAMES, layer
+from featurize import interrupts
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 
+FILTERS = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
 _PIXELS = "pixels"  # what lies below the first layer
 _ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
 _NONE = np.empty((0, 0, 0), np.float32)
+
+
+def computes(architecture: Architecture) -> bool:
+    """Return whether this engine computes an architecture: the number of filters of each layer is a multiple of 64."""
+    return all(layer.filters % FILTERS == 0 for layer in architecture.layers)
 
 
 class WinogradEngine:
     """Runs each picture on one thread, so that a row never depends on its neighbours."""
 
     name = "winograd"
+    in_flight = 1
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Transform the kernels: a second, and 0.28 GB at 224 pixels. The first time on a machine, compile for some more.
@@ -40,11 +48,13 @@ class WinogradEngine:
 
         self._winograd: Any = winograd
         self._preprocess = fingerprint.preprocess
-        sizes = {name: layer(name).shape(fingerprint.size)[0] for name in NAMES}  # height and width of each output
+        self._architecture = weights.architecture
+        layers = weights.architecture.layers
+        sizes = {layer.name: layer.shape(fingerprint.size)[0] for layer in layers}  # height and width of each output
         self._sizes = {_PIXELS: fingerprint.size, **sizes}
         self._kernels = {}
         for name, (kernel, bias) in weights.arrays.items():
-            if name == NAMES[0]:
+            if name == layers[0].name:
                 transformed = kernel.reshape(-1, kernel.shape[-1])
             else:
                 transformed = winograd.transform_kernel(kernel, self._sizes[name])
@@ -52,7 +62,7 @@ class WinogradEngine:
         cores = os.cpu_count() or 1
         self.batch_size, self.trial = _ROUNDS * cores, cores
         self._pool = ThreadPoolExecutor(cores)
-        self._own = _Own(winograd, self._sizes)
+        self._own = _Own(winograd, weights.architecture, self._sizes)
         self._blas = ThreadpoolController().select(user_api="blas")
         self._compile()
 
@@ -61,7 +71,10 @@ class WinogradEngine:
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`."""
         with self._blas.limit(limits=1):  # the threads of the pool are enough
-            rows = list(self._pool.map(lambda row: self._one(row, layers, below), inputs))
+            rows = []
+            for row in self._pool.map(lambda row: self._one(row, layers, below), inputs):
+                interrupts.check()
+                rows.append(row)
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
     def _compile(self) -> None:
@@ -86,18 +99,19 @@ class WinogradEngine:
 
     def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
         source = below or _PIXELS
-        self._own.picture(source)[:] = row if below else preprocessed(row, self._preprocess)
-        last = max(NAMES.index(name) for name in layers)
-        i = NAMES.index(below) + 1 if below else 0
+        self._own.picture(source)[:] = row if below else preprocessed(row, self._preprocess, self._architecture)
+        chain, names = self._architecture.layers, self._architecture.names
+        last = max(names.index(name) for name in layers)
+        i = names.index(below) + 1 if below else 0
         while i <= last:
-            pooling = i < last and not LAYERS[i + 1].convolution
-            if not LAYERS[i].convolution:  # only right above `below`: others are pooled as they are convolved
-                self._pool_alone(source, NAMES[i])
+            pooling = i < last and not chain[i + 1].convolution
+            if not chain[i].convolution:  # only right above `below`: others are pooled as they are convolved
+                self._pool_alone(source, names[i])
             else:
-                full = NAMES[i] if NAMES[i] in layers or not pooling else None
-                self._layer(source, NAMES[i], full, NAMES[i + 1] if pooling else None)
+                full = names[i] if names[i] in layers or not pooling else None
+                self._layer(source, names[i], full, names[i + 1] if pooling else None)
                 i += pooling
-            source = NAMES[i]
+            source = names[i]
             i += 1
         return [self._own.picture(name).copy() for name in layers]
 
@@ -119,18 +133,19 @@ class WinogradEngine:
 class _Own(threading.local):
     """What each thread has of its own: a canvas for the output of each layer, and room for what is on the way."""
 
-    def __init__(self, winograd: Any, sizes: Mapping[str, int]) -> None:
+    def __init__(self, winograd: Any, architecture: Architecture, sizes: Mapping[str, int]) -> None:
         self._winograd = winograd
+        self._filters = {_PIXELS: 3, **{layer.name: layer.filters for layer in architecture.layers}}
         self._sizes = sizes
         self._canvases: dict[str, NDArray[np.float32]] = {}
-        inner = [part for part in LAYERS[1:] if part.convolution]
-        self.scratch = winograd.scratch([(self._sizes[part.name], part.channels, part.filters) for part in inner])
+        inner = architecture.convolutions[1:]
+        self.scratch = winograd.scratch([(sizes[layer.name], layer.channels, layer.filters) for layer in inner])
 
     def canvas(self, name: str) -> NDArray[np.float32]:
         """Return the canvas of a layer's output."""
         if name not in self._canvases:
-            side, filters = self._winograd.canvas_side(self._sizes[name]), 3 if name == _PIXELS else layer(name).filters
-            self._canvases[name] = np.zeros((side, side, filters), np.float32)
+            side = self._winograd.canvas_side(self._sizes[name])
+            self._canvases[name] = np.zeros((side, side, self._filters[name]), np.float32)
         return self._canvases[name]
 
     def picture(self, name: str) -> NDArray[np.float32]:

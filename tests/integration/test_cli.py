@@ -9,6 +9,7 @@ import sys
 import pytest
 from conftest import drawings, paint, refused, snapshot, strict_json, vggft, vggft_apart
 
+from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
 HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
@@ -87,7 +88,7 @@ def test_damage_in_the_workspace_is_said(copied):
 
 
 def test_a_second_writer_is_refused_and_told_who_writes(copied):
-    with Workspace(copied / "work").writing():
+    with Workspace(copied / "work", VGG16).writing():
         for command in (["featurize", copied / "data"], ["head"]):
             assert f"process {os.getpid()} on " in refused(*command, "-w", copied / "work")
     assert vggft("featurize", copied / "data", "-w", copied / "work").returncode == 0

@@ -17,6 +17,7 @@ from conftest import paint, strict_json
 from PIL import Image, ImageCms, features
 
 from featurize import engines
+from featurize.backbone.vgg16 import VGG16
 from featurize.pixels import images
 from vggft.workspace.workspace import Workspace
 
@@ -219,7 +220,7 @@ def corpus(tmp_path_factory, weights):
         rows = {row["path"]: row for row in csv.DictReader(file)}
     if not absent:
         (base / "data" / PLACES["locked"]).chmod(0o700)  # so that it can be deleted
-    return SimpleNamespace(done=done, rows=rows, workspace=Workspace(base / "work"), absent=absent)
+    return SimpleNamespace(done=done, rows=rows, workspace=Workspace(base / "work", VGG16), absent=absent)
 
 
 def test_the_run(corpus):
@@ -257,7 +258,7 @@ def test_what_is_cached_are_the_features_of_those_pixels(corpus, weights):
     fingerprint = corpus.workspace.settings.fingerprint
     upright = [Image.fromarray(np.asarray(pixels).astype(np.uint8)) for _, pixels in GOOD.values()]
     squares = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)) for image in upright])
-    engine = engines.create(engines.choose("auto", fingerprint.precision).name, weights, fingerprint)
+    engine = engines.create(engines.choose(VGG16, "auto", fingerprint.precision).name, weights, fingerprint)
     (expected,) = engine(squares, ["block5_pool"])
     digests = [corpus.rows[PLACES[name]]["digest"] for name in GOOD]
     found = corpus.workspace.cache().read("block5_pool", digests).astype(np.float64)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import drawings, refused, snapshot, start, strict_json, vggft, vggft_apart
 
+from featurize.backbone.vgg16 import VGG16
 from heads import store
 from heads.specs import DEFAULTS, DenseSpec, LogisticSpec
 from vggft.cli import app
@@ -74,7 +75,7 @@ def test_the_same_seed_gives_the_same_metrics_and_nothing_is_trained_twice(twice
 
 def test_what_is_kept_of_each_head(twice):
     base, (*_, last) = twice
-    workspace = Workspace(base / "work")
+    workspace = Workspace(base / "work", VGG16)
     for h in last["heads"]:
         folder = workspace.heads / h["name"]
         described = json.loads((folder / "head.json").read_text())
@@ -167,7 +168,7 @@ def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
     _, said = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "Heads that were finished are kept" in said
+        assert "Finished heads are kept" in said
     kept = {result.head.name: result for result in store.load_all(work / "heads")}
     assert set(kept) == {"logistic-avg", "logistic-max", "logistic-avgmax"}
     before = {name: (work / "heads" / name / "head.json").stat().st_mtime_ns for name in kept}
@@ -216,7 +217,7 @@ def test_suspects_cross_validate_what_nobody_did(copied):
 def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied, monkeypatch):
     import typer
 
-    from vggft.cli.command import PARTIAL, execute
+    from vggft.cli.run import PARTIAL, execute
 
     monkeypatch.setattr(head, "DEFAULTS", (DenseSpec("hot", "avg", 8, 1e30), LogisticSpec("cool", "avg")))
     found = head_json(copied / "work", "--epochs", "2")
@@ -308,7 +309,7 @@ def test_perturbed_test_images_change_nothing(tmp_path):
                 for path in paths:
                     path.rename(data / split / to / path.name)
         assert vggft("featurize", data, "-w", work).returncode == 0
-        assert Workspace(work).dataset.split_counts == {"train": 12, "validate": 6, "test": 6}
+        assert Workspace(work, VGG16).dataset.split_counts == {"train": 12, "validate": 6, "test": 6}
         found.append(measured(head_json(work, "--epochs", "3", "--head", "logistic-max", "--head", "max-256")))
     assert found[0] == found[1]
 

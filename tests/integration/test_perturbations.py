@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache import upkeep
 from featurize.pixels.perturbations import PERTURBATIONS
 from vggft.comparison import perturbations
 from vggft.prediction import inference, models
 from vggft.steps import cache
 from vggft.steps import compare as command
+from vggft.steps.options import CompareOptions, PruneOptions
 
 
 def test_perturbations(trained):
@@ -21,7 +23,7 @@ def test_perturbations(trained):
     from featurize.engines import KerasEngine
     from featurize.pixels import images
     from heads import store as heads
-    from vggft.workspace.filling import load_weights
+    from vggft.workspace.backbone import load_weights
 
     workspace, data, results = trained
     probes = results["compare"]["probes"]
@@ -42,7 +44,8 @@ def test_perturbations(trained):
     said = [row for row in rows if (row["method"], row["probe"]) == (name, "blur2")]
     pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
     changed = np.stack([np.asarray(PERTURBATIONS["blur2"](images.Image.fromarray(picture))) for picture in pictures])
-    engine = KerasEngine(load_weights(workspace.settings), workspace.settings.fingerprint)
+    settings = workspace.settings
+    engine = KerasEngine(load_weights(VGG16, settings.fingerprint, settings.weights_file_path), settings.fingerprint)
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
     p = head.predict(engine(changed, ["block5_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
@@ -63,7 +66,7 @@ def test_an_image_that_vanished_is_left_out_of_the_perturbations_and_of_nothing_
     assert [sample.path for sample in perturbed.samples] == [sample.path for sample in rest]
     assert perturbed.left_out == 1
     assert "perturbed pictures: 1 image left out" in capsys.readouterr().err
-    assert command.run(again, command.Options(quick=True), ui)["images"] == len(rest) + 1
+    assert command.run(again, CompareOptions(quick=True), ui)["images"] == len(rest) + 1
 
 
 def test_a_changed_image_is_left_out_of_the_perturbations_of_a_network_that_reads_pixels(again, trained, ui):
@@ -91,13 +94,13 @@ def test_a_changed_image_is_left_out_of_the_perturbations_of_a_network_that_read
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
-    assert not cache.prune(again, True, ui)["removed"]
+    assert not cache.prune(again, PruneOptions(yes=True), ui)["removed"]
     probes = [folder for folder, own in upkeep.fingerprints(again.cache_folder).items() if own.probe]
     assert len(probes) == len(PERTURBATIONS)
     keep = replace(again.dataset.samples[0], path="other", digest="0" * 64)
     samples = [s for s in again.dataset.samples if s.split != "validate"]
     again.settle(replace(again.dataset, samples=(*samples, keep)), again.settings, ())
-    pruned = cache.prune(again, True, ui)
+    pruned = cache.prune(again, PruneOptions(yes=True), ui)
     validated = 32 - len(samples)
     assert pruned["rows"] == validated * (1 + len(PERTURBATIONS))
     assert cache.info(again, ui)["fingerprints"][0]["in_use"]

@@ -12,7 +12,9 @@ import pytest
 from conftest import PICTURES, refused, snapshot, strict_json, vggft
 from small_cache import TWO, damage, featurize, files, layers, same, verify
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace.workspace import Workspace
 
 
@@ -84,7 +86,7 @@ def test_prune(base, in_shards):
     assert len(list((base / "work" / "cache").iterdir())) == 1
     assert not list((base / "work" / "cache").glob("*/damaged"))
     held = [d for p in files(base) for d in shards.unpack(shards.digests_of(h5py.File(p)))]
-    assert sorted(held) == sorted({s.digest for s in Workspace(base / "work").dataset.accepted()})
+    assert sorted(held) == sorted({s.digest for s in Workspace(base / "work", VGG16).dataset.accepted()})
     assert same(layers(base), rows)
     assert verify(base)["ok"]
     assert featurize(base)["computed"] == 0
@@ -97,7 +99,7 @@ def test_export(base, in_shards):
     (base / "data" / "bugs" / "text.png").write_text("no picture")
     featurize(base)
     featurize(base, "--layers", "block3_pool")
-    sample = next(s for s in Workspace(base / "work").dataset.accepted() if s.label == "bugs")
+    sample = next(s for s in Workspace(base / "work", VGG16).dataset.accepted() if s.label == "bugs")
     shutil.copy(sorted((PICTURES / "fruit").iterdir())[0], base / "data" / "flowers")
     featurize(base)
     done = vggft("cache", "export", file, "-w", base / "work", "--json")
@@ -111,14 +113,14 @@ def test_export(base, in_shards):
     )
     plain = subprocess.run([sys.executable, "-c", read, str(file)], capture_output=True, text=True, check=True)
     paths, labels, splits, classes, digests, shape, dtype, total = json.loads(plain.stdout)
-    accepted = Workspace(base / "work").dataset.accepted()
+    accepted = Workspace(base / "work", VGG16).dataset.accepted()
     assert classes == ["bugs", "flowers"]
     assert [(p, classes[n], s, d) for p, n, s, d in zip(paths, labels, splits, digests, strict=True)] == [
         (s.path, s.label, s.split, s.digest) for s in accepted
     ]
     assert sample.path in paths
     assert (shape, dtype) == ([13, 7, 7, 512], "float16")
-    expected = Workspace(base / "work").cache().read("block5_pool", digests)
+    expected = Workspace(base / "work", VGG16).cache().read("block5_pool", digests)
     assert total == expected.sum(dtype="f8")
     with h5py.File(file) as out:
         assert np.array_equal(out["features/block5_pool"][...], expected)
@@ -145,10 +147,10 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(base, monkeyp
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 300_000, 300_000))
     with pytest.raises(VggftError, match=r"12 images will take about \d+ kB, and 300 kB are free"):
-        stage.run(Workspace(base / "new"), base / "data", stage.Options(), ui)
+        stage.run(Workspace(base / "new", VGG16), FeaturizeOptions(base / "data"), ui)
     assert not (base / "new").exists()
     before = snapshot(base / "work")
-    stage.run(Workspace(base / "work"), base / "data", stage.Options(), ui)  # nothing to compute needs no room
+    stage.run(Workspace(base / "work", VGG16), FeaturizeOptions(base / "data"), ui)  # nothing to compute needs no room
     assert snapshot(base / "work").keys() - {"lock"} == before.keys() - {"lock"}
 
 
@@ -156,10 +158,10 @@ def test_estimates_come_near_what_is_written(base, in_shards):
     from featurize.cache import estimate
     from featurize.cache.feature_cache import FeatureCache
 
-    cache = Workspace(base / "work").cache()
+    cache = Workspace(base / "work", VGG16).cache()
     stored = sum(p.stat().st_size for p in files(base))
     assert abs(estimate.bytes_needed(cache, TWO, 12) / stored - 1) < 0.25
-    blank = FeatureCache(base / "none", cache.fingerprint)
+    blank = FeatureCache(base / "none", cache.fingerprint, VGG16)
     assert 0.5 < estimate.bytes_needed(blank, TWO, 12) / stored < 2.5  # drawings compress better than photographs
 
 
@@ -168,4 +170,4 @@ def test_prune_says_what_it_does_not_know_of(base):
     next((base / "data" / "bugs").iterdir()).unlink()
     done = vggft("cache", "prune", "--yes", "-w", base / "work")
     assert "1 file gone since the last featurize" in done.stderr
-    assert len(Workspace(base / "work").dataset.accepted()) == 12
+    assert len(Workspace(base / "work", VGG16).dataset.accepted()) == 12

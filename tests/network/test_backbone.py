@@ -6,7 +6,7 @@ from conftest import PICTURES
 
 from featurize import engines
 from featurize.backbone import network
-from featurize.backbone.layers import LAYERS, NAMES, layer, split_point
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.pixels import images
@@ -62,7 +62,7 @@ def test_every_value_is_preprocessed_to_the_bit(weights):
 def test_raw_pixels_go_in_as_they_are(weights):
     model = network.build(weights, "raw", 32)
     assert network.PREPROCESS_LAYER not in [layer.name for layer in model.layers]
-    assert [layer.name for layer in model.layers][1:] == list(NAMES)
+    assert [layer.name for layer in model.layers][1:] == list(VGG16.names)
 
 
 def test_the_table_of_layers_is_keras_vgg16():
@@ -70,7 +70,7 @@ def test_the_table_of_layers_is_keras_vgg16():
 
     model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
     assert [(own.name, own.output.shape[1:]) for own in model.layers[1:]] == [
-        (known.name, known.shape(224)) for known in LAYERS
+        (known.name, known.shape(224)) for known in VGG16.layers
     ]
 
 
@@ -83,7 +83,7 @@ def engine_of(name, weights, fingerprint, batch_size=16):
 
 @pytest.fixture(scope="module", params=["keras", "winograd"])
 def engine(request, weights):
-    return engine_of(request.param, weights, Fingerprint())
+    return engine_of(request.param, weights, Fingerprint.of(VGG16))
 
 
 def test_engines_agree_with_keras_own_network(engine, pictures, reference):
@@ -98,7 +98,7 @@ def test_engines_agree_with_keras_own_network(engine, pictures, reference):
 def test_engines_agree_on_photographs(engine, weights, hymenoptera):
     paths = sorted(hymenoptera.glob("*/*/*.jpg"))[::50]
     photographs = np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
-    expected = engine_of("keras", weights, Fingerprint())(photographs, TWO)
+    expected = engine_of("keras", weights, Fingerprint.of(VGG16))(photographs, TWO)
     for found, own in zip(engine(photographs, TWO), expected, strict=True):
         assert relative_errors(found, own).max() < 1e-4
 
@@ -112,7 +112,7 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
 
 @pytest.mark.parametrize("name", ["keras", "winograd"])
 def test_any_layers_in_any_order(name, weights, pictures):
-    engine = engine_of(name, weights, Fingerprint(preprocess="raw"), 4)
+    engine = engine_of(name, weights, Fingerprint.of(VGG16, preprocess="raw"), 4)
     found = engine(pictures[:3], ["block5_pool", "block1_pool", "block5_conv1"])
     assert [f.shape for f in found] == [(3, 7, 7, 512), (3, 112, 112, 64), (3, 14, 14, 512)]
 
@@ -125,7 +125,7 @@ def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):
 
 
 def test_more_rows_than_a_batch(weights, pictures):
-    engine = engine_of("keras", weights, Fingerprint(), 4)
+    engine = engine_of("keras", weights, Fingerprint.of(VGG16), 4)
     together = engine(pictures[:11], TWO[1:])[0]
     assert together.shape == (11, 7, 7, 512)
     assert np.array_equal(together[8:], engine(pictures[8:11], TWO[1:])[0])
@@ -140,7 +140,7 @@ def test_more_rows_than_a_batch(weights, pictures):
     ],
 )
 def test_the_batch_is_halved_until_it_fits_and_stays_so(weights, pictures, monkeypatch, error):
-    engine = engine_of("keras", weights, Fingerprint(), 16)
+    engine = engine_of("keras", weights, Fingerprint.of(VGG16), 16)
     run, sizes = engine._run, []
 
     def small(part, rows):
@@ -160,7 +160,7 @@ def test_the_batch_is_halved_until_it_fits_and_stays_so(weights, pictures, monke
 
 
 def test_other_errors_of_an_engine_are_not_swallowed(weights, pictures, monkeypatch):
-    engine = engine_of("keras", weights, Fingerprint(), 16)
+    engine = engine_of("keras", weights, Fingerprint.of(VGG16), 16)
     for size, message in ((16, "a bug"), (1, "out of memory")):
 
         def broken(part, rows, message=message):
@@ -173,9 +173,9 @@ def test_other_errors_of_an_engine_are_not_swallowed(weights, pictures, monkeypa
 
 
 def test_mixed_precision_is_another_fingerprint(weights, pictures, reference):
-    mixed = Fingerprint(precision="mixed_float16")
-    assert mixed.key != Fingerprint().key
-    assert "precision" not in Fingerprint().json
+    mixed = Fingerprint.of(VGG16, precision="mixed_float16")
+    assert mixed.key != Fingerprint.of(VGG16).key
+    assert "precision" not in Fingerprint.of(VGG16).json
     found = engine_of("keras", weights, mixed, 4)(pictures[:4], TWO)
     for own, expected in zip(found, reference, strict=True):
         assert own.dtype == np.float32
@@ -188,40 +188,38 @@ def test_which_engine_and_why(monkeypatch):
     monkeypatch.setattr(engines.shutil, "which", lambda name: None)
     monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object() if name in installed else None)
     monkeypatch.setattr(engines, "threadpool_info", lambda: [{"user_api": "openmp"}, kernels])
-    assert engines.choose() == engines.Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
-    assert engines.choose("keras").reason == engines.choose("mnn").reason == "asked for"
-    assert engines.choose("auto", "mixed_float16").name == "keras"
+    assert engines.choose(VGG16) == engines.Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
+    assert engines.choose(VGG16, "keras").reason == engines.choose(VGG16, "mnn").reason == "asked for"
+    assert engines.choose(VGG16, "auto", "mixed_float16").name == "keras"
     for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match="mixed precision"):
-            engines.choose(name, "mixed_float16")
+            engines.choose(VGG16, name, "mixed_float16")
     kernels["architecture"] = "Haswell"
-    assert engines.choose() == engines.Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
+    assert engines.choose(VGG16) == engines.Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
     installed.remove("MNN")
-    assert engines.choose().name == "winograd"
+    assert engines.choose(VGG16).name == "winograd"
     installed.clear()
-    assert engines.choose().name == "keras"
-    assert "vggft[cpu]" in engines.choose().reason
+    assert engines.choose(VGG16).name == "keras"
+    assert "vggft[cpu]" in engines.choose(VGG16).reason
     for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
-            engines.choose(name)
-    with pytest.raises(VggftError, match="auto, keras, winograd, mnn"):
-        engines.choose("tpu")
+            engines.choose(VGG16, name)
     monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(engines.backend, "gpus", lambda: ["gpu:0"])
-    assert engines.choose() == engines.Choice("keras", "1 GPU: gpu:0", "mixed_float16")
-    assert engines.choose("auto", "float32") == engines.Choice("keras", "1 GPU: gpu:0", "float32")
+    assert engines.choose(VGG16) == engines.Choice("keras", "1 GPU: gpu:0", "mixed_float16")
+    assert engines.choose(VGG16, "auto", "float32") == engines.Choice("keras", "1 GPU: gpu:0", "float32")
     installed.add("MNN")
     monkeypatch.setattr(engines.backend, "gpus", list)  # a driver, but nothing that Keras can use
-    assert engines.choose().name == "mnn"
+    assert engines.choose(VGG16).name == "mnn"
 
 
 def test_split_points():
-    assert split_point("block5") == "block4_pool"
-    assert split_point("block5_conv2") == "block5_conv1"
-    assert split_point("block2") == "block1_pool"
-    assert split_point("all") is split_point("block1") is split_point("block1_conv1") is None
+    assert VGG16.split_point("block5") == "block4_pool"
+    assert VGG16.split_point("block5_conv2") == "block5_conv1"
+    assert VGG16.split_point("block2") == "block1_pool"
+    assert VGG16.split_point("all") is VGG16.split_point("block1") is VGG16.split_point("block1_conv1") is None
     for wrong, message in (("block6", "block5_conv3"), ("block5_pool", "pooling"), ("", "expected all|Expected all")):
         with pytest.raises(VggftError, match=message):
-            split_point(wrong)
+            VGG16.split_point(wrong)
     with pytest.raises(VggftError, match="Known layers: block1_conv1, block1_conv2"):
-        layer("fc1")
+        VGG16.layer("fc1")

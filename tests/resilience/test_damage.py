@@ -11,6 +11,7 @@ import pytest
 from conftest import refused, strict_json, vggft
 from small_cache import damage, featurize, files, layers, same, shard_with, verify
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, upkeep
 from vggft.workspace.workspace import Workspace
 
@@ -101,7 +102,7 @@ def test_verify_asks_for_every_layer_of_the_last_featurize_without_an_index_too(
 
 
 def test_verify_beside_a_writer_finds_nothing(base):
-    cache = Workspace(base / "work").cache()
+    cache = Workspace(base / "work", VGG16).cache()
     digest, other = (hashlib.sha256(name).hexdigest() for name in (b"new", b"newer"))
     row = {"block5_pool": np.ones((1, 7, 7, 512), np.float16)}
 
@@ -140,6 +141,6 @@ def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
     assert verify(base)["ok"]
     found = strict_json(vggft("cache", "info", "-w", base / "work", "--json").stdout)
     assert [(one["images"], one["in_use"]) for one in found["fingerprints"]] == [(12, False)]
-    assert "has not finished" in refused("head", "-w", base / "work", "--epochs", "1")
+    assert "was interrupted" in refused("head", "-w", base / "work", "--epochs", "1")
     damage(0.5, files(base)[0])
     assert not verify(base)["ok"]

@@ -12,6 +12,7 @@ from conftest import drawings, make_classes, refused, snapshot, strict_json, vgg
 from small_cache import TWO, featurize, files, layers, same, verify
 
 from featurize import durable
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
 from vggft.comparison import fold_files
@@ -29,7 +30,7 @@ def test_prune_leaves_what_a_person_keeps_in_the_cache(base, in_shards):
     kept = make_classes(work / "cache" / "cars", damaged=2, whole=2)
     unproven = make_classes(work / "cache" / "0123456789abcdef", damaged=1, shards=1)
     featurize(base, "--preprocess", "raw")
-    stale = Workspace(work).cache_folder / Fingerprint().key
+    stale = Workspace(work, VGG16).cache_folder / Fingerprint.of(VGG16).key
     notes = [stale / "notes.txt", stale / "shards" / "notes.txt", stale / "shards" / ("0" * 64 + ".h5")]
     for path in notes:
         path.write_text("mine")
@@ -65,7 +66,7 @@ def test_prune_refuses_where_the_settled_features_are_not_there(base, in_shards)
     about["fingerprint"]["weights"] = ("0" if digest[0] != "0" else "1") + digest[1:]
     settings.write_text(json.dumps(about))
     before = snapshot(base / "work" / "cache")
-    assert "nothing was removed" in refused("cache", "prune", "--yes", "-w", base / "work")
+    assert "Nothing was deleted" in refused("cache", "prune", "--yes", "-w", base / "work")
     assert snapshot(base / "work" / "cache") == before
 
 
@@ -85,7 +86,7 @@ def test_an_interrupted_prune_loses_no_row_in_the_next_one(base, in_shards, wait
         path.unlink()
     featurize(base)
     rows = layers(base)
-    workspace = Workspace(base / "work")
+    workspace = Workspace(base / "work", VGG16)
     wanted = [sample.digest for sample in workspace.dataset.accepted()]
 
     class Killed(BaseException):
@@ -146,7 +147,7 @@ def test_links_in_the_workspace_are_not_followed(tmp_path, name):
 def test_lock_txt_is_written_and_removed_without_following_a_link(tmp_path):
     theirs = tmp_path / "theirs.txt"
     theirs.write_text("mine")
-    workspace = Workspace(tmp_path / "work")
+    workspace = Workspace(tmp_path / "work", VGG16)
     workspace.root.mkdir()
     (workspace.root / "lock.txt").symlink_to(theirs)
     with workspace.writing():

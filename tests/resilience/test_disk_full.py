@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft_apart, wait_for_shards
 
-from featurize.backbone.layers import layer
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from vggft.steps import featurize
-from vggft.workspace import filling
+from vggft.steps.options import FeaturizeOptions
+from vggft.workspace import backbone
 from vggft.workspace.workspace import Workspace
 
 resource = pytest.importorskip("resource", reason="Windows has neither limits nor tmpfs")
@@ -69,7 +70,7 @@ def check_nothing_half_written(work):
 
 def same(one, other):
     """Tell whether two workspaces are of the same images, in the same splits, with the same features, bit for bit."""
-    a, b = Workspace(one), Workspace(other)
+    a, b = Workspace(one, VGG16), Workspace(other, VGG16)
     digests = sorted(s.digest for s in a.dataset.accepted())
     return a.dataset.identity == b.dataset.identity and all(
         np.array_equal(a.cache().read(name, digests), b.cache().read(name, digests)) for name in LAYERS
@@ -124,12 +125,13 @@ class Noise:
 
     name = "noise"
     batch_size = 4
+    in_flight = 1
     trial = 1
 
     def __call__(self, pictures, layers, below=None):
         seeds = [zlib.crc32(np.ascontiguousarray(picture)) for picture in pictures]
         return [
-            np.stack([np.random.default_rng(seed).random(layer(name).shape(224), np.float32) for seed in seeds])
+            np.stack([np.random.default_rng(seed).random(VGG16.layer(name).shape(224), np.float32) for seed in seeds])
             for name in layers
         ]
 
@@ -146,11 +148,11 @@ class Noise:
     ],
 )
 def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, short, file, whole):
-    monkeypatch.setattr(filling, "create", lambda *_: Noise())
+    monkeypatch.setattr(backbone, "create", lambda *_: Noise())
     data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
 
     def run(work):
-        return featurize.run(Workspace(work), data, featurize.Options(shard_rows=4), ui)
+        return featurize.run(Workspace(work, VGG16), FeaturizeOptions(data, shard=4), ui)
 
     run(work)
     needed = shutil.disk_usage(disk).used // PAGE + 1  # and lock.txt, which is gone by now

@@ -1,6 +1,5 @@
-"""Ctrl-C, wherever it comes: at once in our own code, and at the next step where a library is at work."""
+"""Ctrl-C and SIGTERM: raised at the next check, never in a library; where no check comes, the process ends all the same."""
 
-import contextlib
 import os
 import random
 import shutil
@@ -8,171 +7,191 @@ import signal
 import subprocess
 import sys
 import time
-import types
 
 import pytest
 from conftest import start
 
-from featurize import interrupts
-from vggft.__main__ import main
 from vggft.cli import app
 
+LISTENING = """
+import os, signal, sys, threading, time
+from featurize import interrupts
+signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's & had it ignored
+interrupts.listen()
+interrupts.announce("interrupted. Nothing is lost.", lambda message: print({"error": message}, flush=True))
 
-@pytest.fixture
-def listening():
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    interrupts.listen()
-    yield
-    signal.setitimer(signal.ITIMER_REAL, 0)
-    for number, handler in kept.items():
-        signal.signal(number, handler)
-    interrupts._signals.heard = interrupts._signals.waiting = False
-
-
-def within(package, call):
-    """Call something from a module of that name, as a library would call back."""
-    module = types.ModuleType(package)
-    exec("def callback(call):\n    call()\n    return 'went on'", module.__dict__)
-    return module.callback(call)
-
-
-def interrupt(number=signal.SIGINT):
+def come(number=signal.SIGINT):
     os.kill(os.getpid(), number)
-    for _ in range(1000):  # Python looks for signals between its own instructions
-        pass
+    time.sleep(0.1)
+"""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_at_once_in_our_own_code(listening, number):
-    with pytest.raises(KeyboardInterrupt):
-        interrupt(number)
-    assert interrupts.heard()
-    interrupts.check()  # it was raised: nothing waits
-
-
-@pytest.mark.parametrize("package", ["tensorflow.python.eager", "keras", "jax._src", "torch", "numba.core"])
-def test_it_waits_while_a_library_is_at_work(listening, package):
-    assert within(package, interrupt) == "went on"
-    assert interrupts.heard()
-    with pytest.raises(KeyboardInterrupt):
-        interrupts.check()
-    interrupts.check()  # once is enough
-
-
-@pytest.mark.parametrize("terminal", [True, False])
-def test_a_person_is_told_that_it_waits(listening, terminal, monkeypatch):
-    ours, theirs = os.openpty() if terminal else os.pipe()
-    monkeypatch.setattr(interrupts._signals, "terminal", None)
-    kept = os.dup(2)
-    os.dup2(theirs, 2)
-    try:
-        interrupts.listen()
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-    within("tensorflow", interrupt)
-    within("tensorflow", interrupt)  # the same one, once more by a wrapper
-    interrupts.settled()
-    os.write(theirs, b"then\n")
-    said = b""
-    while b"then" not in said:
-        said += os.read(ours, 100)
-    assert said.split() == ([b"stopping", b"...", b"then"] if terminal else [b"then"])
-    for descriptor in (ours, theirs, *([interrupts._signals.terminal] if terminal else [])):
-        os.close(descriptor)
-
-
-def test_it_comes_by_itself_once_the_library_is_done(listening):
-    """Nobody need ask: our own code may be waiting for standard input, or for a lock."""
-
-    def busy():
-        interrupt()
-        time.sleep(0.3)  # looked at several times meanwhile
-
-    assert within("tensorflow", busy) == "went on"
+def ended(program, **options):
+    """Run a program that listens; return its exit code, output, messages, and seconds."""
     began = time.monotonic()
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(5)
-    assert time.monotonic() - began < 1
-    time.sleep(0.2)  # and it comes once
+    command = [sys.executable, "-c", LISTENING + program]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False, **options)
+    return done.returncode, done.stdout, done.stderr, time.monotonic() - began
 
 
-def test_a_second_one_does_not_wait(listening, monkeypatch):
-    monkeypatch.setattr(interrupts, "_TWICE", 0.1)
-    within("tensorflow", interrupt)
-    within("tensorflow", interrupt)  # at once: from a terminal and from a wrapper
-    with pytest.raises(KeyboardInterrupt):
-        within("tensorflow", lambda: (time.sleep(0.15), interrupt()))
-
-
-def test_a_second_one_that_a_library_swallows_is_not_lost(listening, monkeypatch):
-    monkeypatch.setattr(interrupts, "_TWICE", 0.1)
-
-    def swallows():
-        time.sleep(0.15)
-        with contextlib.suppress(BaseException):
-            interrupt()
-
-    within("tensorflow", interrupt)
-    assert within("tensorflow", swallows) == "went on"
-    with pytest.raises(KeyboardInterrupt):
-        time.sleep(5)
-    time.sleep(0.2)  # and it comes once
-
-
-def test_nothing_comes_after_the_end(listening):
-    within("tensorflow", interrupt)
-    interrupts.settled()
-    time.sleep(0.2)
+@pytest.mark.parametrize("number", ["SIGINT", "SIGTERM"])
+def test_the_next_check_raises_once(number):
+    program = f"""
+come(signal.{number})  # in a library, say: nothing is raised
+print("went on", interrupts.heard())
+try:
     interrupts.check()
+except KeyboardInterrupt:
+    interrupts.check()  # putting things in order is not interrupted again
+    print("raised")
+"""
+    assert ended(program)[:3] == (0, "went on True\nraised\n", "")
 
 
-def test_names_that_only_begin_alike_are_not_sheltered(listening):
-    with pytest.raises(KeyboardInterrupt):
-        within("kerastuner", interrupt)
+def test_nothing_is_raised_in_another_thread():
+    program = """
+come()
+thread = threading.Thread(target=lambda: (interrupts.check(), print("went on")))
+thread.start()
+thread.join()
+interrupts.check()
+"""
+    code, out, err, _ = ended(program)
+    assert (code, out) == (-signal.SIGINT, "went on\n")
+    assert err.endswith("KeyboardInterrupt\n")
 
 
-def test_a_new_command_has_heard_nothing(listening):
-    within("tensorflow", interrupt)
-    interrupts.listen()
-    assert not interrupts.heard()
+@pytest.mark.parametrize(
+    "wait",
+    [
+        "sys.stdin.read()",
+        "time.sleep(60)",
+        "threading.Event().wait()",
+        "__import__('hashlib').pbkdf2_hmac('sha256', b'', b'', 10**9)",  # one call of C, minutes long
+        "exec('while True: pass')",
+        "os.open('fifo', os.O_RDONLY)",
+    ],
+)
+def test_where_no_check_comes_the_process_ends(tmp_path, wait):
+    os.mkfifo(tmp_path / "fifo")
+    program = f"threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n{wait}"
+    end, other = os.pipe()  # standard input that never comes
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    code, out, err, seconds = ended(program, stdin=end, cwd=tmp_path, env=environment)
+    os.close(end)
+    os.close(other)
+    assert (code, err) == (130, "error: interrupted. Nothing is lost.\n")
+    assert out == "{'error': 'interrupted. Nothing is lost.'}\n"
+    assert seconds < 4
+
+
+def test_a_second_signal_ends_at_once_and_one_that_is_repeated_does_not():
+    program = """
+began = time.monotonic()
+come(), come()  # the terminal's, and a wrapper's
+try:
     interrupts.check()
+except KeyboardInterrupt:
+    time.sleep(1.5)
+    print("still here", flush=True)
+    come()
+    time.sleep(60)
+"""
+    code, out, err, seconds = ended(program)
+    assert (code, err) == (130, "error: interrupted. Nothing is lost.\n")
+    assert out.startswith("still here")
+    assert seconds < 5
 
 
-def test_who_was_told_to_ignore_it_ignores_it():
-    """As a shell's `&` or nohup tells it; SIGTERM is heard all the same."""
-    program = (
-        "import os, signal; from featurize import interrupts; signal.signal(signal.SIGINT, signal.SIG_IGN); "
-        "interrupts.listen(); os.kill(os.getpid(), signal.SIGINT); print(interrupts.heard()); "
-        "print(signal.getsignal(signal.SIGTERM) == interrupts._signals.handle)"
+def test_there_is_time_to_put_things_in_order():
+    program = """
+come()
+try:
+    interrupts.check()
+except KeyboardInterrupt:
+    time.sleep(2.5)
+    print("written")
+"""
+    assert ended(program)[:2] == (0, "written\n")
+
+
+def test_what_is_ignored_stays_ignored():
+    """As a shell's `&` or nohup has it; SIGTERM is heard all the same."""
+    program = LISTENING.replace("default_int_handler)", "SIG_IGN)") + (
+        "come(); print(interrupts.heard()); come(signal.SIGTERM); print(interrupts.heard())"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
 
 
-def test_before_there_is_a_command_to_interrupt(monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
+def test_a_person_is_answered_at_once():
+    """On a terminal, also while descriptor 2 is another file, as it is while TensorFlow is imported."""
+    ours, theirs = os.openpty()
+    program = "os.dup2(os.open(os.devnull, os.O_WRONLY), 2); print('ready', flush=True); threading.Event().wait()"
+    process = subprocess.Popen([sys.executable, "-c", LISTENING + program], stdout=subprocess.PIPE, stderr=theirs)
+    assert process.stdout.readline() == b"ready\n"
+    process.send_signal(signal.SIGINT)
+    began, shown = time.monotonic(), b""
+    while b"stopping ..." not in shown:
+        shown += os.read(ours, 100)
+    assert time.monotonic() - began < 0.5
+    assert process.wait(10) == 130
+    while b"Nothing is lost" not in shown:
+        shown += os.read(ours, 100)
+    assert b"\x1b[?25h" in shown  # the cursor, which a progress bar hides
+    for descriptor in (ours, theirs):
+        os.close(descriptor)
+    process.stdout.close()
 
-    monkeypatch.setattr(app, "main", interrupted)
-    with pytest.raises(SystemExit, match="130"):
-        main()
-    assert capsys.readouterr().err == "error: interrupted.\n"
+
+def test_threads_that_wait_for_a_file_do_not_keep_the_process(tmp_path):
+    program = f"""
+os.mkfifo({str(tmp_path / "fifo")!r})
+try:
+    with interrupts.threads(1) as pool:
+        pool.submit(open, {str(tmp_path / "fifo")!r})
+        come()
+        interrupts.check()
+except KeyboardInterrupt:
+    print("over")
+    interrupts.leave()
+"""
+    code, out, _, seconds = ended(program)
+    assert (code, out) == (130, "over\n")
+    assert seconds < 4
+
+
+def test_before_there_is_a_command_to_interrupt():
+    program = (
+        "from vggft import __main__; from vggft.cli import app\n"
+        "def interrupted(): raise KeyboardInterrupt\n"
+        "app.main = interrupted; __main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted.\n")
     program = "import sys, vggft.__main__; print([m for m in ('typer', 'rich', 'numpy') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"  # what takes time comes where it is met
 
 
-def test_while_a_command_gets_ready(monkeypatch, capsys):
-    def interrupted():
-        raise KeyboardInterrupt
+def test_while_a_command_gets_ready():
+    program = (
+        "import os, signal; from featurize import interrupts; from vggft import __main__; listen = interrupts.listen\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        "interrupts.listen = lambda: (listen(), os.kill(os.getpid(), signal.SIGINT))\n"
+        "import sys; sys.argv = ['vggft', 'doctor', '--json']; __main__.main()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (130, "error: interrupted. Nothing was changed.\n")
+    assert done.stdout == '{"error": "interrupted. Nothing was changed."}\n'
 
-    monkeypatch.setattr(interrupts, "listen", interrupted)
-    monkeypatch.setattr(sys, "argv", ["vggft", "doctor"])
-    with pytest.raises(SystemExit, match="130"):
-        main()
-    assert capsys.readouterr().err == "error: interrupted.\n"
+
+def test_the_command_line_in_a_python_program_leaves_its_handlers(monkeypatch):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(sys, "argv", ["vggft", "finetune", "-w", "nowhere"])
+    with pytest.raises(SystemExit):
+        app.main()
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
 def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
@@ -183,7 +202,7 @@ def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         out, err = process.stdout, process.stderr
-        assert process.wait(timeout=30) == 130, (out.read(), err.read())
+        assert process.wait(timeout=10) == 130, (out.read(), err.read())
         assert "interrupted" in err.read()
         for stream in (process.stdin, out, err):
             stream.close()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from conftest import drawings, shards, start, strict_json, vggft, wait_for_shards
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from vggft.workspace.workspace import Workspace
@@ -47,7 +48,7 @@ def same_rows(cache, undisturbed) -> int:
 def kill_at_random(tmp_path, data, kills, rng):
     """Kill -9 `kills` times, now while it starts, now while it computes or writes; look at the cache each time."""
     assert vggft("featurize", data, "-w", tmp_path / "undisturbed").returncode == 0
-    undisturbed = Workspace(tmp_path / "undisturbed")
+    undisturbed = Workspace(tmp_path / "undisturbed", VGG16)
     number = len({s.digest for s in undisturbed.dataset.accepted()})
     work = tmp_path / "killed"
     for _ in range(kills):
@@ -62,12 +63,12 @@ def kill_at_random(tmp_path, data, kills, rng):
         process.kill()
         process.communicate()
         assert before.items() <= shards(work).items()
-        if same_rows(FeatureCache(work / "cache", Fingerprint()), undisturbed) > number - 32:
+        if same_rows(FeatureCache(work / "cache", Fingerprint.of(VGG16), VGG16), undisturbed) > number - 32:
             shutil.rmtree(work)  # nearly done: from the beginning again
     done = vggft("featurize", data, "-w", work, "--shard", "8", "--json")
     assert done.returncode == 0, done.stderr
-    assert Workspace(work).dataset.identity == undisturbed.dataset.identity
-    assert same_rows(Workspace(work).cache(), undisturbed) == number
+    assert Workspace(work, VGG16).dataset.identity == undisturbed.dataset.identity
+    assert same_rows(Workspace(work, VGG16).cache(), undisturbed) == number
 
 
 def test_killed_and_run_again(tmp_path):

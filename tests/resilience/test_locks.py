@@ -11,13 +11,14 @@ import pytest
 from conftest import refused, strict_json, vggft, vggft_apart
 from small_cache import featurize, files, layers, same, verify
 
+from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
 HOLD = """
 import sys
 from pathlib import Path
-from vggft.workspace import Workspace
-with Workspace(Path(sys.argv[1])).writing():
+from vggft.workspace.workspace import Workspace
+with Workspace(Path(sys.argv[1]), VGG16).writing():
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -101,7 +102,10 @@ def test_a_file_system_without_locks_is_named(base, monkeypatch):
     monkeypatch.setattr(filelock.FileLock, "acquire", refuse)
     from featurize.errors import VggftError
 
-    with pytest.raises(VggftError, match=r"cannot be written or locked.*flock"), Workspace(base / "work").writing():
+    with (
+        pytest.raises(VggftError, match=r"cannot be written or locked.*flock"),
+        Workspace(base / "work", VGG16).writing(),
+    ):
         pass
 
 
@@ -120,13 +124,13 @@ def test_where_hdf5s_own_lock_is_refused(base):
 
 
 def test_a_reader_goes_on_after_prune(base, in_shards):
-    workspace = Workspace(base / "work")
+    workspace = Workspace(base / "work", VGG16)
     reader, digests = workspace.cache(), sorted({s.digest for s in workspace.dataset.accepted()})
     gone = sorted((base / "data").rglob("*.png"))[::4]
     for path in gone:
         path.unlink()
     featurize(base)
     assert vggft("cache", "prune", "--yes", "-w", base / "work").returncode == 0
-    kept = {s.digest for s in Workspace(base / "work").dataset.accepted()}
+    kept = {s.digest for s in Workspace(base / "work", VGG16).dataset.accepted()}
     at = [i for i, digest in enumerate(digests) if digest in kept]
     assert np.array_equal(reader.read("block5_pool", [digests[i] for i in at]), in_shards[1]["block5_pool"][at])

@@ -204,7 +204,7 @@ def test_nothing_to_resume(ready):
     done = vggft("finetune", "--resume", "-w", work, "--json")
     assert done.returncode == 0
     assert strict_json(done.stdout) == {**whole, "resumed": False}
-    assert "nothing is unfinished" in vggft("finetune", "--resume", "-w", work).stdout
+    assert "no unfinished run" in vggft("finetune", "--resume", "-w", work).stdout
 
 
 @pytest.mark.slow

@@ -86,6 +86,11 @@ def test_options_named_in_the_text_exist(page):
     assert named <= all_options() | {"--cov"}
 
 
+def test_files_of_the_repository_named_in_the_text_exist(page):
+    for path in re.findall(r"(?<![\w/.-])(?:(?:featurize|heads|finetune|vggft|tests|benchmarks)/[\w/]+\.py)", page):
+        assert (ROOT / path).is_file(), path
+
+
 def test_python_blocks_compile(page):
     for body in blocks(page, "python"):
         compile(body, "page", "exec")

@@ -11,6 +11,7 @@ import pytest
 from conftest import make_classes
 from small_tuning import SIZE, examples, head, program, source
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
@@ -78,7 +79,7 @@ def test_what_fits_is_read_once():
 
 
 def test_what_streams_from_a_real_cache_stays_within_memory(tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint())
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
     digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(160)]
     for first in range(0, 160, 80):
         values = np.zeros((80, 14, 14, 512), np.float16)
@@ -113,11 +114,11 @@ def test_nobody_waits_for_a_window_that_nobody_wants():
 
 
 def test_too_little_memory():
-    least = 2 * 8 * cached_bytes("block4_pool", 64)
+    least = 2 * 8 * cached_bytes(VGG16, "block4_pool", 64)
     assert least == 2 * 8 * 4 * 4 * 512 * 2
-    require_memory(least, cached_bytes("block4_pool", 64), 8)
+    require_memory(least, cached_bytes(VGG16, "block4_pool", 64), 8)
     with pytest.raises(VggftError, match=r"--memory: 0\.3 MB do not hold two batches of 8 images, which take 0\.3 MB"):
-        require_memory(least - 1, cached_bytes("block4_pool", 64), 8)
+        require_memory(least - 1, cached_bytes(VGG16, "block4_pool", 64), 8)
 
 
 def test_trouble_while_reading_ahead_is_raised():
@@ -132,7 +133,7 @@ def test_trouble_while_reading_ahead_is_raised():
 
 
 def test_rows_of_the_cache_in_any_order_and_twice(tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint(size=32))
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16, size=32), VGG16)
     rng = np.random.default_rng(0)
     values = rng.random((10, 2, 2, 512)).astype(np.float16)
     digests = [hashlib.sha256(bytes([i])).hexdigest() for i in range(10)]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_tuning import SIZE, examples, head, program, tune
 
-from featurize.backbone.layers import CONVOLUTIONS
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from finetune import network as networks
@@ -58,7 +58,7 @@ def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features)
     np.testing.assert_allclose(again.kernel, trained.kernel, rtol=1e-6)
     network = networks.assemble(weights, "caffe", SIZE, one)
     np.testing.assert_array_equal(network.get_layer("logits").get_weights()[0], again.kernel)
-    logits = networks.above(network, "block4_pool").predict_on_batch(small_features["block4_pool"])
+    logits = networks.above(network, VGG16, "block4_pool").predict_on_batch(small_features["block4_pool"])
     np.testing.assert_allclose(probabilities(logits), one.predict(small_features["block5_pool"]), atol=1e-4)
 
 
@@ -73,7 +73,8 @@ def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features)
     ],
 )
 def test_which_weights_move(weights, small_pictures, small_features, split_point, first, precision):
-    tuned = list(CONVOLUTIONS)[list(CONVOLUTIONS).index(first) :]
+    names = [layer.name for layer in VGG16.convolutions]
+    tuned = names[names.index(first) :]
     network = networks.assemble(weights, "caffe", SIZE, head(dropout=0.5, scaler=True))
     before = {layer.name: [w.copy() for w in layer.get_weights()] for layer in network.layers}
     data = examples(small_features[split_point] if split_point else small_pictures, np.arange(12) % 2)
@@ -86,8 +87,8 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
     assert state.best_epoch > 0
     assert changed == {*tuned, "head_dense1", "logits"}
     assert networks.moved_layers(network, weights, split_point) == tuned
-    assert networks.tuned_layers(split_point) == tuned
-    for name in set(CONVOLUTIONS) - set(tuned):
+    assert networks.tuned_layers(VGG16, split_point) == tuned
+    for name in set(names) - set(tuned):
         for now, published in zip(network.get_layer(name).get_weights(), weights.arrays[name], strict=True):
             assert now.tobytes() == published.tobytes()
 
@@ -100,7 +101,7 @@ def test_parameters(weights):
         ("block4_pool", 3 * 2_359_808),
         ("block5_conv1", 2 * 2_359_808),
     ):
-        networks.freeze(network, split_point)
+        networks.freeze(network, VGG16, split_point)
         assert networks.parameters(network) == convolutions + own
 
 

@@ -3,15 +3,16 @@
 import numpy as np
 import pytest
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads import features
-from heads.population import Plan
 from vggft.steps import head
+from vggft.steps.options import HeadOptions
 from vggft.workspace.workspace import Workspace
 
 
 def test_features_that_are_no_numbers_are_named(copied, ui):
-    workspace = Workspace(copied / "work")
+    workspace = Workspace(copied / "work", VGG16)
     samples = workspace.dataset.accepted("train")
     cache = workspace.cache()
     maps = cache.read("block5_pool", [s.digest for s in workspace.dataset.accepted()])
@@ -28,12 +29,12 @@ def test_features_that_are_no_numbers_are_named(copied, ui):
         fresh.write(digests, {"block5_pool": spoilt}, {"engine": "test"})
         fresh.save_index()
         with pytest.raises(VggftError, match=samples[3].path):
-            head.run(workspace, head.Options(Plan(epochs=1)), ui)
+            head.run(workspace, HeadOptions.of(epochs=1), ui)
     assert not (workspace.heads / "leaderboard.csv").exists()
 
 
 def test_reading_pools_in_any_order(featurized):
-    workspace = Workspace(featurized[0] / "work")
+    workspace = Workspace(featurized[0] / "work", VGG16)
     samples = workspace.dataset.accepted()[::-1]
     told = []
     read = features.read(

@@ -6,6 +6,7 @@ from conftest import PICTURES, SHARED
 from PIL import Image
 from small_features import features
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.data.dataset import Sample
 from heads import leaks, suspects
 from heads.features import Features
@@ -85,7 +86,7 @@ def test_the_threshold_on_pictures(tmp_path, weights):
     from featurize.pixels import images
     from heads.head import pool
 
-    engine = engines.KerasEngine(weights, Fingerprint(), 8)
+    engine = engines.KerasEngine(weights, Fingerprint.of(VGG16), 8)
     pictures = [Image.open(path).convert("RGBA") for path in sorted(PICTURES.glob("*/*.png"))[::22]]
     versions = {"same": [], "jpeg": [], "half": [], "mirror": []}
     for i, picture in enumerate(pictures):

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -82,6 +83,9 @@ def test_closed_early_it_leaves_no_thread(tmp_path):
     found = scored(numbered(tmp_path, 20), number, Scorer(halves, 2))
     next(found)
     found.close()
+    deadline = time.monotonic() + 10  # they end by themselves, each after the file that it reads
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
     assert threading.active_count() == before
 
 

@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.cache import timings
-from featurize.engines import Engine, choose, create
+from featurize.engines import Engine
 from vggft.prediction.model import Model
 from vggft.ui.console import Ui
-from vggft.workspace.filling import load_weights
+from vggft.workspace.backbone import start_engine
 from vggft.workspace.workspace import Workspace
 
 BATCHES = (1, 32)
@@ -92,7 +92,7 @@ def measure(workspace: Workspace, models: Sequence[Model], timed: bool, ui: Ui) 
 def _latencies(workspace: Workspace, models: Sequence[Model], ui: Ui) -> dict[str, dict[int, float]]:
     """Time the frozen network once up to each layer that a model reads, and from there on each model."""
     fingerprint = workspace.settings.fingerprint
-    engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+    engine = start_engine(workspace.architecture, fingerprint, workspace.settings.weights_file_path)
     rng = np.random.default_rng(0)
     pictures = rng.integers(0, 256, (max(BATCHES), fingerprint.size, fingerprint.size, 3)).astype(np.uint8)
     calls: dict[str, _Call] = {}

@@ -80,7 +80,7 @@ class Fold(Workspace):
 
     def __init__(self, whole: Workspace, root: Path, dataset: Dataset) -> None:
         """Take the images of `dataset`. Nothing is written before something is trained."""
-        super().__init__(root)
+        super().__init__(root, whole.architecture)
         self._whole = whole
         self._dataset = dataset
 

@@ -22,7 +22,7 @@ from featurize.wording import counted
 from finetune.network import ParityError
 from finetune.store import Run
 from heads import features, folds, leaks, search
-from heads.population import Plan
+from heads.plan import Plan
 from heads.specs import BEST, SCRATCH, Spec
 from vggft.comparison import fold_files
 from vggft.comparison.candidates import Candidate, CandidatePredictions

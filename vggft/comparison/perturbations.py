@@ -14,7 +14,8 @@ from featurize.wording import counted
 from vggft.prediction import inference
 from vggft.prediction.model import Model
 from vggft.ui.console import Ui
-from vggft.workspace.filling import Filling, as_it_was, fill, require, start_engine
+from vggft.workspace.backbone import start_engine
+from vggft.workspace.filling import Filling, as_it_was, fill, require
 from vggft.workspace.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 is 0.013 then
@@ -116,7 +117,9 @@ def _compute(
     engine: Engine | None = None
     for name, cache in caches.items():
         if missing[name]:
-            engine = engine or start_engine(settings.fingerprint, filling, ui)
+            engine = engine or start_engine(
+                workspace.architecture, settings.fingerprint, filling.weights_file, filling.engine, ui
+            )
             fill(cache, filling, ui, engine)
     digests = [sample.digest for sample in samples]
     lacking = {digest for cache in caches.values() for digest in cache.missing(layers, digests)}

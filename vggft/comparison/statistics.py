@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import interrupts
+
 Floats = NDArray[np.float64]
 
 DRAWS = 10_000
@@ -63,7 +65,7 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     - for accuracy two groups more of mean size, on which the difference of two methods is +√½ and -√½: to the variance that adds
       what the two times half an image of Agresti & Min add.
 
-    How often the intervals hold the truth: `tests/unit/test_statistics.py` and `benchmarks/coverage.py`.
+    How often the intervals hold the truth: `tests/unit/test_statistics.py` and `benchmarks/interval_coverage.py`.
 
     Args:
         losses: log-loss (n, m) of n images by m methods.
@@ -79,6 +81,7 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     log_loss, accuracy, shifts = [], [], []
     at_once = max(1, _WEIGHTS_AT_ONCE // (number + 2))
     for first in range(0, DRAWS, at_once):
+        interrupts.check()
         draws = min(at_once, DRAWS - first)
         weights, more = np.split(_weights(rng, draws, number + 1), [number], axis=1)
         other = rng.integers(0, number, draws)

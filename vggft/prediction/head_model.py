@@ -90,6 +90,9 @@ class HeadModel(Model):
     def files(self) -> Sequence[Path]:
         return [self.folder / name for name in FILES]
 
+    def load(self) -> None:
+        pass  # `result` has everything
+
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         return self.head.predict(outputs)
 

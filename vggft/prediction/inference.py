@@ -7,10 +7,10 @@ from numpy.typing import NDArray
 
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
-from featurize.engines import Engine, choose, create
+from featurize.engines import Engine
 from vggft.prediction.model import CachedImages, Model
 from vggft.prediction.scoring import Scorer
-from vggft.workspace.filling import load_weights
+from vggft.workspace.backbone import start_engine
 from vggft.workspace.workspace import Workspace
 
 
@@ -56,13 +56,18 @@ def from_pixels(model: Model, workspace: Workspace, engine: Engine | None = None
 
     Args:
         engine: a running one with the workspace's weights; None: the fastest here is started.
+
+    Raises:
+        VggftError: files of the model, or the weights, are missing or damaged.
     """
+    model.load()
     layer = model.layer
     if layer is None:
         return Scorer(model.predict)
     if engine is None:
-        fingerprint = workspace.settings.fingerprint
-        engine = create(choose(precision=fingerprint.precision).name, load_weights(workspace.settings), fingerprint)
+        engine = start_engine(
+            workspace.architecture, workspace.settings.fingerprint, workspace.settings.weights_file_path
+        )
     frozen = engine
 
     def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:

@@ -141,6 +141,14 @@ class Model(ABC):
         """The files that predicting needs."""
 
     @abstractmethod
+    def load(self) -> None:
+        """Read its files now, and not with the first prediction.
+
+        Raises:
+            VggftError: they are missing, damaged, or not those that training wrote.
+        """
+
+    @abstractmethod
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes).
 

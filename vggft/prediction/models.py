@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from featurize.backbone.layers import TOP
 from featurize.errors import VggftError
 from finetune import store as runs
 from heads import store as heads
@@ -116,4 +115,4 @@ def fresh_heads(workspace: Workspace) -> tuple[HeadModel, ...]:
 
 
 def _head_model(workspace: Workspace, result: Result) -> HeadModel:
-    return HeadModel(workspace.heads / result.head.name, result, TOP)
+    return HeadModel(workspace.heads / result.head.name, result, workspace.architecture.top)

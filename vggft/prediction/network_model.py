@@ -92,8 +92,11 @@ class NetworkModel(Model):
     def files(self) -> Sequence[Path]:
         return [self.network]
 
+    def load(self) -> None:
+        self._part()
+
     def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
-        part = self.part()
+        part = self._part()
         batches = []
         for first in range(0, len(outputs), CPU_BATCH):
             interrupts.check()
@@ -102,10 +105,10 @@ class NetworkModel(Model):
         return np.concatenate(batches)
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
-        self.part()  # a damaged network is reported before anything is read
+        self.load()  # a damaged network is reported before anything is read
         return np.concatenate([self.predict(outputs) for outputs in images.outputs(self.layer)])
 
-    def part(self) -> Any:
+    def _part(self) -> Any:
         """Return the Keras model above the split point, up to the logits.
 
         Raises:

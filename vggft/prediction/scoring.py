@@ -7,7 +7,7 @@ import hashlib
 import os
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featurize import interrupts
 from featurize.engines import CPU_BATCH
-from featurize.runner import Decoder, decode_or_reason, unreadable
+from featurize.pixels.decoding import Decoder, decode_or_reason, unreadable
 
 
 @dataclass(frozen=True)
@@ -86,17 +86,14 @@ def scored(files: Iterable[File], decoder: Decoder, scorer: Scorer) -> Generator
 
 def _batches(files: Iterator[File], decoder: Decoder, size: int) -> Iterator[list[_Decoded]]:
     """Yield `size` files at a time, decoded, with as many on their way."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        waiting: deque[Future[_Decoded]] = deque()
-        try:
-            while True:
-                while len(waiting) < 2 * size and (file := next(files, None)):
-                    waiting.append(pool.submit(_decoded, file, decoder))
-                if not waiting:
-                    return
-                yield [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
-        finally:
-            pool.shutdown(cancel_futures=True)
+    waiting: deque[Future[_Decoded]] = deque()
+    with interrupts.threads(os.cpu_count()) as pool:
+        while True:
+            while len(waiting) < 2 * size and (file := next(files, None)):
+                waiting.append(pool.submit(_decoded, file, decoder))
+            if not waiting:
+                return
+            yield [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
 
 
 def _decoded(file: File, decoder: Decoder) -> _Decoded:

@@ -1,4 +1,4 @@
-"""Looking after a workspace's features: what is there, whether it is sound, removing what nobody needs, taking it elsewhere."""
+"""Maintenance of a workspace's features: info, verify, prune, export."""
 
 import sys
 from collections.abc import Sequence
@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from featurize.backbone import layers
 from featurize.cache import estimate, upkeep
 from featurize.cache import export as exporting
 from featurize.cache.feature_cache import FeatureCache
@@ -14,14 +13,18 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
 from featurize.errors import VggftError
 from featurize.wording import counted, size
+from vggft.steps.options import ExportOptions, PruneOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
 
 
 def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
-    """Say what the cache holds."""
+    """Show what the cache holds."""
     settled = _settled(workspace)
-    found = [upkeep.info(folder, own) for folder, own in upkeep.fingerprints(workspace.cache_folder).items()]
+    found = [
+        upkeep.info(folder, own, workspace.architecture)
+        for folder, own in upkeep.fingerprints(workspace.cache_folder).items()
+    ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for one in found:
         ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
@@ -33,9 +36,9 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
             ]
             ui.table("", ("layer", "rows", "on disk", "in memory", "ratio"), rows)
         if one.damaged:
-            ui.print(f"{counted(one.damaged, 'file')} damaged or missing; vggft featurize computes what they held")
+            ui.print(f"{counted(one.damaged, 'file')} damaged or missing; vggft featurize computes their rows again")
         if one.set_aside:
-            ui.print(f"{counted(one.set_aside, 'damaged file')} set aside: vggft cache prune removes what is there")
+            ui.print(f"{counted(one.set_aside, 'damaged file')} quarantined; vggft cache prune deletes them")
     if not found:
         ui.print("no features yet")
     return {
@@ -46,26 +49,26 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
 
 
 def _settled(workspace: Workspace) -> Fingerprint | None:
-    """Return how the features in use are made; None while the first featurize has not finished, but kept some.
+    """Return the fingerprint of the features in use; None if the first featurize stored features and was interrupted.
 
     Raises:
-        VggftError: there is nothing yet.
+        VggftError: there are no features yet.
     """
     return None if workspace.unfinished else workspace.settings.fingerprint
 
 
 def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> str:
-    """Say what a cache is for."""
+    """Return what the features of a fingerprint are used for."""
     if fingerprint is None:
         return "unknown"
     if settled is None:
-        return "the first featurize has not finished"
+        return "the first featurize was interrupted"
     if fingerprint == settled:
         return "in use"
-    return "in use by compare" if _is_probe(fingerprint, settled) else "stale"
+    return "in use by compare" if _is_perturbation(fingerprint, settled) else "stale"
 
 
-def _is_probe(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
+def _is_perturbation(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
     """True for what `vggft compare` computed of changed pictures, in the way that the features in use are made."""
     return fingerprint is not None and bool(fingerprint.probe) and replace(fingerprint, probe="") == settled
 
@@ -80,7 +83,7 @@ def _described(fingerprint: Fingerprint | None) -> str:
 def _as_json(one: Info, settled: Fingerprint | None) -> dict[str, Any]:
     return {
         "folder": str(one.folder),
-        "in_use": settled is not None and (one.fingerprint == settled or _is_probe(one.fingerprint, settled)),
+        "in_use": settled is not None and (one.fingerprint == settled or _is_perturbation(one.fingerprint, settled)),
         "fingerprint": asdict(one.fingerprint) if one.fingerprint else None,
         "images": one.images,
         "files": one.files,
@@ -95,7 +98,7 @@ def _as_json(one: Info, settled: Fingerprint | None) -> dict[str, Any]:
 
 
 def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
-    """Read everything, and name what is damaged or missing."""
+    """Read every file, and report damaged and missing ones."""
     settled = _settled(workspace)
     accepted = [s.digest for s in workspace.dataset.accepted()] if settled else []
     findings, files = [], 0
@@ -111,29 +114,29 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         ui.warn(f"{found.path}: {found.reason}")
     without: list[str] = []
     if settled:
-        without = workspace.cache().missing(workspace.settings.layers or layers.NAMES[-1:], accepted)
+        without = workspace.cache().missing(workspace.settings.layers or [workspace.architecture.top], accepted)
     if without:
         ui.warn(f"{counted(len(without), 'image')} without features")
     sound = not findings and not without
     if sound:
-        ui.print(f"✓ {counted(files, 'file')}, every byte as it was written")
+        ui.print(f"✓ {counted(files, 'file')}, all checksums match")
     in_use = [found for found in findings if settled is None or settled.key in found.path.parts]
     if without or in_use:
-        ui.print("Run vggft featurize: it sets damaged files aside and computes what is missing.")
-    probes = [path.name for path, own in places.items() if _is_probe(own, settled)]
-    of_probes = [found for found in findings if not set(probes).isdisjoint(found.path.parts)]
-    if of_probes:
+        ui.print("Run vggft featurize: it quarantines damaged files and computes missing rows again.")
+    folders = [path.name for path, own in places.items() if _is_perturbation(own, settled)]
+    perturbed = [found for found in findings if not set(folders).isdisjoint(found.path.parts)]
+    if perturbed:
         ui.print("Some of this is of changed pictures: vggft compare computes it again.")
-    if len(in_use) + len(of_probes) < len(findings):
-        ui.print("Some of this was made in another way than the features in use: vggft cache prune removes it.")
+    if len(in_use) + len(perturbed) < len(findings):
+        ui.print("Some of these are stale: vggft cache prune deletes them.")
     if settled is None:
-        ui.print("The first vggft featurize has not finished: run it again, and it goes on.")
+        ui.print("The first vggft featurize was interrupted. Run it again to continue.")
     return {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What prune would remove."""
+    """What prune would delete."""
 
     folders: tuple[Path, ...]
     surplus: Sequence[tuple[FeatureCache, Surplus]]
@@ -147,11 +150,11 @@ class _Plan:
         return not self.folders and not any(own.kept for _, own in self.surplus)
 
 
-def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
-    """Remove features of other fingerprints, of images that are gone, and damaged files that were set aside.
+def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]:
+    """Delete stale features, features of images that are gone, and quarantined files.
 
     Raises:
-        VggftError: nobody there to be asked, and no `yes`.
+        VggftError: not interactive, and no `yes`.
     """
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
@@ -160,13 +163,13 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
         places = upkeep.fingerprints(workspace.cache_folder)
         if places and settled not in places.values():
             raise VggftError(
-                f"{workspace.cache_folder}: no features there are made as {workspace.root} expects ({settled.key}), so all would "
-                "count as made in another way; nothing was removed. Run vggft featurize first."
+                f"{workspace.cache_folder}: no features of the workspace's fingerprint ({settled.key}), so all would count as "
+                "stale. Nothing was deleted. Run vggft featurize first."
             )
-        probes = [own for own in places.values() if own and _is_probe(own, settled)]
-        stale = [path for path, own in places.items() if own not in (settled, None, *probes)]
+        perturbations = [own for own in places.values() if own and _is_perturbation(own, settled)]
+        stale = [path for path, own in places.items() if own not in (settled, None, *perturbations)]
         aside = [path for path in upkeep.folders_set_aside(workspace.cache_folder) if path.parent not in stale]
-        caches = [workspace.cache(own) for own in (settled, *probes)]
+        caches = [workspace.cache(own) for own in (settled, *perturbations)]
         plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
         result = {
             "removed": False,
@@ -177,26 +180,26 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
         gone = sum(not (workspace.dataset.root / s.path).exists() for s in workspace.dataset.samples)
         if gone:
             ui.warn(
-                f"{counted(gone, 'file')} gone since the last featurize: run it first, if features of what is gone are to go, too"
+                f"{counted(gone, 'file')} missing since the last featurize. Run it first to delete their features, too"
             )
         if plan.empty:
-            ui.print("nothing to remove: every row belongs to an image of the last featurize")
+            ui.print("nothing to delete: every row belongs to an image of the last featurize")
             return result
         for path in stale:
-            ui.say(f"{path}: {size(upkeep.occupied(path))} of features made in another way")
+            ui.say(f"{path}: {size(upkeep.occupied(path))} of stale features")
         for path in aside:
-            ui.say(f"{path}: {size(upkeep.occupied(path))} of damaged files")
+            ui.say(f"{path}: {size(upkeep.occupied(path))} of quarantined files")
         for cache, own in plan.surplus:
             if own.rows:
-                ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or kept twice")
-        if not (yes or _agreed(ui)):
+                ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or stored twice")
+        if not (options.yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
         left = [path for own in stale for path in upkeep.remove(own)]  # first: files that are written anew need room
         left += [path for own in aside for path in upkeep.remove_set_aside(own)]
         for path in left:
-            ui.warn(f"left alone, as vggft cannot prove that it wrote it: {path}")
+            ui.warn(f"not deleted, because it may not be vggft's: {path}")
         for cache, own in plan.surplus:
             if own.kept:
                 with ui.progress("rewriting files", len(own.kept), "files") as advance:
@@ -208,13 +211,13 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
 
 def _agreed(ui: Ui) -> bool:
     if ui.json or not sys.stdin.isatty():
-        raise VggftError("vggft cache prune asks before it removes, and nobody is there to answer. Say --yes.")
-    return input("Remove this? [y/N] ").strip().lower() in ("y", "yes")
+        raise VggftError("vggft cache prune asks before it deletes. Not interactive: pass --yes.")
+    return input("Delete these? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
+def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     """Write one plain HDF5 file: features, labels, splits, paths."""
-    dataset, cache = workspace.dataset, workspace.cache()
+    dataset, cache, file = workspace.dataset, workspace.cache(), options.file
     layers = exporting.complete_layers(cache, dataset)
     left_out = [layer for layer in cache.layers if layer not in layers]
     if left_out:

@@ -2,14 +2,12 @@
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from featurize.errors import VggftError
 from heads import folds
-from vggft.cli.command import DEFAULT_WORKSPACE
 from vggft.comparison import advice, candidates, costs, nested, perturbations
 from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, TuneAgain
 from vggft.comparison.comparison import Comparison, Contrast, compare_candidates
@@ -24,6 +22,7 @@ from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
+from vggft.steps.options import DEFAULT_WORKSPACE, CompareOptions
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
@@ -33,27 +32,12 @@ Split = Literal["test", "validation"]
 _FOLDS = 5  # of the nested cross-validation that is advised
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to compare.
-
-    Attributes:
-        folds: number of outer folds of nested cross-validation; 0: none.
-        quick: leave out perturbed pictures and latency, which take longest.
-    """
-
-    folds: int = 0
-    quick: bool = False
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]:
     """Compare all fresh models and write the report.
 
     Raises:
         VggftError: nothing to compare yet (the message names the command to run), or a report folder that cannot be written.
     """
-    if options.folds < 0 or options.folds == 1:
-        raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as {_FOLDS}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     left_out: list[str] = []
 
@@ -65,14 +49,14 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         present = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
         _require(workspace, present)
         folder = workspace.report_folder()
-        split: Split = "test" if workspace.dataset.accepted("test") and not options.folds else "validation"
+        split: Split = "test" if workspace.dataset.accepted("test") and not options.cv else "validation"
         results: Sequence[FoldResult] = ()
-        if options.folds:
-            comparison, results = _nested(workspace, present, options.folds, leave_out, ui)
+        if options.cv:
+            comparison, results = _nested(workspace, present, options.cv, leave_out, ui)
         else:
             comparison = _on_split(workspace, present, split, leave_out, ui)
         names = {candidate.name for candidate in comparison.predictions.candidates}
-        compared = [model for model in present.fresh if options.folds or model.name in names]
+        compared = [model for model in present.fresh if options.cv or model.name in names]
         reported = Record(
             comparison=comparison,
             provenance={**provenance.current(workspace), **provenance.versions()},

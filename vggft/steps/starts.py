@@ -13,10 +13,10 @@ from vggft.workspace.workspace import Workspace
 
 
 def choose(workspace: Workspace, wanted: str) -> Head | None:
-    """Return the head that `--from` names; None for one that is still to be made, by `scratch`.
+    """Return the head that `--from` names; None for one that `scratch` has yet to create.
 
     Raises:
-        VggftError: there is none of that name, or it does not fit the workspace's present classes, features or images.
+        VggftError: there is none of that name, or it does not fit the workspace's current classes, features or images.
     """
     if wanted == SCRATCH:
         return None
@@ -38,24 +38,24 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
 
 
 def _why(workspace: Workspace, head: Head) -> str:
-    """Say in what a head does not fit the workspace's present state."""
-    now, classes = provenance.current(workspace), workspace.dataset.classes
+    """Return why a head does not fit the workspace's current state."""
+    current, classes = provenance.current(workspace), workspace.dataset.classes
     if head.classes != classes:
-        return f"it tells {', '.join(head.classes)} apart, and the data here are {', '.join(classes)}"
-    made = head.provenance.get("fingerprint")
-    if made != now["fingerprint"]:
-        return f"it reads features of fingerprint {made}, and those here are {now['fingerprint']}"
+        return f"its classes are {', '.join(head.classes)}, and those of the data are {', '.join(classes)}"
+    fingerprint = head.provenance.get("fingerprint")
+    if fingerprint != current["fingerprint"]:
+        return f"it reads features of fingerprint {fingerprint}, and the current ones are {current['fingerprint']}"
     return "images, labels or splits have changed since it was trained"
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:
-    """Return a head of the form of avg-256 with random weights; the features it is to read are standardised as ever.
+    """Return a head of the form of avg-256 with random weights; its input is standardised as for every head.
 
     Raises:
         VggftError: a training image without features.
     """
     dataset = workspace.dataset
     samples = dataset.accepted("train")
-    read = features.read(cache, samples, dataset.targets(samples), [UNTRAINED.pooling])
-    head = untrained(UNTRAINED, dataset.classes, read, seed)
+    train = features.read(cache, samples, dataset.targets(samples), [UNTRAINED.pooling])
+    head = untrained(UNTRAINED, dataset.classes, train, seed)
     return Head(SCRATCH, head.kind, head.pooling, head.classes, head.layers, head.dropout, {}, head.scaler)

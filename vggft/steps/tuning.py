@@ -1,9 +1,12 @@
-"""One fine-tuning run, from where it is to its end: network, parity gate, training, report."""
+"""One fine-tuning run, from where it is to its end: network, parity gate, training, report.
+
+`prepare` returns what `train` needs, so that nothing is trained that was not checked first.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import runner
-from featurize.backbone import layers
+from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
@@ -21,183 +24,225 @@ from finetune import network as networks
 from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
 from finetune.plan import Plan
-from finetune.store import Run, Unfinished
+from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
-from finetune.train import State, Watch, train
+from finetune.train import State, Watch
+from finetune.train import train as train_epochs
+from heads.head import Head
 from heads.predictions import Predictions
 from vggft.ui.console import Ui
-from vggft.workspace.filling import Filling, decoder, fill, load_weights
+from vggft.workspace.backbone import load_weights
+from vggft.workspace.filling import Filling, decoder, fill
 from vggft.workspace.workspace import Workspace
 
 
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
-    """Return digest → files, of all images that are used."""
+    """Return digest → files, of all accepted images."""
     files: dict[str, list[Path]] = defaultdict(list)
     for sample in dataset.accepted():
         files[sample.digest].append(dataset.root / sample.path)
     return files
 
 
-def _silent(done: int) -> None:
+@dataclass(frozen=True)
+class Job:
+    """A run that was begun, and the data it is trained on; the workspace's lock is held.
+
+    Attributes:
+        begun: the run on disk.
+        settings: as it was begun, apart from the memory for inputs.
+        head: what it starts from.
+    """
+
+    workspace: Workspace
+    cache: FeatureCache
+    begun: Unfinished
+    settings: Settings
+    head: Head
+    weights: Weights
+
+    @classmethod
+    def of(cls, workspace: Workspace, cache: FeatureCache, begun: Unfinished, memory: int | None = None) -> "Job":
+        """Read what a run was begun with; `memory`: bytes of inputs in memory, if other than that."""
+        settings = begun.settings if memory is None else replace(begun.settings, memory=memory)
+        weights = load_weights(cache.architecture, cache.fingerprint, workspace.settings.weights_file_path)
+        return cls(workspace, cache, begun, settings, begun.head, weights)
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images."""
+        return self.workspace.dataset
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may be trained: the network has passed the parity gate, and the inputs are read or can be streamed."""
+
+    network: Any
+    parity: float
+    training: Examples
+    validation: Examples
+
+
+def prepare(job: Job, ui: Ui) -> Prepared:
+    """Compute what the cache lacks, assemble the network, check it, and read the inputs.
+
+    Raises:
+        VggftError: images that are needed are gone, or the parity gate.
+    """
+    settings, split_point = job.settings, job.settings.split_point
+    if split_point is not None:
+        _fill(job, split_point, ui)
+    tuned = networks.tuned_layers(job.weights.architecture, split_point)
+    span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
+    source = f"cached {split_point}" if split_point else "pixels"
+    ui.say(f"{settings.name}: tuning {span} from {source}, starting from {job.head.name}")
+    fingerprint = job.cache.fingerprint
+    network = networks.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
+    parity = _parity_gate(job, network, ui)
+    training, validation = _examples(job, ui)
+    return Prepared(network, parity, training, validation)
+
+
+def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
+    """Train the epochs that are left, save and report."""
+    from finetune.program import Program  # Keras is loaded by now
+
+    plan, split_point, network = job.settings.plan, job.settings.split_point, prepared.network
+    part = networks.above(network, job.weights.architecture, split_point)
+    program = Program(part, plan, prepared.training.targets, job.weights)
+    state = _train_epochs(job, prepared, program, ui)
+    moved = networks.moved_layers(network, job.weights, split_point)
+    tuned = networks.tuned_layers(job.weights.architecture, split_point)
+    if state.best_epoch and moved != tuned:
+        unmoved = ", ".join(name for name in tuned if name not in moved)
+        ui.warn(f"unchanged after training: {unmoved}. The steps were too small for float32; try a higher --lr")
+    run = Run(
+        settings=job.settings,
+        start=job.head.name,
+        start_digest=job.head.digest,
+        start_provenance=job.head.provenance,
+        classes=job.dataset.classes,
+        parameters=networks.parameters(network),
+        images={"train": len(prepared.training.targets), "validate": len(prepared.validation.targets)},
+        best_epoch=state.best_epoch,
+        ended=str(state.ended(plan)),
+        diverged=state.diverged,
+        parity=prepared.parity,
+        seconds=sum(epoch.seconds for epoch in state.history),
+        validation=state.validation,
+        start_validation=state.start,
+        moved=tuple(moved),
+        history=state.history,
+    )
+    job.begun.finish(run, network, _predict_validation(job, prepared, program, ui))
+    return report(job.workspace, run, ui)
+
+
+def _fill(job: Job, split_point: str, ui: Ui) -> None:
+    """Compute the outputs of the split point that the cache lacks."""
+    files = files_of(job.dataset)
+    filled = fill(job.cache, Filling(files, [split_point], job.workspace.settings.weights_file_path), ui)
+    if filled.rejected:
+        digest, reason = next(iter(filled.rejected.items()))
+        raise VggftError(
+            f"{split_point} is not cached for all images, and {len(filled.rejected)} of them cannot be computed (the first: "
+            f"{files[digest][0]}: {reason}). Put the images back, or run vggft featurize to continue without them."
+        )
+
+
+def _parity_gate(job: Job, network: Any, ui: Ui) -> float:
+    """Check the network on images spread evenly over the training and validation splits, from their pixels."""
+    samples = [s for s in job.dataset.accepted() if s.split in ("train", "validate")]
+    files = files_of(job.dataset)
+    spread = [samples[i] for i in np.linspace(0, len(samples) - 1, PARITY_IMAGES).astype(int)]
+    candidates = {s.digest: files[s.digest] for s in [*spread, *samples]}
+    pictures: list[NDArray[np.uint8]] = []
+    digests: list[str] = []
+    for digest, picture in runner.decoded(candidates, decoder(job.cache.fingerprint), PARITY_IMAGES):
+        if not isinstance(picture, str):
+            pictures.append(picture)
+            digests.append(digest)
+        if len(digests) == PARITY_IMAGES:
+            break
+    if not digests:
+        raise VggftError(
+            f"parity gate: none of the {len(samples)} images below {job.dataset.root} is readable and unchanged; the check of "
+            "the network from pixels needs a few. Put them back, or run vggft featurize on the folder where they are now."
+        )
+    expected = job.head.predict(job.cache.read(job.cache.architecture.top, digests))
+    precision = job.cache.fingerprint.precision
+    parity = networks.check_parity(network, np.stack(pictures), expected, precision)
+    limit = networks.PARITY_BOUNDS[precision]
+    ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} (limit {limit:g})")
+    return parity
+
+
+def _examples(job: Job, ui: Ui) -> tuple[Examples, Examples]:
+    """Read the inputs of training and validation, or prepare to stream them."""
+    split_point, size, files = job.settings.split_point, job.cache.fingerprint.size, files_of(job.dataset)
+    splits = [_samples(job.dataset, split) for split in ("train", "validate")]
+    sources = []
+    for samples in splits:
+        digests = [sample.digest for sample in samples]
+        if split_point is None:
+            sources.append(examples.from_pixels(files, decoder(job.cache.fingerprint), size, digests))
+        else:
+            sources.append(examples.from_cache(job.cache, split_point, digests))
+    windows = examples.windows(sources, job.settings.memory, job.settings.plan.batch_size)
+    if windows[0]:
+        ui.say(f"the inputs do not fit into --memory: {windows[0]} images at a time are read ahead of the training")
+    inputs = []
+    for samples, source, window in zip(splits, sources, windows, strict=True):
+        with ui.progress("reading", source.n) if window is None else nullcontext(_silent) as advance:
+            rows = Rows(source, window, advance)
+        inputs.append(Examples(rows, np.asarray(job.dataset.targets(samples), np.int64)))
+    return inputs[0], inputs[1]
+
+
+def _silent(rows: int) -> None:
     """Show nothing."""
 
 
-class Tuning:
-    """Works on one run, under the lock."""
+def _samples(dataset: Dataset, split: str) -> list[Sample]:
+    """Return the images of a split ordered by content, so that file names do not change a run."""
+    return sorted(dataset.accepted(split), key=lambda sample: (sample.digest, sample.label))
 
-    def __init__(
-        self, workspace: Workspace, cache: FeatureCache, begun: Unfinished, ui: Ui, memory: int | None = None
-    ) -> None:
-        """Take a run up; `memory`: bytes of inputs in memory, if other than it was begun with."""
-        self.workspace, self.cache, self.begun, self.ui = workspace, cache, begun, ui
-        self.dataset = workspace.dataset
-        self.settings, self.head = begun.settings, begun.head
-        if memory is not None:
-            self.settings = replace(self.settings, memory=memory)
-        self.weights = load_weights(workspace.settings)
 
-    def prepare(self) -> None:
-        """Compute what the cache lacks, put the network together, check it, and read the images."""
-        settings, split_point = self.settings, self.settings.split_point
-        if split_point is not None:
-            self._fill(split_point)
-        tuned = networks.tuned_layers(split_point)
-        span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
-        source = f"cached {split_point}" if split_point else "pixels"
-        self.ui.say(f"{settings.name}: tuning {span} from {source}, starting from {self.head.name}")
-        fingerprint = self.cache.fingerprint
-        self.network = networks.assemble(self.weights, fingerprint.preprocess, fingerprint.size, self.head)
-        self.parity = self._parity_gate()
-        self.training, self.validation = self._examples()
+def _predict_validation(job: Job, prepared: Prepared, program: Any, ui: Ui) -> Predictions:
+    """Predict the validation images with the best epoch, whose weights training leaves in the network."""
+    validation, parts = prepared.validation, []
+    with ui.progress("predicting validation images", len(validation.targets)) as advance:
+        for inputs in validation.rows.batches(np.arange(len(validation.targets)), job.settings.plan.batch_size):
+            parts.append(program.predict(inputs))
+            advance(sum(map(len, parts)))
+    return Predictions(_samples(job.dataset, "validate"), validation.targets, np.concatenate(parts))
 
-    def train(self) -> dict[str, Any]:
-        """Train what is left to train, save and report."""
-        from finetune.program import Program  # Keras is loaded by now
 
-        plan, split_point, network = self.settings.plan, self.settings.split_point, self.network
-        part = networks.above(network, split_point)
-        program = Program(part, plan, self.training.targets, self.weights.arrays)
-        state = self._train(program)
-        moved, tuned = networks.moved_layers(network, self.weights, split_point), networks.tuned_layers(split_point)
-        if state.best_epoch and moved != tuned:
-            still = ", ".join(name for name in tuned if name not in moved)
-            self.ui.warn(f"did not move: {still}. The steps were too small for float32; try a higher --lr")
-        made = Run(
-            settings=self.settings,
-            start=self.head.name,
-            start_digest=self.head.digest,
-            start_provenance=self.head.provenance,
-            classes=self.dataset.classes,
-            parameters=networks.parameters(network),
-            images={"train": len(self.training.targets), "validate": len(self.validation.targets)},
-            best_epoch=state.best_epoch,
-            ended=str(state.ended(plan)),
-            diverged=state.diverged,
-            parity=self.parity,
-            seconds=sum(epoch.seconds for epoch in state.history),
-            validation=state.validation,
-            start_validation=state.start,
-            moved=tuple(moved),
-            history=state.history,
-        )
-        self.begun.finish(made, network, self._judged(program))
-        return report(self.workspace, made, self.ui)
+def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
+    plan, begun, state = job.settings.plan, job.begun, job.begun.state
+    n, before = len(prepared.training.targets), state.epoch if state else 0
+    if state is not None:
+        ui.say(f"resuming after epoch {state.epoch} of {plan.epochs}")
+    log = Log(begun.folder / store.TENSORBOARD, state.history if state else ())
+    with ui.progress(f"tuning {job.settings.unfreeze}", (plan.epochs - before) * n) as advance:
 
-    def _fill(self, split_point: str) -> None:
-        """Compute what the cache lacks of the split point."""
-        files = files_of(self.dataset)
-        done = fill(self.cache, Filling(files, [split_point], self.workspace.settings.weights_file_path), self.ui)
-        if done.rejected:
-            digest, reason = next(iter(done.rejected.items()))
-            raise VggftError(
-                f"{split_point} is not cached for all images, and {len(done.rejected)} of them cannot be computed (the first: "
-                f"{files[digest][0]}: {reason}). Put the images back, or run vggft featurize to go on without them."
-            )
+        def on_step(epoch: int, images: int, loss: float) -> None:
+            doing = f"loss {loss:.4f}" if images < n else "validation"
+            advance((epoch - 1 - before) * n + images, what=f"epoch {epoch}/{plan.epochs}, {doing}")
 
-    def _parity_gate(self) -> float:
-        """Check the network on images spread evenly over the training and validation splits, from their pixels."""
-        samples = [s for s in self.dataset.accepted() if s.split in ("train", "validate")]
-        files = files_of(self.dataset)
-        spread = [samples[i] for i in np.linspace(0, len(samples) - 1, PARITY_IMAGES).astype(int)]
-        candidates = {s.digest: files[s.digest] for s in [*spread, *samples]}
-        pictures: list[NDArray[np.uint8]] = []
-        digests: list[str] = []
-        for digest, picture in runner.decoded(candidates, decoder(self.cache.fingerprint), PARITY_IMAGES):
-            if not isinstance(picture, str):
-                pictures.append(picture)
-                digests.append(digest)
-            if len(digests) == PARITY_IMAGES:
-                break
-        if not digests:
-            raise VggftError(
-                f"parity gate: none of the {len(samples)} images below {self.dataset.root} can be read as they were. It needs a "
-                "few, to check the network from pixels. Put them back, or run vggft featurize with the folder where they are now."
-            )
-        expected = self.head.predict(self.cache.read(layers.TOP, digests))
-        precision = self.cache.fingerprint.precision
-        parity = networks.check_parity(self.network, np.stack(pictures), expected, precision)
-        limit = networks.PARITY_BOUNDS[precision]
-        self.ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} (limit {limit:g})")
-        return parity
+        def on_epoch(now: State) -> None:
+            begun.keep(now)
+            if not now.diverged:
+                try:
+                    log.write(now.history[-1])
+                except OSError as error:
+                    ui.warn(f"{error}: training continues without curves for TensorBoard")
+                ui.say(_line(now, plan))
 
-    def _examples(self) -> tuple[Examples, Examples]:
-        """Read, or get ready to stream, the inputs of training and validation."""
-        split_point, size, files = self.settings.split_point, self.cache.fingerprint.size, files_of(self.dataset)
-        splits = [self._samples(split) for split in ("train", "validate")]
-        sources = []
-        for samples in splits:
-            digests = [sample.digest for sample in samples]
-            if split_point is None:
-                sources.append(examples.from_pixels(files, decoder(self.cache.fingerprint), size, digests))
-            else:
-                sources.append(examples.from_cache(self.cache, split_point, digests))
-        found = []
-        windows = examples.windows(sources, self.settings.memory, self.settings.plan.batch_size)
-        if windows[0]:
-            self.ui.say(f"the inputs do not fit into --memory: they are read a window of {windows[0]} images ahead")
-        for samples, source, window in zip(splits, sources, windows, strict=True):
-            with self.ui.progress("reading", source.n) if window is None else nullcontext(_silent) as advance:
-                rows = Rows(source, window, advance)
-            found.append(Examples(rows, np.asarray(self.dataset.targets(samples), np.int64)))
-        return found[0], found[1]
-
-    def _samples(self, split: str) -> list[Sample]:
-        """Return the images of a split in the order of their contents: no run changes with the names of files."""
-        return sorted(self.dataset.accepted(split), key=lambda sample: (sample.digest, sample.label))
-
-    def _judged(self, program: Any) -> Predictions:
-        """Predict the validation images with the best epoch, whose weights training leaves in the network."""
-        targets, parts = self.validation.targets, []
-        with self.ui.progress("predicting validation images", len(targets)) as advance:
-            for inputs in self.validation.rows.batches(np.arange(len(targets)), self.settings.plan.batch_size):
-                parts.append(program.predict(inputs))
-                advance(sum(map(len, parts)))
-        return Predictions(self._samples("validate"), targets, np.concatenate(parts))
-
-    def _train(self, program: Any) -> State:
-        plan, begun, state = self.settings.plan, self.begun, self.begun.state
-        n, before = len(self.training.targets), state.epoch if state else 0
-        if state is not None:
-            self.ui.say(f"going on after epoch {state.epoch} of {plan.epochs}")
-        log = Log(begun.folder / store.TENSORBOARD, state.history if state else ())
-        with self.ui.progress(f"tuning {self.settings.unfreeze}", (plan.epochs - before) * n) as advance:
-
-            def on_step(epoch: int, done: int, loss: float) -> None:
-                doing = f"loss {loss:.4f}" if done < n else "validation"
-                advance((epoch - 1 - before) * n + done, what=f"epoch {epoch}/{plan.epochs}, {doing}")
-
-            def on_epoch(now: State) -> None:
-                begun.keep(now)
-                if not now.diverged:
-                    try:
-                        log.write(now.history[-1])
-                    except OSError as error:
-                        self.ui.warn(f"{error}: going on without it")
-                    self.ui.say(_line(now, plan))
-
-            state = train(program, (self.training, self.validation), plan, state, Watch(on_step, on_epoch))
-        log.close()
-        return state
+        state = train_epochs(program, (prepared.training, prepared.validation), plan, state, Watch(on_step, on_epoch))
+    log.close()
+    return state
 
 
 def _line(state: State, plan: Plan) -> str:

@@ -1,7 +1,6 @@
 """What a person sees: results on standard output, progress and messages on standard error."""
 
 import contextlib
-import os
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -13,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from featurize import interrupts
+from featurize import descriptors, interrupts
 from vggft.ui import strict
 from vggft.ui.strict import Spool
 
@@ -81,10 +80,14 @@ class Ui:
         console.print(f"warning: {message}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
-        """Say why it did not work, also when quiet; programs get {"error": …}."""
+        """Say why it did not work, also when quiet, and to programs."""
         Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
             f"error: {message}", markup=False, style="red"
         )
+        self.tell_programs(message)
+
+    def tell_programs(self, message: str) -> None:
+        """Emit {"error": …} where programs read standard output, unless it has its object already."""
         if self.json and not self._emitted:
             with contextlib.suppress(OSError):  # of a full disk, say, which is what the error may be about
                 self._emit({"error": message})
@@ -135,13 +138,11 @@ class Ui:
 
         Until the end of it all else that is printed goes to standard error. File names that are no Unicode keep their bytes.
         """
-        stream = _claimed(errors="surrogateescape", buffering=1)
-        try:
+        with (
+            descriptors.redirected(2, 1) as (stdout,),
+            open(stdout, "w", 1, "utf-8", "surrogateescape", "\n", closefd=False) as stream,
+        ):
             yield stream
-        finally:
-            sys.stdout.flush()
-            os.dup2(stream.fileno(), 1)
-            stream.close()
 
     @property
     def lines_are_progress(self) -> bool:
@@ -169,12 +170,10 @@ class Ui:
             yield advance
 
 
-def _claimed(errors: str = "strict", buffering: int = -1) -> TextIO:
+def _claimed() -> TextIO:
     """Return standard output; whatever else is written on file descriptor 1 from now on goes to standard error."""
-    sys.stdout.flush()
-    stream = os.fdopen(os.dup(1), "w", buffering, encoding="utf-8", errors=errors, newline="\n")
-    os.dup2(2, 1)
-    return stream
+    (stdout,) = descriptors.redirect(2, 1)
+    return open(stdout, "w", encoding="utf-8", newline="\n")  # noqa: PTH123 (a descriptor), SIM115
 
 
 class _Part(Ui):

@@ -1,4 +1,4 @@
-"""Filling a workspace's feature cache: what is missing is computed, from as far up as the cache allows."""
+"""Filling a workspace's feature cache: missing rows are computed from the highest cached layer below them."""
 
 import contextlib
 import time
@@ -10,92 +10,93 @@ from pathlib import Path
 
 from featurize import durable, runner
 from featurize.backbone import weights
-from featurize.backbone.layers import NAMES
-from featurize.backbone.weights import Weights
 from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
-from featurize.engines import Engine, choose, create, rate
+from featurize.choices import SHARD_ROWS, EngineName
+from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.pixels import images
+from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
 from featurize.wording import counted, size
 from vggft.ui.console import Advance, Ui, duration
-from vggft.workspace.workspace import Settings
+from vggft.workspace.backbone import start_engine
 
-_KEEP_DECODED = 16  # pictures in memory while only looking whether they decode
+_KEEP_DECODED = 16  # pictures in memory while files are only checked for being decodable
 _ROWS_AT_ONCE = 64  # cached rows read at once, when a layer is computed from one below it
 _DAMAGED_SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Filling:
-    """What is to be in the cache: digest → files with those bytes, the layers, and where the weights lie.
+    """What the cache has to hold: digest → files with those bytes, the layers, and the file of the weights.
 
-    `doubtful`: digests that gave no picture last time; they are looked at again before an engine is started for them.
+    `doubtful`: digests that could not be decoded last time; they are tried again before an engine is started for them.
     """
 
     files: Mapping[str, Sequence[Path]]
     layers: Sequence[str]
     weights_file: Path | None = None
     doubtful: frozenset[str] = field(default_factory=frozenset)
-    shard_rows: int = runner.SHARD_ROWS
-    engine: str = "auto"
+    shard_rows: int = SHARD_ROWS
+    engine: EngineName = "auto"
 
 
 @dataclass(frozen=True)
 class Filled:
-    """What was done: digests computed, digest → reason of those rejected, and the engine (None: not needed)."""
+    """What was computed: number of digests, digest → reason for the rejected ones, and the engine (None: not needed)."""
 
     computed: int
     rejected: Mapping[str, str]
     engine: str | None
 
 
-def decoder(fingerprint: Fingerprint) -> runner.Decoder:
-    """Return the decoder that a fingerprint stands for."""
+def decoder(fingerprint: Fingerprint) -> Decoder:
+    """Return the decoder of a fingerprint."""
     return partial(
         images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
     )
 
 
 def require(cache: FeatureCache, filling: Filling) -> None:
-    """See that what is missing can be computed and kept. Writes nothing.
+    """Check that missing rows can be computed and stored. Writes nothing.
 
     Raises:
-        VggftError: something is missing, and there are no weights to compute it with, or no room on the disk.
+        VggftError: rows are missing, and there are no weights to compute them with, or not enough disk space.
     """
     steps = plan(cache, filling, filling.doubtful)
     if steps:
-        weights.locate(filling.weights_file)
+        weights.locate(cache.architecture, filling.weights_file)
         needed = sum(estimate.bytes_needed(cache, step.layers, len(wanted)) for step, wanted in steps.items())
         estimate.require_room(cache.folder, needed, len({digest for wanted in steps.values() for digest in wanted}))
 
 
 def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict[Step, list[str]]:
-    """Return what is to be computed from where: for each layer the deepest cached one below it, else the pixels.
+    """Return which digests each step computes: from the highest cached layer below the wanted one, else from pixels.
 
-    What was lost is computed again, also of layers that are not asked for this time.
+    Lost rows are computed again, also those of layers that are not asked for this time.
 
     Args:
-        without: digests that are to be left out.
+        without: digests to leave out.
     """
+    architecture = cache.architecture
     starts: dict[str, dict[str, str]] = defaultdict(
         dict
     )  # layer → digest → the layer it is computed from, "" for pixels
-    for layer in sorted({*filling.layers, *cache.lost_rows}, key=NAMES.index):
+    for layer in sorted({*filling.layers, *cache.lost_rows}, key=architecture.position):
         lost = cache.lost_rows.get(layer, frozenset())
         wanted = [digest for digest in filling.files if layer in filling.layers or digest in lost]
         lacking = [digest for digest in cache.missing([layer], wanted) if digest not in without]
-        if lost:  # by the way they were computed before, to the same bits
+        if lost:  # from the layer they were computed from before, to the same bits
             before = cache.computed_from(layer)
             unfit = set(cache.missing([before], lacking) if before else ())
             for digest in lacking:
                 if digest in lost and digest not in unfit:
                     starts[layer][digest] = before or ""
             lacking = [digest for digest in lacking if digest not in lost or digest in unfit]
-        for below in reversed(NAMES[: NAMES.index(layer)]):
+        for below in reversed(architecture.names[: architecture.position(layer)]):
             if lacking and below in cache.layers:
                 still = set(cache.missing([below], lacking))
                 for digest in lacking:
@@ -113,10 +114,10 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
 
 
 def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = None) -> Filled:
-    """Compute what is missing and commit it to the cache. The workspace's lock must be held.
+    """Compute missing rows and commit them to the cache. The workspace's lock must be held.
 
     Args:
-        engine: who is to compute, where somebody is at work already and has said so; None: chosen, started and announced.
+        engine: an engine that is running already, and was announced; None: one is chosen, started and announced.
     """
     _set_aside(cache, ui)
     again = {
@@ -129,7 +130,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    engine = engine or start_engine(cache.fingerprint, filling, ui)
+    engine = engine or start_engine(cache.architecture, cache.fingerprint, filling.weights_file, filling.engine, ui)
     computed: set[str] = set()
     for step, wanted in work.items():
         if not announced:
@@ -141,7 +142,7 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
                     cache, step, {d: filling.files[d] for d in wanted}, engine, filling.shard_rows, advance
                 )
         except BaseException:
-            with contextlib.suppress(VggftError, OSError):  # what went wrong first is what has to be said
+            with contextlib.suppress(VggftError, OSError):  # the first error is the one to report
                 cache.save_index()
             raise
         cache.save_index()
@@ -151,25 +152,6 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
         timing = Timing(" ".join(step.layers), step.below or "", engine.name, len(wanted), spent)
         timings.add(cache.folder, timing)
     return Filled(len(computed), rejected, engine.name)
-
-
-def start_engine(fingerprint: Fingerprint, filling: Filling, ui: Ui) -> Engine:
-    """Choose who computes and start it, saying so.
-
-    Raises:
-        VggftError: no weights, or others than those of the fingerprint.
-    """
-    source = weights.locate(filling.weights_file)
-    ui.say(f"weights: {source}")
-    loaded = weights.load(source)
-    if loaded.digest != fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (another digest). Put the "
-            "old file back, or name the weights: vggft featurize DATA --weights FILE."
-        )
-    choice = choose(filling.engine, fingerprint.precision)
-    ui.say(f"engine: {choice.name} ({choice.reason})")
-    return create(choice.name, loaded, fingerprint)
 
 
 def _compute(
@@ -188,46 +170,32 @@ def _compute(
 
 
 def _set_aside(cache: FeatureCache, ui: Ui) -> None:
-    """Put damaged shards out of the way, and say what is lost: it is computed again like anything that is missing."""
+    """Quarantine damaged shards and report them: their rows are computed again like all missing ones."""
     for name, reason in list(cache.damaged.items())[:_DAMAGED_SHOWN]:
-        ui.warn(f"{cache.shards / name}.h5 is damaged ({reason}): set aside, its images are computed again")
+        ui.warn(f"{cache.shards / name}.h5 is damaged ({reason}): quarantined, its images are computed again")
     for name in cache.lost[:_DAMAGED_SHOWN]:
         ui.warn(f"{cache.shards / name}.h5 is gone: its images are computed again")
     more = len(cache.damaged) + len(cache.lost)
     if more > _DAMAGED_SHOWN:
-        ui.warn(f"{more} files of the cache are damaged or gone in all")
+        ui.warn(f"{more} files of the cache are damaged or missing in total")
     cache.set_aside()
 
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
-    """Say what is going to be computed, and what it will take: room by what such features take, time by a short trial."""
+    """Announce what is computed, with the disk space it needs and the time, estimated from a short trial."""
     what = f"computing {' and '.join(step.layers)} of {counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
     room = size(estimate.bytes_needed(cache, step.layers, number))
     took = ""
     if number > engine.trial:
-        took = f" and {duration(number / rate(engine, cache.fingerprint, step.layers, step.below))}"
+        pixels = cache.fingerprint.size
+        shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
+        took = f" and {duration(number / rate(engine, shape, step.layers, step.below))}"
     ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
 
 
-def load_weights(settings: Settings) -> Weights:
-    """Load the weights that a workspace's features were made with.
-
-    Raises:
-        VggftError: no weights, or others than those.
-    """
-    source = weights.locate(settings.weights_file_path)
-    loaded = weights.load(source)
-    if loaded.digest != settings.fingerprint.weights:
-        raise VggftError(
-            f"{source}: not the weights that the features were made with (digest {loaded.digest[:12]}…, expected "
-            f"{settings.fingerprint.weights[:12]}…). Run vggft featurize again with --weights."
-        )
-    return loaded
-
-
 def as_it_was(path: Path, digest: str) -> bool:
-    """Return whether a file is there with the bytes that featurize saw."""
+    """Return whether a file still has the bytes that featurize read."""
     try:
         return durable.sha256(path) == digest
     except OSError:

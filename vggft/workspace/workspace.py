@@ -1,4 +1,4 @@
-"""What one experiment keeps on disk; nothing else knows where.
+"""The folder of one experiment; no other module knows its layout.
 
 workspace.json   schema version, data folder, classes, fingerprint, how the split was made
 manifest.csv     every sample (`featurize.data.dataset`)
@@ -7,7 +7,7 @@ cache/           features (`featurize.cache.feature_cache`)
 heads/           a folder a head, leaderboard.csv, suspects.csv (`heads.store`)
 finetune/        a folder a run (`finetune.store`)
 report/          the comparison
-lock, lock.txt   held by the one command that writes; who that is, for people
+lock, lock.txt   held by the command that writes; its process and host, for people
 """
 
 import contextlib
@@ -21,33 +21,34 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from featurize import durable
+from featurize import durable, interrupts
+from featurize.backbone.architecture import Architecture
 from featurize.cache import upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data import assigned as assigned_splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, read_manifest, write_manifest
-from featurize.data.splits import Shares
+from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from finetune import store as runs
 
 SCHEMA = 1
-_POLL_SECONDS = 0.2  # between two looks at a lock that is waited for
+_POLL_SECONDS = 0.2  # between two attempts to take a lock
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What `vggft featurize` settled, for all later commands.
+    """The settings that `vggft featurize` fixes for all later commands.
 
     Attributes:
         data: the data folder, absolute.
         classes: class names in the order of the scores.
         fingerprint: how pixels become features.
-        weights_file: what `--weights` named, absolute; None for the published weights.
-        shares, group_by: how the split was made.
-        manifest_sha256: of the manifest.csv that these settings belong to.
-        layers: those that the last featurize saw to for every image.
+        weights_file: the file that `--weights` named, absolute; None for the published weights.
+        shares, group_by: how images were assigned to splits.
+        manifest_sha256: sha256 of the manifest.csv that these settings belong to.
+        layers: those that the last featurize computed for every image.
     """
 
     data: str
@@ -68,14 +69,16 @@ class Settings:
 class Workspace:
     """One experiment's folder. Opening it reads and writes nothing."""
 
-    def __init__(self, root: Path, waiting: Callable[[str], None] | None = None) -> None:
+    def __init__(self, root: Path, architecture: Architecture, waiting: Callable[[str], None] | None = None) -> None:
         """Name the folder.
 
         Args:
             root: the folder; it need not exist.
-            waiting: told whom a command waits for that finds another one writing; None: such a command fails at once.
+            architecture: the network whose features it keeps.
+            waiting: called with a message when a command has to wait for another one that writes; None: it fails at once.
         """
         self.root = root.expanduser().absolute()
+        self.architecture = architecture
         self.waiting = waiting
         self.manifest = self.root / "manifest.csv"
         self.splits = self.root / "splits.csv"
@@ -94,38 +97,38 @@ class Workspace:
 
     @property
     def unfinished(self) -> bool:
-        """True while the first featurize has not finished, but has kept some features."""
+        """True while the first featurize has stored features but not finished."""
         return not self.exists and any(self.cache_folder.glob("*/shards/*.h5"))
 
     @cached_property
     def settings(self) -> Settings:
-        """What featurize settled.
+        """The settings that featurize fixed.
 
         Raises:
             VggftError: not a workspace yet, written by a newer vggft, or damaged.
         """
         if self.unfinished:
-            raise VggftError(f"{self.root}: the first vggft featurize here has not finished. Run it again: it goes on.")
+            raise VggftError(f"{self.root}: the first vggft featurize was interrupted. Run it again to continue.")
         if not self.exists:
             raise VggftError(
                 f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
             )
         try:
-            kept: dict[str, Any] = json.loads(self._settings.read_text(encoding="utf-8"))
-            schema = kept.pop("schema")
+            stored: dict[str, Any] = json.loads(self._settings.read_text(encoding="utf-8"))
+            schema = stored.pop("schema")
             if schema == SCHEMA:
-                kept["classes"] = tuple(kept["classes"])
-                kept["layers"] = tuple(kept.get("layers", ()))
-                kept["fingerprint"] = Fingerprint(**kept["fingerprint"])
-                kept["shares"] = Shares(**kept["shares"])
-                return Settings(**kept)
+                stored["classes"] = tuple(stored["classes"])
+                stored["layers"] = tuple(stored.get("layers", ()))
+                stored["fingerprint"] = Fingerprint(**stored["fingerprint"])
+                stored["shares"] = Shares(**stored["shares"])
+                return Settings(**stored)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
                 f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
-                "options of the first time (--preprocess, --weights, --group-by): features and split stay."
+                "same options (--preprocess, --weights, --group-by); features and split are kept."
             ) from None
         raise VggftError(
-            f"{self.root}: workspace schema {schema}, this vggft knows {SCHEMA}. Use the vggft that made it."
+            f"{self.root}: workspace schema {schema}, expected {SCHEMA}. Use the version of vggft that made it."
         )
 
     @cached_property
@@ -133,7 +136,7 @@ class Workspace:
         """The samples as of the last featurize.
 
         Raises:
-            VggftError: as `settings`, or a manifest that is damaged or not the one that the settings belong to.
+            VggftError: as `settings`, or a manifest that is damaged or does not belong to the settings.
         """
         settings = self.settings
         try:
@@ -145,8 +148,9 @@ class Workspace:
         return Dataset(Path(settings.data), settings.classes, tuple(samples))
 
     def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
-        """Open the feature cache, of the settled fingerprint or of another; `recheck` reads every file of it again."""
-        return FeatureCache(self.cache_folder, fingerprint or self.settings.fingerprint, recheck=recheck)
+        """Open the feature cache of the workspace's fingerprint or of another; `recheck` reads every file of it again."""
+        fingerprint = fingerprint or self.settings.fingerprint
+        return FeatureCache(self.cache_folder, fingerprint, self.architecture, recheck=recheck)
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
@@ -157,15 +161,15 @@ class Workspace:
         self._forget()
 
     def _forget(self) -> None:
-        """Read settings and manifest again when next asked: another process may have written them."""
+        """Read settings and manifest again on next use: another process may have written them."""
         for name in ("settings", "dataset"):
             self.__dict__.pop(name, None)
 
     def report_folder(self) -> Path:
-        """Return the report folder, made if it is not there: before a long computation, of which nothing must be lost.
+        """Return the report folder, created if missing. To be called before a long computation, so that its result is not lost.
 
         Raises:
-            VggftError: it cannot be made or written.
+            VggftError: it cannot be created or written.
         """
         durable.refuse_link(self.report)
         try:
@@ -174,18 +178,18 @@ class Workspace:
                 return self.report
         except OSError as error:
             raise VggftError(
-                f"{self.report}: reports go into this folder, and it cannot be written ({error.strerror}). Mend its permissions, "
-                "or move away what is there."
+                f"{self.report}: cannot be written ({error.strerror}), and reports go there. Fix its permissions, or move away "
+                "what is in its place."
             ) from None
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Hold the workspace's only lock, a lock of the kernel: it goes when the process goes.
+        """Hold the workspace's only lock, a kernel lock that ends with its process.
 
-        Settings and manifest are read afresh under it, and what a killed process left half-written is removed.
+        Settings and manifest are read again under it, and temporary files of killed processes are removed.
 
         Raises:
-            VggftError: another process holds it (named) and nobody waits, or the folder cannot be written or locked.
+            VggftError: another process holds it (named) and `waiting` is None, or the folder cannot be written or locked.
         """
         import filelock
 
@@ -204,11 +208,15 @@ class Workspace:
                 holder = _holder(who)
                 if self.waiting is None:
                     raise VggftError(
-                        f"{self.root}: {holder} is writing here. Wait for it (--wait does), or use another --workspace."
+                        f"{self.root}: {holder} is writing here. Wait for it with --wait, or use another --workspace."
                     ) from None
                 self.waiting(f"waiting: {holder} is writing in {self.root}")
-                lock.acquire(poll_interval=_POLL_SECONDS)
-        except (OSError, NotImplementedError) as error:  # the latter where the file system knows no locks
+                try:
+                    lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=interrupts.heard)
+                except filelock.Timeout:
+                    interrupts.check()
+                    raise
+        except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
             reason = getattr(error, "strerror", None) or error
             raise VggftError(
                 f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
@@ -216,7 +224,7 @@ class Workspace:
         try:
             with contextlib.suppress(
                 VggftError
-            ):  # only for people: a full disk must not stop the command that makes room
+            ):  # informative only: a full disk must not stop the command that frees space
                 durable.write_bytes(who, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             self._forget()
             for folder in (self.root, self.heads, self.finetune, self.report, *upkeep.fingerprints(self.cache_folder)):
@@ -230,7 +238,7 @@ class Workspace:
 
 
 def _holder(who: Path) -> str:
-    """Return who holds the lock, as far as that was written down."""
+    """Return which process holds the lock, according to lock.txt."""
     try:
         return who.read_text(encoding="utf-8").strip() or "another process"
     except OSError:

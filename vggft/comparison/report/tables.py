@@ -67,7 +67,7 @@ def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
         rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, size))
     columns = ("cost", "parameters", "training, s", "total, s", "1 image, ms", "32 images, ms", "MB")
     shared = "" if record.featurizing is None else f"; total includes {record.featurizing:.0f} s of featurizing"
-    ui.table(f"Costs on this machine{shared}; MB of a head: without the frozen network", columns, rows)
+    ui.table(f"Costs on this machine{shared}; MB of a head: without the pretrained network", columns, rows)
 
 
 def _show_perturbations(record: Record, shown: Sequence[str], ui: Ui) -> None:

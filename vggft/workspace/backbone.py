@@ -1,0 +1,59 @@
+"""The frozen network behind a workspace's features: loading its weights, and starting the engine that runs it."""
+
+from pathlib import Path
+
+from featurize.backbone import weights
+from featurize.backbone.architecture import Architecture
+from featurize.backbone.weights import Weights
+from featurize.cache.fingerprint import Fingerprint
+from featurize.choices import EngineName
+from featurize.engines import Engine, choose, create
+from featurize.errors import VggftError
+from vggft.ui.console import Ui
+
+
+def load_weights(architecture: Architecture, fingerprint: Fingerprint, file: Path | None) -> Weights:
+    """Load the weights that features of a fingerprint are made with.
+
+    Args:
+        architecture: whose weights they are.
+        fingerprint: of the features.
+        file: what `--weights` named; None: the published weights, wherever they are.
+
+    Raises:
+        VggftError: there are none, or their digest is not the fingerprint's.
+    """
+    source = weights.locate(architecture, file)
+    loaded = weights.load(architecture, source)
+    if loaded.digest != fingerprint.weights:
+        raise VggftError(
+            f"{source}: wrong weights: the features were made with others (digest {loaded.digest[:12]}…, expected "
+            f"{fingerprint.weights[:12]}…). Put the old file back, or name the right one: vggft featurize DATA --weights FILE"
+        )
+    return loaded
+
+
+def start_engine(
+    architecture: Architecture,
+    fingerprint: Fingerprint,
+    file: Path | None,
+    wanted: EngineName = "auto",
+    ui: Ui | None = None,
+) -> Engine:
+    """Choose an engine, load the weights and start it.
+
+    Args:
+        architecture, fingerprint, file: as for `load_weights`.
+        wanted: "auto" or the name of an engine.
+        ui: told which weights and which engine are used, and why; None: nothing is shown.
+
+    Raises:
+        VggftError: as `load_weights`; or an engine that is not installed, or does not compute that architecture in
+            the fingerprint's precision.
+    """
+    choice = choose(architecture, wanted, fingerprint.precision)
+    loaded = load_weights(architecture, fingerprint, file)
+    if ui:
+        ui.say(f"weights: {loaded.source}")
+        ui.say(f"engine: {choice.name} ({choice.reason})")
+    return create(choice.name, loaded, fingerprint)
