@@ -65,7 +65,7 @@ def test_an_image_that_vanished_is_left_out_of_the_perturbations_and_of_nothing_
     perturbed = perturbations.predict(again, heads, [gone, *rest], ui)
     assert [sample.path for sample in perturbed.samples] == [sample.path for sample in rest]
     assert perturbed.left_out == 1
-    assert "perturbed pictures: 1 image left out" in capsys.readouterr().err
+    assert "perturbations: 1 image left out" in capsys.readouterr().err
     assert command.run(again, CompareOptions(quick=True), ui)["images"] == len(rest) + 1
 
 

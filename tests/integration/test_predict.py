@@ -121,7 +121,10 @@ def test_lines_for_people(fake, painted, capfd):
         ["fruit", "0.6000", "?", str(painted[2])],
         ["birds", "0.8000", str(painted[3])],
     ]
-    assert "unsure (?) is a score below 0.8000: the 2 of 3 validation images that are not were right 100.0%" in err
+    assert (
+        "predictions with a score below 0.8000 are marked as unsure (?): accuracy is 100.0% on the 2 of 3 validation"
+        in err
+    )
     predict.run(fake, PredictOptions(painted[:1]), Ui(quiet=True))
     assert capfd.readouterr().out.split() == ["fruit", "1.0000", str(painted[0])]
     predict.run(fake, PredictOptions(painted[2:3], top=2), Ui())

@@ -1,4 +1,4 @@
-"""What models predict for perturbed pictures: grey, mirrored, compressed, blurred, small, rotated."""
+"""What models predict for perturbed images: grey, mirrored, compressed, blurred, small, rotated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from vggft.workspace.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 is 0.013 then
 
-UNPERTURBED = "none"  # the name, among the perturbations, of pictures as they are
+UNPERTURBED = "none"  # the name, among the perturbations, of images as they are
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,14 @@ class PerturbedPredictions:
         return float(np.mean(self.predicted[model][perturbation] == self.targets))
 
     def changed(self, model: str, perturbation: str) -> float:
-        """Return the part of the images for which a model predicts another class than for the picture as it is."""
+        """Return the part of the images for which a model predicts another class than for the image as it is."""
         return float(np.mean(self.predicted[model][perturbation] != self.predicted[model][UNPERTURBED]))
 
 
 def predict(
     workspace: Workspace, models: Sequence[Model], samples: Sequence[Sample], ui: Ui
 ) -> PerturbedPredictions | None:
-    """Let models predict perturbed pictures. Features are computed once, into one cache per perturbation.
+    """Let models predict perturbed images. Features are computed once, into one cache per perturbation.
 
     Args:
         samples: images of the workspace; at most `MOST` of them are used, spread evenly over their digests.
@@ -72,7 +72,7 @@ def predict(
     chosen = _compute(workspace, caches, layers, chosen, ui)
     left_out = possible - len(chosen)
     if left_out:
-        ui.warn(f"perturbed pictures: {counted(left_out, 'image')} left out: files missing or changed")
+        ui.warn(f"perturbations: {counted(left_out, 'image')} left out, whose files are missing or have changed")
     if not chosen:
         return None
     targets = np.asarray(workspace.dataset.targets(chosen), np.int64)
@@ -80,7 +80,7 @@ def predict(
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}
     all_caches = {UNPERTURBED: workspace.cache(), **caches}
     groups = inference.groups(models)
-    with ui.progress("predicting perturbed pictures", len(groups) * len(all_caches), "sets") as advance:
+    with ui.progress("predicting perturbed images", len(groups) * len(all_caches), "sets") as advance:
         done = 0
         for group in groups:
             for name, cache in all_caches.items():
@@ -112,8 +112,8 @@ def _compute(
     if any(missing.values()):
         for cache in caches.values():
             require(cache, filling)
-        pictures = counted(sum(map(len, missing.values())), "perturbed picture")
-        ui.say(f"computing features of {pictures}; they are kept for the next comparison")
+        images = counted(sum(map(len, missing.values())), "perturbed image")
+        ui.say(f"computing features of {images}; they are kept for the next comparison")
     engine: Engine | None = None
     for name, cache in caches.items():
         if missing[name]:

@@ -1,4 +1,4 @@
-"""What a prediction says, and where it goes as it comes: a line for people, or a CSV row. None is kept in memory."""
+"""Predictions, written as they come: as lines for people or as CSV rows."""
 
 import contextlib
 import csv
@@ -15,12 +15,12 @@ _UNSURE = {True: "true", False: "false", None: ""}
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a file.
+    """The prediction for a file.
 
     Attributes:
         probabilities: class → probability, the most probable first.
-        top: how many of them are to be shown.
-        unsure: whether the highest is in the unsure band; None where that is not known.
+        top: number of them to show.
+        unsure: whether the highest is in the unsure band; None where there is no band.
     """
 
     path: Path
@@ -46,33 +46,33 @@ class Prediction:
         }
 
 
-class Outlet(Protocol):
-    """Takes predictions, one at a time."""
+class Writer(Protocol):
+    """Writes predictions, one at a time."""
 
     def __call__(self, prediction: Prediction, /) -> None:
-        """Pass one on."""
+        """Write one."""
 
 
-def lines(ui: Ui) -> Outlet:
-    """Return an outlet that prints a line a file; `?` marks what is unsure."""
+def lines(ui: Ui) -> Writer:
+    """Return a writer of one line per file; `?` marks unsure predictions."""
 
-    def put(prediction: Prediction) -> None:
-        found = "  ".join(f"{label:>12}  {score:.4f}" for label, score in prediction.shown)
-        ui.put(f"{found} {'?' if prediction.unsure else ' '} {prediction.path}")
+    def write(prediction: Prediction) -> None:
+        classes = "  ".join(f"{label:>12}  {score:.4f}" for label, score in prediction.shown)
+        ui.put(f"{classes} {'?' if prediction.unsure else ' '} {prediction.path}")
 
-    return put
+    return write
 
 
 @contextlib.contextmanager
-def rows(ui: Ui, top: int) -> Iterator[Outlet]:
-    """Take standard output for CSV rows: path, label, score, unsure (true, false, or empty), and the next labels and scores."""
+def rows(ui: Ui, top: int) -> Iterator[Writer]:
+    """Write CSV rows to standard output: path, label, score, unsure (true, false or empty), and further labels and scores."""
     with ui.rows() as stream:
         writer = csv.writer(stream, lineterminator="\n")
         more = [name for k in range(2, top + 1) for name in (f"label_{k}", f"score_{k}")]
         writer.writerow(["path", "label", "score", "unsure", *more])
 
-        def put(prediction: Prediction) -> None:
+        def write(prediction: Prediction) -> None:
             first, *others = prediction.shown
             writer.writerow([prediction.path, *first, _UNSURE[prediction.unsure], *itertools.chain(*others)])
 
-        yield put
+        yield write

@@ -101,12 +101,12 @@ def _nested(
 
 
 def _perturb(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui) -> PerturbedPredictions | None:
-    """Let models predict perturbed pictures. A failure must not lose the rest of the comparison."""
+    """Let models predict perturbed images. A failure must not lose the rest of the comparison."""
     samples = workspace.dataset.accepted("test" if split == "test" else "validate")
     try:
         return perturbations.predict(workspace, compared, samples, ui)
     except VggftError as error:
-        ui.warn(f"perturbed pictures are left out: {error}")
+        ui.warn(f"perturbed images are left out: {error}")
         return None
 
 

@@ -34,7 +34,7 @@ class Record:
         ranked_by: what the heads are ranked by (`heads.search.Criterion`).
         costs: model → cost.
         featurizing: seconds of featurizing the training and validation images, shared by all models; None if not known.
-        perturbed: None where perturbed pictures were left out; perturbed_split: the split that they come from.
+        perturbed: None where perturbed images were left out; perturbed_split: the split that they come from.
         advice: what to do next.
         stale: models made from an earlier state of the data, which were not compared.
         left_out: models that were not compared for other reasons, with these.

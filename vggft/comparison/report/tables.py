@@ -79,8 +79,8 @@ def _show_perturbations(record: Record, shown: Sequence[str], ui: Ui) -> None:
     for model in shown:
         cells = [f"{perturbed.accuracy(model, n):.3f} {100 * perturbed.changed(model, n):.0f}%" for n in names]
         rows.append((model, f"{perturbed.accuracy(model, UNPERTURBED):.3f}", *cells))
-    images = f"{len(perturbed.samples)} {record.perturbed_split} images"
-    title = f"Perturbed pictures: accuracy, and the share of predictions that changed; {images}"
+    images = f"{len(perturbed.samples)} of the {record.perturbed_split} split"
+    title = f"Perturbed images: accuracy, and the share of predictions that changed; {images}"
     ui.table(title, ("model", "as it is", *names), rows)
 
 
