@@ -20,9 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import interrupts
-from featurize.choices import SHARD_ROWS
 from featurize.engines import Engine
 from featurize.errors import VggftError
+from featurize.options.choices import SHARD_ROWS
 from featurize.pixels import decoding
 from featurize.pixels.decoding import Decoder
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from featurize.choices import ClassWeight, Seed
 from featurize.options import Option, Options
+from featurize.options.choices import ClassWeight, Seed
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from PIL import Image
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
+from featurize.options.signatures import takes
 from featurize.pixels import images
 from featurize.pixels.decoding import unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from vggft.prediction import inference, selection
-from vggft.signatures import takes
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.options import (
     DEFAULT_WORKSPACE,

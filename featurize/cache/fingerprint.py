@@ -7,9 +7,9 @@ from functools import cached_property
 from typing import Any, Literal
 
 from featurize.backbone.architecture import Architecture
-from featurize.choices import FULL_PRECISION, PREPROCESS, Precision, Preprocess
 from featurize.errors import VggftError
 from featurize.options import Checked
+from featurize.options.choices import FULL_PRECISION, PREPROCESS, Precision, Preprocess
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
 from featurize.pixels.perturbations import PERTURBATIONS
 

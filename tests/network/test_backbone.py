@@ -185,9 +185,11 @@ def test_mixed_precision_is_another_fingerprint(weights, pictures, reference):
 def test_which_engine_and_why(monkeypatch):
     installed = {"numba", "MNN"}
     kernels = {"architecture": "SkylakeX"}
-    monkeypatch.setattr(engines.shutil, "which", lambda name: None)
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object() if name in installed else None)
-    monkeypatch.setattr(engines, "threadpool_info", lambda: [{"user_api": "openmp"}, kernels])
+    monkeypatch.setattr(engines.selection.shutil, "which", lambda name: None)
+    monkeypatch.setattr(
+        engines.selection.importlib.util, "find_spec", lambda name: object() if name in installed else None
+    )
+    monkeypatch.setattr(engines.selection, "threadpool_info", lambda: [{"user_api": "openmp"}, kernels])
     assert engines.choose(VGG16) == engines.Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
     assert engines.choose(VGG16, "keras").reason == engines.choose(VGG16, "mnn").reason == "asked for"
     assert engines.choose(VGG16, "auto", "mixed_float16").name == "keras"
@@ -204,12 +206,12 @@ def test_which_engine_and_why(monkeypatch):
     for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
             engines.choose(VGG16, name)
-    monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
-    monkeypatch.setattr(engines.backend, "gpus", lambda: ["gpu:0"])
+    monkeypatch.setattr(engines.selection.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
+    monkeypatch.setattr(engines.selection.backend, "gpus", lambda: ["gpu:0"])
     assert engines.choose(VGG16) == engines.Choice("keras", "1 GPU: gpu:0", "mixed_float16")
     assert engines.choose(VGG16, "auto", "float32") == engines.Choice("keras", "1 GPU: gpu:0", "float32")
     installed.add("MNN")
-    monkeypatch.setattr(engines.backend, "gpus", list)  # a driver, but nothing that Keras can use
+    monkeypatch.setattr(engines.selection.backend, "gpus", list)  # a driver, but nothing that Keras can use
     assert engines.choose(VGG16).name == "mnn"
 
 

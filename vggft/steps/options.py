@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 import finetune.plan
 import heads.plan
 from featurize.backbone.vgg16 import VGG16
-from featurize.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Preprocess
 from featurize.data import shares
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
+from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Preprocess
 
 DEFAULT_WORKSPACE = Path("vggft-work")
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory

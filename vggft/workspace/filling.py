@@ -14,9 +14,9 @@ from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
-from featurize.choices import SHARD_ROWS, EngineName
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
+from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import images
 from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
