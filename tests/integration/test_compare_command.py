@@ -194,10 +194,10 @@ def test_a_damaged_network_is_said_to_be_one(again, damage):
     with pytest.raises(
         VggftError, match=r"network\.keras: not the file that training wrote. Tune again: vggft finetune"
     ):
-        model.load()
+        model.predictor()
     unknown = replace(model, run=replace(model.run, network_sha256=""))  # a run from before it was kept
     with pytest.raises(VggftError, match=r"network\.keras: Keras cannot load it .* Tune again: vggft finetune"):
-        unknown.load()
+        unknown.predictor()
 
 
 def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):

@@ -100,7 +100,7 @@ def _latencies(workspace: Workspace, models: Sequence[Model], ui: Ui) -> dict[st
     for layer in sorted({model.layer for model in models if model.layer}):
         calls[_frozen(layer)] = partial(_outputs, engine, layer), pictures
         inputs[layer] = _outputs(engine, layer, pictures)
-    calls |= {model.name: (model.predict, inputs[model.layer]) for model in models}
+    calls |= {model.name: (model.predictor(), inputs[model.layer]) for model in models}
     milliseconds = _in_turn(calls, ui)
     return {
         model.name: {

@@ -12,7 +12,7 @@ from heads.head import FILES, Head, Pooling
 from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result
-from vggft.prediction.model import CachedImages, Kind, Model
+from vggft.prediction.model import CachedImages, Kind, Model, Predictor
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,8 @@ class HeadModel(Model):
     def files(self) -> Sequence[Path]:
         return [self.folder / name for name in FILES]
 
-    def load(self) -> None:
-        pass  # `result` has everything
-
-    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
-        return self.head.predict(outputs)
+    def predictor(self) -> Predictor:
+        return self.head.predict
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
         return self.head.scores(images.pooled[self.head.pooling])

@@ -60,10 +60,9 @@ def from_pixels(model: Model, workspace: Workspace, engine: Engine | None = None
     Raises:
         VggftError: files of the model, or the weights, are missing or damaged.
     """
-    model.load()
-    layer = model.layer
+    predict, layer = model.predictor(), model.layer
     if layer is None:
-        return Scorer(model.predict)
+        return Scorer(predict)
     if engine is None:
         engine = start_engine(
             workspace.architecture, workspace.settings.fingerprint, workspace.settings.weights_file_path
@@ -73,6 +72,6 @@ def from_pixels(model: Model, workspace: Workspace, engine: Engine | None = None
     def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
         with np.errstate(over="ignore"):
             outputs = frozen(pictures, [layer])[0].astype(np.float16)
-        return model.predict(outputs)
+        return predict(outputs)
 
     return Scorer(score, frozen.batch_size)

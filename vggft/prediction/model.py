@@ -1,7 +1,7 @@
 """What a head and a tuned network have in common as models: how they are described, and how they predict."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -30,6 +30,9 @@ Kind = Literal["logistic", "dense", "tuned"]
 # Largest difference between the log-loss of stored validation predictions and the recorded one. For tuned networks the
 # predictions are computed once more after training, and a GPU does not sum in the same order twice.
 _SAME_LOSS = 1e-3
+
+# Outputs (n, height, width, filters), float16 as cached, or pictures uint8 (n, size, size, 3) → class probabilities (n, classes).
+Predictor = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 _ROWS_AT_ONCE = 8 * CPU_BATCH  # cached outputs or pictures in memory at once
 
@@ -141,22 +144,11 @@ class Model(ABC):
         """The files that predicting needs."""
 
     @abstractmethod
-    def load(self) -> None:
-        """Read its files now, and not with the first prediction.
+    def predictor(self) -> Predictor:
+        """Read its files, and return what turns outputs of `layer`, or pictures, into class probabilities.
 
         Raises:
-            VggftError: they are missing, damaged, or not those that training wrote.
-        """
-
-    @abstractmethod
-    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities (n, classes).
-
-        Args:
-            outputs: of `layer`, (n, height, width, filters), float16 as cached; or pictures uint8 (n, size, size, 3).
-
-        Raises:
-            VggftError: its files are missing or damaged.
+            VggftError: its files are missing, damaged, or not those that training wrote.
         """
 
     @abstractmethod

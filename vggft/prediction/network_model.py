@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -20,7 +20,7 @@ from finetune.store import NETWORK, Run
 from heads.head import Pooling, probabilities
 from heads.history import Epoch
 from heads.metrics import Metrics
-from vggft.prediction.model import CachedImages, Model
+from vggft.prediction.model import CachedImages, Model, Predictor
 
 
 @dataclass(frozen=True)
@@ -92,37 +92,32 @@ class NetworkModel(Model):
     def files(self) -> Sequence[Path]:
         return [self.network]
 
-    def load(self) -> None:
-        self._part()
-
-    def predict(self, outputs: NDArray[Any]) -> NDArray[np.float64]:
-        part = self._part()
-        batches = []
-        for first in range(0, len(outputs), CPU_BATCH):
-            interrupts.check()
-            batch = outputs[first : first + CPU_BATCH].astype(np.float32)
-            batches.append(probabilities(part.predict_on_batch(batch)))
-        return np.concatenate(batches)
-
-    def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
-        self.load()  # a damaged network is reported before anything is read
-        return np.concatenate([self.predict(outputs) for outputs in images.outputs(self.layer)])
-
-    def _part(self) -> Any:
-        """Return the Keras model above the split point, up to the logits.
-
-        Raises:
-            VggftError: its file is missing, damaged, or not the one that training wrote.
-        """
+    def predictor(self) -> Predictor:
         path = self.network
         try:
-            return _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
+            part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
         except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
             raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
+        return partial(_predict, part)
+
+    def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
+        predict = self.predictor()  # a damaged network is reported before anything is read
+        return np.concatenate([predict(outputs) for outputs in images.outputs(self.layer)])
+
+
+def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
+    """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
+    batches = []
+    for first in range(0, len(inputs), CPU_BATCH):
+        interrupts.check()
+        batch = inputs[first : first + CPU_BATCH].astype(np.float32)
+        batches.append(probabilities(part.predict_on_batch(batch)))
+    return np.concatenate(batches)
 
 
 @lru_cache(maxsize=1)  # a comparison asks for the same network once per perturbation
 def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
+    """Return the Keras model above the split point, up to the logits; `changed`: when the file was written."""
     if sha256 and durable.sha256(path) != sha256:
         raise VggftError(f"{path}: not the file that training wrote. Tune again: vggft finetune")
     network = load_keras().saving.load_model(path, compile=False)
