@@ -12,6 +12,7 @@ from small_compare import recompute
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
+from finetune.network import ParityError
 from vggft.comparison import fold_files, nested
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, NestedCrossValidation
@@ -307,11 +308,14 @@ def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
     assert told == ["other: it could not be trained in every fold"]
 
 
-def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
+def test_a_fold_whose_head_fails_the_parity_gate_is_reported(tuned, tmp_path, ui, capsys):
+    class Differs(StepTrainers):
+        def tune(self, fold, run, ui):
+            raise ParityError("parity gate: network and head differ")
+
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work", VGG16)
-    folds = folds_of(workspace, models.load(workspace), 2, ui.warn, ui)
-
+    folds = folds_of(workspace, models.load(workspace), 2, ui.warn, ui, Differs())
     with pytest.raises(VggftError, match="fold 1 of 2: no network can be tuned"):
         folds.train(0)
     assert "fold 1: net cannot be tuned: parity gate: network and head differ" in capsys.readouterr().err

@@ -123,8 +123,8 @@ class NestedCrossValidation:
         most = folds.most(together.targets, together.groups, number)
         if most < number:
             raise VggftError(
-                f"--cv {number}: too few images. At least two classes need {number} groups of images each (near-duplicates and "
-                f"copies count as one group); these have {most}. Ask for fewer folds, or add images."
+                f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies form one "
+                f"group); here they have {most}. Use fewer folds, or add images."
             )
         self.targets = read.targets
         self.groups = np.asarray(together.groups)
@@ -249,7 +249,7 @@ class NestedCrossValidation:
         if parts < 2:
             raise VggftError(
                 f"--cv {self.number}: too few images to hold a validation split back in each fold (two classes need two groups "
-                "each). Add images, or ask for more folds."
+                "each). Add images, or use more folds."
             )
         validation = folds.share_out(self.targets[learnt], groups, parts, _SEED)[0][1]
         splits = np.full(len(self.samples), "train", dtype="U8")
