@@ -163,5 +163,5 @@ def test_prune_says_what_it_does_not_know_of(base):
     featurize(base)
     next((base / "data" / "bugs").iterdir()).unlink()
     done = vggft("cache", "prune", "--yes", "-w", base / "work")
-    assert "1 file gone since the last featurize" in done.stderr
+    assert "1 file missing since the last featurize" in done.stderr
     assert len(Workspace(base / "work", TINY).dataset.accepted()) == 12
