@@ -285,7 +285,7 @@ def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch
     first = lines[1].rsplit(",", 2)[0]
     other = "not the predictions that the validation metrics of avg-256 come from"
     damaged = {
-        "\n".join(lines[:3])[:-5]: "missing or damaged",
+        "\n".join(lines[:3]).rsplit(",", 1)[0]: "missing or damaged",
         "\n".join([*lines[:-1], lines[-1].rsplit(",", 1)[0] + ",nan"]): "missing or damaged",
         "\n".join([lines[0], f"{first},1.5,-0.5", *lines[2:]]): "missing or damaged",
         path.read_text().replace(",validate,birds,", ",validate,bats,"): "missing or damaged",
