@@ -18,11 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import interrupts
+from featurize.choices import SHARD_ROWS
 from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.pixels.images import Unreadable
 
-SHARD_ROWS = 512  # at most: two shards are in memory at a time
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches decoded before the engine asks for them
 

@@ -23,6 +23,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.pixels import images
 from vggft.cli import app
 from vggft.comparison import costs
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -194,8 +195,6 @@ def once(tmp_path_factory, name, build):
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
-    from finetune.plan import Plan as TunePlan
-    from heads.population import Plan
     from vggft.steps import compare, featurize, finetune, head
 
     def build(base):
@@ -204,10 +203,10 @@ def trained(tmp_path_factory):
         patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
         results = {
-            "featurize": featurize.run(workspace, data, featurize.Options(), ui),
-            "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
-            "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
-            "compare": compare.run(workspace, compare.Options(), ui),
+            "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
+            "head": head.run(workspace, HeadOptions.of(epochs=8), ui),
+            "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
+            "compare": compare.run(workspace, CompareOptions(), ui),
         }
         patch.undo()
         return results

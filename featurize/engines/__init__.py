@@ -16,7 +16,8 @@ from featurize import backend, interrupts
 from featurize.backbone import network
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION, Fingerprint
+from featurize.cache.fingerprint import Fingerprint
+from featurize.choices import FULL_PRECISION, MIXED_PRECISION, EngineName, Precision
 from featurize.engines import mnn_engine, winograd_engine
 from featurize.engines.mnn_engine import MnnEngine
 from featurize.engines.winograd_engine import WinogradEngine
@@ -26,8 +27,6 @@ from featurize.errors import VggftError
 CPU_BATCH = 16
 # Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
 GPU_BATCH = 256
-
-ENGINES = ("auto", "keras", "winograd", "mnn")
 
 # The names of OpenBLAS's kernels for AVX-512, which alone have a way of their own for small products.
 _SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
@@ -143,32 +142,29 @@ class Choice:
 
     name: str
     reason: str
-    precision: str = FULL_PRECISION
+    precision: Precision = FULL_PRECISION
 
 
-def require(wanted: str) -> None:
-    """See that an engine exists and is installed; imports nothing.
+def require(wanted: EngineName) -> None:
+    """See that an engine is installed; imports nothing.
 
     Raises:
-        VggftError: it does not, or it is not.
+        VggftError: it is not.
     """
-    if wanted not in ENGINES:
-        raise VggftError(f"--engine {wanted!r}: expected one of {', '.join(ENGINES)}.")
     if wanted in _PACKAGES and not _installed(wanted):
         raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
 
 
-def choose(architecture: Architecture, wanted: str = "auto", precision: str | None = None) -> Choice:
+def choose(architecture: Architecture, wanted: EngineName = "auto", precision: Precision | None = None) -> Choice:
     """Decide who runs the frozen base. Keras is imported only where there is an NVIDIA driver, to see if it can use it.
 
     Args:
         architecture: of the frozen base.
-        wanted: "auto", "keras", "winograd" or "mnn".
+        wanted: the engine, or "auto".
         precision: that of a workspace's features, which its engines must keep to; None: whatever suits the machine.
 
     Raises:
-        VggftError: an unknown engine, one that is not installed, or one that does not compute in that precision or that
-            architecture.
+        VggftError: an engine that is not installed, or does not compute in that precision or that architecture.
     """
     require(wanted)
     if wanted == "winograd" and not winograd_engine.computes(architecture):

@@ -13,6 +13,7 @@ from conftest import PICTURES, make_classes, paint, refused, snapshot, strict_js
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace.workspace import Workspace
 
 
@@ -226,6 +227,6 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
 
     monkeypatch.setattr(featurize.scanning, "scan", slow)
     with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace was made with 0\.2"):
-        featurize.run(Workspace(new, VGG16), copied / "data", featurize.Options(validation=0.5, seed=7), ui)
+        featurize.run(Workspace(new, VGG16), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, VGG16).settings.shares.seed == 0

@@ -16,7 +16,7 @@ from finetune import store
 from finetune.plan import Plan
 from heads.specs import SCRATCH
 from vggft.steps import compare, featurize, finetune, head
-from vggft.steps.finetune import Options
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
 FAST = Plan(epochs=1, batch_size=8)
@@ -25,14 +25,13 @@ FAST = Plan(epochs=1, batch_size=8)
 @pytest.fixture(scope="module")
 def headed(tmp_path_factory):
     """A workspace of 14 drawings with a few heads; tests that change it copy it first."""
-    from heads.population import Plan as HeadPlan
     from vggft.ui.console import Ui
 
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
     work = Workspace(base / "work", VGG16)
-    featurize.run(work, drawings(base / "data", 7, "bugs", "flowers"), featurize.Options(), ui)
+    featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
     names = ("logistic-max", "max-64-l2-dropout", "avg-256")
-    head.run(work, head.Options(HeadPlan(epochs=5), names), ui)
+    head.run(work, HeadOptions.of(epochs=5, head=names), ui)
     return base
 
 
@@ -53,37 +52,39 @@ def test_any_split_and_the_comparison_of_all(work, ui):
         "all": (None, None),
     }
     for unfreeze, (split_point, moved) in layers.items():
-        found = finetune.run(work, Options(unfreeze, start="logistic-max", plan=Plan(1, 8, learning_rate=1e-3)), ui)
+        found = finetune.run(
+            work, FinetuneOptions(unfreeze, start="logistic-max", plan=Plan(1, 8, learning_rate=1e-3)), ui
+        )
         assert found["name"] == f"{unfreeze}-logistic-max-lr0.001-batch8-epochs1"
         assert found["split_point"] == split_point
         assert found["parity"] <= 2e-3
         if found["best_epoch"]:
             assert len(found["moved"]) == 13 if moved is None else found["moved"] == moved
     assert {"block3_pool"} <= set(work.cache().layers)
-    compared = {m["name"]: m for m in compare.run(work, compare.Options(quick=True), ui)["methods"]}
+    compared = {m["name"]: m for m in compare.run(work, CompareOptions(quick=True), ui)["methods"]}
     for run in store.load_all(work.finetune):  # what was reported from the cache is what the saved network says
         assert compared[run.name]["log_loss"] == pytest.approx(run.validation.log_loss, abs=1e-4)
         assert run.classes == ("bugs", "flowers")
 
 
 def test_starts(work, ui):
-    found = finetune.run(work, Options(start=SCRATCH, plan=FAST), ui)
+    found = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
     assert found["name"] == "block5-scratch-batch8-epochs1"
     assert found["start_validation"]["log_loss"] > 0.5  # it knew nothing
-    again = finetune.run(work, Options(start=SCRATCH, plan=FAST), ui)
+    again = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
     assert again["name"] == "block5-scratch-batch8-epochs1-2"  # nothing is overwritten
     assert again["validation"] == found["validation"]
     kept = json.loads((work.finetune / found["name"] / "run.json").read_text())
     assert kept["start"] == SCRATCH
-    best = finetune.run(work, Options(plan=FAST, name="mine"), ui)
+    best = finetune.run(work, FinetuneOptions(plan=FAST, name="mine"), ui)
     assert best["name"] == "mine"
     assert best["start"] == head_names(work)[0]
     with pytest.raises(VggftError, match="--name mine: a run of that name exists"):
-        finetune.run(work, Options(name="mine"), ui)
+        finetune.run(work, FinetuneOptions(name="mine"), ui)
     with pytest.raises(VggftError, match="--name avg-256: a head has that name"):
-        finetune.run(work, Options(name="avg-256"), ui)
+        finetune.run(work, FinetuneOptions(name="avg-256"), ui)
     with pytest.raises(VggftError, match="--from mine: a tuned network"):
-        finetune.run(work, Options(start="mine"), ui)
+        finetune.run(work, FinetuneOptions(start="mine"), ui)
 
 
 def head_names(work):
@@ -148,10 +149,10 @@ def test_images_that_are_gone_are_named(here, work, ui):
         assert str(gone) in message
     assert not list(work.finetune.glob("*"))
     assert set(work.cache().layers) == before
-    finetune.run(work, Options(plan=FAST, start="avg-256"), ui)  # block4_pool is cached: nothing is missed
+    finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)  # block4_pool is cached: nothing is missed
     gone.write_bytes(b"changed")
     with pytest.raises(VggftError, match="changed while vggft was running"):
-        finetune.run(work, Options("all", plan=FAST, start="avg-256"), ui)
+        finetune.run(work, FinetuneOptions("all", plan=FAST, start="avg-256"), ui)
     assert [path.name for path in work.finetune.iterdir()] == ["block5-avg-256-batch8-epochs1"]
 
 
@@ -175,38 +176,38 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
 
     monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
-        finetune.run(work, Options(plan=FAST, name="one"), ui)
+        finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
     assert "run one is unfinished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
     settings.write_text(kept.replace('"backend": "', '"backend": "no'))
     with pytest.raises(VggftError, match="Set KERAS_BACKEND=no"):
-        finetune.resume(work, None, ui)
+        finetune.run(work, FinetuneOptions(resume=True), ui)
     settings.write_text(kept.replace('"manifest": "', '"manifest": "no'))
     with pytest.raises(VggftError, match="begun with another manifest"):
-        finetune.resume(work, "one", ui)
+        finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
     settings.write_text("{}")
     with pytest.raises(VggftError, match="damaged"):
-        finetune.resume(work, "one", ui)
+        finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
     settings.write_text(kept)
     shutil.copytree(work.finetune / "one", work.finetune / "three")
     with pytest.raises(VggftError, match=r"2 runs are unfinished\. Name one: --name one or --name three"):
-        finetune.resume(work, None, ui)
-    assert finetune.resume(work, "two", ui)["resumed"] is False
+        finetune.run(work, FinetuneOptions(resume=True), ui)
+    assert finetune.run(work, FinetuneOptions(name="two", resume=True), ui)["resumed"] is False
 
 
 def test_names_of_files_change_nothing(here, work, ui):
     """Not while a run is interrupted, either: the order of training is that of contents."""
-    one = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
+    one = finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)
     data = here / "renamed"
     for i, path in enumerate(sorted(work.dataset.root.rglob("*.png"), reverse=True)):
         (data / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, data / path.parent.name / f"{i:03}.png")
     identity = work.dataset.identity
-    featurize.run(work, data, featurize.Options(), ui)
+    featurize.run(work, FeaturizeOptions(data), ui)
     work = Workspace(work.root, VGG16)
     assert work.dataset.identity == identity
-    other = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
+    other = finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)
     assert other["validation"] == one["validation"]
     weights = [(work.finetune / run["name"] / "network.keras").read_bytes() for run in (one, other)]
     contents = [zipfile.ZipFile(io.BytesIO(data)).read("model.weights.h5") for data in weights]
@@ -214,13 +215,13 @@ def test_names_of_files_change_nothing(here, work, ui):
 
 
 def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
-    one = finetune.run(work, Options(plan=FAST, name="one"), ui)
+    one = finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
     path = work.finetune / "one" / "run.json"
     path.write_text(path.read_text().replace('"plan"', '"plot"'))
-    assert finetune.run(work, Options(plan=FAST, name="two"), ui)["validation"] == one["validation"]
-    assert finetune.resume(work, None, ui)["name"] == "two"
+    assert finetune.run(work, FinetuneOptions(plan=FAST, name="two"), ui)["validation"] == one["validation"]
+    assert finetune.run(work, FinetuneOptions(resume=True), ui)["name"] == "two"
     assert "one/run.json: damaged" in capsys.readouterr().err
-    compared = compare.run(work, compare.Options(quick=True), ui)
+    compared = compare.run(work, CompareOptions(quick=True), ui)
     assert compared["contrast"]["tuned"] == "two"
     assert "Delete its folder, or move it elsewhere" in capsys.readouterr().err
 
@@ -228,7 +229,7 @@ def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
 def test_what_tensorboard_shows(work, ui):
     import tensorflow as tf
 
-    found = finetune.run(work, Options(plan=Plan(2, 8), start="avg-256"), ui)
+    found = finetune.run(work, FinetuneOptions(plan=Plan(2, 8), start="avg-256"), ui)
     folder = work.finetune / found["name"]
     history = store.load_all(work.finetune)[0].history
     for split, names in (
@@ -276,5 +277,5 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui):
         "weights.npz",
     ]
     subprocess.run(["mount", "-o", "remount,size=500m", disk], check=True)
-    found = finetune.resume(work, None, ui)
+    found = finetune.run(work, FinetuneOptions(resume=True), ui)
     assert (found["name"], found["epochs"], found["resumed"]) == ("full", 2, True)

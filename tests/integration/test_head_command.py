@@ -217,7 +217,7 @@ def test_suspects_cross_validate_what_nobody_did(copied):
 def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied, monkeypatch):
     import typer
 
-    from vggft.cli.command import PARTIAL, execute
+    from vggft.cli.run import PARTIAL, execute
 
     monkeypatch.setattr(head, "DEFAULTS", (DenseSpec("hot", "avg", 8, 1e30), LogisticSpec("cool", "avg")))
     found = head_json(copied / "work", "--epochs", "2")

@@ -13,13 +13,13 @@ from small_compare import recompute
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from finetune.network import ParityError
-from heads.population import Plan as HeadPlan
 from vggft.comparison import nested
 from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, Folds
 from vggft.comparison.verdict import FAIR_FOLDS
 from vggft.prediction import models
 from vggft.prediction.models import load as methods_load
 from vggft.steps import compare, head
+from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -177,7 +177,7 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
 def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, ui, monkeypatch):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)
-    head.run(Workspace(work, VGG16), head.Options(HeadPlan(epochs=5), names=HEADS, folds=3), ui)
+    head.run(Workspace(work, VGG16), HeadOptions.of(epochs=5, head=HEADS, cv=3), ui)
     found = models.load(Workspace(work, VGG16))
     assert nested._ranking(found) == (3, 0)
     before = models.load(Workspace(tuned, VGG16))
@@ -232,7 +232,7 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     fold.with_suffix("").mkdir()  # killed after it was done
     before = predictions(work)
     written = {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")}
-    compare.run(Workspace(work, VGG16), compare.Options(folds=2, quick=True), ui)
+    compare.run(Workspace(work, VGG16), CompareOptions(cv=2, quick=True), ui)
     assert {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")} == written
     assert predictions(work) == before
     assert {path.name for path in fold.parent.parent.iterdir()} == {fold.parent.name, ".DS_Store"}

@@ -14,6 +14,7 @@ from small_cache import TWO, damage, featurize, files, layers, same, verify
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace.workspace import Workspace
 
 
@@ -146,10 +147,10 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(base, monkeyp
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 300_000, 300_000))
     with pytest.raises(VggftError, match=r"12 images will take about \d+ kB, and 300 kB are free"):
-        stage.run(Workspace(base / "new", VGG16), base / "data", stage.Options(), ui)
+        stage.run(Workspace(base / "new", VGG16), FeaturizeOptions(base / "data"), ui)
     assert not (base / "new").exists()
     before = snapshot(base / "work")
-    stage.run(Workspace(base / "work", VGG16), base / "data", stage.Options(), ui)  # nothing to compute needs no room
+    stage.run(Workspace(base / "work", VGG16), FeaturizeOptions(base / "data"), ui)  # nothing to compute needs no room
     assert snapshot(base / "work").keys() - {"lock"} == before.keys() - {"lock"}
 
 

@@ -204,8 +204,6 @@ def test_which_engine_and_why(monkeypatch):
     for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match=r"pip install 'vggft\[cpu\]'"):
             engines.choose(VGG16, name)
-    with pytest.raises(VggftError, match="auto, keras, winograd, mnn"):
-        engines.choose(VGG16, "tpu")
     monkeypatch.setattr(engines.shutil, "which", lambda name: "/usr/bin/nvidia-smi")
     monkeypatch.setattr(engines.backend, "gpus", lambda: ["gpu:0"])
     assert engines.choose(VGG16) == engines.Choice("keras", "1 GPU: gpu:0", "mixed_float16")

@@ -16,6 +16,7 @@ from conftest import make_classes, paint, refused, shards, snapshot, start, stri
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from vggft.steps import featurize
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace import backbone
 from vggft.workspace.workspace import Workspace
 
@@ -150,7 +151,7 @@ def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, sho
     data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
 
     def run(work):
-        return featurize.run(Workspace(work, VGG16), data, featurize.Options(shard_rows=4), ui)
+        return featurize.run(Workspace(work, VGG16), FeaturizeOptions(data, shard=4), ui)
 
     run(work)
     needed = shutil.disk_usage(disk).used // PAGE + 1  # and lock.txt, which is gone by now

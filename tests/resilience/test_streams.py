@@ -8,12 +8,8 @@ from pathlib import Path
 import pytest
 from conftest import paint, refused
 
-from featurize.errors import VggftError
-from finetune.plan import Plan as TuningPlan
-from heads.population import Plan as HeadPlan
-from vggft.cli.command import named_path
 from vggft.prediction.inputs import STDIN
-from vggft.steps.head import Options, _check
+from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 
 
@@ -73,17 +69,7 @@ def test_an_empty_workspace_is_not_the_current_folder(tmp_path):
 
 
 def test_a_file_called_like_standard_input():
-    assert named_path("-") == STDIN
-    assert named_path("./-") != STDIN
-    assert named_path("./-").name == "-"
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"seed": -1}, {"seed": 2**32}, {"batch_size": 0}, {"batch_size": -3}, {"epochs": 2.5}, {"seed": True}]
-)
-def test_numbers_from_python_are_checked_as_typer_checks_them(wrong):
-    (name,) = wrong
-    with pytest.raises(VggftError, match=f"--{name.replace('_', '-')} "):
-        TuningPlan(**wrong)
-    with pytest.raises(VggftError, match=f"--{name.replace('_', '-')} "):
-        _check(Options(HeadPlan(**wrong)))
+    standard_input, file = PredictOptions(["-", "./-"]).paths
+    assert standard_input == STDIN
+    assert file != STDIN
+    assert file.name == "-"

@@ -6,8 +6,8 @@ import pytest
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads import features
-from heads.population import Plan
 from vggft.steps import head
+from vggft.steps.options import HeadOptions
 from vggft.workspace.workspace import Workspace
 
 
@@ -29,7 +29,7 @@ def test_features_that_are_no_numbers_are_named(copied, ui):
         fresh.write(digests, {"block5_pool": spoilt}, {"engine": "test"})
         fresh.save_index()
         with pytest.raises(VggftError, match=samples[3].path):
-            head.run(workspace, head.Options(Plan(epochs=1)), ui)
+            head.run(workspace, HeadOptions.of(epochs=1), ui)
     assert not (workspace.heads / "leaderboard.csv").exists()
 
 

@@ -11,7 +11,7 @@ from test_heads import SPECS, trained
 
 from heads import search, store
 from heads.metrics import measure
-from heads.population import Plan
+from heads.plan import Plan
 from heads.search import Failed, Result, Setting, Spread
 from heads.specs import CLASSIC, POOLED, DenseSpec, LogisticSpec
 

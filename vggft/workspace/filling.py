@@ -14,6 +14,7 @@ from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
+from featurize.choices import SHARD_ROWS, EngineName
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.pixels import images
@@ -38,8 +39,8 @@ class Filling:
     layers: Sequence[str]
     weights_file: Path | None = None
     doubtful: frozenset[str] = field(default_factory=frozenset)
-    shard_rows: int = runner.SHARD_ROWS
-    engine: str = "auto"
+    shard_rows: int = SHARD_ROWS
+    engine: EngineName = "auto"
 
 
 @dataclass(frozen=True)
