@@ -9,9 +9,12 @@ PROGRAM = """
 import numpy as np
 from featurize import engines
 from featurize.backbone import weights
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
 pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-(features,) = engines.KerasEngine(weights.load(weights.locate()), Fingerprint(size=64), 2)(pictures, ["block3_pool"])
+fingerprint = Fingerprint.of(VGG16, size=64)
+engine = engines.KerasEngine(weights.load(VGG16, weights.locate(VGG16)), fingerprint, 2)
+(features,) = engine(pictures, ["block3_pool"])
 print(features.shape, features.dtype, features.tobytes()[:4000].hex())
 """
 
