@@ -1,5 +1,6 @@
 """Importing Keras: seconds long, so inside what needs it, and without TensorFlow's opening page about CUDA."""
 
+import functools
 import importlib
 import logging
 import os
@@ -30,7 +31,27 @@ def load_keras() -> ModuleType:
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
+    _use_full_float32(keras.backend.backend())
     return keras
+
+
+@functools.cache
+def _use_full_float32(backend: str) -> None:
+    """Turn TensorFloat-32 off, which GPUs use for float32 convolutions by default.
+
+    Its mantissa has 10 bits: features would be as far from float32 as those of float16, and share the CPU's fingerprint.
+    """
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
+    elif backend == "torch":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    elif backend == "tensorflow":
+        load_quietly("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
 
 
 def load_quietly(name: str) -> ModuleType:

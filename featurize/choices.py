@@ -8,6 +8,7 @@ EngineName = Literal["auto", "keras", "winograd", "mnn"]
 
 # "caffe": BGR minus the ImageNet means, which the published weights were trained with. "raw": RGB from 0 to 255.
 Preprocess = Literal["caffe", "raw"]
+PREPROCESS: Preprocess = "caffe"  # of a new workspace
 
 # Of a computation, as a Keras dtype policy. With 16-bit convolutions block4_pool moved by up to 0.0014 and block5_pool by up to
 # 0.0019 (relative error, 16 photographs, weights and activations rounded throughout): beyond the 0.001 that engines promise.

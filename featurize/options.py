@@ -22,7 +22,15 @@ from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hin
 from featurize.errors import VggftError
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
-_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH", bool: ""}
+
+# Type of a value → what is accepted for it (NumPy's numbers, too), what that is called, and its placeholder in usage lines.
+_KINDS: dict[type, tuple[Any, str, str]] = {
+    bool: (bool, "True or False", ""),
+    int: (Integral, "a whole number", "N"),
+    float: (Real, "a number", "NUMBER"),
+    str: (str, "text", "TEXT"),
+    Path: ((str, Path), "a path", "PATH"),
+}
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Option:
     """What a field's type and default do not say.
 
     Attributes:
-        help: a sentence or two.
+        help: a sentence or two; empty: no command offers the field.
         name: in Python, and with dashes on the command line; empty: the field's name.
         flag: on the command line, where the name cannot be used.
         short: one-letter flag.
@@ -42,7 +50,7 @@ class Option:
         memory: a number of bytes, which may be written like 2GB.
     """
 
-    help: str
+    help: str = ""
     name: str = ""
     flag: str = ""
     short: str = ""
@@ -81,81 +89,62 @@ class Option:
 
 @dataclass(frozen=True)
 class Field:
-    """One field of an options class, its annotation taken apart.
+    """One field of a class below, its annotation taken apart.
 
     Attributes:
         attribute: the field's name in the class.
-        kind: type of a single value: bool, int, float, str or Path; None: not checked here.
-        choices: the only strings allowed; empty: any.
+        kind: type of a single value; any type that is not in `_KINDS` is not checked.
+        choices: the only values allowed; empty: all of the type.
         many: a tuple of such values.
         default: `dataclasses.MISSING` for an argument, which has none.
-        option: None: no command offers it.
-        nested: the options class that it holds.
     """
 
     attribute: str
-    kind: type | None
+    kind: type
     choices: tuple[str, ...]
     many: bool
     default: Any
-    option: Option | None
-    nested: "type[Options] | None"
+    option: Option
 
     @property
     def name(self) -> str:
-        """What Python calls it."""
-        return (self.option and self.option.name) or self.attribute
+        """The name in Python."""
+        return self.option.name or self.attribute
 
     @property
     def required(self) -> bool:
         """True for an argument, False for an option."""
-        return self.default is MISSING and self.nested is None
+        return self.default is MISSING
 
     @property
     def flag(self) -> str:
-        """What the command line, and every message, calls it."""
-        if self.option is None:
+        """The name on the command line, and in every message."""
+        if not self.option.help:
             return self.attribute
-        if self.required:
-            return self.metavar
-        return self.option.flag or f"--{self.name.replace('_', '-')}"
+        return self.option.metavar if self.required else self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def metavar(self) -> str:
         """Placeholder of the value in usage lines; empty for a switch."""
-        if self.option and self.option.metavar:
-            return self.option.metavar
-        return "|".join(self.choices) or ("SIZE" if self._memory else _METAVARS.get(self.kind or bool, ""))
+        return self.option.metavar or "|".join(self.choices) or ("SIZE" if self.option.memory else _KINDS[self.kind][2])
 
     @property
     def expected(self) -> str:
         """What a value must be, in words."""
         if self.choices:
             return " or ".join(part for part in (", ".join(self.choices[:-1]), self.choices[-1]) if part)
-        if self._memory:
+        if self.option.memory:
             return "an amount of memory, such as 2GB or 500MB"
-        noun = {int: "a whole number", float: "a number", str: "text", Path: "a path"}.get(
-            self.kind or bool, "True or False"
-        )
-        bounds = self.option.bounds if self.option else ""
-        return f"{noun}, {bounds}" if bounds else noun
+        return ", ".join(part for part in (_KINDS[self.kind][1], self.option.bounds) if part)
 
     @property
     def usual(self) -> str:
         """The default in words; empty where there is nothing to say."""
-        if self.option and self.option.default:
+        if self.option.default or self.required or self.kind is bool:
             return self.option.default
-        if self.default is None:
-            return "none"
-        if self.required or self.kind is bool or self.default == ():
-            return ""
-        if self._memory:
-            return f"{self.default / 1e9:g}GB"
-        return ", ".join(self.default) if self.many else str(self.default)
-
-    @property
-    def _memory(self) -> bool:
-        return self.option is not None and self.option.memory
+        if self.many:
+            return ", ".join(self.default)
+        return "" if self.default is None else str(self.default)
 
     def parse(self, text: Any) -> Any:
         """Return the value that a text (or a list of them, or a switch) of the command line stands for, not yet checked.
@@ -165,7 +154,7 @@ class Field:
         """
         if isinstance(text, list):
             return [self.parse(one) for one in text]
-        if self.kind not in (int, float) or self._memory:
+        if self.kind not in (int, float) or self.option.memory:
             return text
         try:
             return self.kind(text)
@@ -178,7 +167,7 @@ class Field:
         Raises:
             VggftError: the wrong type, out of bounds, or none of the choices.
         """
-        if self.kind is None or (value is None and self.default is None):
+        if self.kind not in _KINDS or (value is None and self.default is None):
             return value
         if not self.many:
             return self._one(value)
@@ -189,30 +178,20 @@ class Field:
         return tuple(self._one(item) for item in value)
 
     def _one(self, value: Any) -> Any:
-        if self.kind is Path:
-            return self._path(value)
+        if value == "" and self.kind is Path:  # what an unset variable of a shell gives; the current folder to pathlib
+            raise VggftError(f"{self.flag}: an empty path, perhaps from an unset variable. Expected a path.")
         try:
-            number = number_of_bytes(value) if self._memory and isinstance(value, str) else value
+            read = number_of_bytes(value) if self.option.memory and isinstance(value, str) else value
         except ValueError:
             raise self._wrong(value) from None
-        kind: Any = {int: Integral, float: Real}.get(self.kind or str, self.kind)  # NumPy's numbers, too
-        if not isinstance(number, kind) or isinstance(number, bool) != (self.kind is bool):
+        right = isinstance(read, _KINDS[self.kind][0]) and isinstance(read, bool) == (self.kind is bool)
+        if right and self.kind in (int, float):
+            right = math.isfinite(read) and self.option.allows(read)
+        if not right or (self.choices and read not in self.choices):
             raise self._wrong(value)
-        if self.choices and value not in self.choices:
-            raise self._wrong(value)
-        if self.kind not in (int, float):
-            return value
-        if not math.isfinite(number) or not (self.option is None or self.option.allows(number)):
-            raise self._wrong(value)
-        return self.kind(number)
-
-    def _path(self, value: Any) -> Path:
-        if value == "":  # what an unset variable of a shell gives; the current folder to pathlib
-            raise VggftError(f"{self.flag}: an empty path, perhaps from an unset variable. Expected a path.")
-        if not isinstance(value, (str, Path)):
-            raise self._wrong(value)
-        path = Path(value)
-        return path.absolute() if path == Path("-") and str(value) != "-" else path  # "-" is standard input, ./- a file
+        if self.kind is Path and str(value) != "-" and Path(value) == Path("-"):
+            return Path(value).absolute()  # "-" is standard input, ./- a file
+        return self.kind(read)
 
     def _wrong(self, value: Any) -> VggftError:
         return VggftError(f"{self.flag} {value!r}: expected {self.expected}.")
@@ -251,10 +230,10 @@ class Options(Checked):
         """
         values = {}
         for field in described(cls):
-            if field.nested:
-                inner = {name: given.pop(name) for name in [f.name for f in offered(field.nested)] if name in given}
-                values[field.attribute] = field.nested.of(**inner)
-            elif field.option and field.name in given:
+            if issubclass(field.kind, Options):
+                names = {inner.name for inner in offered(field.kind)} & given.keys()
+                values[field.attribute] = field.kind.of(**{name: given.pop(name) for name in names})
+            elif field.option.help and field.name in given:
                 values[field.attribute] = given.pop(field.name)
         if given:
             known = ", ".join(field.name for field in offered(cls))
@@ -271,33 +250,26 @@ class Options(Checked):
         return cls.of(**{field.name: field.parse(given[field.name]) for field in offered(cls) if field.name in given})
 
 
-def described(options: type[Checked]) -> tuple[Field, ...]:
-    """Return the fields of an options class in their order."""
+def described(options: type[Checked]) -> Sequence[Field]:
+    """Return the fields of a class in their order."""
     hints = get_type_hints(options, include_extras=True)
-    return tuple(_field(field.name, hints[field.name], _default(field)) for field in fields(options))  # type: ignore[arg-type]
+    return [_field(hints[field.name], field) for field in fields(options)]  # type: ignore[arg-type]
 
 
 def offered(options: type[Options]) -> Sequence[Field]:
     """Return the arguments and options that a command with these options has, nested ones in their place."""
     found: list[Field] = []
     for field in described(options):
-        found += offered(field.nested) if field.nested else [field] if field.option else []
+        found += offered(field.kind) if issubclass(field.kind, Options) else [field] if field.option.help else []
     return found
 
 
-def _default(field: Any) -> Any:
-    return field.default if field.default_factory is MISSING else field.default_factory()
-
-
-def _field(name: str, hint: Any, default: Any) -> Field:
-    option = next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Option)), None)
-    hint = hint.__origin__ if hasattr(hint, "__metadata__") else hint
-    if isinstance(hint, type) and issubclass(hint, Options):
-        return Field(name, None, (), False, default, None, hint)
+def _field(hint: Any, field: Any) -> Field:
+    option = next((extra for extra in getattr(hint, "__metadata__", ()) if isinstance(extra, Option)), Option())
+    hint = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not NoneType)
     many = get_origin(hint) is tuple
     hint = get_args(hint)[0] if many else hint
     choices = get_args(hint) if get_origin(hint) is Literal else ()
-    kind = str if choices else hint if hint in _METAVARS else None
-    return Field(name, kind, choices, many, default, option, None)
+    return Field(field.name, type(choices[0]) if choices else hint, choices, many, field.default, option)

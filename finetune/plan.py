@@ -34,7 +34,7 @@ class Plan(Options):
     """
 
     epochs: Annotated[
-        int, Option("Maximum number of epochs. The best epoch is kept; epoch 0 is the head as it was.", least=1)
+        int, Option("Maximum number of epochs; the best is kept, which may be epoch 0, the untuned head.", least=1)
     ] = 10
     batch_size: Annotated[int, Option("Images in a training step.", least=1)] = 16
     seed: Seed = 0

@@ -11,7 +11,7 @@ from featurize.options import Option, Options
 class Plan(Options):
     """Settings of one training; `class_weight` as scikit-learn has it."""
 
-    epochs: Annotated[int, Option("Maximum number of epochs of the dense heads. The best epoch is kept.", least=1)] = 50
+    epochs: Annotated[int, Option("Maximum number of epochs of a dense head; the best is kept.", least=1)] = 50
     patience: Annotated[
         int, Option("Stop a dense head after this many epochs without a lower validation log-loss.", least=1)
     ] = 15

@@ -85,6 +85,7 @@ class StandIn:
 
     name = "stand-in"
     batch_size = trial = 8
+    in_flight = 1
 
     def __init__(self, architecture):
         self._architecture = architecture

@@ -12,8 +12,8 @@ from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
+from featurize.pixels.decoding import unreadable
 from featurize.pixels.images import RESIZE_FILTERS
-from featurize.runner import unreadable
 from vggft.prediction import judging, models
 from vggft.signatures import takes
 from vggft.steps import compare, evaluate, featurize, finetune, head

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from featurize.backbone.architecture import Architecture
-from featurize.choices import FULL_PRECISION, Precision, Preprocess
+from featurize.choices import FULL_PRECISION, PREPROCESS, Precision, Preprocess
 from featurize.errors import VggftError
 from featurize.options import Checked
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
@@ -35,7 +35,7 @@ class Fingerprint(Checked):
     weights: str
     size: int
     resize: str = "bilinear"
-    preprocess: Preprocess = "caffe"
+    preprocess: Preprocess = PREPROCESS
     decoder: int = DECODER_VERSION
     dtype: Literal["float16"] = "float16"
     precision: Precision = FULL_PRECISION

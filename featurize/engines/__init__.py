@@ -3,8 +3,10 @@
 import importlib
 import importlib.util
 import shutil
+import threading
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +21,7 @@ from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.choices import FULL_PRECISION, MIXED_PRECISION, EngineName, Precision
 from featurize.engines import mnn_engine, winograd_engine
+from featurize.engines.compiled import Run, compiled
 from featurize.engines.mnn_engine import MnnEngine
 from featurize.engines.winograd_engine import WinogradEngine
 from featurize.errors import VggftError
@@ -27,6 +30,8 @@ from featurize.errors import VggftError
 CPU_BATCH = 16
 # Where the search for a GPU's batch size begins: the widest layer of 256 pictures takes 1.6 GB in 16 bits.
 GPU_BATCH = 256
+# One batch travels to the GPU, one is computed, one travels back.
+GPU_IN_FLIGHT = 3
 
 # The names of OpenBLAS's kernels for AVX-512, which alone have a way of their own for small products.
 _SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
@@ -40,16 +45,17 @@ class Engine(Protocol):
         name: who it is, for people and for the record.
         batch_size: rows that it likes to be handed at once.
         trial: rows enough to find out how fast it is.
+        in_flight: batches to hand it at once, each from a thread of its own, so that its device never waits; 1: one at a time.
     """
 
     name: str
     batch_size: int
     trial: int
+    in_flight: int
 
-    def __call__(
-        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
-    ) -> list[NDArray[np.float32]]:
-        """Return one array (n, height, width, filters) a layer.
+    def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
+        """Return one array (n, height, width, filters) a layer, float32; or float16, where a row that holds a number beyond
+        float16 is NaN throughout.
 
         Args:
             inputs: uint8 pictures (n, size, size, 3), RGB; with `below`, outputs (n, h, w, filters) of that layer.
@@ -71,49 +77,54 @@ class KerasEngine:
         """
         keras = backend.load_keras()
         self.name = f"keras/{keras.backend.backend()}"
-        self.batch_size = batch_size or (GPU_BATCH if backend.gpus() else CPU_BATCH)
+        gpu = bool(backend.gpus())
+        self.batch_size = batch_size or (GPU_BATCH if gpu else CPU_BATCH)
+        self.in_flight = GPU_IN_FLIGHT if gpu else 1
         self.trial = self.batch_size  # fewer are filled up, and take as long
         self._model = network.build(weights, fingerprint.preprocess, fingerprint.size, fingerprint.precision)
-        self._jit = keras.backend.backend() == "jax"
-        self._parts: dict[tuple[str | None, tuple[str, ...]], Any] = {}
+        self._half = gpu
+        self._parts: dict[tuple[str | None, tuple[str, ...]], Run] = {}
+        self._ready: set[tuple[Run, int]] = set()  # parts that are compiled for a batch of that size
+        self._compiling = threading.RLock()
 
-    def __call__(
-        self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
-    ) -> list[NDArray[np.float32]]:
+    def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
         """Run any number of rows. Where memory runs out, the batch is halved, and stays so."""
         part = self._part(layers, below)
-        done: list[list[NDArray[np.float32]]] = []
+        done: list[list[NDArray[Any]]] = []
         first = 0
         while first < len(inputs):
             interrupts.check()
-            rows = inputs[first : first + self.batch_size]
+            size = self.batch_size
+            rows = inputs[first : first + size]
             try:
                 done.append(self._run(part, rows))
             except Exception as error:  # each backend has an exception of its own for this
-                if not _out_of_memory(error) or self.batch_size == 1:
+                if not _out_of_memory(error) or size == 1:
                     raise
-                self.batch_size //= 2
+                self.batch_size = min(self.batch_size, size // 2)  # another thread may have halved it already
                 continue
             first += len(rows)
-        return [np.concatenate(column) for column in zip(*done, strict=True)]
+        return [column[0] if len(column) == 1 else np.concatenate(column) for column in zip(*done, strict=True)]
 
-    def _part(self, layers: Sequence[str], below: str | None) -> Any:
+    def _part(self, layers: Sequence[str], below: str | None) -> Run:
         key = (below, tuple(layers))
-        if key not in self._parts:
-            part = network.between(self._model, below, layers)
-            # TensorFlow's XLA made this forward pass slower on the CPU it was measured on, and its start slower too.
-            part.compile(jit_compile=self._jit)
-            self._parts[key] = part
+        with self._compiling:
+            if key not in self._parts:
+                self._parts[key] = compiled(network.between(self._model, below, layers), half=self._half)
         return self._parts[key]
 
-    def _run(self, part: Any, rows: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def _run(self, part: Run, rows: NDArray[Any]) -> list[NDArray[Any]]:
         """Run at most one batch; a short one is filled up with zeros, so that one compiled program serves all."""
-        batch = np.zeros((self.batch_size, *rows.shape[1:]), np.float32)
-        batch[: len(rows)] = rows
-        outputs = part.predict_on_batch(batch)
-        if not isinstance(outputs, (list, tuple)):  # Keras hands a single output out bare
-            outputs = [outputs]
-        return [np.asarray(output[: len(rows)], np.float32) for output in outputs]
+        batch, size = rows, max(self.batch_size, len(rows))
+        if len(rows) < size:
+            batch = np.zeros((size, *rows.shape[1:]), rows.dtype)
+            batch[: len(rows)] = rows
+        with nullcontext() if (part, size) in self._ready else self._compiling:
+            outputs = part(batch)
+            self._ready.add((part, size))
+        return [
+            output[: len(rows)] if self._half else np.asarray(output[: len(rows)], np.float32) for output in outputs
+        ]
 
 
 def _out_of_memory(error: Exception) -> bool:

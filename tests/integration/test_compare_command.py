@@ -149,7 +149,7 @@ def test_networks_of_other_features_are_refused_and_named(again, ui):
     ):
         command.run(again, CompareOptions(), ui)
     assert snapshot(again.report) == before
-    with pytest.raises(VggftError, match="--cv 1: expected 2"):
+    with pytest.raises(VggftError, match="--cv 1: expected a whole number, 2 or more"):
         command.run(again, CompareOptions(cv=1), ui)
 
 

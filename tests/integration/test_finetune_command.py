@@ -101,13 +101,13 @@ def test_bad_input_changes_nothing(here):
         ("--unfreeze", "block5_pool"): "a pooling layer has no weights to tune",
         ("--from", "nobody"): "no such head. Expected best, scratch, or one of the heads here: ",
         ("--optimizer", "lion"): "--optimizer 'lion': expected sgd or adam",
-        ("--lr", "-1"): "--lr -1.0: expected a rate above 0",
+        ("--lr", "-1"): "--lr -1.0: expected a number, above 0",
         ("--memory", "lots"): "--memory 'lots': expected an amount of memory, such as 2GB",
         ("--memory", "1MB"): "--memory: 1.0 MB do not hold two batches of 12 images, which take 4.8 MB",
         ("--name", "a/b"): "--name 'a/b': expected letters",
         ("--name", ".."): "--name '..': expected letters",
-        ("--precision", "int8"): "--precision 'int8': expected float32 or mixed_float16",
-        ("--resume", "--lr", "1"): "--resume with --lr: what was begun goes on",
+        ("--precision", "int8"): "--precision 'int8': expected auto, float32 or mixed_float16",
+        ("--resume", "--lr", "1"): "--resume with --lr: a resumed run keeps its settings",
         ("--resume", "--name", "nobody"): "--resume --name nobody: no such run",
     }
     for arguments, said in cases.items():

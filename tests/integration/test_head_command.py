@@ -168,7 +168,7 @@ def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
     _, said = process.communicate(timeout=60)
     if how == signal.SIGINT:
         assert process.returncode == 130
-        assert "Heads that were finished are kept" in said
+        assert "Finished heads are kept" in said
     kept = {result.head.name: result for result in store.load_all(work / "heads")}
     assert set(kept) == {"logistic-avg", "logistic-max", "logistic-avgmax"}
     before = {name: (work / "heads" / name / "head.json").stat().st_mtime_ns for name in kept}

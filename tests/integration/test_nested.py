@@ -307,4 +307,4 @@ def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch
 
 def test_too_many_folds(tuned):
     assert "--cv 100: at least two classes need 100 groups" in refused("compare", "--cv", 100, "-w", tuned)
-    assert "--cv 1: expected 2 folds or more" in refused("compare", "--cv", 1, "-w", tuned)
+    assert "--cv 1: expected a whole number, 2 or more" in refused("compare", "--cv", 1, "-w", tuned)

@@ -125,6 +125,7 @@ class Noise:
 
     name = "noise"
     batch_size = 4
+    in_flight = 1
     trial = 1
 
     def __call__(self, pictures, layers, below=None):

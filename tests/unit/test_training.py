@@ -164,7 +164,7 @@ def test_masks_of_dropout_depend_on_the_step_alone(weights, cached):
         ({"patience": 0}, "--patience 0"),
         ({"optimizer": "lion"}, "--optimizer 'lion': expected sgd or adam"),
         ({"schedule": "step"}, "--schedule 'step': expected constant or cosine"),
-        ({"precision": "int8"}, "--precision 'int8'"),
+        ({"precision": "int8"}, "precision 'int8'"),
         ({"class_weight": "x"}, "--class-weight 'x'"),
         ({"learning_rate": 0.0}, "--lr 0"),
         ({"learning_rate": float("nan")}, "--lr nan"),

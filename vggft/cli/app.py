@@ -48,7 +48,9 @@ def function(command: Command) -> Callable[..., None]:
     def invoke(**values: Any) -> None:
         run(command, {name: value for name, value in values.items() if value not in (None, [], False)})
 
-    invoke.__doc__ = command.help
+    # Arguments are explained here: typer would list them with their Python type.
+    arguments = [f"{field.metavar}: {field.option.help}" for field in command.fields if field.required]
+    invoke.__doc__ = "\n\n".join([command.help, *arguments])
     parameters = [_parameter(field) for field in command.fields]
     invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     invoke.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -57,9 +59,8 @@ def function(command: Command) -> Callable[..., None]:
 
 def _parameter(field: Field) -> inspect.Parameter:
     kind: Any = bool if field.kind is bool else list[str] if field.many else str
-    assert field.option is not None
     if field.required:
-        info: Any = typer.Argument(metavar=field.metavar, help=field.option.help)
+        info: Any = typer.Argument(metavar=field.metavar, hidden=True)
     else:
         info = typer.Option(
             field.flag,
@@ -78,7 +79,6 @@ def _parameter(field: Field) -> inspect.Parameter:
 
 def help_text(field: Field) -> str:
     """Return an option's help text with its default."""
-    assert field.option is not None
     environment = f", or ${field.option.environment}" if field.option.environment else ""
     return f"{field.option.help} [default: {field.usual}{environment}]" if field.usual else field.option.help
 

@@ -29,7 +29,7 @@ class Shared(Options):
     json: Annotated[bool, Option("Print one JSON object on standard output; messages go to standard error.")] = False
     quiet: Annotated[
         bool,
-        Option("Hide progress, messages and tables; show warnings, errors and the lines of predict.", short="-q"),
+        Option("Show only warnings, errors and predictions.", short="-q"),
     ] = False
     debug: Annotated[bool, Option("Show the traceback of an error.")] = False
 
@@ -38,7 +38,7 @@ class Shared(Options):
 class Writing(Shared):
     """Options of commands that write in the workspace, which one process at a time may do."""
 
-    wait: Annotated[bool, Option("Wait while another vggft writes in this workspace.")] = False
+    wait: Annotated[bool, Option("Wait for another vggft process that is writing in this workspace.")] = False
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,6 @@ def _table(fields: Iterable[Field], python: bool) -> str:
         "|---" * (4 if python else 3) + "|",
     ]
     for field in fields:
-        assert field.option is not None
         flags = [field.option.short] if field.option.short else []
         option = f"`{', '.join([*flags, field.flag])} {field.metavar}`".replace(" `", "`").replace("|", "\\|")
         cells = [option, *([f"`{field.name}`"] if python else []), _default(field), _help(field)]
@@ -56,12 +55,10 @@ def _table(fields: Iterable[Field], python: bool) -> str:
 
 
 def _default(field: Field) -> str:
-    assert field.option is not None
     return field.usual + (f", or `${field.option.environment}`" if field.option.environment else "")
 
 
 def _help(field: Field) -> str:
-    assert field.option is not None
     bounds = field.option.bounds
     return field.option.help + (f" {bounds[0].upper()}{bounds[1:]}." if bounds else "")
 

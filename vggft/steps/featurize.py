@@ -184,7 +184,10 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
 def _fingerprint(
     options: FeaturizeOptions, architecture: Architecture, before: Settings | None
 ) -> tuple[Fingerprint, Path | None]:
-    """Return the fingerprint of the features, and the file of the weights (None: the published ones)."""
+    """Return the fingerprint of the features, and the file of the weights.
+
+    None stands for the published weights where this machine has another copy than the file that `--weights` names.
+    """
     if before is None:
         default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
     else:
@@ -193,7 +196,8 @@ def _fingerprint(
     if options.weights is None:
         return default, before.weights_file_path if before else None
     loaded = weights.load(architecture, weights.locate(architecture, options.weights))
-    return replace(default, weights=loaded.digest), None if loaded.published else options.weights.resolve()
+    elsewhere = loaded.published and weights.available(architecture)
+    return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
 
 
 def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:

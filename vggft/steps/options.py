@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import finetune.plan
 import heads.plan
 from featurize.backbone.vgg16 import VGG16
-from featurize.choices import SEEDS, SHARD_ROWS, EngineName, Preprocess
+from featurize.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Preprocess
 from featurize.data import shares
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
@@ -19,7 +19,7 @@ from featurize.options import Option, Options, offered
 DEFAULT_WORKSPACE = Path("vggft-work")
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
-_AS_BEFORE = "or as before in this workspace"
+_AS_BEFORE = "or as before"
 _MODEL = Option(
     "Name of a head or tuned network.",
     metavar="NAME",
@@ -36,7 +36,7 @@ class FeaturizeOptions(Options):
     ]
     layers: Annotated[
         tuple[str, ...],
-        Option("Layer whose output is cached; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
+        Option("Layer to cache; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
     ] = ()
     validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")] = None
     test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g}, {_AS_BEFORE}")] = None
@@ -48,18 +48,20 @@ class FeaturizeOptions(Options):
     preprocess: Annotated[
         Preprocess | None,
         Option(
-            "Input preprocessing: caffe as the published weights expect, or raw RGB.", default=f"caffe, {_AS_BEFORE}"
+            "Preprocessing: caffe, as the published weights expect, or raw RGB.", default=f"{PREPROCESS}, {_AS_BEFORE}"
         ),
     ] = None
     weights: Annotated[
         Path | None,
         Option("Other VGG16 weights: .h5, .onnx or .keras.", metavar="FILE", default=f"ImageNet, {_AS_BEFORE}"),
     ] = None
-    engine: Annotated[EngineName, Option("What runs the frozen network; auto: the fastest on this machine.")] = "auto"
+    engine: Annotated[EngineName, Option("Engine for the frozen network; auto picks the fastest on this machine.")] = (
+        "auto"
+    )
     shard: Annotated[int, Option("Maximum number of images in a file of the cache.", least=1, most=SHARD_ROWS)] = (
         SHARD_ROWS
     )
-    rehash: Annotated[bool, Option("Read every file of the data and of the cache again.")] = False
+    rehash: Annotated[bool, Option("Read and hash all data and cache files again.")] = False
 
 
 @dataclass(frozen=True)
@@ -69,10 +71,10 @@ class HeadOptions(Options):
     head: Annotated[tuple[str, ...], Option("Head to train; repeat for more.", metavar="NAME", default="all")] = ()
     grid: Annotated[Path | None, Option("TOML file that defines other heads.", metavar="FILE")] = None
     plan: heads.plan.Plan = field(default_factory=heads.plan.Plan)
-    cv: Annotated[int, Option("Also cross-validate with N folds.", metavar="N", least=2, off=0)] = 0
-    seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", metavar="N", least=1)] = 1
+    cv: Annotated[int, Option("Also cross-validate with N folds.", least=2, off=0)] = 0
+    seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", least=1)] = 1
     suspects: Annotated[bool, Option("List the images whose labels look wrong to the cross-validated heads.")] = False
-    retrain: Annotated[bool, Option("Train heads again that are up to date.")] = False
+    retrain: Annotated[bool, Option("Also retrain heads that are up to date.")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -135,7 +137,7 @@ class FinetuneOptions(Options):
 class CompareOptions(Options):
     """How thoroughly to compare."""
 
-    cv: Annotated[int, Option("Nested cross-validation with N outer folds.", metavar="N", least=2, off=0)] = 0
+    cv: Annotated[int, Option("Nested cross-validation with N outer folds.", least=2, off=0)] = 0
     quick: Annotated[bool, Option("Skip what takes longest: perturbed images and latency.")] = False
 
 
@@ -145,10 +147,10 @@ class PredictOptions(Options):
 
     paths: Annotated[
         tuple[Path, ...],
-        Option("Images, folders of images, or - for paths on standard input, one a line.", metavar="PATH..."),
+        Option("Images or folders of images; - reads paths from standard input, one per line.", metavar="PATH"),
     ]
     model: Annotated[str | None, _MODEL] = None
-    top: Annotated[int, Option("Show the top N classes.", metavar="N", least=1)] = 1
+    top: Annotated[int, Option("Show the top N classes.", least=1)] = 1
     csv: Annotated[bool, Option("Write CSV rows to standard output, a batch at a time.")] = False
     json_lines: Annotated[
         bool,
@@ -178,4 +180,4 @@ class PruneOptions(Options):
 class ExportOptions(Options):
     """Where to."""
 
-    file: Annotated[Path, Option("HDF5 file to write; it must not exist.", metavar="FILE.h5")]
+    file: Annotated[Path, Option("HDF5 file to write; must not exist.", metavar="FILE.h5")]

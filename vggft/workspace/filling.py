@@ -18,6 +18,7 @@ from featurize.choices import SHARD_ROWS, EngineName
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.pixels import images
+from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
 from featurize.wording import counted, size
 from vggft.ui.console import Advance, Ui, duration
@@ -52,7 +53,7 @@ class Filled:
     engine: str | None
 
 
-def decoder(fingerprint: Fingerprint) -> runner.Decoder:
+def decoder(fingerprint: Fingerprint) -> Decoder:
     """Return the decoder of a fingerprint."""
     return partial(
         images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
