@@ -40,8 +40,8 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
-from featurize.choices import EngineName
 from featurize.errors import VggftError
+from featurize.options.choices import EngineName
 from featurize.pixels import images
 from vggft.workspace import filling
 

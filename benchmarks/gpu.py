@@ -48,8 +48,8 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
-from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.engines import KerasEngine
+from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.pixels import images
 from featurize.runner import Step
 

@@ -24,7 +24,7 @@ from PIL import Image
 from featurize.backbone.vgg16 import VGG16
 from featurize.backbone.weights import Arrays
 from featurize.backend import load_keras
-from featurize.choices import MIXED_PRECISION
+from featurize.options.choices import MIXED_PRECISION
 
 SIZE = 224
 OUTPUTS = ("block4_pool", "block5_pool")

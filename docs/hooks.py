@@ -1,4 +1,4 @@
-"""A hook of MkDocs: the page of all commands and options is made from their definitions."""
+"""A hook of MkDocs: the page of all commands and options is generated from the code at every build."""
 
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files

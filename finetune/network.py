@@ -9,8 +9,8 @@ from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
 from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
-from featurize.choices import FULL_PRECISION, MIXED_PRECISION, Precision
 from featurize.errors import VggftError
+from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
 from heads.head import Head, unfolded, with_both_classes
 
 # Largest difference of a probability between the assembled network (float32, from pixels) and the head on cached

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from featurize.choices import FULL_PRECISION, ClassWeight, Precision, Seed
 from featurize.options import Option, Options
+from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Seed
 
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
-from featurize.choices import FULL_PRECISION
+from featurize.options.choices import FULL_PRECISION
 from finetune.plan import Plan
 from heads.head import probabilities
 

@@ -1,13 +1,13 @@
-"""Heads that a person defines in a TOML file: a table a head, a list of values for one head of each.
+"""User-defined heads in a TOML file: one table per head; a list of values gives one head for each value.
 
-[wide]                      # the name
+[wide]                      # name of the head
 pooling = "max"             # flatten, avg, max or avgmax
-units = [256, 1024]         # 0: linear; two values: two heads, wide-units256 and wide-units1024
+units = [256, 1024]         # two heads: wide-units256 and wide-units1024; 0 means linear
 learning_rate = 1e-3
-dropout = 0.5               # optional, as are l2 and standardise
+dropout = 0.5               # optional, like l2 and standardise
 
 [baseline]
-kind = "logistic"           # the default is "dense"
+kind = "logistic"           # default: "dense"
 pooling = "avgmax"
 """
 
@@ -23,38 +23,40 @@ from featurize.errors import VggftError
 from featurize.options import described
 from heads.specs import NAME, NAMES, DenseSpec, LogisticSpec, Spec
 
-_MOST = 1000  # heads in one file: more is a slip
+_MAX_HEADS = 1000  # in one file; more is probably a mistake
 _KINDS: dict[str, type[DenseSpec] | type[LogisticSpec]] = {"dense": DenseSpec, "logistic": LogisticSpec}
 
 
 def read(path: Path, taken: Sequence[str]) -> list[Spec]:
-    """Return the heads that a file defines, in its order.
+    """Return the heads that a file defines, in the order of the file.
 
     Args:
-        taken: names that it must not use again.
+        taken: names that are already in use.
 
     Raises:
-        VggftError: no such file, not TOML, or a key or value that is not allowed.
+        VggftError: the file is missing or is not TOML, or a key or value is invalid; the message gives table and key.
     """
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise VggftError(f"--grid {path}: cannot be read ({error}). Expected a TOML file.") from None
+        raise VggftError(f"--grid {path}: cannot read the file ({error}). Expected a TOML file.") from None
     except tomllib.TOMLDecodeError as error:
-        raise VggftError(f"--grid {path}: not TOML: {error}.") from None
+        raise VggftError(f"--grid {path}: not valid TOML: {error}.") from None
     specs: list[Spec] = []
     names = set(taken)
     for table, values in tables.items():
         for spec in _heads(f"--grid {path}, [{table}]", table, values):
             if spec.name in names:
                 raise VggftError(
-                    f"--grid {path}, [{table}]: the name {spec.name!r} is taken by a default head, in this file, or as a word of "
-                    "finetune --from. Choose another name."
+                    f"--grid {path}, [{table}]: the name {spec.name!r} is already in use: by a default head, by another head in "
+                    "this file, or as a value of finetune --from. Choose another name."
                 )
             names.add(spec.name)
             specs.append(spec)
-    if not 1 <= len(specs) <= _MOST:
-        raise VggftError(f"--grid {path}: {len(specs)} heads; expected 1 to {_MOST}, with one [name] table for each.")
+    if not 1 <= len(specs) <= _MAX_HEADS:
+        raise VggftError(
+            f"--grid {path}: {len(specs)} heads; expected 1 to {_MAX_HEADS}, with one [name] table for each."
+        )
     return specs
 
 
@@ -67,8 +69,8 @@ def _heads(where: str, name: str, table: Any) -> list[Spec]:
         raise VggftError(f"{where}: kind = {kind!r}; expected {' or '.join(_KINDS)}.")
     choices = _choices(where, _KINDS[kind], {key: value for key, value in table.items() if key != "kind"})
     number = math.prod(map(len, choices.values()))
-    if number > _MOST:
-        raise VggftError(f"{where}: {number} heads; expected {_MOST} at most.")
+    if number > _MAX_HEADS:
+        raise VggftError(f"{where}: {number} heads; expected {_MAX_HEADS} at most.")
     specs = []
     for combination in itertools.product(*choices.values()):
         values = dict(zip(choices, combination, strict=True))
@@ -76,7 +78,7 @@ def _heads(where: str, name: str, table: Any) -> list[Spec]:
             [name, *(f"{key}{value}" for key, value in values.items() if isinstance(table[key], list))]
         )
         if not NAME.fullmatch(full_name):
-            raise VggftError(f"{where}: {full_name!r} cannot be a head's name. Expected {NAMES}.")
+            raise VggftError(f"{where}: {full_name!r} is not a valid head name. Expected {NAMES}.")
         if values.get("units") == 0 and values.get("dropout"):
             if not isinstance(table["units"], list):
                 raise VggftError(f"{where}: units = 0 is a linear head, which has no dropout. Set one of them.")

@@ -1,10 +1,10 @@
-"""How dense heads are trained."""
+"""Training settings of dense heads."""
 
 from dataclasses import dataclass
 from typing import Annotated
 
-from featurize.choices import ClassWeight, Seed
 from featurize.options import Option, Options
+from featurize.options.choices import ClassWeight, Seed
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,11 @@ from PIL import Image
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
+from featurize.options.signatures import takes
 from featurize.pixels import images
 from featurize.pixels.decoding import unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from vggft.prediction import judging, models
-from vggft.signatures import takes
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.options import (
     DEFAULT_WORKSPACE,
@@ -95,8 +95,9 @@ _AT_ONCE = 64  # pictures resized and predicted at a time
 class Experiment:
     """A workspace. Each method does what its command does, and returns what the command prints with `--json`.
 
-    Arguments are the options of the command by the same names, with the same defaults and bounds. Where a command would end with
-    an error, a method raises `featurize.errors.VggftError`; its message names options as the command line does.
+    Arguments are the options of the command by the same names (but `--from` is `start`: `from` is a keyword of Python), with the
+    same defaults and bounds. Where a command would end with an error, a method raises `featurize.errors.VggftError`, whose
+    message names options as the command line does.
     """
 
     def __init__(

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import TINY
 
 from featurize.errors import VggftError
 from vggft import Experiment, read_picture
@@ -17,7 +18,7 @@ from vggft.ui.console import Ui
 
 def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path):
     workspace, data, _ = trained
-    model = Experiment(workspace.root).model()
+    model = Experiment(workspace.root, TINY).model()
     turned = Image.Exif()
     turned[0x0112] = 6
     drawn = sorted((data / "birds").iterdir())[:3]
@@ -29,7 +30,7 @@ def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path)
     rows = list(csv.DictReader(capfd.readouterr().out.splitlines()))
     p = model.predict(pictures)
     assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
-    square = np.stack([np.asarray(Image.fromarray(a).resize((224, 224), Image.Resampling.BILINEAR)) for a in pictures])
+    square = np.stack([np.asarray(Image.fromarray(a).resize((32, 32), Image.Resampling.BILINEAR)) for a in pictures])
     assert model.predict(square) == pytest.approx(p, abs=1e-6)
     assert model.predict([]).shape == (0, 2)
 
@@ -45,7 +46,7 @@ def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path)
 )
 def test_arrays_that_are_no_pictures(trained, picture, received):
     with pytest.raises(VggftError, match=received):
-        Experiment(trained[0].root).model().predict([picture])
+        Experiment(trained[0].root, TINY).model().predict([picture])
 
 
 @pytest.mark.parametrize(
@@ -60,21 +61,21 @@ def test_files_that_are_no_pictures(tmp_path, name, reason):
 @pytest.mark.parametrize("what", [None, Path("a.png"), Image.new("RGB", (8, 9))])
 def test_what_is_no_array_is_named(trained, what):
     with pytest.raises(VggftError, match=f"{type(what).__name__}: expected a list of arrays"):
-        Experiment(trained[0].root).model().predict(what)
+        Experiment(trained[0].root, TINY).model().predict(what)
 
 
 def test_one_picture_is_no_list_of_pictures(trained):
     with pytest.raises(VggftError, match=r"shape \(8, 9, 3\): expected \(n, height, width, 3\), or a list"):
-        Experiment(trained[0].root).model().predict(np.zeros((8, 9, 3), np.uint8))
+        Experiment(trained[0].root, TINY).model().predict(np.zeros((8, 9, 3), np.uint8))
 
 
 def test_options_go_where_they_belong(featurized, tmp_path):
     shutil.copytree(featurized[0] / "work", tmp_path / "work")
-    work = Experiment(tmp_path / "work")
+    work = Experiment(tmp_path / "work", TINY)
     found = work.fit_heads(epochs=3, head=("max-linear",), class_weight="balanced")
     assert [head["name"] for head in found["heads"]] == ["max-linear"]
-    tuned = work.finetune(unfreeze="block5_conv3", epochs=1, optimizer="adam", name="mine")
-    assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block5_conv2", 1)
+    tuned = work.finetune(unfreeze="block3_conv2", epochs=1, optimizer="adam", name="mine")
+    assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block3_conv1", 1)
     assert '"learning_rate": 1e-05' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
     assert work.finetune(resume=True)["name"] == "mine"
     assert {head["name"] for head in work.fit_heads(epochs=3, head="max-256")["heads"]} == {"max-linear", "max-256"}

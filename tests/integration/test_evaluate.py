@@ -7,10 +7,10 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import drawings, paint, strict_json, vggft_apart
+from conftest import drawings, paint, strict_json, vggft
 from sklearn import metrics
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
 from vggft.prediction import judging, models
@@ -25,7 +25,7 @@ from vggft.workspace.workspace import Workspace
 def work(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work", VGG16)
+    return Workspace(tmp_path / "work", TINY)
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
         done.append("waits")
         free.set()
 
-    other, held = Workspace(fake.root, VGG16), threading.Event()
+    other, held = Workspace(fake.root, TINY), threading.Event()
 
     def hold():
         with other.writing():
@@ -188,7 +188,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     thread = threading.Thread(target=hold)
     thread.start()
     assert held.wait(60)
-    evaluate.run(Workspace(fake.root, VGG16, waiting), EvaluateOptions(folder), Ui(quiet=True))
+    evaluate.run(Workspace(fake.root, TINY, waiting), EvaluateOptions(folder), Ui(quiet=True))
     thread.join()
     assert done == ["judged", "waits"]
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
@@ -198,9 +198,7 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fa
     shutil.rmtree(fake.report)
     fake.report.write_text("mine")
     monkeypatch.setattr(judging, "from_pixels", None)
-    with pytest.raises(
-        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
-    ):
+    with pytest.raises(VggftError, match=r"report: cannot be written \(File exists\)"):
         evaluate.run(fake, EvaluateOptions(folder), ui)
     assert fake.report.read_text() == "mine"
 
@@ -214,7 +212,7 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
         path = sorted((drawn / label).iterdir())[-1]
         path.rename(tmp_path / "again" / label / f"new-{path.name}")
     (tmp_path / "again" / "fruit" / "text.png").write_text("text")
-    done = vggft_apart("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
+    done = vggft("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
     assert done.returncode == 3, done.stderr
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.cache import upkeep
 from featurize.pixels.perturbations import PERTURBATIONS
 from vggft.comparison import perturbations
@@ -42,12 +42,12 @@ def test_probes(trained):
                 assert found["changed"] == np.mean(changed)
     name = results["head"]["best"]
     said = [row for row in rows if (row["method"], row["probe"]) == (name, "blur2")]
-    pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
+    pictures = [images.decode_resized((data / row["path"]).read_bytes(), 32) for row in said]
     changed = np.stack([np.asarray(PERTURBATIONS["blur2"](images.Image.fromarray(picture))) for picture in pictures])
     settings = workspace.settings
-    engine = KerasEngine(load_weights(VGG16, settings.fingerprint, settings.weights_file_path), settings.fingerprint)
+    engine = KerasEngine(load_weights(TINY, settings.fingerprint, settings.weights_file_path), settings.fingerprint)
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
-    p = head.predict(engine(changed, ["block5_pool"])[0])
+    p = head.predict(engine(changed, ["block3_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
 
 

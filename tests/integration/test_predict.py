@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint, refused, start, strict_json
+from conftest import paint, refused, strict_json
+from processes import command
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from heads import predictions
@@ -233,7 +234,7 @@ def _tiny(data):
 def copied(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work", VGG16)
+    return Workspace(tmp_path / "work", TINY)
 
 
 def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
@@ -348,7 +349,7 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     workspace, data, results = trained
     method = models.load(workspace).named(results["finetune"]["name"])
     samples = workspace.dataset.accepted("validate")
-    pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
+    pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 32) for s in samples])
     found = judging.from_pixels(method, workspace)(pictures)
     assert np.abs(found - judging.judge([method], workspace, workspace.cache(), samples)[method.name]).max() < 1e-6
     plain = keras.saving.load_model(method.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
@@ -357,17 +358,15 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     whole = judging.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
-    rows = workspace.cache().read("block4_pool", [s.digest for s in samples])
-    engine = _Recorder(
-        {"block4_pool": rows + np.float32(2**-13) * rows, VGG16.top: np.zeros((6, 7, 7, 512), np.float32)}
-    )
+    rows = workspace.cache().read("block2_pool", [s.digest for s in samples])
+    engine = _Recorder({"block2_pool": rows + np.float32(2**-13) * rows, TINY.top: np.zeros((6, 4, 4, 16), np.float32)})
     assert np.array_equal(
         judging.from_pixels(method, workspace, engine)(pictures), found
     )  # less than float16 tells apart
-    assert engine.asked == ["block4_pool"]
+    assert engine.asked == ["block2_pool"]
     head = models.load(workspace).heads[0]
     judging.from_pixels(head, workspace, engine)(pictures)
-    assert engine.asked == ["block4_pool", VGG16.top]
+    assert engine.asked == ["block2_pool", TINY.top]
     assert judging.from_pixels(head, workspace, engine).batch_size == 7
 
 
@@ -390,14 +389,14 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
     names = [os.fsencode(path) for path in sorted((data / "fruit").iterdir())[:2]]
     odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
     shutil.copy(names[0], odd)
-    command = [sys.executable, "-m", "vggft", "predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root]
-    done = subprocess.run(command, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
+    words = command("predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root)
+    done = subprocess.run(words, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
     assert done.returncode == 3, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == b"path,label,score,unsure"
     assert [line.split(b",")[0] for line in lines[1:]] == [*names, odd]
-    assert [line.split(b",")[1] for line in lines[1:]] == [b"fruit"] * 3
-    assert lines[3].split(b",")[2] == lines[1].split(b",")[2]
+    assert {line.split(b",")[1] for line in lines[1:]} <= {b"birds", b"fruit"}
+    assert lines[3].split(b",")[1:] == lines[1].split(b",")[1:]  # the same bytes under another name
     assert b"rejected gone: cannot be read: No such file or directory" in done.stderr
 
 
@@ -411,7 +410,8 @@ def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
 @pytest.mark.parametrize("form", ["--csv", "--quiet"])
 def test_a_reader_that_has_seen_enough(trained, form):
     workspace, data, _ = trained
-    process = start("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    words = command("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1

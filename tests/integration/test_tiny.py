@@ -4,13 +4,14 @@ import pytest
 from conftest import drawings, refused, strict_json, vggft, vggft_apart
 from tiny import TINY
 
+from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
 from vggft import Experiment
 from vggft.workspace.workspace import Workspace
 
 
 def run(*arguments):
-    done = vggft(*arguments, "--json", network=TINY)
+    done = vggft(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     return strict_json(done.stdout)
 
@@ -30,7 +31,7 @@ def test_every_stage(base):
     workspace = Workspace(base / "work", TINY)
     assert workspace.settings.fingerprint == Fingerprint.of(TINY)
     digests = [sample.digest for sample in workspace.dataset.accepted()]
-    assert workspace.cache().read("block3_pool", digests).shape == (24, 4, 4, 8)
+    assert workspace.cache().read("block3_pool", digests).shape == (24, 4, 4, 16)
 
     heads = run("head", "--epochs", 3, *work)
     assert len(heads["heads"]) > 5
@@ -49,14 +50,14 @@ def test_every_stage(base):
 
 
 def test_in_a_process_of_its_own(base, tmp_path):
-    done = vggft_apart("featurize", base / "data", "-w", tmp_path / "work", "--json", network=TINY)
+    done = vggft_apart("featurize", base / "data", "-w", tmp_path / "work", "--json")
     assert done.returncode == 0, done.stderr
     assert strict_json(done.stdout)["layers"] == ["block2_pool", "block3_pool"]
 
 
 def test_layers_are_those_of_the_network_at_hand(base):
     def tiny(*arguments):
-        return vggft(*arguments, network=TINY)
+        return vggft(*arguments)
 
     for options in (("featurize", base / "data", "--layers", "block5_pool"), ("finetune", "--unfreeze", "block5")):
         message = refused(*options, "-w", base / "work", run=tiny)
@@ -65,5 +66,5 @@ def test_layers_are_those_of_the_network_at_hand(base):
 
 
 def test_features_of_another_network_are_refused(base):
-    message = refused("featurize", base / "data", "-w", base / "work")
+    message = refused("featurize", base / "data", "-w", base / "work", network=VGG16)
     assert "wrong weights: the features were made with others" in message

@@ -10,6 +10,7 @@ import time
 
 import pytest
 from conftest import start
+from processes import command
 
 from vggft.cli import app
 
@@ -198,7 +199,9 @@ def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
     """Wherever it comes: also while TensorFlow is imported, after which nothing would ask any more."""
     network = next((trained[0].finetune).iterdir()).name
     for seconds in (1.0, 3.0):
-        process = start("predict", "-", "--model", network, "-w", trained[0].root, stdin=subprocess.PIPE)
+        words = command("predict", "-", "--model", network, "-w", trained[0].root)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(words, text=True, **pipes)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         out, err = process.stdout, process.stderr
@@ -219,7 +222,7 @@ def test_interrupted_at_any_moment(trained, tmp_path, stage):
         work = tmp_path / str(attempt)
         shutil.copytree(trained[0].root, work)
         process = start(*stage, *(["--retrain"] if stage[0] == "head" else ["--name", "again"]), "-w", work)
-        time.sleep(2 + 10 * rng.random())
+        time.sleep(0.2 + 6 * rng.random())
         assert process.poll() is None, process.communicate()
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=30)

@@ -1,12 +1,13 @@
 """Where a command speaks to: standard streams that are closed or full, and paths that only look like one."""
 
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import paint, refused
+from processes import command
 
 from vggft.prediction.inputs import STDIN
 from vggft.steps.options import PredictOptions
@@ -14,8 +15,9 @@ from vggft.ui.console import Ui
 
 
 def shell(line, cwd):
-    command = f'vggft() {{ "{sys.executable}" -m vggft "$@"; }}; {line}'
-    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    """Run a line of bash in which `vggft` is the command line."""
+    program = f'vggft() {{ {shlex.join(command())} "$@"; }}; {line}'
+    return subprocess.run(["bash", "-c", program], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
@@ -34,9 +36,9 @@ def test_a_list_from_a_closed_stream_is_an_empty_one(trained, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("command", ["vggft doctor --json", "vggft predict nothing.png --json"])
-def test_json_onto_a_full_disk(tmp_path, command):
-    done = shell(f"{command} > /dev/full", tmp_path)
+@pytest.mark.parametrize("words", ["vggft doctor --json", "vggft predict nothing.png --json"])
+def test_json_onto_a_full_disk(tmp_path, words):
+    done = shell(f"{words} > /dev/full", tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "error: " in done.stderr

@@ -1,4 +1,4 @@
-"""Running one command: reading its options, saying errors in a line or two, leaving with the exit code of README."""
+"""Running one command: reading its options, saying errors in a line or two, leaving with an exit code."""
 
 import importlib
 import os
@@ -14,7 +14,7 @@ from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 from vggft.cli.commands import Command
 
-# Exit codes, see README.
+# Exit codes, documented in docs/guide.md.
 FAILED, PARTIAL, INTERRUPTED = 1, 3, interrupts.EXIT_CODE
 
 # The network that all commands of a run work with; `vggft.cli.app.main` sets it.
@@ -46,7 +46,7 @@ def _step(name: str) -> Callable[..., dict[str, Any]]:
 def execute(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
-    """Run one command; say errors in a line or two; leave with the exit code that README promises."""
+    """Run one command; say errors in a line or two; leave with one of the exit codes above."""
     from vggft.ui.console import Ui
 
     ui = Ui(json=json, quiet=quiet)

@@ -7,8 +7,8 @@ from typing import Any
 
 from featurize import backend
 from featurize.cache.feature_cache import FeatureCache
-from featurize.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
+from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.wording import counted
 from finetune import examples, store
 from finetune.plan import Plan

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, Self
 import finetune.plan
 import heads.plan
 from featurize.backbone.vgg16 import VGG16
-from featurize.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Preprocess
 from featurize.data import shares
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
+from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 
 DEFAULT_WORKSPACE = Path("vggft-work")
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
@@ -105,7 +105,7 @@ class FinetuneOptions(Options):
     ] = False
     plan: finetune.plan.Plan = field(default_factory=finetune.plan.Plan)
     precision: Annotated[
-        Literal["auto", "float32", "mixed_float16"],
+        Literal["auto", Precision],
         Option("Arithmetic of the training; auto: mixed_float16 on a GPU, float32 on a CPU."),
     ] = "auto"
     memory: Annotated[

@@ -68,14 +68,12 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     if not files:
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
-    if not ui.json:
-        return {"rejected": rejected}
     return {
         "model": method.name,
         "unsure_below": unsure.threshold if unsure else None,
         "unsure_band": unsure.as_json() if unsure else None,
         "predictions": predictions,
-        "rejected": rejections,
+        "rejected": rejections if ui.json else rejected,
     }
 
 

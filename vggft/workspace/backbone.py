@@ -6,9 +6,9 @@ from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
-from featurize.choices import EngineName
 from featurize.engines import Engine, choose, create
 from featurize.errors import VggftError
+from featurize.options.choices import EngineName
 from vggft.ui.console import Ui
 
 

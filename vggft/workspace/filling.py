@@ -14,9 +14,9 @@ from featurize.cache import estimate, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
-from featurize.choices import SHARD_ROWS, EngineName
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
+from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import images
 from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
@@ -178,7 +178,7 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
     more = len(cache.damaged) + len(cache.lost)
     if more > _DAMAGED_SHOWN:
         ui.warn(f"{more} files of the cache are damaged or missing in total")
-    cache.set_aside()
+    cache.quarantine()
 
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:

@@ -144,7 +144,9 @@ class Field:
             return self.option.default
         if self.many:
             return ", ".join(self.default)
-        return "" if self.default is None else str(self.default)
+        if self.default is None:
+            return ""
+        return f"{self.default} (off)" if self.default == self.option.off else str(self.default)
 
     def parse(self, text: Any) -> Any:
         """Return the value that a text (or a list of them, or a switch) of the command line stands for, not yet checked.
