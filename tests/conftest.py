@@ -138,13 +138,14 @@ def vggft_apart(*arguments, cwd=None, env=None, timeout=300, network=VGG16) -> s
     )
 
 
-def start(*arguments, stdin=None) -> subprocess.Popen[str]:
+def start(*arguments, stdin=None, network=VGG16) -> subprocess.Popen[str]:
     """Start the command line in a process of its own, to be disturbed; also where a shell's `&` made this one deaf to Ctrl-C.
 
     As the console script does it: under `-m`, Python ends by SIGINT, not by exit code, when it came within an `exec` of a string,
     as dataclasses do it on import.
     """
-    command = [sys.executable, "-c", "from vggft.__main__ import main; main()", *map(str, arguments)]
+    program = "from vggft.__main__ import main; main()" if network is VGG16 else TINY_MAIN
+    command = [sys.executable, "-c", program, *map(str, arguments)]
     kept = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
