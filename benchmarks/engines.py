@@ -30,7 +30,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -41,6 +41,7 @@ from featurize.backend import load_keras
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
+from featurize.options.choices import EngineName
 from featurize.pixels import images
 from vggft.workspace import filling
 
@@ -165,7 +166,7 @@ def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
 
 def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
     """Return a round of vggft with one engine, and what is to be said of it: the errors of what it caches."""
-    fingerprint = Fingerprint.of(VGG16, precision=engines.choose(VGG16, name).precision)
+    fingerprint = Fingerprint.of(VGG16, precision=engines.choose(VGG16, cast(EngineName, name)).precision)
     engine = engines.create(name, weights.load(VGG16, weights.locate(VGG16)), fingerprint)
     work = {hashlib.sha256(path.read_bytes()).hexdigest(): [path] for path in files(folder)}
     place = folder / name

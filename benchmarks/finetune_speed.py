@@ -28,6 +28,9 @@ from typing import Any
 
 import numpy as np
 
+from featurize.options import number_of_bytes
+from featurize.wording import size
+
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 SPLITS = ("train", "validate")
 
@@ -41,7 +44,9 @@ def main() -> None:
     parser.add_argument("--validate", type=int, default=80)
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--memory", default="20MB", help="for features that are streamed (default 20MB)")
+    parser.add_argument(
+        "--memory", type=number_of_bytes, default="20MB", help="for features that are streamed (default 20MB)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as folder:
@@ -83,8 +88,8 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     vggft("finetune", "--epochs", "1", "--unfreeze", options.unfreeze, "-w", folder / "work")  # fills the cache
     workspace = Workspace(folder / "work", VGG16)
     epochs = {
-        "cache, in memory": from_cache(workspace, options, folder / "a", "2GB"),
-        f"cache, streamed in {options.memory}": from_cache(workspace, options, folder / "b", options.memory),
+        "cache, in memory": from_cache(workspace, options, folder / "a", 2_000_000_000),
+        f"cache, streamed in {size(options.memory)}": from_cache(workspace, options, folder / "b", options.memory),
         "pixels, Keras's fit": from_pixels(workspace, options, folder / "data"),
     }
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
@@ -112,13 +117,12 @@ def _network(workspace: Any) -> Any:
     ), weights
 
 
-def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: str) -> Callable[[], None]:
+def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: int) -> Callable[[], None]:
     """Return what trains one epoch more, from cached outputs, and keeps it at `path`."""
     from finetune import checkpoint, examples
     from finetune.network import above
     from finetune.plan import Plan
     from finetune.train import State, Watch, train
-    from vggft.cli.command import number_of_bytes
 
     network, weights = _network(workspace)
     from finetune.program import Program
@@ -128,7 +132,7 @@ def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: 
     cache = workspace.cache()
     splits = [workspace.dataset.accepted(split) for split in SPLITS]
     sources = [examples.from_cache(cache, below, [sample.digest for sample in split]) for split in splits]
-    windows = examples.windows(sources, number_of_bytes("--memory", memory), options.batch_size)
+    windows = examples.windows(sources, memory, options.batch_size)
     rows = [examples.Rows(source, window) for source, window in zip(sources, windows, strict=True)]
     targets = [np.asarray(workspace.dataset.targets(split), np.int64) for split in splits]
     training, validation = (examples.Examples(r, t) for r, t in zip(rows, targets, strict=True))

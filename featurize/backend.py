@@ -1,5 +1,6 @@
 """Importing Keras: seconds long, so inside what needs it, and without TensorFlow's opening page about CUDA."""
 
+import functools
 import importlib
 import logging
 import os
@@ -11,19 +12,46 @@ from featurize.errors import VggftError
 
 
 def load_keras() -> ModuleType:
-    """Import Keras on the backend that KERAS_BACKEND names.
+    """Import Keras on the backend that KERAS_BACKEND names, with the settings that features and models rely on.
+
+    A person's ~/.keras/keras.json chooses nothing but the backend: images are channels last and numbers float32, for the
+    whole process.
 
     Raises:
         VggftError: there is no such backend here.
     """
     try:
-        return load_quietly("keras")
+        keras = load_quietly("keras")
     except (ImportError, ValueError) as error:
         wanted = os.environ.get("KERAS_BACKEND", "as configured")
         raise VggftError(
             f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
             "that is installed: tensorflow, jax or torch."
         ) from None
+    keras.config.set_image_data_format("channels_last")
+    keras.config.set_floatx("float32")
+    keras.config.set_epsilon(1e-7)
+    _use_full_float32(keras.backend.backend())
+    return keras
+
+
+@functools.cache
+def _use_full_float32(backend: str) -> None:
+    """Turn TensorFloat-32 off, which GPUs use for float32 convolutions by default.
+
+    Its mantissa has 10 bits: features would be as far from float32 as those of float16, and share the CPU's fingerprint.
+    """
+    if backend == "jax":
+        import jax
+
+        jax.config.update("jax_default_matmul_precision", "highest")  # type: ignore[no-untyped-call]
+    elif backend == "torch":
+        import torch
+
+        torch.backends.cudnn.allow_tf32 = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+    elif backend == "tensorflow":
+        load_quietly("tensorflow").config.experimental.enable_tensor_float_32_execution(False)
 
 
 def load_quietly(name: str) -> ModuleType:

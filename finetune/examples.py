@@ -18,6 +18,7 @@ from featurize import runner
 from featurize.backbone.architecture import Architecture
 from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
+from featurize.pixels.decoding import Decoder
 
 _PIECE_BYTES = 8_000_000  # read at once on the way to where they are kept
 _DECODE_AHEAD = 32
@@ -57,9 +58,7 @@ def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source
     return Source(pieces, len(digests), shape, np.float16)
 
 
-def from_pixels(
-    files: Mapping[str, Sequence[Path]], decoder: runner.Decoder, size: int, digests: Sequence[str]
-) -> Source:
+def from_pixels(files: Mapping[str, Sequence[Path]], decoder: Decoder, size: int, digests: Sequence[str]) -> Source:
     """Return pictures uint8 (n, size, size, 3) of images by digest, decoded whenever they are asked for.
 
     Args:

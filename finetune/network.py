@@ -9,8 +9,8 @@ from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
 from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
+from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
 from heads.head import Head, unfolded, with_both_classes
 
 # Largest difference of a probability between the assembled network (float32, from pixels) and the head on cached
@@ -89,7 +89,7 @@ class ParityError(VggftError):
 
 
 def check_parity(
-    network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64], precision: str = FULL_PRECISION
+    network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64], precision: Precision = FULL_PRECISION
 ) -> float:
     """The parity gate: the network, fed pixels, must give what the head gave on cached features.
 

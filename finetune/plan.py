@@ -1,78 +1,71 @@
-"""How a network is tuned: every setting of the training, its default, and what it may be."""
+"""How a network is tuned: the settings of one training."""
 
-import math
 from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
-from featurize.errors import SEEDS, VggftError, require_whole
+from featurize.options import Option, Options
+from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Seed
 
-# Learning rates where none is asked for. SGD's is that of the original experiment; Adam's steps do not shrink with the
+Optimizer = Literal["sgd", "adam"]
+Schedule = Literal["constant", "cosine"]
+
+# Learning rates where none is given. SGD's is that of the original experiment; Adam's steps do not shrink with the
 # gradient, so its rate is smaller, as is usual where weights are already good.
-RATES = {"sgd": 1e-4, "adam": 1e-5}
-SCHEDULES = ("constant", "cosine")
-PRECISIONS = (FULL_PRECISION, MIXED_PRECISION)
+RATES: dict[Optimizer, float] = {"sgd": 1e-4, "adam": 1e-5}
+_BY_OPTIMIZER: Any = None
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Options):
     """Settings of one training.
 
-    Attributes:
-        epochs: at most.
-        batch_size: images a step; the last step of an epoch takes what is left.
+    What the help texts leave out:
+        batch_size: the last step of an epoch takes what is left.
         seed: order and dropout of a step are functions of seed, epoch and step alone.
-        optimizer: "sgd" or "adam" (Kingma & Ba, arXiv:1412.6980; other parameters as Keras has them).
-        learning_rate: of the head, and of all other layers but for `layer_decay`.
-        momentum: of SGD.
-        schedule: "constant", or "cosine": from the rate down to 0 over all steps of all epochs (Loshchilov & Hutter,
-            arXiv:1608.03983, without restarts).
-        layer_decay: the rate of a convolution is multiplied by this once for each convolution above it, and once more, as the
-            head has the full rate (the discriminative rates of Howard & Ruder, arXiv:1801.06146).
+        optimizer: Adam after Kingma & Ba, arXiv:1412.6980; other parameters as Keras has them.
+        learning_rate: of the head, and of all other layers unless `layer_decay` lowers it.
+        schedule: "cosine" as in Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts.
+        layer_decay: the discriminative rates of Howard & Ruder, arXiv:1801.06146; the head has the full rate.
         l2_sp: α of the penalty α/2 · ‖w − w⁰‖² on tuned convolutions, w⁰ the pretrained weights (Li, Grandvalet & Davoine,
             arXiv:1802.01483, equation 5, without its term for the head).
-        label_smoothing: part of the label's probability that is shared evenly among all classes.
-        class_weight: None, or "balanced" as scikit-learn has it.
-        clip: largest norm of all gradients together; None: any.
-        patience: training stops after so many epochs without a lower validation log-loss.
-        precision: "float32", or "mixed_float16": convolutions in 16 bits, weights, head and validation in 32.
+        class_weight: as scikit-learn has it.
+        clip: the norm is that of all gradients together.
+        precision: "mixed_float16": convolutions in 16 bits, weights, head and validation in 32.
     """
 
-    epochs: int = 10
-    batch_size: int = 16
-    seed: int = 0
-    optimizer: str = "sgd"
-    learning_rate: float = RATES["sgd"]
-    momentum: float = 0.9
-    schedule: str = "constant"
-    layer_decay: float = 1.0
-    l2_sp: float = 0.0
-    label_smoothing: float = 0.0
-    class_weight: str | None = None
-    clip: float | None = None
-    patience: int = 5
-    precision: str = FULL_PRECISION
+    epochs: Annotated[
+        int, Option("Maximum number of epochs; the best is kept, which may be epoch 0, the untuned head.", least=1)
+    ] = 10
+    batch_size: Annotated[int, Option("Images in a training step.", least=1)] = 16
+    seed: Seed = 0
+    optimizer: Annotated[Optimizer, Option("Optimizer.")] = "sgd"
+    learning_rate: Annotated[
+        float,
+        Option(
+            "Learning rate.",
+            name="lr",
+            above=0,
+            default=", ".join(f"{rate:g} ({name})" for name, rate in RATES.items()),
+        ),
+    ] = _BY_OPTIMIZER
+    momentum: Annotated[float, Option("Momentum of SGD.", least=0, below=1)] = 0.9
+    schedule: Annotated[Schedule, Option("Learning-rate schedule; cosine decays to 0.")] = "constant"
+    layer_decay: Annotated[
+        float,
+        Option("Multiply the learning rate by this factor once for each convolution further down.", above=0, most=1),
+    ] = 1.0
+    l2_sp: Annotated[
+        float, Option("L2-SP penalty: pulls tuned layers towards their pretrained weights (e.g. 0.01).", least=0)
+    ] = 0.0
+    label_smoothing: Annotated[
+        float, Option("Label smoothing: share of each label spread evenly over all classes.", least=0, below=1)
+    ] = 0.0
+    class_weight: ClassWeight = None
+    clip: Annotated[float | None, Option("Clip the global norm of the gradients to this value.", above=0)] = None
+    patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 5
+    precision: Precision = FULL_PRECISION
 
     def __post_init__(self) -> None:
-        for option, value in (("epochs", self.epochs), ("batch-size", self.batch_size), ("patience", self.patience)):
-            require_whole(f"--{option}", value, 1)
-        require_whole("--seed", self.seed, 0, SEEDS)
-        for option, text, known in (
-            ("optimizer", self.optimizer, tuple(RATES)),
-            ("schedule", self.schedule, SCHEDULES),
-            ("precision", self.precision, PRECISIONS),
-        ):
-            if text not in known:
-                raise VggftError(f"--{option} {text!r}: expected {' or '.join(known)}.")
-        if self.class_weight not in (None, "balanced"):
-            raise VggftError(f"--class-weight {self.class_weight!r}: expected balanced, or no such option.")
-        if not 0 < self.learning_rate < math.inf:
-            raise VggftError(f"--lr {self.learning_rate}: expected a rate above 0, such as 1e-4.")
-        if not 0 < self.layer_decay <= 1:
-            raise VggftError(f"--layer-decay {self.layer_decay}: expected a number above 0, up to 1 (all rates alike).")
-        if not 0 <= self.l2_sp < math.inf:
-            raise VggftError(f"--l2-sp {self.l2_sp}: expected a number from 0 up, such as 0.01.")
-        for option, part in (("momentum", self.momentum), ("label-smoothing", self.label_smoothing)):
-            if not 0 <= part < 1:
-                raise VggftError(f"--{option} {part}: expected a number from 0 up to, but not including, 1.")
-        if self.clip is not None and not 0 < self.clip < math.inf:
-            raise VggftError(f"--clip {self.clip}: expected a norm above 0, such as 1.")
+        super().__post_init__()
+        if self.learning_rate is _BY_OPTIMIZER:
+            object.__setattr__(self, "learning_rate", RATES[self.optimizer])

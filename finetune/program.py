@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
-from featurize.cache.fingerprint import FULL_PRECISION
+from featurize.options.choices import FULL_PRECISION
 from finetune.plan import Plan
 from heads.head import probabilities
 
@@ -85,7 +85,7 @@ class Program:
         """Take one step.
 
         Args:
-            inputs: of any numeric type, (batch, …).
+            inputs: of any numeric type, (batch, …); they travel as they are, and are cast to float32 on the device.
             targets: positions of the true classes, (batch,).
             epoch, number: which step of which epoch it is, from 1.
         """
@@ -94,12 +94,12 @@ class Program:
             drawn = np.random.default_rng([self.plan.seed, epoch, number, i]).integers(2**31, size=2)
             state.assign(ops.convert_to_tensor(drawn, dtype=state.dtype))
         y = self._encoded(targets)
-        logs = self._model.train_on_batch(inputs.astype(np.float32), y, self._weights[targets], return_dict=True)
+        logs = self._model.train_on_batch(inputs, y, self._weights[targets], return_dict=True)
         return Means(float(logs["loss"]), float(logs["log_loss"]), float(logs["accuracy"]))
 
     def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (batch, classes), computed in float32 whatever the precision of training."""
-        return probabilities(ops.convert_to_numpy(self._judge.predict_on_batch(inputs.astype(np.float32))))
+        return probabilities(ops.convert_to_numpy(self._judge.predict_on_batch(inputs)))
 
     def objective(self, p: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
         """Return what training minimises, for images with class probabilities `p` and the present weights.

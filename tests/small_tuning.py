@@ -1,20 +1,37 @@
-"""Small networks to tune: the real backbone on pictures of 64 pixels, and heads whose numbers do not matter."""
+"""Small networks to tune: the tiny network, or VGG16 on small pictures, with heads whose numbers do not matter."""
 
 import numpy as np
+from conftest import PICTURES
+from tiny import TINY
 
+from featurize import engines
 from featurize.backbone.network import between
-from featurize.backbone.vgg16 import VGG16
+from featurize.cache.fingerprint import Fingerprint
+from featurize.pixels import images
 from finetune import network as networks
 from finetune.examples import Examples, Rows, Source
 from finetune.train import train
 from heads.head import Head, Layer, Scaler
 
-SIZE = 64  # the network takes any size; small pictures make the tests quick
+FEATURES = TINY.layers[-1].shape(TINY.size)  # what heads read
 
 
-def head(pooling="avg", classes=2, seed=0, dropout=0.0, scaler=False) -> Head:
+def fruit(size):
+    """Return 12 drawings of fruit, uint8 (12, size, size, 3)."""
+    return np.stack([images.decode_resized(p.read_bytes(), size) for p in sorted(PICTURES.glob("fruit/*.png"))[:12]])
+
+
+def keras_outputs(weights, pictures, names):
+    """Return layer → outputs of pictures, float32, as Keras computes them."""
+    fingerprint = Fingerprint.of(weights.architecture, size=pictures.shape[1])
+    return dict(zip(names, engines.KerasEngine(weights, fingerprint, 12)(pictures, names), strict=True))
+
+
+def head(pooling="avg", classes=2, seed=0, dropout=0.0, scaler=False, shape=FEATURES) -> Head:
+    """Return a head with random weights; `shape` of the feature maps that it reads."""
     rng = np.random.default_rng(seed)
-    inputs = {"flatten": 4 * 512, "avg": 512, "max": 512, "avgmax": 1024}[pooling]
+    height, width, channels = shape
+    inputs = {"flatten": height * width * channels, "avg": channels, "max": channels, "avgmax": 2 * channels}[pooling]
     units = 1 if classes == 2 else classes
     layers = (
         Layer(rng.normal(0, 0.02, (inputs, 6)).astype(np.float32), np.ones(6, np.float32), "relu"),
@@ -41,7 +58,7 @@ def program(network, split_point, plan, targets, weights, *, from_pixels=False):
     """Compile the part above the split point; from pixels: the whole network, frozen as far."""
     from finetune.program import Program
 
-    part = networks.above(network, VGG16, split_point)
+    part = networks.above(network, weights.architecture, split_point)
     if from_pixels:
         part = between(network, None, [networks.LOGITS_LAYER])
     return Program(part, plan, np.asarray(targets), weights)

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line; leave with the exit code that README promises."""
+    """Run the command line; leave with its exit code."""
     from featurize import interrupts
 
     try:

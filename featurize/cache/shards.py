@@ -14,6 +14,7 @@ import io
 import os
 import re
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from typing import Any
 import h5py
 import hdf5plugin
 import numpy as np
+from h5py._objects import phil
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.cache import zstd
 from featurize.errors import VggftError
 
 SHARD_VERSION = 1
@@ -33,7 +36,9 @@ DIGEST = np.dtype("S32")  # compares as 32 raw bytes; only whole arrays are ever
 # Zstandard level 1, on float16 outputs of VGG16 for 397 photographs: 3.0× smaller for block4_pool and 5.6× for block5_pool
 # (LZ4, in the same run: 2.1× and 3.7×). LZ4 reads faster; either takes far less time than any engine here needs to compute
 # them.
-_COMPRESSION = hdf5plugin.Zstd(clevel=1)
+_LEVEL = 1
+_COMPRESSION = hdf5plugin.Zstd(clevel=_LEVEL)
+_AT_ONCE = 16  # rows that a thread compresses before it asks for more
 
 
 class Damaged(Exception):
@@ -81,7 +86,7 @@ def write(
             file.attrs[key] = value
         file["digest"] = digests.view(np.uint8).reshape(-1, DIGEST.itemsize)
         for layer, array in features.items():
-            file.create_dataset(layer, data=array, chunks=(1, *array.shape[1:]), compression=_COMPRESSION)
+            _store(file, layer, np.ascontiguousarray(array))
     view = data.getbuffer()
     name = hashlib.sha256(view).hexdigest()
     durable.write_bytes(path(folder, name), view)
@@ -96,6 +101,23 @@ def _new_file(data: io.BytesIO) -> h5py.File:
     creation = h5py.h5p.create(h5py.h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     return h5py.File(h5py.h5f.create(b"shard", h5py.h5f.ACC_TRUNC, creation, access))
+
+
+def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
+    """Write a layer, its rows compressed in parallel. The bytes are those that HDF5 writes."""
+    dataset = file.create_dataset(
+        layer, array.shape, array.dtype, chunks=(1, *array.shape[1:]), compression=_COMPRESSION
+    )
+    compress = zstd.compressor(_LEVEL)
+    if compress is None:
+        dataset[...] = array
+        return
+    pieces = [array[first : first + _AT_ONCE] for first in range(0, len(array), _AT_ONCE)]
+    with ThreadPoolExecutor(os.cpu_count(), "compress") as pool:
+        frames = [frame for piece in pool.map(lambda rows: [compress(row) for row in rows], pieces) for frame in piece]
+    with phil:  # h5py 3.14 does not take HDF5's lock for these calls itself
+        for row, frame in enumerate(frames):
+            dataset.id.write_direct_chunk((row, *(0 for _ in array.shape[1:])), frame)
 
 
 def path(folder: Path, name: str) -> Path:

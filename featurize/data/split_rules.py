@@ -7,7 +7,7 @@ from featurize.data import splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
 from featurize.data.scan import Scan
-from featurize.data.splits import Shares
+from featurize.data.shares import Shares
 from featurize.errors import VggftError
 
 

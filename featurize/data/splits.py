@@ -3,32 +3,12 @@
 import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from featurize.data.assigned import Assigned, Memory
 from featurize.data.dataset import SPLITS, Sample
+from featurize.data.shares import Shares
 from featurize.errors import VggftError
-
-
-@dataclass(frozen=True)
-class Shares:
-    """Which part of each class is held back. Groups are ordered by a hash of `seed` and the group's name."""
-
-    validate: float = 0.2
-    test: float = 0.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for option, value in (("--validation", self.validate), ("--test", self.test)):
-            if not 0 <= value < 1:
-                raise VggftError(
-                    f"{option} {value}: expected a share from 0 up to, but not including, 1 (0.2 is a fifth)."
-                )
-        if self.validate == 0 or self.validate + self.test >= 1:
-            raise VggftError(
-                f"--validation {self.validate} and --test {self.test}: expected a validation share above 0, and something "
-                "left to train on."
-            )
 
 
 def reserve_test(before: Sequence[Assigned], present: Set[str], shares: Shares) -> list[Assigned]:

@@ -43,6 +43,7 @@ class MnnEngine:
     """Runs pictures side by side, each alone in a session, so that a row never depends on its neighbours."""
 
     name = "mnn"
+    in_flight = 1
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Get ready; the network itself is loaded when it is first run. Raises ImportError without MNN or onnx."""

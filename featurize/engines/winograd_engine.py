@@ -33,6 +33,7 @@ class WinogradEngine:
     """Runs each picture on one thread, so that a row never depends on its neighbours."""
 
     name = "winograd"
+    in_flight = 1
 
     def __init__(self, weights: Weights, fingerprint: Fingerprint) -> None:
         """Transform the kernels: a second, and 0.28 GB at 224 pixels. The first time on a machine, compile for some more.

@@ -31,6 +31,7 @@ from vggft.comparison.verdict import CAVEAT
 from vggft.prediction import judging, models
 from vggft.prediction.models import Model, _rank
 from vggft.steps import compare as command
+from vggft.steps.options import CompareOptions
 
 
 def metrics(log_loss):
@@ -44,7 +45,7 @@ def head_method(name, loss):
 
 
 def network_method(name, loss, best_epoch=3):
-    settings = Settings("r", "block5", "block4_pool", Plan(), 1, "best", {})
+    settings = Settings("r", "block3", "block2_pool", Plan(), 1, "best", {})
     own = metrics(0.2)
     made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
     return Model(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
@@ -109,7 +110,7 @@ def test_costs(trained):
     expected = costs[start]["total_seconds"] + own["training_seconds"]
     assert own["total_seconds"] == pytest.approx(expected)
     assert own["bytes"] == Path(results["finetune"]["network"]).stat().st_size
-    assert own["parameters"] > 7_000_000
+    assert own["parameters"] > 1168 + 2320  # both convolutions of block3, and the head
     for cost in costs.values():
         assert 0 < cost["latency_ms"]["1"] < cost["latency_ms"]["8"]
 
@@ -140,16 +141,16 @@ def test_networks_of_other_features_are_refused_and_named(again, ui):
     with pytest.raises(
         VggftError, match=rf"{path.parent.name}: features of fingerprint 0123456789abcdef, now {now}\. Train"
     ):
-        command.run(again, command.Options(), ui)
+        command.run(again, CompareOptions(), ui)
     run["settings"]["provenance"] |= {"fingerprint": now, "manifest": "0" * 64}
     path.write_text(json.dumps(run))
     with pytest.raises(
         VggftError, match=rf"{path.parent.name}: other images, labels or splits\. Train again: vggft finetune"
     ):
-        command.run(again, command.Options(), ui)
+        command.run(again, CompareOptions(), ui)
     assert snapshot(again.report) == before
-    with pytest.raises(VggftError, match="--cv 1: expected 2"):
-        command.run(again, command.Options(folds=1), ui)
+    with pytest.raises(VggftError, match="--cv 1: expected a whole number, 2 or more"):
+        command.run(again, CompareOptions(cv=1), ui)
 
 
 def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
@@ -158,7 +159,7 @@ def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
     head = json.loads(stale.read_text())
     head["provenance"]["manifest"] = "0" * 64
     stale.write_text(json.dumps(head))
-    found = command.run(again, command.Options(quick=True), ui)
+    found = command.run(again, CompareOptions(quick=True), ui)
     said = capsys.readouterr().err
     (left_out,) = found["left_out"]
     assert f"left out: {left_out}" in said
@@ -178,7 +179,7 @@ def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(agai
     with pytest.raises(
         VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
     ):
-        command.run(again, command.Options(), ui)
+        command.run(again, CompareOptions(), ui)
     assert again.report.read_text() == "mine"
 
 
@@ -207,7 +208,7 @@ def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     (other / "run.json").write_text(json.dumps(kept))
     network = load_keras().saving.load_model(other / "network.keras", compile=False)
     network.save(other / "network.keras")
-    found = command.run(again, command.Options(quick=True), ui)
+    found = command.run(again, CompareOptions(quick=True), ui)
     assert "other" not in {method["name"] for method in found["methods"]}
     (said,) = found["left_out"]
     assert re.fullmatch(r"other: .*other/network\.keras: not the file that was written .*", said)
@@ -229,7 +230,7 @@ def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_
         kept = json.loads(path.read_text())
         (kept["provenance"] if "provenance" in kept else kept["settings"]["provenance"])["manifest"] = identity
         path.write_text(json.dumps(kept))
-    found = command.run(again, command.Options(), ui)
+    found = command.run(again, CompareOptions(), ui)
     assert found["measured_on"] == found["probes"]["measured_on"] == "test"
     with (again.report / "predictions.csv").open(newline="") as file:
         assert {row["path"] for row in csv.DictReader(file)} == test | {"birds/twin.png"}
@@ -250,7 +251,7 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
     path.write_text(json.dumps(kept))
     settings = json.loads((again.root / "workspace.json").read_text())
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(again.root / "nowhere")}))
-    found = command.run(again, command.Options(quick=True), ui)
+    found = command.run(again, CompareOptions(quick=True), ui)
     assert found["contrast"]["tuned"] == run.name
     assert "left out: whole: " in capsys.readouterr().err
     assert "whole" not in {method["name"] for method in found["methods"]}
@@ -269,7 +270,7 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
             return said, [{"fold": i + 1, "unchanged": own} for i, own in enumerate(kept)]
 
     monkeypatch.setattr(nested, "Folds", Folds)
-    found = command.run(again, command.Options(folds=2, quick=True), ui)
+    found = command.run(again, CompareOptions(cv=2, quick=True), ui)
     names = found["contrast"]["in_workspace"]
     assert found["use"] == names[use]
     assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")

@@ -203,7 +203,7 @@ def humble(*arguments) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, weights):
+def corpus(tmp_path_factory, published):
     """All of it in two class folders, and one run over it."""
     base = tmp_path_factory.mktemp("corpus")
     for label in "ab":

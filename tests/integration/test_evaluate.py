@@ -7,15 +7,16 @@ import threading
 
 import numpy as np
 import pytest
-from conftest import drawings, paint, strict_json, vggft_apart
+from conftest import drawings, paint, strict_json, vggft
 from sklearn import metrics
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
 from vggft.prediction import judging, models
 from vggft.prediction.scoring import Scorer
 from vggft.steps import evaluate
+from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -24,7 +25,7 @@ from vggft.workspace.workspace import Workspace
 def work(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work", VGG16)
+    return Workspace(tmp_path / "work", TINY)
 
 
 @pytest.fixture
@@ -52,7 +53,7 @@ def folder(tmp_path):
 
 
 def test_every_number_can_be_recomputed(fake, folder, ui):
-    found = evaluate.run(fake, folder, None, ui)
+    found = evaluate.run(fake, EvaluateOptions(folder), ui)
     with (fake.report / "evaluate-predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == ["path", "label", "predicted", "p_birds", "p_fruit"]
@@ -93,7 +94,7 @@ def test_every_number_can_be_recomputed(fake, folder, ui):
 
 
 def test_what_a_person_sees(fake, folder, capfd):
-    evaluate.run(fake, folder, None, Ui())
+    evaluate.run(fake, EvaluateOptions(folder), Ui())
     out, err = capfd.readouterr()
     words = [line.split() for line in out.splitlines()]
     assert ["accuracy", "0.8000"] in words
@@ -122,32 +123,32 @@ def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
         (tmp_path / "loose", "no images"),
     ):
         with pytest.raises(VggftError, match=said):
-            evaluate.run(fake, path, None, ui)
+            evaluate.run(fake, EvaluateOptions(path), ui)
     shutil.copytree(folder, tmp_path / "data" / "test")
     with pytest.raises(VggftError, match=rf"holds test, which are no classes.* vggft evaluate {tmp_path}/data/test"):
-        evaluate.run(fake, tmp_path / "data", None, ui)
+        evaluate.run(fake, EvaluateOptions(tmp_path / "data"), ui)
     for split in ("train", "val"):
         shutil.copytree(folder, tmp_path / "data" / split)
     with pytest.raises(VggftError, match=rf"holds test, train, val, .* vggft evaluate {tmp_path}/data/test"):
-        evaluate.run(fake, tmp_path / "data", None, ui)
+        evaluate.run(fake, EvaluateOptions(tmp_path / "data"), ui)
     shutil.rmtree(tmp_path / "data" / "test")
     with pytest.raises(
         VggftError, match=f"vggft evaluate {tmp_path}/data/val$"
     ):  # the model has learnt from the other one
-        evaluate.run(fake, tmp_path / "data", None, ui)
+        evaluate.run(fake, EvaluateOptions(tmp_path / "data"), ui)
     for strange in ("bats", "test"):  # a class may be called so, but this model knows none
         paint(folder / strange / "a.png", (0, 0, 0))
         with pytest.raises(VggftError, match=rf"does not know {strange}\. Expected only folders of .*: birds, fruit\."):
-            evaluate.run(fake, folder, None, ui)
+            evaluate.run(fake, EvaluateOptions(folder), ui)
         shutil.rmtree(folder / strange)
     with pytest.raises(VggftError, match="no model 'nope'"):
-        evaluate.run(fake, folder, "nope", ui)
+        evaluate.run(fake, EvaluateOptions(folder, "nope"), ui)
     assert not (fake.report / "evaluate.json").exists()
 
 
 def test_files_that_are_no_pictures(fake, folder, ui, capfd):
     (folder / "birds" / "03.png").write_text("text")
-    found = evaluate.run(fake, folder, None, ui)
+    found = evaluate.run(fake, EvaluateOptions(folder), ui)
     assert [(r["path"], r["reason"][:13]) for r in found["rejected"]] == [
         (str(folder / "birds" / "03.png"), "not a picture")
     ]
@@ -157,12 +158,12 @@ def test_files_that_are_no_pictures(fake, folder, ui, capfd):
     for path in folder.rglob("*.png"):
         path.write_text("text")
     with pytest.raises(VggftError, match=r"none of its files can be used \(20 in all; the first"):
-        evaluate.run(fake, folder, None, ui)
+        evaluate.run(fake, EvaluateOptions(folder), ui)
 
 
 def test_classes_without_images(fake, folder, ui):
     shutil.rmtree(folder / "birds")
-    found = evaluate.run(fake, folder, None, ui)
+    found = evaluate.run(fake, EvaluateOptions(folder), ui)
     assert (found["metrics"]["auc"], found["metrics"]["average_precision"]) == (None, None)
     assert found["metrics"]["auc_reason"] == "1 of 2 classes have no image here"
     assert found["confusion"] == [[0, 0], [2, 9]]
@@ -177,7 +178,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
         done.append("waits")
         free.set()
 
-    other, held = Workspace(fake.root, VGG16), threading.Event()
+    other, held = Workspace(fake.root, TINY), threading.Event()
 
     def hold():
         with other.writing():
@@ -187,7 +188,7 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     thread = threading.Thread(target=hold)
     thread.start()
     assert held.wait(60)
-    evaluate.run(Workspace(fake.root, VGG16, waiting), folder, None, Ui(quiet=True))
+    evaluate.run(Workspace(fake.root, TINY, waiting), EvaluateOptions(folder), Ui(quiet=True))
     thread.join()
     assert done == ["judged", "waits"]
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
@@ -200,7 +201,7 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fa
     with pytest.raises(
         VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
     ):
-        evaluate.run(fake, folder, None, ui)
+        evaluate.run(fake, EvaluateOptions(folder), ui)
     assert fake.report.read_text() == "mine"
 
 
@@ -213,7 +214,7 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
         path = sorted((drawn / label).iterdir())[-1]
         path.rename(tmp_path / "again" / label / f"new-{path.name}")
     (tmp_path / "again" / "fruit" / "text.png").write_text("text")
-    done = vggft_apart("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
+    done = vggft("evaluate", tmp_path / "again", "--model", "logistic-max", "-w", work.root, "--json")
     assert done.returncode == 3, done.stderr
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)

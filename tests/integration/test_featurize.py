@@ -9,10 +9,12 @@ import shutil
 import numpy as np
 import pytest
 from conftest import PICTURES, make_classes, paint, refused, snapshot, strict_json, vggft
+from small_tuning import keras_outputs
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace.workspace import Workspace
 
 
@@ -22,7 +24,7 @@ def test_featurize_and_again(featurized):
     assert first["reused"] == first["duplicates"] == first["rejected"] == 0
     assert first["classes"] == ["bugs", "flowers"]
     assert first["splits"] == {"train": 20, "validate": 4, "test": 0}
-    assert first["layers"] == ["block4_pool", "block5_pool"]
+    assert first["layers"] == ["block2_pool", "block3_pool"]
     assert first["images_per_second"] > 0
     before = snapshot(base / "work" / "cache")
     again = vggft("featurize", base / "data", "-w", base / "work", "--json")
@@ -34,11 +36,9 @@ def test_featurize_and_again(featurized):
 
 
 def test_every_file_resolves_to_the_row_of_its_digest_with_its_own_label(featurized, weights):
-    """Features against an independent way: Keras's own VGG16 and preprocessing, on the decoder's pixels."""
-    import keras
-
+    """Features against an independent way: this network in Keras, on the decoder's pixels."""
     base, _ = featurized
-    workspace = Workspace(base / "work", VGG16)
+    workspace = Workspace(base / "work", TINY)
     with (base / "work" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {"path", "label", "split", "group", "digest", "status", "reason"} <= set(rows[0])
@@ -47,12 +47,9 @@ def test_every_file_resolves_to_the_row_of_its_digest_with_its_own_label(featuri
         data = (base / "data" / row["path"]).read_bytes()
         assert row["digest"] == hashlib.sha256(data).hexdigest()
         assert row["label"] == row["path"].split("/")[0]
-    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
-    for name, (kernel, bias) in weights.arrays.items():
-        model.get_layer(name).set_weights([kernel, bias])
-    pixels = np.stack([images.decode_resized((base / "data" / r["path"]).read_bytes(), 224) for r in rows])
-    expected = model.predict(keras.applications.vgg16.preprocess_input(pixels.astype("float32")), verbose=0)
-    found = workspace.cache().read("block5_pool", [r["digest"] for r in rows]).astype(np.float64)
+    pixels = np.stack([images.decode_resized((base / "data" / r["path"]).read_bytes(), TINY.size) for r in rows])
+    expected = keras_outputs(weights, pixels, ["block3_pool"])["block3_pool"]
+    found = workspace.cache().read("block3_pool", [r["digest"] for r in rows]).astype(np.float64)
     difference = np.linalg.norm((found - expected).reshape(24, -1), axis=1)
     assert (difference / np.linalg.norm(expected.reshape(24, -1), axis=1)).max() <= 1e-3
 
@@ -80,7 +77,7 @@ def test_rejected_files_are_listed_and_looked_at_again(copied):
     done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
     found = strict_json(done.stdout)
     assert (done.returncode, found["images"], found["computed"], found["rejected"]) == (3, 24, 0, 2)
-    rows = {s.path: s for s in Workspace(copied / "work", VGG16).dataset.samples}
+    rows = {s.path: s for s in Workspace(copied / "work", TINY).dataset.samples}
     assert rows["bugs/empty.png"].reason == "empty file (0 bytes)"
     assert rows["bugs/text.jpg"].status == "rejected"
     shutil.copy(PICTURES / "bugs" / "spider.png", copied / "data" / "bugs" / "text.jpg")
@@ -90,7 +87,7 @@ def test_rejected_files_are_listed_and_looked_at_again(copied):
 
 
 def test_renamed_moved_and_edited_files(copied):
-    before = {s.digest: s.split for s in Workspace(copied / "work", VGG16).dataset.samples}
+    before = {s.digest: s.split for s in Workspace(copied / "work", TINY).dataset.samples}
     files = sorted((copied / "data" / "bugs").iterdir())
     files[0].rename(files[0].with_name("renamed.png"))
     files[1].rename(copied / "data" / "flowers" / files[1].name)  # re-labelled
@@ -100,7 +97,7 @@ def test_renamed_moved_and_edited_files(copied):
     assert (found["computed"], found["reused"], found["images"]) == (1, 23, 24)
     found = strict_json(vggft("featurize", copied / "moved", "-w", copied / "work", "--json", "--rehash").stdout)
     assert (found["computed"], found["reused"]) == (0, 24)
-    workspace = Workspace(copied / "work", VGG16)
+    workspace = Workspace(copied / "work", TINY)
     after = {s.digest: s.split for s in workspace.dataset.samples}
     assert all(after[d] == split for d, split in before.items() if d in after)
     assert workspace.dataset.root == copied / "moved"
@@ -108,7 +105,7 @@ def test_renamed_moved_and_edited_files(copied):
 
 def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
     work = copied / "work"
-    before = {s.path: s.split for s in Workspace(work, VGG16).dataset.samples}
+    before = {s.path: s.split for s in Workspace(work, TINY).dataset.samples}
     for damage in (
         (work / "manifest.csv").unlink,
         lambda: (work / "manifest.csv").write_text("path,label\nx,y\n"),
@@ -120,7 +117,7 @@ def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
             assert "vggft featurize" in refused("head", "-w", work)
         done = vggft("featurize", copied / "data", "-w", work, "--json")
         assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 0), done.stderr
-        assert {s.path: s.split for s in Workspace(work, VGG16).dataset.samples} == before
+        assert {s.path: s.split for s in Workspace(work, TINY).dataset.samples} == before
 
 
 def test_other_data_do_not_take_over_a_workspace(copied, tmp_path):
@@ -131,7 +128,7 @@ def test_other_data_do_not_take_over_a_workspace(copied, tmp_path):
 
 
 def test_copies_under_two_labels(copied):
-    sample = Workspace(copied / "work", VGG16).dataset.accepted("validate")[0]
+    sample = Workspace(copied / "work", TINY).dataset.accepted("validate")[0]
     other = "flowers" if sample.label == "bugs" else "bugs"
     shutil.copy(copied / "data" / sample.path, copied / "data" / other / "copy.png")
     done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
@@ -142,16 +139,16 @@ def test_copies_under_two_labels(copied):
 
 
 def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
-    before = {s.path: s.split for s in Workspace(copied / "work", VGG16).dataset.samples}
+    before = {s.path: s.split for s in Workspace(copied / "work", TINY).dataset.samples}
     found = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--test", "0.25", "--json").stdout)
     assert found["splits"] == {"train": 14, "validate": 4, "test": 6}
-    after = {s.path: s.split for s in Workspace(copied / "work", VGG16).dataset.samples}
+    after = {s.path: s.split for s in Workspace(copied / "work", TINY).dataset.samples}
     assert all(after[p] == "validate" for p, split in before.items() if split == "validate")
     again = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json").stdout)
     assert again["splits"] == found["splits"]
     assert "test" not in {before[p] for p in before}
     assert all(before[p] == "train" for p, split in after.items() if split == "test")
-    assert {s.path: s.split for s in Workspace(copied / "work", VGG16).dataset.samples} == after
+    assert {s.path: s.split for s in Workspace(copied / "work", TINY).dataset.samples} == after
     (copied / "work" / "workspace.json").unlink()  # with the settings gone, nothing is reserved a second time
     for arguments in ([], ["--test", "0.25"]):
         done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
@@ -161,10 +158,10 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
 
 
 def test_other_layers_and_preprocessing(copied):
-    for arguments, computed in ((["--layers", "block3_pool"], 24), (["--preprocess", "raw"], 24), ([], 0)):
+    for arguments, computed in ((["--layers", "block1_pool"], 24), (["--preprocess", "raw"], 24), ([], 0)):
         found = strict_json(vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments).stdout)
         assert found["computed"] == computed
-    assert Workspace(copied / "work", VGG16).settings.fingerprint.preprocess == "raw"
+    assert Workspace(copied / "work", TINY).settings.fingerprint.preprocess == "raw"
 
 
 @pytest.mark.parametrize(
@@ -186,13 +183,13 @@ def test_bad_folders_change_nothing(tmp_path, make, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--layers", "fc1"], ["unknown layer 'fc1'", *VGG16.names]),
+        (["--layers", "fc1"], ["unknown layer 'fc1'", *TINY.names]),
         (["--shard", "0"], ["--shard 0"]),
         (["--shard", "513"], ["--shard 513", "1 to 512"]),
         (["--validation", "1.5"], ["--validation 1.5", "expected"]),
         (["--preprocess", "torch"], ["caffe or raw"]),
-        (["--engine", "tpu"], ["auto, keras, winograd, mnn"]),
-        (["--nonsense"], ["--nonsense", "vggft --help"]),
+        (["--engine", "tpu"], ["auto, keras, winograd or mnn"]),
+        (["--nonsense"], ["--nonsense", "vggft featurize --help"]),
         (["--seed", "x"], ["--seed"]),
         (["--test", "0.4"], ["no training image left", "--test"]),
         (["--weights", "nowhere.h5"], ["no such file"]),
@@ -226,6 +223,6 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
 
     monkeypatch.setattr(featurize.scanning, "scan", slow)
     with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace was made with 0\.2"):
-        featurize.run(Workspace(new, VGG16), copied / "data", featurize.Options(validation=0.5, seed=7), ui)
+        featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
-    assert Workspace(new, VGG16).settings.shares.seed == 0
+    assert Workspace(new, TINY).settings.shares.seed == 0

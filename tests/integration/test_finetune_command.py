@@ -3,20 +3,20 @@
 import io
 import json
 import shutil
-import subprocess
 import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, snapshot, strict_json, vggft, vggft_apart
+from conftest import drawings, refused, snapshot, strict_json, vggft
+from small_disk import leave
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
-from finetune import store
+from finetune import checkpoint, store
 from finetune.plan import Plan
 from heads.specs import SCRATCH
 from vggft.steps import compare, featurize, finetune, head
-from vggft.steps.finetune import Options
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
 FAST = Plan(epochs=1, batch_size=8)
@@ -25,14 +25,13 @@ FAST = Plan(epochs=1, batch_size=8)
 @pytest.fixture(scope="module")
 def headed(tmp_path_factory):
     """A workspace of 14 drawings with a few heads; tests that change it copy it first."""
-    from heads.population import Plan as HeadPlan
     from vggft.ui.console import Ui
 
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
-    work = Workspace(base / "work", VGG16)
-    featurize.run(work, drawings(base / "data", 7, "bugs", "flowers"), featurize.Options(), ui)
+    work = Workspace(base / "work", TINY)
+    featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
     names = ("logistic-max", "max-64-l2-dropout", "avg-256")
-    head.run(work, head.Options(HeadPlan(epochs=5), names), ui)
+    head.run(work, HeadOptions.of(epochs=5, head=names), ui)
     return base
 
 
@@ -44,46 +43,48 @@ def here(headed, tmp_path):
 
 @pytest.fixture
 def work(here):
-    return Workspace(here / "work", VGG16)
+    return Workspace(here / "work", TINY)
 
 
 def test_any_split_and_the_comparison_of_all(work, ui):
     layers = {
-        "block4": ("block3_pool", [f"block{b}_conv{c}" for b in (4, 5) for c in (1, 2, 3)]),
+        "block2": ("block1_pool", ["block2_conv1", "block3_conv1", "block3_conv2"]),
         "all": (None, None),
     }
     for unfreeze, (split_point, moved) in layers.items():
-        found = finetune.run(work, Options(unfreeze, start="logistic-max", plan=Plan(1, 8, learning_rate=1e-3)), ui)
+        found = finetune.run(
+            work, FinetuneOptions(unfreeze, start="logistic-max", plan=Plan(1, 8, learning_rate=1e-3)), ui
+        )
         assert found["name"] == f"{unfreeze}-logistic-max-lr0.001-batch8-epochs1"
         assert found["split_point"] == split_point
         assert found["parity"] <= 2e-3
         if found["best_epoch"]:
-            assert len(found["moved"]) == 13 if moved is None else found["moved"] == moved
-    assert {"block3_pool"} <= set(work.cache().layers)
-    compared = {m["name"]: m for m in compare.run(work, compare.Options(quick=True), ui)["methods"]}
+            assert len(found["moved"]) == 4 if moved is None else found["moved"] == moved
+    assert {"block1_pool"} <= set(work.cache().layers)
+    compared = {m["name"]: m for m in compare.run(work, CompareOptions(quick=True), ui)["methods"]}
     for run in store.load_all(work.finetune):  # what was reported from the cache is what the saved network says
         assert compared[run.name]["log_loss"] == pytest.approx(run.validation.log_loss, abs=1e-4)
         assert run.classes == ("bugs", "flowers")
 
 
 def test_starts(work, ui):
-    found = finetune.run(work, Options(start=SCRATCH, plan=FAST), ui)
-    assert found["name"] == "block5-scratch-batch8-epochs1"
+    found = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
+    assert found["name"] == "block3-scratch-batch8-epochs1"
     assert found["start_validation"]["log_loss"] > 0.5  # it knew nothing
-    again = finetune.run(work, Options(start=SCRATCH, plan=FAST), ui)
-    assert again["name"] == "block5-scratch-batch8-epochs1-2"  # nothing is overwritten
+    again = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
+    assert again["name"] == "block3-scratch-batch8-epochs1-2"  # nothing is overwritten
     assert again["validation"] == found["validation"]
     kept = json.loads((work.finetune / found["name"] / "run.json").read_text())
     assert kept["start"] == SCRATCH
-    best = finetune.run(work, Options(plan=FAST, name="mine"), ui)
+    best = finetune.run(work, FinetuneOptions(plan=FAST, name="mine"), ui)
     assert best["name"] == "mine"
     assert best["start"] == head_names(work)[0]
     with pytest.raises(VggftError, match="--name mine: a run of that name exists"):
-        finetune.run(work, Options(name="mine"), ui)
+        finetune.run(work, FinetuneOptions(name="mine"), ui)
     with pytest.raises(VggftError, match="--name avg-256: a head has that name"):
-        finetune.run(work, Options(name="avg-256"), ui)
+        finetune.run(work, FinetuneOptions(name="avg-256"), ui)
     with pytest.raises(VggftError, match="--from mine: a tuned network"):
-        finetune.run(work, Options(start="mine"), ui)
+        finetune.run(work, FinetuneOptions(start="mine"), ui)
 
 
 def head_names(work):
@@ -97,16 +98,16 @@ def test_bad_input_changes_nothing(here):
     before = snapshot(here)
     cases = {
         ("--unfreeze", "block6"): "--unfreeze 'block6': unknown layer. Expected all, a block (block1",
-        ("--unfreeze", "block5_pool"): "a pooling layer has no weights to tune",
+        ("--unfreeze", "block3_pool"): "a pooling layer has no weights to tune",
         ("--from", "nobody"): "no such head. Expected best, scratch, or one of the heads here: ",
         ("--optimizer", "lion"): "--optimizer 'lion': expected sgd or adam",
-        ("--lr", "-1"): "--lr -1.0: expected a rate above 0",
+        ("--lr", "-1"): "--lr -1.0: expected a number, above 0",
         ("--memory", "lots"): "--memory 'lots': expected an amount of memory, such as 2GB",
-        ("--memory", "1MB"): "--memory: 1.0 MB do not hold two batches of 12 images, which take 4.8 MB",
+        ("--memory", "10kB"): "MB do not hold two batches of 12 images",
         ("--name", "a/b"): "--name 'a/b': expected letters",
         ("--name", ".."): "--name '..': expected letters",
-        ("--precision", "int8"): "--precision 'int8': expected float32 or mixed_float16",
-        ("--resume", "--lr", "1"): "--resume with --lr: what was begun goes on",
+        ("--precision", "int8"): "--precision 'int8': expected auto, float32 or mixed_float16",
+        ("--resume", "--lr", "1"): "--resume with --lr: a resumed run keeps its settings",
         ("--resume", "--name", "nobody"): "--resume --name nobody: no such run",
     }
     for arguments, said in cases.items():
@@ -119,7 +120,7 @@ def test_bad_input_changes_nothing(here):
 
 def test_a_head_of_other_classes_or_features(here, work):
     data = drawings(here / "others", 4, "birds", "fruit", "bugs")
-    other = Workspace(here / "other", VGG16)
+    other = Workspace(here / "other", TINY)
     assert vggft("featurize", data, "-w", other.root).returncode == 0
     shutil.copytree(work.heads, other.heads)
     message = refused("finetune", "--from", "avg-256", "-w", other.root)
@@ -135,12 +136,12 @@ def test_images_that_are_gone_are_named(here, work, ui):
     moved = here / "moved"
     shutil.copytree(work.dataset.root, moved)
     assert vggft("featurize", moved, "-w", work.root).returncode == 0
-    work = Workspace(work.root, VGG16)
+    work = Workspace(work.root, TINY)
     gone = moved / work.dataset.accepted("train")[0].path
     gone.rename(here / "kept.png")
     before = set(work.cache().layers)
     for unfreeze, said in (
-        ("block4", "block3_pool is not cached for all images, and 1 image gone"),
+        ("block2", "block1_pool is not cached for all images, and 1 image gone"),
         ("all", "all layers"),
     ):
         message = refused("finetune", "--unfreeze", unfreeze, "-w", work.root)
@@ -148,11 +149,11 @@ def test_images_that_are_gone_are_named(here, work, ui):
         assert str(gone) in message
     assert not list(work.finetune.glob("*"))
     assert set(work.cache().layers) == before
-    finetune.run(work, Options(plan=FAST, start="avg-256"), ui)  # block4_pool is cached: nothing is missed
+    finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)  # block2_pool is cached: nothing is missed
     gone.write_bytes(b"changed")
     with pytest.raises(VggftError, match="changed while vggft was running"):
-        finetune.run(work, Options("all", plan=FAST, start="avg-256"), ui)
-    assert [path.name for path in work.finetune.iterdir()] == ["block5-avg-256-batch8-epochs1"]
+        finetune.run(work, FinetuneOptions("all", plan=FAST, start="avg-256"), ui)
+    assert [path.name for path in work.finetune.iterdir()] == ["block3-avg-256-batch8-epochs1"]
 
 
 def test_a_loss_that_is_no_number(here):
@@ -175,38 +176,38 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
 
     monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
-        finetune.run(work, Options(plan=FAST, name="one"), ui)
-    assert "run one is unfinished" in vggft_apart("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
+        finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
+    assert "run one is unfinished" in vggft("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
     settings.write_text(kept.replace('"backend": "', '"backend": "no'))
     with pytest.raises(VggftError, match="Set KERAS_BACKEND=no"):
-        finetune.resume(work, None, ui)
+        finetune.run(work, FinetuneOptions(resume=True), ui)
     settings.write_text(kept.replace('"manifest": "', '"manifest": "no'))
     with pytest.raises(VggftError, match="begun with another manifest"):
-        finetune.resume(work, "one", ui)
+        finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
     settings.write_text("{}")
     with pytest.raises(VggftError, match="damaged"):
-        finetune.resume(work, "one", ui)
+        finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
     settings.write_text(kept)
     shutil.copytree(work.finetune / "one", work.finetune / "three")
     with pytest.raises(VggftError, match=r"2 runs are unfinished\. Name one: --name one or --name three"):
-        finetune.resume(work, None, ui)
-    assert finetune.resume(work, "two", ui)["resumed"] is False
+        finetune.run(work, FinetuneOptions(resume=True), ui)
+    assert finetune.run(work, FinetuneOptions(name="two", resume=True), ui)["resumed"] is False
 
 
 def test_names_of_files_change_nothing(here, work, ui):
     """Not while a run is interrupted, either: the order of training is that of contents."""
-    one = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
+    one = finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)
     data = here / "renamed"
     for i, path in enumerate(sorted(work.dataset.root.rglob("*.png"), reverse=True)):
         (data / path.parent.name).mkdir(parents=True, exist_ok=True)
         shutil.copy(path, data / path.parent.name / f"{i:03}.png")
     identity = work.dataset.identity
-    featurize.run(work, data, featurize.Options(), ui)
-    work = Workspace(work.root, VGG16)
+    featurize.run(work, FeaturizeOptions(data), ui)
+    work = Workspace(work.root, TINY)
     assert work.dataset.identity == identity
-    other = finetune.run(work, Options(plan=FAST, start="avg-256"), ui)
+    other = finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)
     assert other["validation"] == one["validation"]
     weights = [(work.finetune / run["name"] / "network.keras").read_bytes() for run in (one, other)]
     contents = [zipfile.ZipFile(io.BytesIO(data)).read("model.weights.h5") for data in weights]
@@ -214,13 +215,13 @@ def test_names_of_files_change_nothing(here, work, ui):
 
 
 def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
-    one = finetune.run(work, Options(plan=FAST, name="one"), ui)
+    one = finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
     path = work.finetune / "one" / "run.json"
     path.write_text(path.read_text().replace('"plan"', '"plot"'))
-    assert finetune.run(work, Options(plan=FAST, name="two"), ui)["validation"] == one["validation"]
-    assert finetune.resume(work, None, ui)["name"] == "two"
+    assert finetune.run(work, FinetuneOptions(plan=FAST, name="two"), ui)["validation"] == one["validation"]
+    assert finetune.run(work, FinetuneOptions(resume=True), ui)["name"] == "two"
     assert "one/run.json: damaged" in capsys.readouterr().err
-    compared = compare.run(work, compare.Options(quick=True), ui)
+    compared = compare.run(work, CompareOptions(quick=True), ui)
     assert compared["contrast"]["tuned"] == "two"
     assert "Delete its folder, or move it elsewhere" in capsys.readouterr().err
 
@@ -228,7 +229,7 @@ def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
 def test_what_tensorboard_shows(work, ui):
     import tensorflow as tf
 
-    found = finetune.run(work, Options(plan=Plan(2, 8), start="avg-256"), ui)
+    found = finetune.run(work, FinetuneOptions(plan=Plan(2, 8), start="avg-256"), ui)
     folder = work.finetune / found["name"]
     history = store.load_all(work.finetune)[0].history
     for split, names in (
@@ -238,7 +239,9 @@ def test_what_tensorboard_shows(work, ui):
         (file,) = (folder / "tensorboard" / split).iterdir()
         events = [tf.compat.v1.Event.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(file))]
         assert events[0].file_version == "brain.Event:2"
-        shown = {(e.step, v.tag): v.simple_value for e in events[1:] for v in e.summary.value}
+        values = [(event.step, value) for event in events[1:] for value in event.summary.value]
+        assert {value.metadata.plugin_data.plugin_name for _, value in values} == {"scalars"}
+        shown = {(step, value.tag): float(tf.make_ndarray(value.tensor)) for step, value in values}
         tags = ("loss", "log_loss", "accuracy")
         expected = {
             (row.epoch, tag): getattr(row, name) for row in history for tag, name in zip(tags, names, strict=True)
@@ -246,25 +249,21 @@ def test_what_tensorboard_shows(work, ui):
         assert shown == pytest.approx({key: value for key, value in expected.items() if value is not None})
 
 
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of 150 MB that `grow` makes larger: one checkpoint, of 85 MB, has room there, and no second one beside it."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=150m", "tmpfs", place], capture_output=True, text=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
-def test_a_full_disk_at_checkpoint_time(headed, disk, ui):
+def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
+    """The first checkpoint has room, and a second one beside it has none."""
     shutil.copytree(headed / "work", disk / "work")
-    work = Workspace(disk / "work", VGG16)
-    message = refused("finetune", "--epochs", "2", "--name", "full", "--lr", "1e-3", "-w", work.root, run=vggft_apart)
+    work, write = Workspace(disk / "work", TINY), checkpoint.write
+    written = []
+
+    def write_on_a_full_disk(path, state):
+        if written:
+            written.append(leave(disk, 1))
+        write(path, state)
+        written.append(path)
+
+    monkeypatch.setattr(checkpoint, "write", write_on_a_full_disk)
+    message = refused("finetune", "--epochs", "2", "--name", "full", "--lr", "1e-3", "-w", work.root)
     assert "checkpoint.bin: cannot be written (No space left on device)" in message
     assert "free some space or mend the permissions, and go on: vggft finetune --resume" in message
     assert sorted(path.name for path in (work.finetune / "full" / "unfinished").iterdir()) == [
@@ -273,6 +272,7 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui):
         "settings.json",
         "weights.npz",
     ]
-    subprocess.run(["mount", "-o", "remount,size=500m", disk], check=True)
-    found = finetune.resume(work, None, ui)
+    monkeypatch.undo()
+    written[1].unlink()
+    found = finetune.run(work, FinetuneOptions(resume=True), ui)
     assert (found["name"], found["epochs"], found["resumed"]) == ("full", 2, True)

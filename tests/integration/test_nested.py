@@ -2,24 +2,24 @@
 
 import json
 import shutil
-import time
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refused, start, strict_json, vggft, vggft_apart
+from conftest import refused, start, strict_json, vggft
+from processes import wait_until
 from small_compare import recompute
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from finetune.network import ParityError
-from heads.population import Plan as HeadPlan
 from vggft.comparison import nested
 from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, Folds
 from vggft.comparison.verdict import FAIR_FOLDS
 from vggft.prediction import models
 from vggft.prediction.models import load as methods_load
 from vggft.steps import compare, head
+from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -43,7 +43,7 @@ def compared(tuned, tmp_path_factory):
     """The same workspace after a comparison in 2 folds that nobody disturbed, and what it said."""
     work = tmp_path_factory.mktemp("compared") / "work"
     shutil.copytree(tuned, work)
-    done = vggft_apart("compare", "--cv", 2, "--quick", "-w", work, "--json")
+    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
     assert "2 folds over 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
     assert "fold 1 of 2 in " in done.stderr
@@ -71,7 +71,7 @@ def test_every_image_is_predicted_once_and_has_a_p_value(compared):
 def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
     """A fold comes to the same, bit for bit, whatever the labels of the images that it holds out."""
     shutil.copytree(tuned, tmp_path / "work")
-    workspace = Workspace(tmp_path / "work", VGG16)
+    workspace = Workspace(tmp_path / "work", TINY)
 
     def first_fold(turned):
         folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
@@ -95,7 +95,7 @@ def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
 
 def test_images_of_the_test_split_take_no_part(tuned, tmp_path, ui, monkeypatch):
     shutil.copytree(tuned, tmp_path / "work")
-    workspace = Workspace(tmp_path / "work", VGG16)
+    workspace = Workspace(tmp_path / "work", TINY)
     dataset = workspace.dataset
     moved = {sample.path for sample in dataset.accepted("train")[:3]}
     samples = tuple(replace(s, split="test") if s.path in moved else s for s in dataset.samples)
@@ -115,15 +115,15 @@ def named(workspace, change):
 
 
 def test_folds_belong_to_contents_and_groups_and_not_to_names(tuned):
-    as_it_is = named(Workspace(tuned, VGG16), lambda sample: sample)
-    renamed = named(Workspace(tuned, VGG16), lambda sample: replace(sample, path=f"{sample.digest[::-1]}.png"))
+    as_it_is = named(Workspace(tuned, TINY), lambda sample: sample)
+    renamed = named(Workspace(tuned, TINY), lambda sample: replace(sample, path=f"{sample.digest[::-1]}.png"))
     assert renamed == as_it_is  # in the same order, so that kept rows are those of the same images
-    together = named(Workspace(tuned, VGG16), lambda sample: replace(sample, group=sample.digest[:1]))
+    together = named(Workspace(tuned, TINY), lambda sample: replace(sample, group=sample.digest[:1]))
     assert together[0] != as_it_is[0]
 
 
 def test_folds_belong_to_what_was_trained(tuned, ui):
-    workspace = Workspace(tuned, VGG16)
+    workspace = Workspace(tuned, TINY)
     found = models.load(workspace)
     (network,) = found.networks
     settings = network.made.settings
@@ -136,7 +136,7 @@ def test_folds_belong_to_what_was_trained(tuned, ui):
 
 def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
     """Every image twice, under another name and in a group of its own: the twins have one vector of features."""
-    workspace = Workspace(tuned, VGG16)
+    workspace = Workspace(tuned, TINY)
     dataset = workspace.dataset
     twins = [replace(s, path=f"twin-{s.path}", group=f"twin of {s.digest}") for s in dataset.samples]
     workspace.__dict__["dataset"] = replace(dataset, samples=(*dataset.samples, *twins))
@@ -156,7 +156,7 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
 
 def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui, monkeypatch):
     shutil.copytree(tuned, tmp_path / "work")
-    workspace = Workspace(tmp_path / "work", VGG16)
+    workspace = Workspace(tmp_path / "work", TINY)
     folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
     loaded = []
     monkeypatch.setattr(nested.methods, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
@@ -177,16 +177,16 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
 def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, ui, monkeypatch):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)
-    head.run(Workspace(work, VGG16), head.Options(HeadPlan(epochs=5), names=HEADS, folds=3), ui)
-    found = models.load(Workspace(work, VGG16))
+    head.run(Workspace(work, TINY), HeadOptions.of(epochs=5, head=HEADS, cv=3), ui)
+    found = models.load(Workspace(work, TINY))
     assert nested._ranking(found) == (3, 0)
-    before = models.load(Workspace(tuned, VGG16))
+    before = models.load(Workspace(tuned, TINY))
     assert nested._ranking(before) == (0, 0)
-    assert nested.estimate(Workspace(work, VGG16), found, 2) > nested.estimate(Workspace(tuned, VGG16), before, 2) > 0
+    assert nested.estimate(Workspace(work, TINY), found, 2) > nested.estimate(Workspace(tuned, TINY), before, 2) > 0
     asked = []
     monkeypatch.setattr(nested.head, "train", lambda fold, options, specs, ui: asked.append(options.folds))
     monkeypatch.setattr(Folds, "_tune", lambda *arguments: None)
-    folds = Folds(Workspace(work, VGG16), found, 2, ui.warn, ui)
+    folds = Folds(Workspace(work, TINY), found, 2, ui.warn, ui)
     with pytest.raises(VggftError, match="no network can be tuned"):  # nothing was trained
         folds._train(0, *folds._parts[0])
     assert set(asked) == {3}
@@ -200,11 +200,7 @@ def test_killed_and_run_again(tuned, compared, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)
     process = start("compare", "--cv", 2, "--quick", "-w", work)
-    deadline = time.monotonic() + 240
-    while not list(work.glob("report/cv/*/fold-2/heads/*/head.json")):
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: list(work.glob("report/cv/*/fold-2/heads/*/head.json")), process)
     process.kill()
     process.communicate()
     kept = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}
@@ -232,7 +228,7 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     fold.with_suffix("").mkdir()  # killed after it was done
     before = predictions(work)
     written = {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")}
-    compare.run(Workspace(work, VGG16), compare.Options(folds=2, quick=True), ui)
+    compare.run(Workspace(work, TINY), CompareOptions(cv=2, quick=True), ui)
     assert {path.name: path.stat().st_mtime_ns for path in fold.parent.glob("*.npz")} == written
     assert predictions(work) == before
     assert {path.name for path in fold.parent.parent.iterdir()} == {fold.parent.name, ".DS_Store"}
@@ -243,7 +239,7 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
 
 
 def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tuned, ui, capsys):
-    workspace = Workspace(tuned, VGG16)
+    workspace = Workspace(tuned, TINY)
     found = models.load(workspace)
     (network,) = found.networks
     settings = replace(network.made.settings, name="orphan", start="gone")
@@ -261,7 +257,7 @@ def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, fea
     shutil.copytree(featurized[0] / "data", tmp_path / "data")
     path = tmp_path / "work" / "workspace.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "data": str(tmp_path / "data")}))
-    workspace = Workspace(tmp_path / "work", VGG16)
+    workspace = Workspace(tmp_path / "work", TINY)
     found = models.load(workspace)
     (network,) = found.networks
     settings = replace(network.made.settings, name="whole", unfreeze="all", split_point=None)
@@ -277,7 +273,7 @@ def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, fea
 
 
 def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
-    workspace = Workspace(tuned, VGG16)
+    workspace = Workspace(tuned, TINY)
     found = models.load(workspace)
     (network,) = found.networks
     found, told = replace(found, networks=(network, replace(network, name="other"))), []
@@ -293,7 +289,7 @@ def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
 
 def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
     shutil.copytree(tuned, tmp_path / "work")
-    workspace = Workspace(tmp_path / "work", VGG16)
+    workspace = Workspace(tmp_path / "work", TINY)
     folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
 
     def differs(*arguments):
@@ -307,4 +303,4 @@ def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch
 
 def test_too_many_folds(tuned):
     assert "--cv 100: at least two classes need 100 groups" in refused("compare", "--cv", 100, "-w", tuned)
-    assert "--cv 1: expected 2 folds or more" in refused("compare", "--cv", 1, "-w", tuned)
+    assert "--cv 1: expected a whole number, 2 or more" in refused("compare", "--cv", 1, "-w", tuned)

@@ -7,14 +7,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.cache import upkeep
 from featurize.pixels.perturbations import PERTURBATIONS
 from vggft.comparison import perturbations
 from vggft.prediction import judging, models
 from vggft.steps import cache
 from vggft.steps import compare as command
+from vggft.steps.options import CompareOptions, PruneOptions
 
 
 def test_probes(trained):
@@ -41,12 +42,12 @@ def test_probes(trained):
                 assert found["changed"] == np.mean(changed)
     name = results["head"]["best"]
     said = [row for row in rows if (row["method"], row["probe"]) == (name, "blur2")]
-    pictures = [images.decode_resized((data / row["path"]).read_bytes(), 224) for row in said]
+    pictures = [images.decode_resized((data / row["path"]).read_bytes(), 32) for row in said]
     changed = np.stack([np.asarray(PERTURBATIONS["blur2"](images.Image.fromarray(picture))) for picture in pictures])
     settings = workspace.settings
-    engine = KerasEngine(load_weights(VGG16, settings.fingerprint, settings.weights_file_path), settings.fingerprint)
+    engine = KerasEngine(load_weights(TINY, settings.fingerprint, settings.weights_file_path), settings.fingerprint)
     head = next(result.head for result in heads.load_all(workspace.heads) if result.head.name == name)
-    p = head.predict(engine(changed, ["block5_pool"])[0])
+    p = head.predict(engine(changed, ["block3_pool"])[0])
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
 
 
@@ -65,7 +66,7 @@ def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(ag
     assert [sample.path for sample in probed.samples] == [sample.path for sample in rest]
     assert probed.left_out == 1
     assert "probes: 1 image left out" in capsys.readouterr().err
-    assert command.run(again, command.Options(quick=True), ui)["images"] == len(rest) + 1
+    assert command.run(again, CompareOptions(quick=True), ui)["images"] == len(rest) + 1
 
 
 def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixels(again, trained, ui):
@@ -95,13 +96,13 @@ def _from_pixels(method):
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
-    assert not cache.prune(again, True, ui)["removed"]
+    assert not cache.prune(again, PruneOptions(yes=True), ui)["removed"]
     probes = [folder for folder, own in upkeep.fingerprints(again.cache_folder).items() if own.probe]
     assert len(probes) == len(PERTURBATIONS)
     keep = replace(again.dataset.samples[0], path="other", digest="0" * 64)
     samples = [s for s in again.dataset.samples if s.split != "validate"]
     again.settle(replace(again.dataset, samples=(*samples, keep)), again.settings, ())
-    pruned = cache.prune(again, True, ui)
+    pruned = cache.prune(again, PruneOptions(yes=True), ui)
     validated = 32 - len(samples)
     assert pruned["rows"] == validated * (1 + len(PERTURBATIONS))
     assert cache.info(again, ui)["fingerprints"][0]["in_use"]

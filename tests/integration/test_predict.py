@@ -13,9 +13,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint, refused, start, strict_json
+from conftest import paint, refused, strict_json
+from processes import command
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from heads import predictions
@@ -24,7 +25,7 @@ from vggft.prediction import judging, models
 from vggft.prediction.models import Model
 from vggft.prediction.scoring import Scorer
 from vggft.steps import predict
-from vggft.steps.predict import Options
+from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -56,9 +57,9 @@ def programs(capfd):
         os.close(kept)
 
 
-def as_json(workspace, paths, options, capfd):
+def as_json(workspace, options, capfd):
     with programs(capfd) as ui:
-        ui.result(predict.run(workspace, paths, options, ui))
+        ui.result(predict.run(workspace, options, ui))
     return strict_json(capfd.readouterr().out)
 
 
@@ -78,7 +79,7 @@ def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
     names = [b"gone.png", b"", b"nul\0", b"folder\r", b"caf\xe9.png"]
     shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
     listed(monkeypatch, b"\n".join(os.fsencode(tmp_path) + b"/" + name if name else name for name in names))
-    found = as_json(fake, [painted[3], predict.inputs.STDIN], Options(), capfd)
+    found = as_json(fake, PredictOptions([painted[3], predict.inputs.STDIN]), capfd)
     assert [p["path"] for p in found["predictions"]] == [
         str(painted[3]),
         *(str(tmp_path / "folder" / name) for name in ("b.png", "inner/c.png")),
@@ -93,28 +94,27 @@ def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
 def test_what_is_named_is_looked_for_before_anything_runs(fake, painted, tmp_path, monkeypatch, ui):
     monkeypatch.setattr(judging, "from_pixels", None)
     with pytest.raises(VggftError, match="nowhere: no such file or folder"):
-        predict.run(fake, [painted[0], tmp_path / "nowhere"], Options(), ui)
-    for top in (0, 3):
-        with pytest.raises(VggftError, match=rf"--top {top}: expected 1 to 2, the number of classes \(birds, fruit\)"):
-            predict.run(fake, painted, Options(top=top), ui)
+        predict.run(fake, PredictOptions([painted[0], tmp_path / "nowhere"]), ui)
+    with pytest.raises(VggftError, match=r"--top 3: expected 1 to 2, the number of classes \(birds, fruit\)"):
+        predict.run(fake, PredictOptions(painted, top=3), ui)
     with pytest.raises(VggftError, match="no model 'nope' here"):
-        predict.run(fake, painted, Options("nope"), ui)
+        predict.run(fake, PredictOptions(painted, "nope"), ui)
 
 
 def test_no_files_at_all(fake, tmp_path, monkeypatch, ui):
     (tmp_path / ".hidden").touch()
     listed(monkeypatch, b"\n\n")
     with pytest.raises(VggftError, match="standard input: no files there"):
-        predict.run(fake, [tmp_path, predict.inputs.STDIN], Options(), ui)
+        predict.run(fake, PredictOptions([tmp_path, predict.inputs.STDIN]), ui)
 
 
 def test_csv_or_json(fake, painted, capfd):
     with programs(capfd) as ui, pytest.raises(VggftError, match="--csv with --json"):
-        predict.run(fake, painted, Options(csv=True), ui)
+        predict.run(fake, PredictOptions(painted, csv=True), ui)
 
 
 def test_lines_for_people(fake, painted, capfd):
-    predict.run(fake, painted, Options(), Ui())
+    predict.run(fake, PredictOptions(painted), Ui())
     out, err = capfd.readouterr()
     assert [line.split() for line in out.splitlines()] == [
         ["fruit", "1.0000", str(painted[0])],
@@ -123,9 +123,9 @@ def test_lines_for_people(fake, painted, capfd):
         ["birds", "0.8000", str(painted[3])],
     ]
     assert "unsure (?) is a score below 0.8000: the 2 of 3 validation images that are not were right 100.0%" in err
-    predict.run(fake, painted[:1], Options(), Ui(quiet=True))
+    predict.run(fake, PredictOptions(painted[:1]), Ui(quiet=True))
     assert capfd.readouterr().out.split() == ["fruit", "1.0000", str(painted[0])]
-    predict.run(fake, painted[2:3], Options(top=2), Ui())
+    predict.run(fake, PredictOptions(painted[2:3], top=2), Ui())
     assert capfd.readouterr().out.split() == ["fruit", "0.6000", "birds", "0.4000", "?", str(painted[2])]
 
 
@@ -133,7 +133,7 @@ def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
     odd = [paint(tmp_path / name, (0, 255, 0)) for name in ('a,"b.png', "line\nbreak.png")]
     (tmp_path / "text.txt").write_text("no picture")
     monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
-    done = predict.run(fake, [*painted, *odd, tmp_path / "text.txt"], Options(top=2, csv=True), Ui())
+    done = predict.run(fake, PredictOptions([*painted, *odd, tmp_path / "text.txt"], top=2, csv=True), Ui())
     out, err = capfd.readouterr()
     rows = list(csv.reader(io.StringIO(out)))
     assert rows[0] == ["path", "label", "score", "unsure", "label_2", "score_2"]
@@ -152,7 +152,7 @@ def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
 
 def test_the_object_for_programs(fake, painted, tmp_path, capfd):
     (tmp_path / "text.txt").write_text("no picture")
-    found = as_json(fake, [*painted, tmp_path / "text.txt"], Options(top=2), capfd)
+    found = as_json(fake, PredictOptions([*painted, tmp_path / "text.txt"], top=2), capfd)
     assert found["unsure_below"] == 0.8
     assert found["unsure_band"] == {
         "right_at_least": 0.95,
@@ -171,7 +171,7 @@ def test_the_object_for_programs(fake, painted, tmp_path, capfd):
         "probabilities": {"birds": 0.8, "fruit": 0.2},
     }
     assert [list(r) for r in found["rejected"]] == [["path", "reason"]]
-    alone = as_json(fake, [tmp_path / "text.txt"], Options(), capfd)
+    alone = as_json(fake, PredictOptions([tmp_path / "text.txt"]), capfd)
     assert (alone["predictions"], len(alone["rejected"])) == ([], 1)
 
 
@@ -191,7 +191,7 @@ def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, mon
         with programs(capfd) if form == "json" else contextmanager(lambda: iter([Ui()]))() as ui:
             tracemalloc.reset_peak()
             before = tracemalloc.get_traced_memory()[0]
-            done = predict.run(fake, [tmp_path / str(n)], Options(csv=form == "csv"), ui)
+            done = predict.run(fake, PredictOptions([tmp_path / str(n)], csv=form == "csv"), ui)
             ui.result(done)
             assert (len(done["predictions"]), len(done["rejected"])) == (n / 2, n / 2)
         used = tracemalloc.get_traced_memory()[1] - before
@@ -219,7 +219,7 @@ def _tiny(data):
 def copied(trained, tmp_path):
     """The trained workspace without what takes room: its features and its network."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
-    return Workspace(tmp_path / "work", VGG16)
+    return Workspace(tmp_path / "work", TINY)
 
 
 def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
@@ -267,7 +267,7 @@ def test_a_damaged_head_is_in_nobodys_way(copied, painted, monkeypatch, capsys):
     (copied.heads / damaged / "weights.npz").write_bytes(b"")
     with pytest.raises(VggftError, match=damaged):
         models.chosen(copied, None)
-    done = predict.run(copied, painted[:1], Options(), Ui(quiet=True))
+    done = predict.run(copied, PredictOptions(painted[:1]), Ui(quiet=True))
     said = capsys.readouterr()
     assert done["model"] == models.chosen(copied, None, lambda error: None).method.name
     assert str(painted[0]) in said.out
@@ -295,14 +295,14 @@ def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch
         if text is not None:
             path.write_text(text)
         with programs(capfd) as ui:
-            ui.result(predict.run(copied, painted[:1], Options("avg-256"), ui))
+            ui.result(predict.run(copied, PredictOptions(painted[:1], "avg-256"), ui))
         out, err = capfd.readouterr()
         found = strict_json(out)
         assert (found["unsure_below"], found["unsure_band"]) == (None, None), text
         assert [p["unsure"] for p in found["predictions"]] == [None], text
         assert f"avg-256/predictions.csv: {said}" in err, text
         assert "nobody knows which predictions are unsure" in err, text
-    predict.run(copied, painted[:1], Options("avg-256", csv=True), Ui())
+    predict.run(copied, PredictOptions(painted[:1], "avg-256", csv=True), Ui())
     assert list(csv.reader(io.StringIO(capfd.readouterr().out)))[1][3] == ""
 
 
@@ -334,7 +334,7 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     workspace, data, results = trained
     method = models.load(workspace).named(results["finetune"]["name"])
     samples = workspace.dataset.accepted("validate")
-    pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
+    pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 32) for s in samples])
     found = judging.from_pixels(method, workspace)(pictures)
     assert np.abs(found - judging.judge([method], workspace, workspace.cache(), samples)[method.name]).max() < 1e-6
     plain = keras.saving.load_model(method.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
@@ -343,24 +343,22 @@ def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
     whole = judging.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
-    rows = workspace.cache().read("block4_pool", [s.digest for s in samples])
-    engine = _Recorder(
-        {"block4_pool": rows + np.float32(2**-13) * rows, VGG16.top: np.zeros((6, 7, 7, 512), np.float32)}
-    )
+    rows = workspace.cache().read("block2_pool", [s.digest for s in samples])
+    engine = _Recorder({"block2_pool": rows + np.float32(2**-13) * rows, TINY.top: np.zeros((6, 4, 4, 16), np.float32)})
     assert np.array_equal(
         judging.from_pixels(method, workspace, engine)(pictures), found
     )  # less than float16 tells apart
-    assert engine.asked == ["block4_pool"]
+    assert engine.asked == ["block2_pool"]
     head = models.load(workspace).heads[0]
     judging.from_pixels(head, workspace, engine)(pictures)
-    assert engine.asked == ["block4_pool", VGG16.top]
+    assert engine.asked == ["block2_pool", TINY.top]
     assert judging.from_pixels(head, workspace, engine).batch_size == 7
 
 
 class _Recorder:
     """An engine that knows its outputs."""
 
-    name, batch_size, trial = "recorder", 7, 1
+    name, batch_size, trial, in_flight = "recorder", 7, 1, 1
 
     def __init__(self, outputs):
         self.outputs, self.asked = outputs, []
@@ -376,8 +374,8 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
     names = [os.fsencode(path) for path in sorted((data / "fruit").iterdir())[:2]]
     odd = os.fsencode(tmp_path) + b"/caf\xe9.png"
     shutil.copy(names[0], odd)
-    command = [sys.executable, "-m", "vggft", "predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root]
-    done = subprocess.run(command, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
+    words = command("predict", "-", "--csv", "--model", "logistic-max", "-w", workspace.root)
+    done = subprocess.run(words, input=b"\n".join([*names, odd, b"gone"]), capture_output=True, check=False)
     assert done.returncode == 3, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == b"path,label,score,unsure"
@@ -397,7 +395,8 @@ def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
 @pytest.mark.parametrize("form", ["--csv", "--quiet"])
 def test_a_reader_that_has_seen_enough(trained, form):
     workspace, data, _ = trained
-    process = start("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    words = command("predict", data, form, "--model", "logistic-max", "-w", workspace.root)
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     process.stdout.close()
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 1

@@ -55,13 +55,13 @@ def photographs(hymenoptera):
 
 
 @pytest.fixture(scope="module")
-def engine(weights):
-    return mnn_engine.MnnEngine(weights, Fingerprint.of(VGG16))
+def engine(published):
+    return mnn_engine.MnnEngine(published, Fingerprint.of(VGG16))
 
 
 @pytest.fixture(scope="module")
-def keras_engine(weights):
-    return engines.KerasEngine(weights, Fingerprint.of(VGG16))
+def keras_engine(published):
+    return engines.KerasEngine(published, Fingerprint.of(VGG16))
 
 
 @pytest.mark.parametrize("kind", ["drawings", "photographs"])
@@ -83,13 +83,13 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
     assert relative_errors(together[1][1:], together[1][:-1]).min() > 0.1  # and rows are not all alike
 
 
-def test_any_layers_in_any_order_from_raw_pixels(weights):
+def test_any_layers_in_any_order_from_raw_pixels(published):
     wanted = ["block5_pool", "block1_pool", "block5_conv1"]
     pictures = read(sorted(PICTURES.glob("fruit/*.png"))[:3], 64)
     fingerprint = Fingerprint.of(VGG16, preprocess="raw", size=64)
-    found = mnn_engine.MnnEngine(weights, fingerprint)(pictures, wanted)
+    found = mnn_engine.MnnEngine(published, fingerprint)(pictures, wanted)
     assert [f.shape for f in found] == [(3, 2, 2, 512), (3, 32, 32, 64), (3, 4, 4, 512)]
-    for own, expected in zip(found, engines.KerasEngine(weights, fingerprint)(pictures, wanted), strict=True):
+    for own, expected in zip(found, engines.KerasEngine(published, fingerprint)(pictures, wanted), strict=True):
         assert relative_errors(own, expected).max() < 1e-3
 
 
@@ -107,8 +107,8 @@ def test_nothing_is_printed_and_mnns_tools_stay_out():
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_mnn_says_is_shown_when_it_fails(weights, monkeypatch):
+def test_what_mnn_says_is_shown_when_it_fails(published, monkeypatch):
     monkeypatch.setattr(mnn_engine, "_onnx", lambda *part: b"no model")
-    engine = mnn_engine.MnnEngine(weights, Fingerprint.of(VGG16))
+    engine = mnn_engine.MnnEngine(published, Fingerprint.of(VGG16))
     with pytest.raises(RuntimeError, match=r"(?s)converter failed.*not onnx model"):
         engine(np.zeros((1, 224, 224, 3), np.uint8), TWO)

@@ -22,12 +22,12 @@ from featurize.backbone.weights import Source, locate
 from featurize.errors import VggftError
 
 
-def test_the_published_numbers(weights):
-    assert weights.digest == VGG16.digest
-    assert weights.published
-    assert sum(k.size + b.size for k, b in weights.arrays.values()) == 14_714_688
+def test_the_published_numbers(published):
+    assert published.digest == VGG16.digest
+    assert published.published
+    assert sum(k.size + b.size for k, b in published.arrays.values()) == 14_714_688
     # First kernel and bias of block1_conv1, as published.
-    kernel, bias = weights.arrays["block1_conv1"]
+    kernel, bias = published.arrays["block1_conv1"]
     assert kernel[0, 0, :, 0] == pytest.approx([0.42947057, 0.55037946, 0.4800154], abs=1e-7)
     assert bias[0] == pytest.approx(0.73429835, abs=1e-7)
 
@@ -42,10 +42,10 @@ def test_the_carriers_code_is_never_imported():
     assert found.stdout.strip() == "False"
 
 
-def test_order_of_sources(tmp_path, monkeypatch, weights):
+def test_order_of_sources(tmp_path, monkeypatch, published):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     assert locate(VGG16).kind == "installed copy"
-    cached = write_keras_file(VGG16.keras_file.path, weights)
+    cached = write_keras_file(VGG16.keras_file.path, published)
     assert locate(VGG16) == Source("keras cache", cached)
     assert weight_files.load(VGG16, locate(VGG16)).published
     other = shutil.copy(cached, tmp_path / "mine.h5")
@@ -56,18 +56,18 @@ def test_order_of_sources(tmp_path, monkeypatch, weights):
     assert locate(nowhere) == Source("download", VGG16.keras_file.url)
 
 
-def test_a_damaged_keras_cache_is_named_not_used(tmp_path, monkeypatch, weights):
+def test_a_damaged_keras_cache_is_named_not_used(tmp_path, monkeypatch, published):
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    cached = write_keras_file(VGG16.keras_file.path, weights)
+    cached = write_keras_file(VGG16.keras_file.path, published)
     with h5py.File(cached, "r+") as file:
         file["block3_conv2/block3_conv2_W_1:0"][0, 0, 0, 0] += 1
     with pytest.raises(VggftError, match="not the published VGG16 weights"):
         weight_files.load(VGG16, locate(VGG16))
 
 
-def test_other_weights_are_named_as_what_they_are(tmp_path, weights):
-    changed = {name: (kernel * 2, bias) for name, (kernel, bias) in weights.arrays.items()}
-    path = write_keras_file(tmp_path / "mine.h5", weight_files.Weights(VGG16, changed, "", weights.source))
+def test_other_weights_are_named_as_what_they_are(tmp_path, published):
+    changed = {name: (kernel * 2, bias) for name, (kernel, bias) in published.arrays.items()}
+    path = write_keras_file(tmp_path / "mine.h5", weight_files.Weights(VGG16, changed, "", published.source))
     loaded = weight_files.load(VGG16, locate(VGG16, path))
     assert not loaded.published
     assert loaded.digest == weight_files.digest(VGG16, changed) != VGG16.digest
@@ -137,7 +137,7 @@ def test_every_format_is_read_to_the_bit(tmp_path, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
     """As those of VGG19 are by VGG16: all that is asked for is there, and more."""
-    deeper = replace(TINY, layers=chain(((1, 4), (1, 8), (4, 8))))
+    deeper = replace(TINY, name="DEEPER", layers=chain(((1, 4), (1, 8), (4, 16))))
     path = write(random_weights(deeper), tmp_path / name)
     surplus = "6 convolutions, expected 4" if name == "x.weights.h5" else "block3_conv3, block3_conv4"
     with pytest.raises(VggftError, match=f"not the weights of TINY.*{surplus}"):

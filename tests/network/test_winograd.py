@@ -108,8 +108,8 @@ def test_a_number_that_is_none_is_not_hidden():
     assert np.isnan(full[6, 6]).all()
 
 
-def test_blas_has_its_threads_back_afterwards(weights):
-    engine = engines.WinogradEngine(weights, Fingerprint.of(VGG16, size=32))
+def test_blas_has_its_threads_back_afterwards(published):
+    engine = engines.WinogradEngine(published, Fingerprint.of(VGG16, size=32))
     with threadpool_limits(2, user_api="blas"):
         before = [library["num_threads"] for library in threadpool_info()]
         engine(np.zeros((2, 32, 32, 3), np.uint8), ["block5_pool"])
@@ -118,21 +118,23 @@ def test_blas_has_its_threads_back_afterwards(weights):
 
 
 @pytest.mark.parametrize("size", [32, 45, 63, 300])
-def test_other_sizes(weights, size):
+def test_other_sizes(published, size):
     pictures = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     fingerprint, layers = (
         Fingerprint.of(VGG16, size=size),
         ["block3_conv3", "block3_pool", "block4_pool", "block5_pool"],
     )
-    found = engines.WinogradEngine(weights, fingerprint)(pictures, layers)
-    for own, expected in zip(found, engines.KerasEngine(weights, fingerprint)(pictures, layers), strict=True):
+    found = engines.WinogradEngine(published, fingerprint)(pictures, layers)
+    for own, expected in zip(found, engines.KerasEngine(published, fingerprint)(pictures, layers), strict=True):
         assert own.shape == expected.shape
         assert np.linalg.norm(own - expected) / np.linalg.norm(expected) < 1e-4
 
 
-def test_pooling_right_above_a_cached_layer(weights):
+def test_pooling_right_above_a_cached_layer(published):
     cached = np.random.default_rng(0).random((3, 5, 5, 512)).astype(np.float16)
-    found = engines.WinogradEngine(weights, Fingerprint.of(VGG16, size=80))(cached, ["block5_pool"], "block5_conv3")[0]
+    found = engines.WinogradEngine(published, Fingerprint.of(VGG16, size=80))(cached, ["block5_pool"], "block5_conv3")[
+        0
+    ]
     assert np.array_equal(found, np.stack([pooled(row.astype(np.float32)) for row in cached]))
 
 
@@ -170,19 +172,19 @@ def test_compiled_code_that_a_power_cut_damaged_is_compiled_again(tmp_path):
     assert all(path.stat().st_size > 0 for path in start())
 
 
-def test_where_numba_cannot_compile_it_is_said_what_to_do(weights, monkeypatch):
+def test_where_numba_cannot_compile_it_is_said_what_to_do(published, monkeypatch):
     def refuse():
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(winograd, "warm_up", refuse)
     monkeypatch.setattr(engines.WinogradEngine, "_place", lambda self: Path("/nowhere"))
     with pytest.raises(VggftError, match=r"(?s)/nowhere.*No space left on device.*NUMBA_CACHE_DIR"):
-        engines.create("winograd", weights, Fingerprint.of(VGG16, size=32))
+        engines.create("winograd", published, Fingerprint.of(VGG16, size=32))
 
 
-def test_a_broken_installation_is_said_with_what_to_do(weights, monkeypatch):
+def test_a_broken_installation_is_said_with_what_to_do(published, monkeypatch):
     monkeypatch.setitem(sys.modules, "featurize.engines.winograd", None)
     monkeypatch.delattr(featurize, "winograd")
     assert "featurize.engines.winograd" in engines.starts("winograd")
     with pytest.raises(VggftError, match=r"does not start .*pip install --upgrade.*--engine"):
-        engines.create("winograd", weights, Fingerprint.of(VGG16, size=32))
+        engines.create("winograd", published, Fingerprint.of(VGG16, size=32))

@@ -34,6 +34,7 @@ class Stub:
 
     name = "stub"
     batch_size = 16
+    in_flight = 1
     trial = 1
 
     def __init__(self, tiny=False):

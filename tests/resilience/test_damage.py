@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from conftest import refused, strict_json, vggft
 from small_cache import damage, featurize, files, layers, same, shard_with, verify
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, upkeep
 from vggft.workspace.workspace import Workspace
 
@@ -75,19 +75,19 @@ def test_a_broken_index_is_no_loss(base, in_shards):
 
 @pytest.mark.parametrize("kind", [0.5, "deleted"])
 def test_lost_layers_are_mended_though_nobody_asked_for_them_this_time(base, kind):
-    featurize(base, "--layers", "block3_pool")
-    before = layers(base, ["block3_pool"])
-    damage(kind, shard_with(base, "block3_pool"))
+    featurize(base, "--layers", "block1_pool")
+    before = layers(base, ["block1_pool"])
+    damage(kind, shard_with(base, "block1_pool"))
     assert not verify(base)["ok"]
     assert not verify(base)["ok"]  # looking at it does not make it good
     assert featurize(base)["computed"] == 12
-    assert same(layers(base, ["block3_pool"]), before)
+    assert same(layers(base, ["block1_pool"]), before)
     assert verify(base)["ok"]
 
 
 def test_what_was_lost_comes_back_the_way_it_came_though_a_lower_layer_is_cached(base, in_shards):
-    featurize(base, "--layers", "block3_pool")
-    path = shard_with(base, "block5_pool")
+    featurize(base, "--layers", "block1_pool")
+    path = shard_with(base, "block3_pool")
     rows = len(h5py.File(path)["digest"])
     damage("truncated", path)
     assert featurize(base)["computed"] == rows
@@ -95,16 +95,16 @@ def test_what_was_lost_comes_back_the_way_it_came_though_a_lower_layer_is_cached
 
 
 def test_verify_asks_for_every_layer_of_the_last_featurize_without_an_index_too(base):
-    featurize(base, "--layers", "block3_pool")
-    shard_with(base, "block3_pool").unlink()
+    featurize(base, "--layers", "block1_pool")
+    shard_with(base, "block1_pool").unlink()
     next((base / "work" / "cache").glob("*/index.h5")).unlink()
     assert verify(base)["images_without_features"] == 12
 
 
 def test_verify_beside_a_writer_finds_nothing(base):
-    cache = Workspace(base / "work", VGG16).cache()
+    cache = Workspace(base / "work", TINY).cache()
     digest, other = (hashlib.sha256(name).hexdigest() for name in (b"new", b"newer"))
-    row = {"block5_pool": np.ones((1, 7, 7, 512), np.float16)}
+    row = {"block3_pool": np.ones((1, 4, 4, 16), np.float16)}
 
     def meanwhile(done, total):
         if done == 1:
@@ -128,8 +128,8 @@ def test_what_says_how_features_were_made_is_mended(base):
 
 
 def test_damage_of_features_made_in_another_way_is_prunes_affair(base):
-    featurize(base, "--preprocess", "raw", "--layers", "block5_pool")
-    damage("truncated", shard_with(base, "block4_pool"))
+    featurize(base, "--preprocess", "raw", "--layers", "block3_pool")
+    damage("truncated", shard_with(base, "block2_pool"))
     done = vggft("cache", "verify", "-w", base / "work")
     assert done.returncode == 1
     assert "vggft cache prune" in done.stdout

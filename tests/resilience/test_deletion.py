@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from conftest import drawings, make_classes, refused, snapshot, strict_json, vggft
 from small_cache import TWO, featurize, files, layers, same, verify
+from tiny import TINY
 
 from featurize import durable
-from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
 from vggft.comparison import nested
@@ -30,7 +30,7 @@ def test_prune_leaves_what_a_person_keeps_in_the_cache(base, in_shards):
     kept = make_classes(work / "cache" / "cars", damaged=2, whole=2)
     unproven = make_classes(work / "cache" / "0123456789abcdef", damaged=1, shards=1)
     featurize(base, "--preprocess", "raw")
-    stale = Workspace(work, VGG16).cache_folder / Fingerprint.of(VGG16).key
+    stale = Workspace(work, TINY).cache_folder / Fingerprint.of(TINY).key
     notes = [stale / "notes.txt", stale / "shards" / "notes.txt", stale / "shards" / ("0" * 64 + ".h5")]
     for path in notes:
         path.write_text("mine")
@@ -72,7 +72,7 @@ def test_prune_refuses_where_the_settled_features_are_not_there(base, in_shards)
 
 def test_the_bytes_of_a_shard_do_not_depend_on_the_time(tmp_path):
     digests = shards.pack(["ab" * 32, "cd" * 32])
-    features = {"block5_pool": np.arange(2 * 3 * 3 * 4, dtype=np.float16).reshape(2, 3, 3, 4)}
+    features = {"block3_pool": np.arange(2 * 3 * 3 * 4, dtype=np.float16).reshape(2, 3, 3, 4)}
     first = shards.write(tmp_path, digests, features, {"fingerprint": "x"})
     time.sleep(1.1)  # HDF5's timestamps are whole seconds
     assert shards.write(tmp_path, digests, features, {"fingerprint": "x"}) == first
@@ -86,7 +86,7 @@ def test_an_interrupted_prune_loses_no_row_in_the_next_one(base, in_shards, wait
         path.unlink()
     featurize(base)
     rows = layers(base)
-    workspace = Workspace(base / "work", VGG16)
+    workspace = Workspace(base / "work", TINY)
     wanted = [sample.digest for sample in workspace.dataset.accepted()]
 
     class Killed(BaseException):
@@ -147,7 +147,7 @@ def test_links_in_the_workspace_are_not_followed(tmp_path, name):
 def test_lock_txt_is_written_and_removed_without_following_a_link(tmp_path):
     theirs = tmp_path / "theirs.txt"
     theirs.write_text("mine")
-    workspace = Workspace(tmp_path / "work", VGG16)
+    workspace = Workspace(tmp_path / "work", TINY)
     workspace.root.mkdir()
     (workspace.root / "lock.txt").symlink_to(theirs)
     with workspace.writing():

@@ -1,54 +1,28 @@
 """No room left: said in a line, nothing half-written, nothing lost, and the next run computes only what is missing."""
 
-import contextlib
 import hashlib
 import shutil
 import signal
-import subprocess
 import sys
 import zlib
 
 import h5py
 import numpy as np
 import pytest
-from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft_apart, wait_for_shards
+from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft, wait_for_shards
+from small_disk import PAGE, leave
+from tiny import TINY
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from vggft.steps import featurize
+from vggft.steps.options import FeaturizeOptions
 from vggft.workspace import backbone
 from vggft.workspace.workspace import Workspace
 
 resource = pytest.importorskip("resource", reason="Windows has neither limits nor tmpfs")
 
-LAYERS = ("block4_pool", "block5_pool")
-PAGE = resource.getpagesize()  # the piece in which a tmpfs gives its room away
-
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tmpfs and prlimit are Linux's")
-
-
-@pytest.fixture
-def disk(tmp_path):
-    """A disk of 8 MB."""
-    place = tmp_path / "disk"
-    place.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place]
-    mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    if mounted.returncode:
-        pytest.skip(f"no small disk can be mounted here: {mounted.stderr.strip()}")
-    yield place
-    subprocess.run(["umount", place], check=True)
-
-
-def leave(disk, pages):
-    """Take all room of a disk but so many pages up with a file, which is returned: without it, there is room again."""
-    ballast = disk / "ballast"
-    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(PAGE))
-    with ballast.open("rb+") as file:
-        file.truncate(ballast.stat().st_size - pages * PAGE)
-    return ballast
 
 
 def check_nothing_half_written(work):
@@ -67,12 +41,12 @@ def check_nothing_half_written(work):
     return sum(len(h5py.File(path)["digest"]) for path in work.glob("cache/*/shards/*.h5"))
 
 
-def same(one, other):
+def same(one, other, network=TINY):
     """Tell whether two workspaces are of the same images, in the same splits, with the same features, bit for bit."""
-    a, b = Workspace(one, VGG16), Workspace(other, VGG16)
+    a, b = Workspace(one, network), Workspace(other, network)
     digests = sorted(s.digest for s in a.dataset.accepted())
     return a.dataset.identity == b.dataset.identity and all(
-        np.array_equal(a.cache().read(name, digests), b.cache().read(name, digests)) for name in LAYERS
+        np.array_equal(a.cache().read(name, digests), b.cache().read(name, digests)) for name in network.cached
     )
 
 
@@ -94,10 +68,10 @@ def disturbed(data, work, trouble):
 def check_it_goes_on(data, work, undisturbed):
     kept, rows = shards(work), check_nothing_half_written(work)
     assert 0 < rows < 24
-    found = strict_json(vggft_apart("featurize", data, "-w", work, "--json").stdout)
+    found = strict_json(vggft("featurize", data, "-w", work, "--json").stdout)
     assert (found["computed"], found["reused"], found["damaged_files"]) == (24 - rows, rows, 0)
     assert kept.items() <= shards(work).items()
-    assert strict_json(vggft_apart("cache", "verify", "-w", work, "--json").stdout)["ok"]
+    assert strict_json(vggft("cache", "verify", "-w", work, "--json").stdout)["ok"]
     assert same(work, undisturbed)
 
 
@@ -124,6 +98,7 @@ class Noise:
 
     name = "noise"
     batch_size = 4
+    in_flight = 1
     trial = 1
 
     def __call__(self, pictures, layers, below=None):
@@ -150,7 +125,7 @@ def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, sho
     data, work, undisturbed = make_classes(tmp_path / "data", a=6, b=6), disk / "work", tmp_path / "undisturbed"
 
     def run(work):
-        return featurize.run(Workspace(work, VGG16), data, featurize.Options(shard_rows=4), ui)
+        return featurize.run(Workspace(work, VGG16), FeaturizeOptions(data, shard=4), ui)
 
     run(work)
     needed = shutil.disk_usage(disk).used // PAGE + 1  # and lock.txt, which is gone by now
@@ -164,15 +139,15 @@ def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, sho
     again = run(work)
     assert (again["computed"], again["reused"], again["damaged_files"]) == (12 - 4 * whole, 4 * whole, 0)
     assert kept.items() <= shards(work).items()
-    assert same(work, undisturbed)
+    assert same(work, undisturbed, VGG16)
 
 
 def test_refused_before_the_work(featurized, disk):
-    leave(disk, 100)
+    leave(disk, 5)
     before = snapshot(disk)
     message = refused("featurize", featurized[0] / "data", "-w", disk / "work")
-    room = f"{100 * PAGE / 1000:.0f} kB are free there"
-    assert all(words in message for words in ("of 24 images will take about", room, "--workspace", "block5_pool"))
+    room = f"{5 * PAGE / 1000:.0f} kB are free there"
+    assert all(words in message for words in ("of 24 images will take about", room, "--workspace", "block3_pool"))
     assert snapshot(disk) == before
 
 
@@ -192,11 +167,11 @@ def test_prune_makes_room_on_a_full_disk(copied, disk):
     shutil.move(copied / "work", disk / "work")
     aside = next((disk / "work" / "cache").iterdir()) / "damaged"
     aside.mkdir()
-    (aside / "shard.h5").write_bytes(bytes(1_000_000))
+    (aside / ("0" * 64 + ".h5")).write_bytes(bytes(1_000_000))
     leave(disk, 0)
     before = shards(disk / "work")
-    done = vggft_apart("cache", "prune", "--yes", "-w", disk / "work", "--json")
+    done = vggft("cache", "prune", "--yes", "-w", disk / "work", "--json")
     assert done.returncode == 0, done.stderr
     assert strict_json(done.stdout)["bytes_freed"] >= 1_000_000
     assert shards(disk / "work") == before
-    assert vggft_apart("featurize", copied / "data", "-w", disk / "work").returncode == 0
+    assert vggft("featurize", copied / "data", "-w", disk / "work").returncode == 0

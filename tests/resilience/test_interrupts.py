@@ -10,6 +10,7 @@ import time
 
 import pytest
 from conftest import start
+from processes import command
 
 from vggft.cli import app
 
@@ -198,7 +199,9 @@ def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
     """Wherever it comes: also while TensorFlow is imported, after which nothing would ask any more."""
     network = next((trained[0].finetune).iterdir()).name
     for seconds in (1.0, 3.0):
-        process = start("predict", "-", "--model", network, "-w", trained[0].root, stdin=subprocess.PIPE)
+        words = command("predict", "-", "--model", network, "-w", trained[0].root)
+        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+        process = subprocess.Popen(words, text=True, **pipes)
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         out, err = process.stdout, process.stderr

@@ -2,39 +2,29 @@
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
 from conftest import refused, strict_json, vggft, vggft_apart
+from processes import Fork, hold_the_lock, start, wait_until
 from small_cache import featurize, files, layers, same, verify
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
-
-HOLD = """
-import sys
-from pathlib import Path
-from featurize.backbone.vgg16 import VGG16
-from vggft.workspace.workspace import Workspace
-with Workspace(Path(sys.argv[1]), VGG16).writing():
-    print("held", flush=True)
-    sys.stdin.read()
-"""
 
 
 @pytest.fixture
-def held(base):
-    """Another process that holds the lock until its standard input is closed."""
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(base / "work")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    )
-    assert holder.stdout.readline() == "held\n"
+def held(base, tmp_path):
+    """Another process that holds the lock until `release` is called."""
+    released = tmp_path / "released"
+    holder = Fork(hold_the_lock, base / "work", released)
+    holder.release = released.touch
+    wait_until(lambda: holder.written()[0] == "held\n", holder)
     yield holder
     holder.kill()
-    holder.wait()
+    holder.communicate()
 
 
 @pytest.mark.parametrize(
@@ -47,16 +37,11 @@ def test_a_second_writer_is_refused(base, held, command):
 
 
 def test_a_second_writer_waits_if_asked_to(base, held):
-    waiting = subprocess.Popen(
-        [sys.executable, "-m", "vggft", "featurize", base / "data", "-w", base / "work", "--wait", "--json", "--quiet"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert f"waiting: process {held.pid}" in waiting.stderr.readline()
+    waiting = start("featurize", base / "data", "-w", base / "work", "--wait", "--json", "--quiet")
+    wait_until(lambda: f"waiting: process {held.pid}" in waiting.written()[1], waiting)
     time.sleep(0.5)
     assert waiting.poll() is None
-    held.stdin.close()
+    held.release()
     out, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 0, err
     assert strict_json(out)["reused"] == 12
@@ -64,7 +49,7 @@ def test_a_second_writer_waits_if_asked_to(base, held):
 
 def test_a_killed_holder_holds_nothing(base, held):
     held.kill()
-    held.wait()
+    held.communicate()
     assert (base / "work" / "lock.txt").exists()
     assert featurize(base)["reused"] == 12
 
@@ -77,19 +62,8 @@ def test_readers_need_no_lock(base, held, in_shards):
 
 def test_two_at_once_in_a_new_workspace(base):
     shutil.rmtree(base / "work")
-    command = [
-        sys.executable,
-        "-m",
-        "vggft",
-        "featurize",
-        str(base / "data"),
-        "-w",
-        str(base / "work"),
-        "--json",
-        "--wait",
-    ]
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)]
-    found = [strict_json(one.communicate(timeout=120)[0]) for one in both]
+    both = [start("featurize", base / "data", "-w", base / "work", "--json", "--wait") for _ in range(2)]
+    found = [strict_json(process.communicate(timeout=120)[0]) for process in both]
     assert sorted(one["computed"] for one in found) == [0, 12]
     assert found[0]["splits"] == found[1]["splits"]
 
@@ -105,7 +79,7 @@ def test_a_file_system_without_locks_is_named(base, monkeypatch):
 
     with (
         pytest.raises(VggftError, match=r"cannot be written or locked.*flock"),
-        Workspace(base / "work", VGG16).writing(),
+        Workspace(base / "work", TINY).writing(),
     ):
         pass
 
@@ -125,13 +99,13 @@ def test_where_hdf5s_own_lock_is_refused(base):
 
 
 def test_a_reader_goes_on_after_prune(base, in_shards):
-    workspace = Workspace(base / "work", VGG16)
+    workspace = Workspace(base / "work", TINY)
     reader, digests = workspace.cache(), sorted({s.digest for s in workspace.dataset.accepted()})
     gone = sorted((base / "data").rglob("*.png"))[::4]
     for path in gone:
         path.unlink()
     featurize(base)
     assert vggft("cache", "prune", "--yes", "-w", base / "work").returncode == 0
-    kept = {s.digest for s in Workspace(base / "work", VGG16).dataset.accepted()}
+    kept = {s.digest for s in Workspace(base / "work", TINY).dataset.accepted()}
     at = [i for i, digest in enumerate(digests) if digest in kept]
-    assert np.array_equal(reader.read("block5_pool", [digests[i] for i in at]), in_shards[1]["block5_pool"][at])
+    assert np.array_equal(reader.read("block3_pool", [digests[i] for i in at]), in_shards[1]["block3_pool"][at])

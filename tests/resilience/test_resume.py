@@ -9,8 +9,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import drawings, start, strict_json, vggft, vggft_apart
-from small_tuning import SIZE, examples, head, program
+from conftest import drawings, start, strict_json, vggft
+from small_tuning import examples, head, program
+from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune import checkpoint
@@ -43,12 +44,12 @@ def same(a, b):
     ids=["sgd", "adam", "mixed"],
 )
 def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops):
-    data = examples(small_features["block4_pool"], TARGETS)
+    data = examples(small_features["block2_pool"], TARGETS)
 
     def session(stop_after=None):
         """Train from the checkpoint, if there is one, as a new process would."""
-        network = networks.assemble(weights, "caffe", SIZE, head("max", 3, dropout=0.5, scaler=True))
-        one = program(network, "block4_pool", plan, TARGETS, weights)
+        network = networks.assemble(weights, "caffe", TINY.size, head("max", 3, dropout=0.5, scaler=True))
+        one = program(network, "block2_pool", plan, TARGETS, weights)
         path = tmp_path / "checkpoint.bin"
 
         def keep(state):
@@ -83,12 +84,12 @@ def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops)
 
 
 def test_a_damaged_checkpoint_is_noticed(weights, small_features, tmp_path):
-    network = networks.assemble(weights, "caffe", SIZE, head("max", 3))
-    data = examples(small_features["block4_pool"], TARGETS)
+    network = networks.assemble(weights, "caffe", TINY.size, head("max", 3))
+    data = examples(small_features["block2_pool"], TARGETS)
     plan = Plan(1, 12)
     path = tmp_path / "run" / "unfinished" / "checkpoint.bin"
     path.parent.mkdir(parents=True)
-    one = program(network, "block4_pool", plan, TARGETS, weights)
+    one = program(network, "block2_pool", plan, TARGETS, weights)
     train(one, (data, data), plan, watch=Watch(epoch=lambda state: checkpoint.write(path, state)))
     assert checkpoint.read(path).epoch == 1
     sound = path.read_bytes()
@@ -112,14 +113,15 @@ def ready(tmp_path_factory):
     assert vggft("featurize", base / "data", "-w", base / "work").returncode == 0
     done = vggft("head", "--head", "max-64-l2-dropout", "--epochs", "5", "-w", base / "work")
     assert done.returncode == 0, done.stderr
-    done = vggft_apart("finetune", *SETTINGS, "--name", "whole", "-w", base / "work", "--json")
-    assert done.returncode == 0, done.stderr
-    return base / "work", strict_json(done.stdout)
+    process = start("finetune", *SETTINGS, "--name", "whole", "-w", base / "work", "--json")
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return base / "work", strict_json(out)
 
 
 SETTINGS = (
     "--unfreeze",
-    "block5_conv3",
+    "block3_conv2",
     "--epochs",
     "4",
     "--batch-size",
@@ -183,7 +185,7 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     begun(work, "broken", 2, process)
     process.kill()
     process.communicate()
-    done = vggft("finetune", "--resume", "--name", "broken", "--memory", "2MB", "-w", work, "--json")
+    done = vggft("finetune", "--resume", "--name", "broken", "--memory", "20kB", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
     found = strict_json(done.stdout)
     assert found["resumed"] is True

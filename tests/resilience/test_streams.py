@@ -1,25 +1,23 @@
 """Where a command speaks to: standard streams that are closed or full, and paths that only look like one."""
 
 import os
+import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from conftest import paint, refused
+from processes import command
 
-from featurize.errors import VggftError
-from finetune.plan import Plan as TuningPlan
-from heads.population import Plan as HeadPlan
-from vggft.cli.command import named_path
 from vggft.prediction.inputs import STDIN
-from vggft.steps.head import Options, _check
+from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 
 
 def shell(line, cwd):
-    command = f'vggft() {{ "{sys.executable}" -m vggft "$@"; }}; {line}'
-    return subprocess.run(["bash", "-c", command], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
+    """Run a line of bash in which `vggft` is the command line."""
+    program = f'vggft() {{ {shlex.join(command())} "$@"; }}; {line}'
+    return subprocess.run(["bash", "-c", program], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
@@ -38,9 +36,9 @@ def test_a_list_from_a_closed_stream_is_an_empty_one(trained, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("command", ["vggft doctor --json", "vggft predict nothing.png --json"])
-def test_json_onto_a_full_disk(tmp_path, command):
-    done = shell(f"{command} > /dev/full", tmp_path)
+@pytest.mark.parametrize("words", ["vggft doctor --json", "vggft predict nothing.png --json"])
+def test_json_onto_a_full_disk(tmp_path, words):
+    done = shell(f"{words} > /dev/full", tmp_path)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "error: " in done.stderr
@@ -73,17 +71,7 @@ def test_an_empty_workspace_is_not_the_current_folder(tmp_path):
 
 
 def test_a_file_called_like_standard_input():
-    assert named_path("-") == STDIN
-    assert named_path("./-") != STDIN
-    assert named_path("./-").name == "-"
-
-
-@pytest.mark.parametrize(
-    "wrong", [{"seed": -1}, {"seed": 2**32}, {"batch_size": 0}, {"batch_size": -3}, {"epochs": 2.5}, {"seed": True}]
-)
-def test_numbers_from_python_are_checked_as_typer_checks_them(wrong):
-    (name,) = wrong
-    with pytest.raises(VggftError, match=f"--{name.replace('_', '-')} "):
-        TuningPlan(**wrong)
-    with pytest.raises(VggftError, match=f"--{name.replace('_', '-')} "):
-        _check(Options(HeadPlan(**wrong)))
+    standard_input, file = PredictOptions(["-", "./-"]).paths
+    assert standard_input == STDIN
+    assert file != STDIN
+    assert file.name == "-"

@@ -7,14 +7,13 @@ import numpy as np
 import pytest
 from tiny import TINY, StandIn, tiny_weights
 
-from featurize import engines
 from featurize.backbone.vgg16 import VGG16
-from featurize.engines import winograd_engine
+from featurize.engines import selection, winograd_engine
 from featurize.errors import VggftError
 
 ROOT = Path(__file__).parents[2]
-# The front doors, whose default it is.
-MAY_NAME_VGG16 = {"vggft/api.py", "vggft/cli/app.py", "featurize/backbone/vgg16.py"}
+# The front doors, whose default it is, and their options, whose help shows its defaults.
+MAY_NAME_VGG16 = {"vggft/api.py", "vggft/cli/app.py", "vggft/steps/options.py"}
 
 
 def test_parts():
@@ -26,7 +25,7 @@ def test_parts():
         "block3_conv2",
     ]
     assert TINY.top == "block3_pool"
-    assert [TINY.layer(name).shape(32) for name in TINY.cached] == [(8, 8, 8), (4, 4, 8)]
+    assert [TINY.layer(name).shape(32) for name in TINY.cached] == [(8, 8, 8), (4, 4, 16)]
     assert TINY.parameters == sum(kernel.size + bias.size for kernel, bias in tiny_weights().arrays.values())
     assert VGG16.parameters == 14_714_688
 
@@ -40,30 +39,28 @@ def test_above_and_up_to_a_layer_are_all_layers():
         TINY.up_to("block4_pool")
 
 
-def test_only_the_front_doors_name_vgg16():
-    """Everywhere else the network is handed in; and no layer's name stands in a string."""
-    for path in sorted(
-        p for package in ("featurize", "heads", "finetune", "vggft") for p in (ROOT / package).rglob("*.py")
-    ):
+@pytest.mark.parametrize("package", ["featurize", "heads", "finetune", "vggft"])
+def test_only_the_front_doors_name_vgg16(package):
+    """Everywhere else the network is handed in, and no string holds a layer's name."""
+    for path in sorted((ROOT / package).rglob("*.py")):
         where = path.relative_to(ROOT).as_posix()
-        tree = ast.parse(path.read_text())
-        imported = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        strings = [
-            node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)
-        ]
-        if where not in MAY_NAME_VGG16:
-            assert "featurize.backbone.vgg16" not in imported, where
-            if not where.startswith("featurize/backbone/"):
-                assert not [s for s in strings if "VGG16" in s or any(layer in s for layer in VGG16.names)], where
+        if where in MAY_NAME_VGG16 or where.startswith("featurize/backbone/"):
+            continue
+        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+        assert "featurize.backbone.vgg16" not in {node.module for node in nodes if isinstance(node, ast.ImportFrom)}, (
+            where
+        )
+        for text in (node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            assert not any(word in text for word in ("VGG16", *VGG16.blocks)), (where, text)
 
 
 def test_engines_for_few_filters(monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(selection.importlib.util, "find_spec", lambda name: object())
     assert not winograd_engine.computes(TINY)
     assert winograd_engine.computes(VGG16)
-    assert engines.choose(TINY).name == "mnn"
-    with pytest.raises(VggftError, match="--engine winograd: it computes convolutions of a multiple of 64 filters"):
-        engines.choose(TINY, "winograd")
+    assert selection.choose(TINY).name == "mnn"
+    with pytest.raises(VggftError, match="--engine winograd: TINY has .* no multiple of 64"):
+        selection.choose(TINY, "winograd")
     winograd = pytest.importorskip("featurize.engines.winograd", reason="the extra 'cpu' is not installed")
     assert winograd.FILTERS == winograd_engine.FILTERS
 
@@ -72,7 +69,7 @@ def test_the_stand_in_engine_gives_the_same_from_a_cached_layer():
     pictures = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 3), np.uint8)
     engine = StandIn(TINY)
     top, cached = engine(pictures, ["block3_pool", "block2_pool"])
-    assert [top.shape, cached.shape] == [(3, 4, 4, 8), (3, 8, 8, 8)]
+    assert [top.shape, cached.shape] == [(3, 4, 4, 16), (3, 8, 8, 8)]
     assert top.std() > 0.01
     assert np.array_equal(engine(pictures[1:2], ["block3_pool"])[0][0], top[1])
     from_cache = engine(cached.astype(np.float16), ["block3_pool"], "block2_pool")[0]

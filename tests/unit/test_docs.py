@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from vggft import Experiment
 from vggft.cli.app import app
 
 ROOT = Path(__file__).parent.parent.parent
@@ -94,6 +95,12 @@ def test_files_of_the_repository_named_in_the_text_exist(page):
 def test_python_blocks_compile(page):
     for body in blocks(page, "python"):
         compile(body, "page", "exec")
+
+
+def test_methods_of_the_python_page_exist():
+    table = re.findall(r"^\| `(\w+)\(", (ROOT / "docs" / "python.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "compare" in table
+    assert all(callable(getattr(Experiment, name, None)) for name in table)
 
 
 def test_links_between_files_lead_somewhere(page, request):

@@ -9,7 +9,8 @@ from functools import partial
 import numpy as np
 import pytest
 from conftest import make_classes
-from small_tuning import SIZE, examples, head, program, source
+from small_tuning import examples, head, program, source
+from tiny import TINY
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import FeatureCache
@@ -165,11 +166,11 @@ def test_training_does_not_see_where_its_inputs_come_from(weights, small_feature
     plan = Plan(1, 5, learning_rate=1e-4)
 
     def trained(window):
-        network = networks.assemble(weights, "caffe", SIZE, head("max", scaler=True))
-        rows = Rows(source(small_features["block4_pool"]), window)
+        network = networks.assemble(weights, "caffe", TINY.size, head("max", scaler=True))
+        rows = Rows(source(small_features["block2_pool"]), window)
         data = Examples(rows, np.arange(12) % 2)
-        train(program(network, "block4_pool", plan, data.targets, weights), (data, data), plan)
-        return network.get_layer("block5_conv1").get_weights()[0]
+        train(program(network, "block2_pool", plan, data.targets, weights), (data, data), plan)
+        return network.get_layer("block3_conv1").get_weights()[0]
 
     assert np.array_equal(trained(None), trained(5))
     assert examples(INPUTS, np.zeros(103)).rows.window is None

@@ -6,9 +6,9 @@ import sys
 
 import numpy as np
 import pytest
-from small_tuning import SIZE, examples, head, program, tune
+from small_tuning import examples, head, program, tune
+from tiny import TINY
 
-from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
 from featurize.pixels import images
 from finetune import network as networks
@@ -23,24 +23,24 @@ from heads.head import Head, Layer, Scaler, folded, probabilities, unfolded
 @pytest.mark.parametrize("classes", [2, 3])
 def test_the_gate_lets_the_right_head_pass(weights, small_pictures, small_features, pooling, classes):
     one = head(pooling, classes, dropout=0.5)
-    network = networks.assemble(weights, "caffe", SIZE, one)
-    assert networks.check_parity(network, small_pictures, one.predict(small_features["block5_pool"])) < 1e-3
+    network = networks.assemble(weights, "caffe", TINY.size, one)
+    assert networks.check_parity(network, small_pictures, one.predict(small_features["block3_pool"])) < 1e-3
 
 
 def test_the_gate_refuses(weights, small_pictures, small_features):
     one = head()
-    expected = one.predict(small_features["block5_pool"])
+    expected = one.predict(small_features["block3_pool"])
     kernel = one.layers[0].kernel.copy()
     kernel[:, 0] *= 1.5
     wrong_head = Head("w", "dense", "avg", one.classes, (Layer(kernel, one.layers[0].bias, "relu"), one.layers[1]))
     for network in (
-        networks.assemble(weights, "caffe", SIZE, wrong_head),
-        networks.assemble(weights, "caffe", SIZE, Head("w", "dense", "max", one.classes, one.layers)),
-        networks.assemble(weights, "raw", SIZE, one),  # the preprocessing forgotten
+        networks.assemble(weights, "caffe", TINY.size, wrong_head),
+        networks.assemble(weights, "caffe", TINY.size, Head("w", "dense", "max", one.classes, one.layers)),
+        networks.assemble(weights, "raw", TINY.size, one),  # the preprocessing forgotten
     ):
         with pytest.raises(VggftError, match="parity gate"):
             networks.check_parity(network, small_pictures, expected)
-    network = networks.assemble(weights, "caffe", SIZE, one)
+    network = networks.assemble(weights, "caffe", TINY.size, one)
     with pytest.raises(VggftError, match="parity gate"):
         networks.check_parity(network, small_pictures[:, :, :, ::-1], expected)  # BGR for RGB
     with pytest.raises(VggftError, match="parity gate"):
@@ -51,31 +51,31 @@ def test_the_gate_refuses(weights, small_pictures, small_features):
 
 def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features):
     rng = np.random.default_rng(1)
-    scaler = Scaler(rng.random(512) * 20, rng.random(512) * 10 + 1)
-    trained = Layer(rng.normal(0, 0.1, (512, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
+    scaler = Scaler(rng.random(16) * 20, rng.random(16) * 10 + 1)
+    trained = Layer(rng.normal(0, 0.1, (16, 1)).astype(np.float32), np.ones(1, np.float32), "sigmoid")
     one = Head("h", "dense", "max", ("a", "b"), (folded(trained, scaler),), scaler=scaler)
     again = unfolded(one.layers[0], scaler)
     np.testing.assert_allclose(again.kernel, trained.kernel, rtol=1e-6)
-    network = networks.assemble(weights, "caffe", SIZE, one)
+    network = networks.assemble(weights, "caffe", TINY.size, one)
     np.testing.assert_array_equal(network.get_layer("logits").get_weights()[0], again.kernel)
-    logits = networks.above(network, VGG16, "block4_pool").predict_on_batch(small_features["block4_pool"])
-    np.testing.assert_allclose(probabilities(logits), one.predict(small_features["block5_pool"]), atol=1e-4)
+    logits = networks.above(network, TINY, "block2_pool").predict_on_batch(small_features["block2_pool"])
+    np.testing.assert_allclose(probabilities(logits), one.predict(small_features["block3_pool"]), atol=1e-4)
 
 
 @pytest.mark.parametrize(
     ("split_point", "first", "precision"),
     [
-        ("block5_conv1", "block5_conv2", "float32"),
-        ("block4_pool", "block5_conv1", "float32"),
-        ("block4_pool", "block5_conv1", "mixed_float16"),
-        ("block3_pool", "block4_conv1", "float32"),
+        ("block3_conv1", "block3_conv2", "float32"),
+        ("block2_pool", "block3_conv1", "float32"),
+        ("block2_pool", "block3_conv1", "mixed_float16"),
+        ("block1_pool", "block2_conv1", "float32"),
         (None, "block1_conv1", "float32"),
     ],
 )
 def test_which_weights_move(weights, small_pictures, small_features, split_point, first, precision):
-    names = [layer.name for layer in VGG16.convolutions]
+    names = [layer.name for layer in TINY.convolutions]
     tuned = names[names.index(first) :]
-    network = networks.assemble(weights, "caffe", SIZE, head(dropout=0.5, scaler=True))
+    network = networks.assemble(weights, "caffe", TINY.size, head(dropout=0.5, scaler=True))
     before = {layer.name: [w.copy() for w in layer.get_weights()] for layer in network.layers}
     data = examples(small_features[split_point] if split_point else small_pictures, np.arange(12) % 2)
     state = tune(network, split_point, (data, data), Plan(2, 5, learning_rate=1e-4, precision=precision), weights)
@@ -87,65 +87,65 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
     assert state.best_epoch > 0
     assert changed == {*tuned, "head_dense1", "logits"}
     assert networks.moved_layers(network, weights, split_point) == tuned
-    assert networks.tuned_layers(VGG16, split_point) == tuned
+    assert networks.tuned_layers(TINY, split_point) == tuned
     for name in set(names) - set(tuned):
         for now, published in zip(network.get_layer(name).get_weights(), weights.arrays[name], strict=True):
             assert now.tobytes() == published.tobytes()
 
 
 def test_parameters(weights):
-    network = networks.assemble(weights, "caffe", SIZE, head(scaler=True))
-    own = 512 * 6 + 6 + 6 + 1
+    network = networks.assemble(weights, "caffe", TINY.size, head(scaler=True))
+    own = 16 * 6 + 6 + 6 + 1
     for split_point, convolutions in (
-        (None, 14_714_688),
-        ("block4_pool", 3 * 2_359_808),
-        ("block5_conv1", 2 * 2_359_808),
+        (None, 112 + 296 + 1168 + 2320),
+        ("block2_pool", 1168 + 2320),
+        ("block3_conv1", 2320),
     ):
-        networks.freeze(network, VGG16, split_point)
+        networks.freeze(network, TINY, split_point)
         assert networks.parameters(network) == convolutions + own
 
 
 def test_a_frozen_layer_that_moved_is_noticed(weights):
-    network = networks.assemble(weights, "caffe", SIZE, head())
+    network = networks.assemble(weights, "caffe", TINY.size, head())
     layer = network.get_layer("block2_conv1")
     kernel, bias = layer.get_weights()
     kernel[0, 0, 0, 0] = np.nextafter(kernel[0, 0, 0, 0], 1)  # the smallest step there is
     layer.set_weights([kernel, bias])
     with pytest.raises(VggftError, match="block2_conv1"):
-        networks.moved_layers(network, weights, "block4_pool")
+        networks.moved_layers(network, weights, "block2_pool")
 
 
 def test_epoch_zero_may_win_and_is_the_head(weights, small_features):
     one = head()
-    network = networks.assemble(weights, "caffe", SIZE, one)
-    right = one.predict(small_features["block5_pool"]).argmax(axis=1)
-    cached = small_features["block4_pool"]
+    network = networks.assemble(weights, "caffe", TINY.size, one)
+    right = one.predict(small_features["block3_pool"]).argmax(axis=1)
+    cached = small_features["block2_pool"]
     data = (examples(cached, 1 - right), examples(cached, right))  # learning the opposite can only make it worse
-    state = tune(network, "block4_pool", data, Plan(2, 6, learning_rate=1e-2), weights)
+    state = tune(network, "block2_pool", data, Plan(2, 6, learning_rate=1e-2), weights)
     assert state.best_epoch == 0
     assert state.start == state.validation
     assert state.ended(Plan(2)) == "epochs"
-    assert networks.moved_layers(network, weights, "block4_pool") == []
+    assert networks.moved_layers(network, weights, "block2_pool") == []
     assert network.get_layer("logits").get_weights()[0].tolist() == one.layers[1].kernel.tolist()
 
 
 def test_it_stops_where_nothing_gets_better(weights, small_features):
     one = head()
-    right = one.predict(small_features["block5_pool"]).argmax(axis=1)
-    cached = small_features["block4_pool"]
+    right = one.predict(small_features["block3_pool"]).argmax(axis=1)
+    cached = small_features["block2_pool"]
     data = (examples(cached, 1 - right), examples(cached, right))
     plan = Plan(9, 6, learning_rate=1e-2, patience=2)
-    state = tune(networks.assemble(weights, "caffe", SIZE, one), "block4_pool", data, plan, weights)
+    state = tune(networks.assemble(weights, "caffe", TINY.size, one), "block2_pool", data, plan, weights)
     assert (state.epoch, state.ended(plan)) == (2, "patience")
 
 
 def test_a_loss_that_is_no_number_keeps_the_best_epoch(weights, small_features):
-    network = networks.assemble(weights, "caffe", SIZE, head())
+    network = networks.assemble(weights, "caffe", TINY.size, head())
     before = [w.copy() for w in network.get_weights()]
-    data = examples(small_features["block4_pool"], np.arange(12) % 2)
+    data = examples(small_features["block2_pool"], np.arange(12) % 2)
     plan = Plan(3, 4, learning_rate=1e38)
     seen = []
-    state = tune(network, "block4_pool", (data, data), plan, weights, watch=Watch(epoch=seen.append))
+    state = tune(network, "block2_pool", (data, data), plan, weights, watch=Watch(epoch=seen.append))
     assert state.ended(plan) == "diverged"
     assert state.diverged in ((1, 2), (1, 3))
     assert [now.diverged for now in seen] == [None, state.diverged]  # kept, too: who resumes does not train it again
@@ -155,18 +155,18 @@ def test_a_loss_that_is_no_number_keeps_the_best_epoch(weights, small_features):
 @pytest.mark.parametrize("rate", [1e12, 1e18])
 def test_weights_that_are_no_numbers_behind_a_finite_loss(weights, small_features, rate):
     """On CPUs TensorFlow's ReLU makes 0 of NaN: losses look well, and the network is dead."""
-    network = networks.assemble(weights, "caffe", SIZE, head("max"))
-    data = examples(small_features["block4_pool"], np.arange(12) % 2)
-    state = tune(network, "block4_pool", (data, data), Plan(4, 4, learning_rate=rate), weights)
+    network = networks.assemble(weights, "caffe", TINY.size, head("max"))
+    data = examples(small_features["block2_pool"], np.arange(12) % 2)
+    state = tune(network, "block2_pool", (data, data), Plan(4, 4, learning_rate=rate), weights)
     assert state.diverged
     assert all(np.isfinite(w).all() for w in network.get_weights())
 
 
 def test_predictions_that_are_no_numbers_after_the_last_step(weights, small_features):
-    network = networks.assemble(weights, "caffe", SIZE, head())
-    data = examples(small_features["block4_pool"], np.arange(12) % 2)
-    one = program(network, "block4_pool", Plan(3, 5), data.targets, weights)
-    answers = iter([one.predict(small_features["block4_pool"])] * 3 + [np.full((5, 2), np.nan)])
+    network = networks.assemble(weights, "caffe", TINY.size, head())
+    data = examples(small_features["block2_pool"], np.arange(12) % 2)
+    one = program(network, "block2_pool", Plan(3, 5), data.targets, weights)
+    answers = iter([one.predict(small_features["block2_pool"])] * 3 + [np.full((5, 2), np.nan)])
     one.predict = lambda inputs: next(answers)[: len(inputs)]
     state = train(one, (data, data), Plan(3, 5))
     assert state.diverged == (1, 3)
@@ -178,7 +178,7 @@ def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
     workspace, data, results = trained
     reported = results["finetune"]
     samples = workspace.dataset.accepted("validate")
-    pixels = np.stack([images.decode_resized((data / s.path).read_bytes(), 224) for s in samples])
+    pixels = np.stack([images.decode_resized((data / s.path).read_bytes(), TINY.size) for s in samples])
     np.save(workspace.root / "pixels.npy", pixels)
     program = (
         "import sys, keras, numpy as np\n"
@@ -192,7 +192,7 @@ def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("(None, 224, 224, 3) ")
+    assert done.stdout.startswith("(None, 32, 32, 3) ")
     scores = np.array(json.loads(done.stdout.split(") ", 1)[1]))
     targets = np.array(workspace.dataset.targets(samples))
     assert np.mean((scores > 0.5) == targets) == reported["validation"]["accuracy"]
@@ -207,7 +207,7 @@ def test_what_a_run_keeps(trained):
     kept = json.loads((folder / "run.json").read_text())
     assert kept["classes"] == ["birds", "fruit"]
     settings = kept["settings"]
-    assert settings["split_point"] == reported["split_point"] == "block4_pool"
+    assert settings["split_point"] == reported["split_point"] == "block2_pool"
     plan = {"optimizer": "sgd", "learning_rate": 1e-4, "momentum": 0.9, "epochs": 2, "precision": "float32", "seed": 0}
     assert settings["plan"].items() >= plan.items()
     assert settings["provenance"]["manifest"] == workspace.dataset.identity

@@ -9,7 +9,7 @@ from small_features import features, maps, no_progress
 from featurize.errors import VggftError
 from heads import search, store
 from heads.head import Head, Layer, load, pool
-from heads.population import Plan
+from heads.plan import Plan
 from heads.search import Setting
 from heads.specs import DenseSpec, LogisticSpec
 

@@ -8,7 +8,8 @@ import pytest
 from small_features import features
 
 from heads.metrics import measure
-from heads.population import Plan, grow
+from heads.plan import Plan
+from heads.population import grow
 from heads.specs import CLASSIC, DEFAULTS, POOLED, DenseSpec
 
 TRAIN, VALIDATION = features(61, 2), features(30, 2, seed=1, split="validate")

@@ -19,6 +19,7 @@ class MeanEngine:
     """Gives each picture's mean colour as a 1×1 map: enough to tell rows apart."""
 
     name = "mean"
+    in_flight = 1
 
     def __init__(self, batch_size=16, fail_after=None, error=KeyboardInterrupt):
         self.batch_size = self.trial = batch_size

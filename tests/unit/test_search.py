@@ -11,7 +11,7 @@ from test_heads import SPECS, trained
 
 from heads import search, store
 from heads.metrics import measure
-from heads.population import Plan
+from heads.plan import Plan
 from heads.search import Failed, Result, Setting, Spread
 from heads.specs import CLASSIC, POOLED, DenseSpec, LogisticSpec
 
@@ -22,6 +22,18 @@ SETTING = Setting(["0", "1"], Plan(4, batch_size=16), no_progress)
 
 def by_name(results):
     return {result.head.name: result for result in results}
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Each of SPECS, trained."""
+    return list(search.train_all(SPECS, SETTING, TRAIN, VALIDATION))
+
+
+@pytest.fixture(scope="module")
+def cross_validated(results):
+    """Each of SPECS, with its predictions out of 3 folds."""
+    return list(search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, BOTH, 3))
 
 
 def test_pooled_heads_train_in_one_program_and_flattened_ones_alone():
@@ -71,31 +83,29 @@ def test_perturbed_validation_images_change_no_scaler_and_no_strength():
     assert [e.loss for e in a["net"].history] == [e.loss for e in b["net"].history]
 
 
-def test_cross_validation_holds_every_image_out_once():
-    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
-    pairs = list(zip(SPECS, results, strict=True))
-    found = by_name(search.cross_validate(pairs, SETTING, BOTH, 5))
+def test_cross_validation_holds_every_image_out_once(results, cross_validated):
+    found = by_name(cross_validated)
     assert set(found) == {"line", "net"}
     groups = np.array(BOTH.groups)
     for name, result in found.items():
         assert np.array_equal(result.head.layers[0].kernel, by_name(results)[name].head.layers[0].kernel)
         fold = result.out_of_fold.fold
-        assert set(fold) == set(range(5))
+        assert set(fold) == set(range(3))
         assert all(len(set(fold[groups == group])) == 1 for group in groups)
         assert result.folds == measure(result.out_of_fold.probabilities, BOTH.targets)
         assert result.folds.n == 90
         assert result.folds.auc > 0.8
 
 
-def test_out_of_fold_predictions_do_not_know_their_image():
+def test_out_of_fold_predictions_do_not_know_their_image(results, cross_validated):
     """An image whose label is turned round changes the predictions of others, but not its own: nobody saw it."""
-    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
     pairs = list(zip(SPECS, results, strict=True))
     targets = BOTH.targets.copy()
     # Two images of one group, one of each class, change places: the folds, stratified by class, stay as they are.
     i, j = 0, 1
     targets[[i, j]] = targets[[j, i]]
-    a, b = (by_name(search.cross_validate(pairs, SETTING, data, 3)) for data in (BOTH, replace(BOTH, targets=targets)))
+    a = by_name(cross_validated)
+    b = by_name(search.cross_validate(pairs, SETTING, replace(BOTH, targets=targets), 3))
     for name in a:
         p, q = a[name].out_of_fold, b[name].out_of_fold
         assert np.array_equal(p.fold, q.fold)
@@ -104,10 +114,9 @@ def test_out_of_fold_predictions_do_not_know_their_image():
         assert not np.array_equal(p.probabilities[~held], q.probabilities[~held])
 
 
-def test_no_image_that_is_held_out_says_how_long_to_train(monkeypatch):
+def test_no_image_that_is_held_out_says_how_long_to_train(results, monkeypatch):
     from heads import population
 
-    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
     seen = []
     grow = population.grow
 
@@ -127,11 +136,10 @@ def test_no_image_that_is_held_out_says_how_long_to_train(monkeypatch):
         assert len(lengths) == 1
 
 
-def test_cross_validation_is_kept_and_read_back(tmp_path):
-    results = [result for result in search.train_all(SPECS, SETTING, TRAIN, VALIDATION) if isinstance(result, Result)]
+def test_cross_validation_is_kept_and_read_back(results, cross_validated, tmp_path):
     for result in results:
         store.save(tmp_path, result)
-    for result in search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, BOTH, 3):
+    for result in cross_validated:
         store.save(tmp_path, replace(result, predictions=None, pipeline=None))
         again = by_name(store.load_all(tmp_path))[result.head.name]
         assert again.folds == result.folds
@@ -146,11 +154,13 @@ def test_cross_validation_is_kept_and_read_back(tmp_path):
     assert not (tmp_path / "line" / "out_of_fold.csv").exists()
 
 
-def test_seeds():
-    results = by_name(search.train_all(SPECS, SETTING, TRAIN, VALIDATION))
+def test_seeds(results):
     found = list(search.over_seeds(SPECS, SETTING, TRAIN, VALIDATION, 3))
     assert [result.head.name for result in found] == ["line", "net"] * 2
-    measured = [results["net"].validation, *(result.validation for result in found if result.head.name == "net")]
+    measured = [
+        by_name(results)["net"].validation,
+        *(result.validation for result in found if result.head.name == "net"),
+    ]
     assert len({metrics.log_loss for metrics in measured}) == 3
     bad = list(search.over_seeds([DenseSpec("bad", "avg", 8, 1e30)], SETTING, TRAIN, VALIDATION, 2))
     assert [(result.name, "seed 1" in result.reason) for result in bad] == [("bad", True)]

@@ -6,7 +6,8 @@ import operator
 
 import numpy as np
 import pytest
-from small_tuning import SIZE, examples, head, program, tune
+from small_tuning import examples, head, program, tune
+from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune import network as networks
@@ -18,22 +19,22 @@ CLASSES = np.arange(12) % 3
 
 @pytest.fixture
 def network(weights):
-    return networks.assemble(weights, "caffe", SIZE, head("max", 3, scaler=True))
+    return networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))
 
 
 @pytest.fixture
 def cached(small_features):
-    return small_features["block4_pool"]
+    return small_features["block2_pool"]
 
 
-def tuned(network, names=("block5_conv1", "block5_conv2", "block5_conv3", "head_dense1", "logits")):
+def tuned(network, names=("block3_conv1", "block3_conv2", "head_dense1", "logits")):
     return {name: network.get_layer(name).get_weights()[0].copy() for name in names}
 
 
 def step(network, cached, weights, plan, steps=1):
     """Take steps with all images, all in the same order; return kernels before and after, and what was found."""
     before = tuned(network)
-    one = program(network, "block4_pool", plan, CLASSES, weights)
+    one = program(network, "block2_pool", plan, CLASSES, weights)
     found = [one.step(cached, CLASSES, 1, number) for number in range(1, steps + 1)]
     return before, tuned(network), found
 
@@ -42,7 +43,7 @@ def test_every_image_takes_part_in_every_epoch(network, cached, weights):
     seen = []
     data = examples(cached, CLASSES)
     plan = Plan(3, 5, seed=4)
-    one = program(network, "block4_pool", plan, CLASSES, weights)
+    one = program(network, "block2_pool", plan, CLASSES, weights)
     take = one.step
 
     def spy(inputs, targets, epoch, number):
@@ -65,7 +66,7 @@ def test_every_image_takes_part_in_every_epoch(network, cached, weights):
 def test_training_numbers_are_means_over_the_images(network, cached, weights):
     data = examples(cached, CLASSES)
     plan = Plan(1, 5, learning_rate=1e-30)  # nothing moves, so that the means can be computed afterwards
-    zero, one = tune(network, "block4_pool", (data, data), plan, weights).history
+    zero, one = tune(network, "block2_pool", (data, data), plan, weights).history
     assert one.loss == pytest.approx(zero.val_log_loss, rel=1e-4)
     assert one.log_loss == pytest.approx(zero.val_log_loss, rel=1e-4)
     assert one.accuracy == pytest.approx(zero.val_accuracy)
@@ -75,7 +76,7 @@ def test_training_numbers_are_means_over_the_images(network, cached, weights):
 def test_sgd_is_what_it_says(network, cached, weights):
     """Two steps: the second is the gradient's and 0.9 of the first."""
     _, first, _ = step(network, cached, weights, Plan(momentum=0.0, learning_rate=1e-6))
-    fresh = networks.assemble(weights, "caffe", SIZE, head("max", 3, scaler=True))
+    fresh = networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))
     before, twice, _ = step(fresh, cached, weights, Plan(momentum=0.9, learning_rate=1e-6), steps=2)
     for name in first:
         moved = first[name] - before[name]
@@ -85,10 +86,10 @@ def test_sgd_is_what_it_says(network, cached, weights):
 
 def test_layer_decay(network, cached, weights):
     before, after, _ = step(network, cached, weights, Plan(learning_rate=1e-5))
-    fresh = networks.assemble(weights, "caffe", SIZE, head("max", 3, scaler=True))
+    fresh = networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))
     _, decayed, _ = step(fresh, cached, weights, Plan(learning_rate=1e-5, layer_decay=0.5))
     found = {n: np.linalg.norm(decayed[n] - before[n]) / np.linalg.norm(after[n] - before[n]) for n in before}
-    expected = {"block5_conv1": 0.125, "block5_conv2": 0.25, "block5_conv3": 0.5, "head_dense1": 1, "logits": 1}
+    expected = {"block3_conv1": 0.25, "block3_conv2": 0.5, "head_dense1": 1, "logits": 1}
     assert found == pytest.approx(expected, rel=0.02)
 
 
@@ -101,7 +102,7 @@ def test_clipping(network, cached, weights):
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_cosine_goes_down_to_nothing(network, cached, weights, optimizer):
     plan = Plan(2, 12, optimizer=optimizer, learning_rate=1e-5, schedule="cosine", momentum=0)
-    one = program(network, "block4_pool", plan, CLASSES, weights)  # two steps in all
+    one = program(network, "block2_pool", plan, CLASSES, weights)  # two steps in all
     at = [tuned(network)]
     for number in (1, 2, 3):
         one.step(cached, CLASSES, number, 1)
@@ -112,14 +113,14 @@ def test_cosine_goes_down_to_nothing(network, cached, weights, optimizer):
 
 
 def test_the_pull_towards_the_pretrained_weights(network, cached, weights):
-    layer = network.get_layer("block5_conv2")
+    layer = network.get_layer("block3_conv2")
     kernel, bias = layer.get_weights()
     layer.set_weights([kernel + 0.01, bias])
     plan = Plan(l2_sp=2.0)
-    one = program(network, "block4_pool", plan, CLASSES, weights)
+    one = program(network, "block2_pool", plan, CLASSES, weights)
     p = one.predict(cached)
     plain = -np.log(p[np.arange(12), CLASSES]).mean()
-    pull = 2.0 / 2 * np.sum((layer.get_weights()[0] - weights.arrays["block5_conv2"][0]) ** 2, dtype=np.float64)
+    pull = 2.0 / 2 * np.sum((layer.get_weights()[0] - weights.arrays["block3_conv2"][0]) ** 2, dtype=np.float64)
     assert one.objective(p, CLASSES) == pytest.approx(plain + pull, rel=1e-4)
     found = one.step(cached, CLASSES, 1, 1)
     assert found.loss == pytest.approx(plain + pull, rel=1e-3)
@@ -131,8 +132,8 @@ def test_the_pull_towards_the_pretrained_weights(network, cached, weights):
 @pytest.mark.parametrize("classes", [2, 3])
 def test_label_smoothing_and_class_weights(weights, cached, classes):
     targets = np.array([0] * 8 + [1] * 3 + [classes - 1])
-    network = networks.assemble(weights, "caffe", SIZE, head("max", classes, scaler=True))
-    one = program(network, "block4_pool", Plan(label_smoothing=0.3, class_weight="balanced"), targets, weights)
+    network = networks.assemble(weights, "caffe", TINY.size, head("max", classes, scaler=True))
+    one = program(network, "block2_pool", Plan(label_smoothing=0.3, class_weight="balanced"), targets, weights)
     p = one.predict(cached)
     counts = np.bincount(targets)
     own = (12 / (len(counts) * counts))[targets]  # as scikit-learn's "balanced" has it
@@ -147,8 +148,8 @@ def test_label_smoothing_and_class_weights(weights, cached, classes):
 
 def test_masks_of_dropout_depend_on_the_step_alone(weights, cached):
     def losses(steps):
-        network = networks.assemble(weights, "caffe", SIZE, head("max", 3, dropout=0.5))
-        one = program(network, "block4_pool", Plan(learning_rate=1e-30), CLASSES, weights)
+        network = networks.assemble(weights, "caffe", TINY.size, head("max", 3, dropout=0.5))
+        one = program(network, "block2_pool", Plan(learning_rate=1e-30), CLASSES, weights)
         return {at: one.step(cached, CLASSES, *at).loss for at in steps}
 
     first = losses([(1, 1), (1, 2), (2, 1)])
@@ -164,7 +165,7 @@ def test_masks_of_dropout_depend_on_the_step_alone(weights, cached):
         ({"patience": 0}, "--patience 0"),
         ({"optimizer": "lion"}, "--optimizer 'lion': expected sgd or adam"),
         ({"schedule": "step"}, "--schedule 'step': expected constant or cosine"),
-        ({"precision": "int8"}, "--precision 'int8'"),
+        ({"precision": "int8"}, "precision 'int8'"),
         ({"class_weight": "x"}, "--class-weight 'x'"),
         ({"learning_rate": 0.0}, "--lr 0"),
         ({"learning_rate": float("nan")}, "--lr nan"),

@@ -30,13 +30,14 @@ from finetune.network import ParityError
 from finetune.store import Run
 from heads import features, folds, leaks, search
 from heads import store as heads_store
-from heads.population import Plan
+from heads.plan import Plan
 from heads.search import Result
 from heads.specs import BEST, SCRATCH, Spec
 from vggft.comparison.candidates import Candidate, CandidatePredictions
 from vggft.prediction import judging, models
 from vggft.prediction.models import Model, Models
 from vggft.steps import finetune, head
+from vggft.steps.options import FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui, duration
 from vggft.workspace.filling import as_it_was
 from vggft.workspace.workspace import Settings, Workspace
@@ -296,7 +297,7 @@ class Folds:
         fold = Fold(self.workspace, self._place(k), self._split(learnt, held))
         number, seeds = self._ranking
         for plan, specs in self._heads().items():
-            head.train(fold, head.Options(plan, seeds=seeds or 1, folds=number), specs, ui)
+            head.train(fold, HeadOptions(plan=plan, seeds=seeds or 1, cv=number), specs, ui)
         for run in self._runs:
             try:
                 self._tune(fold, run, ui)
@@ -346,11 +347,16 @@ class Folds:
         if (fold.finetune / run.name / store.RUN).exists():
             return
         if any(begun.folder.name == run.name for begun in store.unfinished(fold.finetune)):
-            finetune.resume(fold, run.name, ui)
+            finetune.run(fold, FinetuneOptions(name=run.name, resume=True), ui)
             return
         settings = run.settings
-        options = finetune.Options(
-            settings.unfreeze, settings.start, run.name, settings.plan, settings.plan.precision, settings.memory
+        options = FinetuneOptions(
+            unfreeze=settings.unfreeze,
+            start=settings.start,
+            name=run.name,
+            plan=settings.plan,
+            precision=settings.plan.precision,
+            memory=settings.memory,
         )
         finetune.run(fold, options, ui)
 

@@ -65,7 +65,7 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     - for accuracy two groups more of mean size, on which the difference of two methods is +√½ and -√½: to the variance that adds
       what the two times half an image of Agresti & Min add.
 
-    How often the intervals hold the truth: `tests/unit/test_statistics.py` and `benchmarks/coverage.py`.
+    How often the intervals hold the truth: `tests/unit/test_statistics.py` and `benchmarks/interval_coverage.py`.
 
     Args:
         losses: log-loss (n, m) of n images by m methods.

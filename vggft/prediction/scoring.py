@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from featurize import interrupts
 from featurize.engines import CPU_BATCH
-from featurize.runner import Decoder, decode_or_reason, unreadable
+from featurize.pixels.decoding import Decoder, decode_or_reason, unreadable
 
 
 @dataclass(frozen=True)

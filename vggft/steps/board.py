@@ -6,7 +6,7 @@ from dataclasses import replace
 from time import perf_counter
 
 from heads import search, store
-from heads.population import Plan
+from heads.plan import Plan
 from heads.search import Failed, Result
 from heads.specs import Spec
 from vggft.prediction import models

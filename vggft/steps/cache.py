@@ -13,6 +13,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
 from featurize.errors import VggftError
 from featurize.wording import counted, size
+from vggft.steps.options import ExportOptions, PruneOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
 
@@ -149,7 +150,7 @@ class _Plan:
         return not self.folders and not any(own.kept for _, own in self.surplus)
 
 
-def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
+def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]:
     """Delete stale features, features of images that are gone, and quarantined files.
 
     Raises:
@@ -191,7 +192,7 @@ def prune(workspace: Workspace, yes: bool, ui: Ui) -> dict[str, Any]:
         for cache, own in plan.surplus:
             if own.rows:
                 ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or stored twice")
-        if not (yes or _agreed(ui)):
+        if not (options.yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
@@ -214,9 +215,9 @@ def _agreed(ui: Ui) -> bool:
     return input("Delete these? [y/N] ").strip().lower() in ("y", "yes")
 
 
-def export(workspace: Workspace, file: Path, ui: Ui) -> dict[str, Any]:
+def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     """Write one plain HDF5 file: features, labels, splits, paths."""
-    dataset, cache = workspace.dataset, workspace.cache()
+    dataset, cache, file = workspace.dataset, workspace.cache(), options.file
     layers = exporting.complete_layers(cache, dataset)
     left_out = [layer for layer in cache.layers if layer not in layers]
     if left_out:

@@ -2,7 +2,6 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +9,6 @@ import numpy as np
 from featurize.errors import VggftError
 from heads import folds, search
 from heads.search import Result
-from vggft.cli.command import DEFAULT_WORKSPACE
 from vggft.comparison import candidates, costs, nested, perturbations, verdict
 from vggft.comparison.comparison import Comparison, compare_candidates
 from vggft.comparison.costs import Cost
@@ -19,33 +17,19 @@ from vggft.comparison.report import curves, record, tables, tradeoff
 from vggft.comparison.report.record import Record
 from vggft.prediction import models
 from vggft.prediction.models import Model, Models
+from vggft.steps.options import DEFAULT_WORKSPACE, CompareOptions
 from vggft.ui.console import Ui, duration
 from vggft.workspace.workspace import Workspace
 
 _FOLDS = 5  # that are offered
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to compare by.
-
-    Attributes:
-        folds: judge on the training and validation images, each out of its fold, in so many folds; 0: do not.
-        quick: leave out what takes long: changed pictures and latency.
-    """
-
-    folds: int = 0
-    quick: bool = False
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]:
     """Compare all fresh methods and write the report.
 
     Raises:
         VggftError: nothing to compare yet (the message says what to run), or a report folder that cannot be written.
     """
-    if options.folds < 0 or options.folds == 1:
-        raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as {_FOLDS}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     left_out: list[str] = []
 
@@ -59,8 +43,8 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         folder = workspace.report_folder()
         split: Literal["test", "validation"] = "validation"
         chosen: Sequence[Mapping[str, Any]] = ()
-        if options.folds:
-            folded = nested.Folds(workspace, found, options.folds, leave_out, ui)
+        if options.cv:
+            folded = nested.Folds(workspace, found, options.cv, leave_out, ui)
             said, chosen = folded.evidence()
             head, network = found.heads[0], folded.network
             unchanged = all(one["unchanged"] for one in chosen)
@@ -70,15 +54,15 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             head, network = found.named(said.head), found.named(said.network)
             unchanged = network.unchanged
         compared = compare_candidates(said, head.name, network.name, unchanged)
-        too_few = compared.contrast.effective < verdict.FEWEST and not options.folds
+        too_few = compared.contrast.effective < verdict.FEWEST and not options.cv
         offers = _offers(workspace, found) if too_few or not said.fair else ()
-        if options.folds:
+        if options.cv:
             offers = _out_of_fold(compared, head.name, network.name)
         if compared.verdict.use == network.name and network.unchanged:
             offers = (
                 f"But {network.name} kept epoch 0: it is the head still. Tune again, with another --seed or rate.",
             )
-        compared_methods = [m for m in found.fresh if options.folds or any(m.name == c.name for c in said.candidates)]
+        compared_methods = [m for m in found.fresh if options.cv or any(m.name == c.name for c in said.candidates)]
         probed = None if options.quick else _probe(workspace, compared_methods, split, ui)
         kept = Record(
             comparison=compared,

@@ -4,9 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from finetune.plan import Plan as TunePlan
-from heads.population import Plan
 from vggft.steps import compare, featurize, finetune, head
+from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -18,16 +17,16 @@ TUNE_EPOCHS = 3
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Run the four commands on 132 public-domain drawings in four classes, and say what was written where."""
     began = time.perf_counter()
-    options = finetune.Options(plan=TunePlan(epochs=TUNE_EPOCHS))
+    options = FinetuneOptions.of(epochs=TUNE_EPOCHS)
     say = ui.print
     say(f"$ vggft featurize {PICTURES}")
-    featurized = featurize.run(workspace, PICTURES, featurize.Options(), ui)
+    featurized = featurize.run(workspace, FeaturizeOptions(PICTURES), ui)
     say(f"\n$ vggft head --epochs {HEAD_EPOCHS}")
-    heads = head.run(workspace, head.Options(Plan(epochs=HEAD_EPOCHS)), ui)
+    heads = head.run(workspace, HeadOptions.of(epochs=HEAD_EPOCHS), ui)
     say(f"\n$ vggft finetune --unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}")
     tuned = finetune.run(workspace, options, ui)
     say("\n$ vggft compare")
-    compared = compare.run(workspace, compare.Options(), ui)
+    compared = compare.run(workspace, CompareOptions(), ui)
     seconds = time.perf_counter() - began
     say(f"\nDone in {seconds:.0f} s. What was written, all below {workspace.root}:")
     written = {

@@ -3,7 +3,6 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from featurize.wording import counted
 from heads import predictions
 from heads.metrics import Metrics, confusion, measure
 from vggft.prediction import judging, labelled, models, scoring
+from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
 from vggft.workspace.filling import decoder
@@ -35,7 +35,7 @@ class _Found:
     seen: dict[str, int] = field(default_factory=lambda: {"train": 0, "validate": 0, "test": 0})
 
 
-def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
     """Predict every image below a folder's class folders, and judge the model of that name, the recommended or the best one.
 
     Writes evaluate.json and evaluate-predictions.csv into the report folder.
@@ -44,8 +44,8 @@ def run(workspace: Workspace, folder: Path, model: str | None, ui: Ui) -> dict[s
         VggftError: a folder that is none of the model's classes, no images, no model yet, an unknown one, or a report
             folder that cannot be written.
     """
-    folder = folder.expanduser()
-    choice = models.chosen(workspace, model, lambda error: ui.warn(f"left out: {error}"))
+    folder = options.folder.expanduser()
+    choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     classes = method.classes
     files = labelled.files(folder, classes)

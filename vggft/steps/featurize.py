@@ -18,30 +18,14 @@ from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
 from featurize.data.split_rules import SplitPlan, Wishes
-from featurize.errors import VggftError, require_whole
-from featurize.runner import SHARD_ROWS
+from featurize.errors import VggftError
 from featurize.wording import counted
+from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
 from vggft.workspace.filling import Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace
 
 _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
-
-
-@dataclass(frozen=True)
-class Options:
-    """What the person asked for; None means: as before in this workspace, or the default."""
-
-    layers: Sequence[str] = ()
-    preprocess: str | None = None
-    weights: Path | None = None
-    validation: float | None = None
-    test: float | None = None
-    seed: int | None = None
-    group_by: str | None = None
-    shard_rows: int = SHARD_ROWS
-    engine: str = "auto"
-    rehash: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,45 +46,45 @@ class _MadeMeanwhile(Exception):
     """Another process created the workspace while this one scanned the data."""
 
 
-def run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, Any]:
     """Bring the cache and the manifest up to date with a data folder.
 
     Raises:
         VggftError: anything wrong with options, folder or weights, before anything is written.
     """
     try:
-        return _run(workspace, data, options, ui)
+        return _run(workspace, options, ui)
     except _MadeMeanwhile:
-        return _run(workspace, data, options, ui)  # with the settings of the other process
+        return _run(workspace, options, ui)  # with the settings of the other process
 
 
-def _run(workspace: Workspace, data: Path, options: Options, ui: Ui) -> dict[str, Any]:
+def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, Any]:
     with contextlib.ExitStack() as lock:
         if workspace.exists:  # before its state is read; a new one is created only after all checks
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
             before = _Before(None, (), memory.read(workspace.splits))
-        return _featurize(workspace, data, options, before, ui, lock)
+        return _featurize(workspace, options, before, ui, lock)
 
 
 def _featurize(
-    workspace: Workspace, data: Path, options: Options, before: _Before, ui: Ui, lock: contextlib.ExitStack
+    workspace: Workspace, options: FeaturizeOptions, before: _Before, ui: Ui, lock: contextlib.ExitStack
 ) -> dict[str, Any]:
     architecture = workspace.architecture
+    engines.require(options.engine)
     layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
-    _check(options)
-    _refuse_overlap(workspace.root, data)
+    _refuse_overlap(workspace.root, options.data)
     wishes = Wishes(options.validation, options.test, options.seed, options.group_by)
     split = split_rules.plan(wishes, before.split, before.assigned)
     fingerprint, weights_file = _fingerprint(options, architecture, before.settings)
     cache = workspace.cache(fingerprint, recheck=options.rehash)
-    if data.is_dir() and not cache.layers:
+    if options.data.is_dir() and not cache.layers:
         # Everything has to be computed: missing weights are reported before all files are hashed.
         weights.locate(architecture, weights_file)
 
     began = time.perf_counter()
-    scan = _scan(data, before.samples if not options.rehash else (), split.group_by, ui)
+    scan = _scan(options.data, before.samples if not options.rehash else (), split.group_by, ui)
     for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
         if folder.is_dir():
             _refuse_overlap(workspace.root, folder)
@@ -116,7 +100,7 @@ def _featurize(
         if sample.digest:
             files[sample.digest].append(scan.root / sample.path)
     doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
-    filling = Filling(files, layers, weights_file, doubtful, options.shard_rows, options.engine)
+    filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
     require(cache, filling)
     if before.settings is None:
         lock.enter_context(workspace.writing())
@@ -197,18 +181,13 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
         return _Before(settings, (), assigned)
 
 
-def _check(options: Options) -> None:
-    if not 1 <= options.shard_rows <= SHARD_ROWS:
-        raise VggftError(f"--shard {options.shard_rows}: expected 1 to {SHARD_ROWS} images.")
-    if options.seed is not None:
-        require_whole("--seed", options.seed, 0)
-    engines.require(options.engine)
-
-
 def _fingerprint(
-    options: Options, architecture: Architecture, before: Settings | None
+    options: FeaturizeOptions, architecture: Architecture, before: Settings | None
 ) -> tuple[Fingerprint, Path | None]:
-    """Return the fingerprint of the features, and the file of the weights (None: the published ones)."""
+    """Return the fingerprint of the features, and the file of the weights.
+
+    None stands for the published weights where this machine has another copy than the file that `--weights` names.
+    """
     if before is None:
         default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
     else:
@@ -217,7 +196,8 @@ def _fingerprint(
     if options.weights is None:
         return default, before.weights_file_path if before else None
     loaded = weights.load(architecture, weights.locate(architecture, options.weights))
-    return replace(default, weights=loaded.digest), None if loaded.published else options.weights.resolve()
+    elsewhere = loaded.published and weights.available(architecture)
+    return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
 
 
 def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:

@@ -2,60 +2,42 @@
 
 import os
 import platform
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from typing import Any
 
 from featurize import backend
 from featurize.cache.feature_cache import FeatureCache
-from featurize.cache.fingerprint import FULL_PRECISION, MIXED_PRECISION
 from featurize.errors import VggftError
+from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.wording import counted
 from finetune import examples, store
-from finetune.plan import RATES, Plan
+from finetune.plan import Plan
 from finetune.store import Settings
-from heads.specs import BEST, NAME, NAMES, SCRATCH
+from heads.specs import NAME, NAMES, SCRATCH
 from vggft.prediction import models
 from vggft.steps import starts
+from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling
 from vggft.workspace.filling import Filling
 from vggft.workspace.workspace import Workspace
 
-AUTO = "auto"
-MEMORY = 2_000_000_000
 RESUME = "vggft finetune --resume"
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to tune and how.
-
-    Attributes:
-        unfreeze: see `featurize.backbone.architecture.Architecture.split_point`; None: what the architecture names.
-        start: "best", "scratch" or the name of a head.
-        name: of the run; None: made from the settings.
-        precision: of training; "auto": mixed on a GPU, float32 elsewhere. It replaces that of the plan.
-        memory: bytes of inputs in memory.
-    """
-
-    unfreeze: str | None = None
-    start: str = BEST
-    name: str | None = None
-    plan: Plan = field(default_factory=Plan)
-    precision: str = AUTO
-    memory: int = MEMORY
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
-    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch.
+def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any]:
+    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch; or resume.
 
     Raises:
         VggftError: no such head, unknown layer, a name that is taken, images that are gone, or the parity gate.
     """
+    if options.resume:
+        return _resume(workspace, options.name, ui, options.memory)
+    memory = options.memory or MEMORY
     unfreeze = options.unfreeze or workspace.architecture.unfreeze
     split_point = workspace.architecture.split_point(unfreeze)
-    plan = options.plan if options.precision == AUTO else replace(options.plan, precision=options.precision)
+    plan = options.plan if options.precision == "auto" else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
@@ -63,11 +45,11 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         head = starts.choose(workspace, options.start)
         name = _free(workspace, options.name, _readable(unfreeze, plan, head.name if head else SCRATCH))
         cache = workspace.cache()
-        _require_memory(workspace, options.memory, split_point, plan.batch_size)
+        _require_memory(workspace, memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
         for other in store.unfinished(workspace.finetune):
             ui.warn(f"run {other.folder.name} is unfinished ({RESUME} continues it); this starts a new run: {name}")
-        if options.precision == AUTO:
+        if options.precision == "auto":
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
@@ -76,7 +58,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
-        settings = Settings(name, unfreeze, split_point, plan, options.memory, options.start, made)
+        settings = Settings(name, unfreeze, split_point, plan, memory, options.start, made)
         begun = store.begin(workspace.finetune, settings, head)
         try:
             job = Job.of(workspace, cache, begun)
@@ -87,7 +69,7 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
         return {"resumed": False, **train(job, prepared, ui)}
 
 
-def resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
+def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None = None) -> dict[str, Any]:
     """Resume an interrupted run; where there is none, report the last run.
 
     Args:
@@ -168,7 +150,7 @@ _SHORT |= {"patience": "patience", "seed": "seed"}
 
 def _readable(unfreeze: str, plan: Plan, start: str) -> str:
     """Return a name of what is tuned, the head it starts from, and the settings that differ from the defaults."""
-    default = Plan(optimizer=plan.optimizer, learning_rate=RATES[plan.optimizer])
+    default = Plan(optimizer=plan.optimizer)
     parts = [unfreeze, start]
     parts += [plan.optimizer] if plan.optimizer != Plan.optimizer else []
     for name, short in _SHORT.items():
@@ -180,10 +162,6 @@ def _readable(unfreeze: str, plan: Plan, start: str) -> str:
 
 def _require_memory(workspace: Workspace, memory: int, split_point: str | None, batch_size: int) -> None:
     """Check that two batches, or all images of a split where there are fewer, fit into memory."""
-    if isinstance(memory, bool) or not isinstance(memory, int):
-        raise VggftError(
-            f"--memory {memory}: expected a whole number of bytes; on the command line also 2GB, for example."
-        )
     size, dataset = workspace.settings.fingerprint.size, workspace.dataset
     most = max(len(dataset.accepted(split)) for split in ("train", "validate"))
     row = (

@@ -1,8 +1,7 @@
 """cache → heads and their leaderboard."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 from time import perf_counter
 from typing import Any, get_args
 
@@ -10,20 +9,20 @@ import numpy as np
 
 from featurize import durable
 from featurize.data.dataset import Dataset, Sample
-from featurize.errors import SEEDS, VggftError, require_whole
+from featurize.errors import VggftError
 from featurize.wording import counted
 from heads import features, folds, grid, leaks, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
-from heads.population import Plan
 from heads.search import Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
 from vggft.prediction import models
 from vggft.steps import leaderboard
 from vggft.steps.board import Board
+from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -31,29 +30,7 @@ FEW = 200  # validation images below which the leaderboard offers cross-validati
 _FOLDS = 5  # where --suspects has to cross-validate
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to train and how.
-
-    Attributes:
-        names: heads to train, of the default set or of the grid; none: all of them.
-        grid: TOML file that defines heads (`heads.grid`); the classic joins them.
-        seeds: train with so many seeds, from the plan's on.
-        folds: cross-validate with so many folds; 0: do not.
-        suspects: list the images whose label the heads agree is wrong.
-        retrain: train also what is here already, made with the same options from the same features.
-    """
-
-    plan: Plan = field(default_factory=Plan)
-    names: tuple[str, ...] = ()
-    grid: Path | None = None
-    seeds: int = 1
-    folds: int = 0
-    suspects: bool = False
-    retrain: bool = False
-
-
-def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
     """Train heads on the training split, judge on all of the validation split, keep all, mark the best.
 
     Raises:
@@ -62,13 +39,12 @@ def run(workspace: Workspace, options: Options, ui: Ui) -> dict[str, Any]:
     return train(workspace, options, _specs(options), ui)
 
 
-def train(workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui) -> dict[str, Any]:
+def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui) -> dict[str, Any]:
     """Do what `run` does with these heads, whatever the options say of names and grid.
 
     Raises:
         VggftError: as `run`.
     """
-    _check(options)
     _ = workspace.settings  # before the lock makes a folder: is there anything here?
     for spec in specs:
         place = workspace.heads / spec.name
@@ -87,31 +63,17 @@ def train(workspace: Workspace, options: Options, specs: Sequence[Spec], ui: Ui)
         return _report(workspace, options, work, inputs, board, ui)
 
 
-def _specs(options: Options) -> list[Spec]:
+def _specs(options: HeadOptions) -> list[Spec]:
     own = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
-    if not options.names:
+    if not options.head:
         return [*own, CLASSIC] if own else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *own]}
-    for name in options.names:
+    for name in options.head:
         if name not in known:
             raise VggftError(
                 f"--head {name}: no such head. There are: {', '.join(known)}. Define others with --grid FILE."
             )
-    return [known[name] for name in dict.fromkeys(options.names)]
-
-
-def _check(options: Options) -> None:
-    plan = options.plan
-    for name, value in (("--epochs", plan.epochs), ("--patience", plan.patience), ("--seeds", options.seeds)):
-        require_whole(name, value, 1)
-    require_whole("--batch-size", plan.batch_size, 1)
-    require_whole("--seed", plan.seed, 0, SEEDS)
-    if plan.seed + options.seeds > 2**32:
-        raise VggftError(f"--seed {plan.seed} --seeds {options.seeds}: the last seed would be above 4294967295.")
-    if options.folds < 0 or options.folds == 1:
-        raise VggftError(f"--cv {options.folds}: expected 2 folds or more, such as 5.")
-    if plan.class_weight not in (None, "balanced"):
-        raise VggftError(f"--class-weight {plan.class_weight}: expected balanced, or leave it out.")
+    return [known[name] for name in dict.fromkeys(options.head)]
 
 
 @dataclass(frozen=True)
@@ -123,12 +85,12 @@ class _Work:
     folds: int
 
 
-def _work(options: Options, specs: Sequence[Spec], board: Board) -> _Work:
-    more_than_suspects = replace(options, suspects=False) != Options()
+def _work(options: HeadOptions, specs: Sequence[Spec], board: Board) -> _Work:
+    more_than_suspects = replace(options, suspects=False) != HeadOptions()
     if options.suspects and not more_than_suspects and any(result.folds for result in board.results.values()):
         return _Work((), (), 0)  # the predictions out of fold are here
     missing = [spec for spec in specs if options.retrain or not board.has(spec)]
-    return _Work(missing, list(specs), options.folds or (_FOLDS if options.suspects else 0))
+    return _Work(missing, list(specs), options.cv or (_FOLDS if options.suspects else 0))
 
 
 @dataclass(frozen=True)
@@ -141,7 +103,7 @@ class _Inputs:
     leaks: Sequence[Leak]
 
 
-def _read(workspace: Workspace, options: Options, work: _Work, board: Board, ui: Ui) -> _Inputs:
+def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board, ui: Ui) -> _Inputs:
     """Read what is trained on, training images first; of the test images only what finds leaks.
 
     Raises:
@@ -239,7 +201,7 @@ def _cross_validate(work: _Work, setting: Setting, inputs: _Inputs, board: Board
 
 
 def _report(
-    workspace: Workspace, options: Options, work: _Work, inputs: _Inputs, board: Board, ui: Ui
+    workspace: Workspace, options: HeadOptions, work: _Work, inputs: _Inputs, board: Board, ui: Ui
 ) -> dict[str, Any]:
     store.load_all(workspace.heads, on_damage=lambda error: ui.warn(str(error)))
     doubted = _suspects(workspace, inputs.everything.samples, board) if options.suspects else None

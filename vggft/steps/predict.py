@@ -1,9 +1,6 @@
 """Class and score of each image, with a named model, or the one that is recommended. Nothing is kept in memory of any file."""
 
 import contextlib
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,27 +10,13 @@ from vggft.prediction import band, inputs, judging, models, output, scoring
 from vggft.prediction.band import Band
 from vggft.prediction.models import Model
 from vggft.prediction.output import Prediction
+from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 
 
-@dataclass(frozen=True)
-class Options:
-    """What to predict with, and what to show.
-
-    Attributes:
-        model: name of a head or tuned network; None: what was recommended, or the best.
-        top: how many of the most probable classes to show.
-        csv: CSV rows on standard output.
-    """
-
-    model: str | None = None
-    top: int = 1
-    csv: bool = False
-
-
-def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]:
     """Predict every image among the files and folders, and those that standard input lists.
 
     Raises:
@@ -43,11 +26,11 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
     if options.csv and ui.json:
         raise VggftError("--csv with --json: standard output holds one or the other. Expected one of them.")
     classes = workspace.settings.classes
-    if not 1 <= options.top <= len(classes):
+    if options.top > len(classes):
         raise VggftError(
             f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
         )
-    inputs.require(paths)
+    inputs.require(options.paths)
     choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     method = choice.method
     predictions, rejected = ui.spool(), ui.spool()
@@ -56,7 +39,7 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
         scorer = judging.from_pixels(method, workspace)
         ui.say(f"model: {method.name} ({choice.why})")
         unsure = _band(workspace, method, ui)
-        found = scoring.scored(inputs.files(paths), decoder(workspace.settings.fingerprint), scorer)
+        found = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
         stack.enter_context(contextlib.closing(found))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
         for one in found:
@@ -73,7 +56,7 @@ def run(workspace: Workspace, paths: Sequence[Path], options: Options, ui: Ui) -
             if advance:
                 advance(len(predictions) + len(rejected))
     if not predictions and not rejected:
-        where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in paths)
+        where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
         "model": method.name,

@@ -8,6 +8,7 @@ from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.engines import Engine, choose, create
 from featurize.errors import VggftError
+from featurize.options.choices import EngineName
 from vggft.ui.console import Ui
 
 
@@ -36,7 +37,7 @@ def start_engine(
     architecture: Architecture,
     fingerprint: Fingerprint,
     file: Path | None,
-    wanted: str = "auto",
+    wanted: EngineName = "auto",
     ui: Ui | None = None,
 ) -> Engine:
     """Choose an engine, load the weights and start it.
@@ -47,7 +48,7 @@ def start_engine(
         ui: told which weights and which engine are used, and why; None: nothing is shown.
 
     Raises:
-        VggftError: as `load_weights`; or an engine that is unknown, not installed, or does not compute that architecture in
+        VggftError: as `load_weights`; or an engine that is not installed, or does not compute that architecture in
             the fingerprint's precision.
     """
     choice = choose(architecture, wanted, fingerprint.precision)

@@ -16,7 +16,9 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
+from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import images
+from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
 from featurize.wording import counted, size
 from vggft.ui.console import Advance, Ui, duration
@@ -38,8 +40,8 @@ class Filling:
     layers: Sequence[str]
     weights_file: Path | None = None
     doubtful: frozenset[str] = field(default_factory=frozenset)
-    shard_rows: int = runner.SHARD_ROWS
-    engine: str = "auto"
+    shard_rows: int = SHARD_ROWS
+    engine: EngineName = "auto"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Filled:
     engine: str | None
 
 
-def decoder(fingerprint: Fingerprint) -> runner.Decoder:
+def decoder(fingerprint: Fingerprint) -> Decoder:
     """Return the decoder of a fingerprint."""
     return partial(
         images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe

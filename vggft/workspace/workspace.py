@@ -29,7 +29,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data import assigned as assigned_splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, read_manifest, write_manifest
-from featurize.data.splits import Shares
+from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from finetune import store as runs
 

@@ -1,6 +1,6 @@
 """How often the intervals of a comparison hold the truth, on losses as they really are: with a few that are very large.
 
-    python benchmarks/coverage.py vggft-work/report [--images 40 80 150 300] [--rounds 200]
+    python benchmarks/interval_coverage.py vggft-work/report [--images 40 80 150 300] [--rounds 200]
 
 What the methods of a comparison said of its images (predictions.csv) is taken for the truth. Samples are drawn from it, and for
 each sample and each pair of methods, 95% intervals of the differences in log-loss and accuracy are made by

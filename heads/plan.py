@@ -1,0 +1,20 @@
+"""How dense heads are trained."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from featurize.options import Option, Options
+from featurize.options.choices import ClassWeight, Seed
+
+
+@dataclass(frozen=True)
+class Plan(Options):
+    """Settings of one training; `class_weight` as scikit-learn has it."""
+
+    epochs: Annotated[int, Option("Maximum number of epochs of a dense head; the best is kept.", least=1)] = 50
+    patience: Annotated[
+        int, Option("Stop a dense head after this many epochs without a lower validation log-loss.", least=1)
+    ] = 15
+    batch_size: Annotated[int, Option("Images in a training step.", least=1)] = 32
+    seed: Seed = 0
+    class_weight: ClassWeight = None

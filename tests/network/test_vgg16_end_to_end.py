@@ -1,0 +1,68 @@
+"""VGG16 itself through the command line: its features, its size on the disk, and the promises on photographs."""
+
+import csv
+
+import numpy as np
+import pytest
+from conftest import drawings, strict_json, vggft, vggft_apart
+from small_cache import files
+
+from featurize.backbone.vgg16 import VGG16
+from featurize.pixels import images
+from vggft.workspace.workspace import Workspace
+
+
+def test_features_are_those_of_keras(tmp_path, published):
+    """Features against an independent way: Keras's own VGG16 and preprocessing, on the decoder's pixels."""
+    import keras
+
+    base = tmp_path
+    drawings(base / "data", 6, "bugs", "flowers")
+    assert vggft("featurize", base / "data", "-w", base / "work", network=VGG16).returncode == 0
+    workspace = Workspace(base / "work", VGG16)
+    with (base / "work" / "manifest.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))
+    for name, (kernel, bias) in published.arrays.items():
+        model.get_layer(name).set_weights([kernel, bias])
+    pixels = np.stack([images.decode_resized((base / "data" / r["path"]).read_bytes(), 224) for r in rows])
+    expected = model.predict(keras.applications.vgg16.preprocess_input(pixels.astype("float32")), verbose=0)
+    found = workspace.cache().read("block5_pool", [r["digest"] for r in rows]).astype(np.float64)
+    difference = np.linalg.norm((found - expected).reshape(12, -1), axis=1)
+    assert (difference / np.linalg.norm(expected.reshape(12, -1), axis=1)).max() <= 1e-3
+
+
+def test_estimates_come_near_what_is_written(tmp_path):
+    from featurize.cache import estimate
+    from featurize.cache.feature_cache import FeatureCache
+
+    drawings(tmp_path / "data", 6, "bugs", "flowers")
+    assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work", network=VGG16).returncode == 0
+    cache = Workspace(tmp_path / "work", VGG16).cache()
+    stored = sum(p.stat().st_size for p in files(tmp_path))
+    assert abs(estimate.bytes_needed(cache, VGG16.cached, 12) / stored - 1) < 0.25
+    blank = FeatureCache(tmp_path / "none", cache.fingerprint, VGG16)
+    assert 0.5 < estimate.bytes_needed(blank, VGG16.cached, 12) / stored < 2.5  # drawings are smaller than photographs
+
+
+@pytest.mark.slow
+def test_the_promises_on_photographs(hymenoptera, tmp_path):
+    """Ants and bees: 397 photographs, the accuracies that were promised, and a network that plain Keras can use."""
+    work = ["-w", tmp_path / "work", "--json"]
+    featurized = strict_json(vggft("featurize", hymenoptera, *work, network=VGG16).stdout)
+    assert (featurized["images"], featurized["splits"]["train"], featurized["splits"]["validate"]) == (397, 244, 153)
+    heads = strict_json(vggft("head", "--epochs", "50", *work, network=VGG16).stdout)
+    best = heads["heads"][0]
+    assert best["name"] == heads["best"]
+    assert best["validation"]["accuracy"] >= 0.90
+    assert max(h["validation"]["accuracy"] for h in heads["heads"] if h["kind"] == "logistic") >= 0.90
+    tuned = strict_json(
+        vggft_apart("finetune", "--unfreeze", "block5", "--epochs", "2", *work, timeout=600, network=VGG16).stdout
+    )
+    assert tuned["parity"] <= 2e-3
+    assert tuned["validation"]["log_loss"] <= tuned["start_validation"]["log_loss"]
+    assert tuned["start_validation"]["log_loss"] == pytest.approx(best["validation"]["log_loss"], abs=1e-4)
+    compared = strict_json(vggft("compare", *work, network=VGG16).stdout)
+    assert compared["measured_on"] == "validation"
+    assert "also chose the models" in compared["recommendation"]
+    assert {m["name"] for m in compared["methods"]} == {*(h["name"] for h in heads["heads"]), tuned["name"]}

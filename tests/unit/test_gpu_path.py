@@ -1,0 +1,219 @@
+"""What an engine on a GPU rests on, tested on a CPU: rows that travel as they are, float16 checked on the device, several
+batches in flight, decoding in processes, shards compressed in parallel."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import paint
+from test_runner import MeanEngine, decode, expected
+
+from featurize import backend, runner
+from featurize.backbone import weights as weight_files
+from featurize.backbone.network import between, build
+from featurize.backbone.vgg16 import VGG16
+from featurize.cache import shards, zstd
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from featurize.engines.compiled import compiled
+from featurize.errors import VggftError
+from featurize.pixels import decoding, images
+from vggft.steps import featurize
+from vggft.steps.options import FeaturizeOptions
+
+TWO = ["block4_pool", "block5_pool"]
+
+
+@pytest.fixture(scope="module")
+def network(weights):
+    return build(weights, "caffe", 32)
+
+
+def pictures(n):
+    return np.random.default_rng(0).integers(0, 256, (n, 32, 32, 3), np.uint8)
+
+
+def test_pictures_travel_as_uint8(network):
+    part = compiled(between(network, None, TWO), half=False)
+    for own, cast in zip(part(pictures(3)), part(pictures(3).astype(np.float32)), strict=True):
+        assert own.dtype == np.float32
+        assert np.array_equal(own, cast)
+
+
+def test_float16_on_the_device_is_numpys(network):
+    half = compiled(between(network, None, TWO), half=True)(pictures(3))
+    full = compiled(between(network, None, TWO), half=False)(pictures(3))
+    for narrow, wide in zip(half, full, strict=True):
+        assert narrow.dtype == np.float16
+        assert np.array_equal(narrow, wide.astype(np.float16))
+
+
+def test_a_row_beyond_float16_is_nan_throughout_and_the_others_are_not(network):
+    rows = np.zeros((3, 2, 2, 512), np.float16)
+    rows[1] = 60_000
+    found = compiled(between(network, "block4_pool", ["block5_conv1"]), half=True)(rows)[0]
+    wide = compiled(between(network, "block4_pool", ["block5_conv1"]), half=False)(rows)[0]
+    assert wide[1].max() > 65_504
+    assert np.isnan(found[1]).all()
+    assert np.isfinite(found[[0, 2]]).all()
+
+
+def test_float32_is_float32():
+    keras = backend.load_keras()
+    if keras.backend.backend() == "tensorflow":
+        assert not backend.load_quietly("tensorflow").config.experimental.tensor_float_32_execution_enabled()
+    elif keras.backend.backend() == "jax":
+        assert backend.load_quietly("jax").config.jax_default_matmul_precision == "highest"
+    else:
+        assert not backend.load_quietly("torch").backends.cudnn.allow_tf32
+
+
+class HalfEngine(MeanEngine):
+    """Several batches at once; float16 rows."""
+
+    in_flight = 3
+
+    def __call__(self, pictures, layers, below=None):
+        return [output.astype(np.float16) for output in super().__call__(pictures, layers, below)]
+
+
+@pytest.fixture
+def work(tmp_path):
+    files = {}
+    for i in range(33):
+        path = paint(tmp_path / "pictures" / f"{i}.png", (0, 7 * i, 255 - 7 * i))
+        files[hashlib.sha256(path.read_bytes()).hexdigest()] = [path]
+    return files
+
+
+@pytest.mark.parametrize(("batch", "rows"), [(4, 4), (4, 6), (8, 100)])
+def test_several_batches_in_flight_keep_their_order(work, tmp_path, batch, rows):
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    runner.run(work, ["x"], decode, HalfEngine(batch), cache, shard_rows=rows)
+    assert np.abs(cache.read("x", list(work))[:, 0, 0] - expected(work)).max() < 0.1
+
+
+def test_a_failure_in_flight_keeps_what_came_before(work, tmp_path):
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    with pytest.raises(RuntimeError, match="broke"):
+        runner.run(work, ["x"], decode, HalfEngine(4, fail_after=4, error=RuntimeError("broke")), cache)
+    there = len(work) - len(cache.missing(["x"], list(work)))
+    assert there <= 16
+    left = {digest: work[digest] for digest in cache.missing(["x"], list(work))}
+    runner.run(left, ["x"], decode, HalfEngine(4), cache)
+    assert np.abs(cache.read("x", list(work))[:, 0, 0] - expected(work)).max() < 0.1
+
+
+def test_a_row_that_the_engine_found_too_large_is_named(work, tmp_path):
+    class Broken(HalfEngine):
+        def __call__(self, pictures, layers, below=None):
+            found = super().__call__(pictures, layers, below)
+            found[0][-1] = np.nan
+            return found
+
+    with pytest.raises(VggftError, match=f"digest {list(work)[7]}"):
+        runner.run(work, ["x"], decode, Broken(8), FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16))
+
+
+def rows_of(n, seed=0):
+    values = np.maximum(np.random.default_rng(seed).normal(-1, 1, (n, 4, 4, 64)), 0).astype(np.float16)
+    return shards.pack(hashlib.sha256(bytes([seed, i])).hexdigest() for i in range(n)), {"x": values}
+
+
+def test_a_shard_has_the_bytes_that_hdf5_alone_would_write(tmp_path, monkeypatch):
+    assert zstd.compressor(1) is not None
+    name = shards.write(tmp_path, *rows_of(40), {"fingerprint": "f"})
+    monkeypatch.setattr(zstd, "compressor", lambda level: None)
+    assert shards.write(tmp_path, *rows_of(40), {"fingerprint": "f"}) == name
+
+
+def test_shards_are_written_side_by_side(tmp_path):
+    def write(seed):
+        return shards.write(tmp_path, *rows_of(40, seed), {"fingerprint": "f"})
+
+    with ThreadPoolExecutor(3) as pool:
+        names = list(pool.map(write, range(9)))
+    for seed, name in enumerate(names):
+        shards.check(tmp_path, name)
+        with shards.open_sound(tmp_path, name, "f") as file:
+            assert np.array_equal(file["x"][...], rows_of(40, seed)[1]["x"])
+
+
+def test_processes_decode_what_threads_decode(work, tmp_path):
+    text = tmp_path / "text\udce4 ü\n.jpg"
+    text.write_text("hello")
+    work[hashlib.sha256(b"hello").hexdigest()] = [text]
+    named = partial(images.decode_resized, size=16)
+    found = [dict(runner.decoded(work, named, 8, processes=processes)) for processes in (False, True)]
+    for digest, picture in found[0].items():
+        assert np.array_equal(found[1][digest], picture)
+    assert found[1][hashlib.sha256(b"hello").hexdigest()].startswith("not a picture")
+
+
+def test_a_decoding_process_that_is_killed_costs_no_picture(work):
+    processes = decoding.Processes(partial(images.decode_resized, size=16))
+    digest, paths = next(iter(work.items()))
+    processes(digest, paths)
+    processes._all[0].kill()
+    processes._all[0].wait()
+    assert processes(digest, paths).shape == (16, 16, 3)
+    assert processes(digest, paths).shape == (16, 16, 3)
+    assert len(processes._all) == 2
+    processes.close()
+    assert [process.returncode for process in processes._all] == [-signal.SIGKILL, 0]
+
+
+ORPHAN = """
+import os, sys
+from functools import partial
+from pathlib import Path
+from featurize.pixels import decoding, images
+processes = decoding.Processes(partial(images.decode_resized, size=16))
+processes("0", [Path("nowhere")])
+print(processes._all[0].pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
+def test_a_decoding_process_ends_with_its_parent():
+    done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, timeout=60, check=False)
+    child = Path("/proc", done.stdout.strip())
+    for _ in range(100):
+        if not child.exists() or "\nState:\tZ" in (child / "status").read_text():
+            return
+        signal.sigtimedwait([], 0.1)
+    os.kill(int(child.name), signal.SIGKILL)
+    pytest.fail("still there after 10 s")
+
+
+def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(weights, monkeypatch, tmp_path):
+    file = tmp_path / "weights.npz"
+    file.touch()
+    monkeypatch.setattr(weight_files, "load", lambda architecture, source: weights)
+    options = FeaturizeOptions(tmp_path, weights=file, engine="keras")
+    monkeypatch.setattr(weight_files, "available", lambda architecture: None)
+    assert featurize._fingerprint(options, VGG16, None)[1] == file.resolve()
+    monkeypatch.setattr(weight_files, "available", lambda architecture: weight_files.Source("installed copy", file))
+    assert featurize._fingerprint(options, VGG16, None)[1] is None
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_on_a_cpu(tmp_path, hymenoptera):
+    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+    command = [sys.executable, script, hymenoptera, "--quick", "--json", tmp_path / "found.json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "found.json").read_text())
+    assert found["failed"] == {}
+    assert found["pipeline"]["vggft"]["images_per_second"] > 0
+    assert found["training"]["parity"] < 2e-3
+    assert done.stdout.strip().splitlines()[-1].startswith(("parity", "peak"))

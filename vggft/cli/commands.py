@@ -1,0 +1,153 @@
+"""The table of commands: what each does, the options it has, and the step that does it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+from featurize.options import Field, Option, Options, offered
+from vggft.steps.options import (
+    DEFAULT_WORKSPACE,
+    CompareOptions,
+    EvaluateOptions,
+    ExportOptions,
+    FeaturizeOptions,
+    FinetuneOptions,
+    HeadOptions,
+    PredictOptions,
+    PruneOptions,
+)
+
+_WORKSPACE = Option("Folder that holds the experiment.", short="-w", environment="VGGFT_WORKSPACE")
+
+
+@dataclass(frozen=True)
+class Shared(Options):
+    """Options of every command."""
+
+    workspace: Annotated[Path, _WORKSPACE] = DEFAULT_WORKSPACE
+    json: Annotated[bool, Option("Print one JSON object on standard output; messages go to standard error.")] = False
+    quiet: Annotated[
+        bool,
+        Option("Show only warnings, errors and predictions.", short="-q"),
+    ] = False
+    debug: Annotated[bool, Option("Show the traceback of an error.")] = False
+
+
+@dataclass(frozen=True)
+class Writing(Shared):
+    """Options of commands that write in the workspace, which one process at a time may do."""
+
+    wait: Annotated[bool, Option("Wait for another vggft process that is writing in this workspace.")] = False
+
+
+@dataclass(frozen=True)
+class Apart(Shared):
+    """Options of the demo, which never runs in the workspace of an experiment."""
+
+    workspace: Annotated[Path, Option("Folder for everything that the demo writes.", short="-w")] = Path("vggft-demo")
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        name: as typed after vggft.
+        help: one sentence.
+        step: function in `vggft.steps`, called with the workspace, the options if it has any, and the Ui.
+        options: of the step; None: it has none.
+        shared: of the command line.
+        kept: what an interrupt leaves.
+        waits: for its turn to write, also without --wait.
+        method: of `vggft.Experiment`, which does the same; empty: none.
+    """
+
+    name: str
+    help: str
+    step: str
+    options: type[Options] | None
+    shared: type[Shared] = Shared
+    kept: str = "Nothing was changed."
+    waits: bool = False
+    method: str = ""
+
+    @property
+    def fields(self) -> Sequence[Field]:
+        """Arguments and options, those of the step first."""
+        return [*(offered(self.options) if self.options else ()), *offered(self.shared)]
+
+
+COMMANDS = (
+    Command(
+        "featurize",
+        "Stage 1: run the frozen network once over your images.",
+        "featurize.run",
+        FeaturizeOptions,
+        Writing,
+        "Features computed so far are kept. Run the same command to continue.",
+        method="featurize",
+    ),
+    Command(
+        "head",
+        "Stage 2: train heads on the cached features.",
+        "head.run",
+        HeadOptions,
+        Writing,
+        "Finished heads are kept. Run the same command to continue.",
+        method="fit_heads",
+    ),
+    Command(
+        "finetune",
+        "Stage 3: tune the upper layers together with the best head.",
+        "finetune.run",
+        FinetuneOptions,
+        Writing,
+        "Finished epochs are kept. Continue with: vggft finetune --resume",
+        method="finetune",
+    ),
+    Command(
+        "compare",
+        "Compare heads with tuned networks and recommend one.",
+        "compare.run",
+        CompareOptions,
+        Writing,
+        "Finished folds and features of perturbed images are kept. Run the same command to continue.",
+        method="compare",
+    ),
+    Command("predict", "Predict the class of each image.", "predict.run", PredictOptions),
+    Command(
+        "evaluate",
+        "Evaluate a model on a folder of labelled images.",
+        "evaluate.run",
+        EvaluateOptions,
+        waits=True,  # it writes when all is computed, which must not be lost
+        method="evaluate",
+    ),
+    Command("doctor", "Check device, backend, weights and disk, and say what to fix.", "doctor.run", None),
+    Command(
+        "demo",
+        "Run all stages on bundled drawings; takes a few minutes.",
+        "demo.run",
+        None,
+        Apart,
+        "Finished steps are kept. Run the same command to continue.",
+    ),
+    Command("cache info", "Show the images, layers and bytes in the cache.", "cache.info", None),
+    Command(
+        "cache verify",
+        "Check every byte of the cache; exit code 1 if any is damaged.",
+        "cache.verify",
+        None,
+    ),
+    Command(
+        "cache prune",
+        "Delete stale, orphaned and damaged features, after asking.",
+        "cache.prune",
+        PruneOptions,
+        Writing,
+        "No feature in use was deleted. Run the same command to continue.",
+    ),
+    Command("cache export", "Write features, labels and splits to one HDF5 file.", "cache.export", ExportOptions),
+)
+GROUPS = {"cache": "Inspect, check, clean up and export cached features."}

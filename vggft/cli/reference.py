@@ -1,0 +1,67 @@
+"""The reference of all commands and options as Markdown, for the documentation: python -m vggft.cli.reference"""
+
+from collections.abc import Iterable
+
+from featurize.options import Field, offered
+from vggft.cli.commands import COMMANDS, GROUPS, Command, Shared, Writing
+
+
+def markdown() -> str:
+    """Return one page: every command with its arguments and options, and what they are called in Python."""
+    shared = {field.name: field for kind in (Shared, Writing) for field in offered(kind)}
+    groups = ", ".join(f"`vggft {name}` ({text[0].lower()}{text[1:-1]})" for name, text in GROUPS.items())
+    return "\n\n".join(
+        [
+            "# Commands",
+            "`vggft COMMAND --help` shows the same in the terminal. In Python, the options of a command are keyword arguments of "
+            f"the method of `vggft.Experiment` that is named with it. Commands with a second word: {groups}.",
+            *map(_section, COMMANDS),
+            "## Options of every command",
+            "`--wait` is an option of the commands that write in the workspace. In Python, the workspace and `quiet` are "
+            "arguments of `Experiment`.",
+            _table(shared.values(), python=False),
+        ]
+    )
+
+
+def _section(command: Command) -> str:
+    own = offered(command.options) if command.options else ()
+    arguments = [field for field in own if field.required]
+    usage = " ".join(["vggft", command.name, *(field.metavar for field in arguments), "[OPTIONS]"])
+    parts = [f"## vggft {command.name}", command.help, f"```\n{usage}\n```"]
+    if command.method:
+        names = [*(field.name for field in arguments), "…"]
+        parts.append(f"Python: `Experiment.{command.method}({', '.join(names)})`")
+    parts += [f"`{field.metavar}`: {_help(field)}" for field in arguments]
+    options = [field for field in own if not field.required]
+    if command.shared not in (Shared, Writing):
+        options += [field for field in offered(command.shared) if field.name == "workspace"]
+    if options:
+        parts.append(_table(options, python=bool(command.method)))
+    return "\n\n".join(parts)
+
+
+def _table(fields: Iterable[Field], python: bool) -> str:
+    rows = [
+        "| option | Python | default | |" if python else "| option | default | |",
+        "|---" * (4 if python else 3) + "|",
+    ]
+    for field in fields:
+        flags = [field.option.short] if field.option.short else []
+        option = f"`{', '.join([*flags, field.flag])} {field.metavar}`".replace(" `", "`").replace("|", "\\|")
+        cells = [option, *([f"`{field.name}`"] if python else []), _default(field), _help(field)]
+        rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+def _default(field: Field) -> str:
+    return field.usual + (f", or `${field.option.environment}`" if field.option.environment else "")
+
+
+def _help(field: Field) -> str:
+    bounds = field.option.bounds
+    return field.option.help + (f" {bounds[0].upper()}{bounds[1:]}." if bounds else "")
+
+
+if __name__ == "__main__":
+    print(markdown())

@@ -1,0 +1,87 @@
+"""Running one command: reading its options, saying errors in a line or two, leaving with an exit code."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any
+
+import typer
+
+from featurize import interrupts
+from featurize.backbone.architecture import Architecture
+from featurize.errors import VggftError
+from vggft.cli.commands import Command
+
+# Exit codes, documented in docs/guide.md.
+FAILED, PARTIAL, INTERRUPTED = 1, 3, interrupts.EXIT_CODE
+
+# The network that all commands of a run work with; `vggft.cli.app.main` sets it.
+architecture: ContextVar[Architecture] = ContextVar("architecture")
+
+
+def run(command: Command, given: Mapping[str, Any]) -> None:
+    """Run a command with the options that were given: switches, and texts that are still to be read, by name."""
+
+    def invoke(ui: Any) -> dict[str, Any]:
+        from vggft.workspace.workspace import Workspace
+
+        step = _step(command.step)
+        shared = command.shared.parse(given)
+        options = [command.options.parse(given)] if command.options else []
+        waits = command.waits or getattr(shared, "wait", False)
+        return step(Workspace(shared.workspace, architecture.get(), ui.warn if waits else None), *options, ui)
+
+    execute(invoke, "json" in given, "quiet" in given, "debug" in given, command.kept)
+
+
+def _step(name: str) -> Callable[..., dict[str, Any]]:
+    """Return a function of `vggft.steps`, whose modules are imported only now."""
+    module, function = name.split(".")
+    step: Callable[..., dict[str, Any]] = getattr(importlib.import_module(f"vggft.steps.{module}"), function)
+    return step
+
+
+def execute(
+    command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
+) -> None:
+    """Run one command; say errors in a line or two; leave with one of the exit codes above."""
+    from vggft.ui.console import Ui
+
+    ui = Ui(json=json, quiet=quiet)
+    interrupted = f"interrupted. {kept}"
+    interrupts.announce(interrupted, ui.tell_programs)
+    try:
+        interrupts.check()
+        result = command(ui)
+        ui.result(result)
+    except BrokenPipeError:  # the reader has seen enough
+        close_standard_output()
+        raise typer.Exit(FAILED) from None
+    except KeyboardInterrupt:
+        ui.error(interrupted)
+        sys.exit(INTERRUPTED)
+    except (VggftError, OSError) as error:
+        if debug:
+            raise
+        ui.error(str(error))
+        raise typer.Exit(FAILED) from None
+    except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
+        if debug:
+            raise
+        if interrupts.heard():  # a terminal's Ctrl-C reaches child processes, too, and their end is an error here
+            ui.error(interrupted)
+            sys.exit(INTERRUPTED)
+        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
+        raise typer.Exit(FAILED) from None
+    if result.get("rejected") or result.get("failed"):
+        raise typer.Exit(PARTIAL)
+    if result.get("ok") is False:
+        raise typer.Exit(FAILED)
+
+
+def close_standard_output() -> None:
+    """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)

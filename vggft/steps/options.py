@@ -1,0 +1,176 @@
+"""The arguments and options of every step; those of a training stand in `heads.plan` and `finetune.plan`.
+
+Cheap to import: the command line reads it before it knows which command is wanted.
+"""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import finetune.plan
+import heads.plan
+from featurize.backbone.vgg16 import VGG16
+from featurize.data import shares
+from featurize.data.shares import Shares
+from featurize.errors import VggftError
+from featurize.options import Option, Options, offered
+from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
+
+DEFAULT_WORKSPACE = Path("vggft-work")
+MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
+
+_AS_BEFORE = "or as before"
+_MODEL = Option(
+    "Name of a head or tuned network.",
+    metavar="NAME",
+    default="the one that compare recommends, or the best on validation",
+)
+
+
+@dataclass(frozen=True)
+class FeaturizeOptions(Options):
+    """Which images, how they become features, and how they are split. None: as before in this workspace, or the default."""
+
+    data: Annotated[
+        Path, Option("Folder of class folders, or of train/, validate/ and test/ with them.", metavar="DATA")
+    ]
+    layers: Annotated[
+        tuple[str, ...],
+        Option("Layer to cache; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
+    ] = ()
+    validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")] = None
+    test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g}, {_AS_BEFORE}")] = None
+    group_by: Annotated[
+        str | None,
+        Option("Regular expression; files with the same first capture stay in one split.", metavar="REGEX"),
+    ] = None
+    seed: Annotated[int | None, replace(shares.SEED, default=f"{Shares.seed}, {_AS_BEFORE}")] = None
+    preprocess: Annotated[
+        Preprocess | None,
+        Option(
+            "Preprocessing: caffe, as the published weights expect, or raw RGB.", default=f"{PREPROCESS}, {_AS_BEFORE}"
+        ),
+    ] = None
+    weights: Annotated[
+        Path | None,
+        Option("Other VGG16 weights: .h5, .onnx or .keras.", metavar="FILE", default=f"ImageNet, {_AS_BEFORE}"),
+    ] = None
+    engine: Annotated[EngineName, Option("Engine for the frozen network; auto picks the fastest on this machine.")] = (
+        "auto"
+    )
+    shard: Annotated[int, Option("Maximum number of images in a file of the cache.", least=1, most=SHARD_ROWS)] = (
+        SHARD_ROWS
+    )
+    rehash: Annotated[bool, Option("Read and hash all data and cache files again.")] = False
+
+
+@dataclass(frozen=True)
+class HeadOptions(Options):
+    """Which heads to train, and how."""
+
+    head: Annotated[tuple[str, ...], Option("Head to train; repeat for more.", metavar="NAME", default="all")] = ()
+    grid: Annotated[Path | None, Option("TOML file that defines other heads.", metavar="FILE")] = None
+    plan: heads.plan.Plan = field(default_factory=heads.plan.Plan)
+    cv: Annotated[int, Option("Also cross-validate with N folds.", least=2, off=0)] = 0
+    seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", least=1)] = 1
+    suspects: Annotated[bool, Option("List the images whose labels look wrong to the cross-validated heads.")] = False
+    retrain: Annotated[bool, Option("Also retrain heads that are up to date.")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.plan.seed + self.seeds - 1 > SEEDS:
+            raise VggftError(
+                f"--seed {self.plan.seed} --seeds {self.seeds}: the last seed would be above {SEEDS}. Choose a smaller --seed."
+            )
+
+
+@dataclass(frozen=True)
+class FinetuneOptions(Options):
+    """What to tune and how. `precision` replaces that of the plan; `memory` None: the default, or as before when resuming."""
+
+    unfreeze: Annotated[
+        str | None,
+        Option(
+            "Tune this block (block5) or layer (block5_conv2) and everything above it; all: the whole network.",
+            metavar="LAYER",
+            default=VGG16.unfreeze,
+        ),
+    ] = None
+    start: Annotated[
+        str, Option("Head to start from: its name, best, or scratch (random weights).", flag="--from", metavar="HEAD")
+    ] = "best"
+    name: Annotated[str | None, Option("Run name.", metavar="NAME", default="made from the settings")] = None
+    resume: Annotated[
+        bool, Option("Continue an interrupted run with its settings; only --name and --memory may be given.")
+    ] = False
+    plan: finetune.plan.Plan = field(default_factory=finetune.plan.Plan)
+    precision: Annotated[
+        Literal["auto", Precision],
+        Option("Arithmetic of the training; auto: mixed_float16 on a GPU, float32 on a CPU."),
+    ] = "auto"
+    memory: Annotated[
+        int | None,
+        Option(
+            "Memory for training inputs; what does not fit is read again in every epoch.",
+            memory=True,
+            above=0,
+            default=f"{MEMORY / 1e9:g}GB; as before with --resume",
+        ),
+    ] = None
+
+    @classmethod
+    def of(cls, **given: Any) -> Self:
+        """As `Options.of`.
+
+        Raises:
+            VggftError: also an option that contradicts `resume`.
+        """
+        for option in offered(cls) if given.get("resume") else ():
+            if option.name in given and option.name not in ("resume", "name", "memory"):
+                raise VggftError(
+                    f"--resume with {option.flag}: a resumed run keeps its settings; only --name and --memory may be given."
+                )
+        return super().of(**given)
+
+
+@dataclass(frozen=True)
+class CompareOptions(Options):
+    """How thoroughly to compare."""
+
+    cv: Annotated[int, Option("Nested cross-validation with N outer folds.", least=2, off=0)] = 0
+    quick: Annotated[bool, Option("Skip what takes longest: perturbed images and latency.")] = False
+
+
+@dataclass(frozen=True)
+class PredictOptions(Options):
+    """What to predict, with which model, and what to show."""
+
+    paths: Annotated[
+        tuple[Path, ...],
+        Option("Images or folders of images; - reads paths from standard input, one per line.", metavar="PATH"),
+    ]
+    model: Annotated[str | None, _MODEL] = None
+    top: Annotated[int, Option("Show the top N classes.", least=1)] = 1
+    csv: Annotated[bool, Option("Write CSV rows to standard output, a batch at a time.")] = False
+
+
+@dataclass(frozen=True)
+class EvaluateOptions(Options):
+    """Which images and which model."""
+
+    folder: Annotated[Path, Option("Folder of class folders with labelled images.", metavar="FOLDER")]
+    model: Annotated[str | None, _MODEL] = None
+
+
+@dataclass(frozen=True)
+class PruneOptions(Options):
+    """Whether to ask."""
+
+    yes: Annotated[bool, Option("Delete without asking.", short="-y")] = False
+
+
+@dataclass(frozen=True)
+class ExportOptions(Options):
+    """Where to."""
+
+    file: Annotated[Path, Option("HDF5 file to write; must not exist.", metavar="FILE.h5")]
