@@ -59,7 +59,7 @@ def test_engines_for_few_filters(monkeypatch):
     assert not winograd_engine.computes(TINY)
     assert winograd_engine.computes(VGG16)
     assert selection.choose(TINY).name == "mnn"
-    with pytest.raises(VggftError, match="--engine winograd: TINY has .* no multiple of 64"):
+    with pytest.raises(VggftError, match=r"--engine winograd: TINY has .* no multiple of 64"):
         selection.choose(TINY, "winograd")
     winograd = pytest.importorskip("featurize.engines.winograd", reason="the extra 'cpu' is not installed")
     assert winograd.FILTERS == winograd_engine.FILTERS
