@@ -1,4 +1,4 @@
-"""Writing files that matter: a reader sees the old file or the new one, never half of one, also after a power cut."""
+"""Atomic, durable writes: readers see the old file or the new one, never part of one, even after a power failure."""
 
 import contextlib
 import csv
@@ -13,29 +13,29 @@ from typing import Any, BinaryIO
 
 from featurize.errors import VggftError
 
-# What a kill between two steps may leave behind; whoever holds the workspace's lock sweeps it up.
+# Temporary files left by a killed process; the next process that holds the workspace lock removes them (`sweep`).
 TEMPORARY = ".*.vggft.tmp"
-_REPLACED = ".vggft.replaced"  # a folder that waits for the one that takes its place
+_REPLACED = ".vggft.replaced"  # suffix of a folder that is about to be replaced
 
 
-AGAIN = "run the same command again"  # what a person is told to do after making room
+AGAIN = "run the same command again"  # the next step that error messages suggest, by default
 
 
 def write_bytes(path: Path, data: bytes | memoryview, then: str = AGAIN) -> None:
-    """Replace `path` by `data`; arguments and errors as for `replacing`."""
+    """Replace the contents of `path` with `data`; arguments and errors as in `replacing`."""
     with replacing(path, then) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
 def replacing(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
-    """Replace `path` by what is written: unique temporary name, flush to disk, rename, flush of the folder.
+    """Replace the contents of `path`: write to a temporary file, flush it to disk, rename it, flush the folder.
 
     Args:
-        then: what a person is told to do after making room, where it is not the usual.
+        then: the next step that the error message suggests, after freeing space.
 
     Raises:
-        VggftError: the disk is full, or the folder cannot be written. The old file, if any, is as it was.
+        VggftError: the disk is full, or the folder is not writable. An old file is left unchanged.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.vggft.tmp")
     try:
@@ -50,97 +50,97 @@ def replacing(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
         sync_folder(path.parent)
     except OSError as error:
         raise VggftError(
-            f"{path}: cannot be written ({error.strerror}). What was written before is kept: free some space or mend the "
-            f"permissions, and {then}."
+            f"{path}: cannot be written ({error.strerror}). Earlier results are kept: free some space or fix the permissions, "
+            f"and {then}."
         ) from None
 
 
-def replace_folder(fresh: Path, place: Path) -> None:
-    """Put the finished folder `fresh` at `place`; what was there goes only when the new one stands.
+def replace_folder(new: Path, target: Path) -> None:
+    """Rename the finished folder `new` to `target`, and then delete the old `target`.
 
-    A kill between the two renames leaves the old folder under a name from which `sweep` puts it back.
+    If the process is killed between the two renames, `sweep` restores the old folder.
     """
-    old = place.with_name(f".{place.name}{_REPLACED}")
-    if place.exists():
+    old = target.with_name(f".{target.name}{_REPLACED}")
+    if target.exists():
         shutil.rmtree(old, ignore_errors=True)
-        place.rename(old)
-    fresh.rename(place)
+        target.rename(old)
+    new.rename(target)
     shutil.rmtree(old, ignore_errors=True)
-    sync_folder(place.parent)
+    sync_folder(target.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what a killed process left half-written in `folder`, and put back what it was about to replace."""
+    """Delete temporary files that a killed process left in `folder`, and restore folders that it had not yet replaced."""
     for path in folder.glob(f".*{_REPLACED}"):
-        place = path.with_name(path.name[1 : -len(_REPLACED)])
-        if not place.exists():
-            path.rename(place)
+        original = path.with_name(path.name[1 : -len(_REPLACED)])
+        if not original.exists():
+            path.rename(original)
     for path in [*folder.glob(TEMPORARY), *folder.glob(f".*{_REPLACED}")]:
         if path.is_symlink():
-            continue  # vggft makes none
+            continue  # vggft never creates links
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
 
 
-def fresh_folder(place: Path) -> Path:
-    """Make an empty folder beside `place`, which `replace_folder` can put there; a kill leaves it to `sweep`."""
-    fresh = place.with_name(f".{place.name}.new.vggft.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    fresh.mkdir(parents=True)
-    return fresh
+def fresh_folder(target: Path) -> Path:
+    """Create an empty temporary folder beside `target`, for `replace_folder`; `sweep` deletes it after a kill."""
+    new = target.with_name(f".{target.name}.new.vggft.tmp")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    return new
 
 
 def remove_known(folder: Path, known: Callable[[Path], bool]) -> list[Path]:
-    """Delete the files below `folder`, and then the empty folders, that are `known` to be vggft's; return what is left.
+    """Delete files in `folder`, and then empty folders, for which `known` returns True; return the remaining paths.
 
     Links are neither followed nor deleted.
     """
     if folder.is_symlink() or not folder.is_dir():
         return [folder] if folder.is_symlink() or folder.exists() else []
-    left = []
+    remaining = []
     for path in sorted(folder.iterdir()):
         if path.is_symlink():
-            left.append(path)
+            remaining.append(path)
         elif path.is_dir():
-            left += remove_known(path, known)
+            remaining += remove_known(path, known)
         elif known(path):
             path.unlink()
         else:
-            left.append(path)
-    if not left and known(folder):
+            remaining.append(path)
+    if not remaining and known(folder):
         folder.rmdir()
-    return left
+    return remaining
 
 
 def refuse_link(folder: Path) -> None:
-    """See that one of vggft's own folders is no link: what lies behind it may be somebody else's.
+    """Check that a folder that vggft writes to is not a link: its target may contain other people's files.
 
     Raises:
-        VggftError: it is a link.
+        VggftError: the folder is a link.
     """
     if folder.is_symlink():
         raise VggftError(
-            f"{folder} is a link to {folder.readlink()}; vggft neither writes nor deletes through links. Replace it by a folder, "
-            "or choose another --workspace."
+            f"{folder} is a link to {folder.readlink()}; vggft does not write or delete through links. Replace it with a "
+            "folder, or choose another --workspace."
         )
 
 
 def sha256(path: Path) -> str:
-    """Return the sha256 of a file's bytes, hexadecimal."""
+    """Return the hexadecimal sha256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync_file(path: Path) -> None:
-    """Flush to disk a file that another library wrote."""
+    """Flush a file that another library wrote to disk."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable (POSIX; Windows has no such call)."""
+    """Make renames in `folder` durable. Windows has no such call, so there it does nothing."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -150,21 +150,21 @@ def sync_folder(folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any, then: str = AGAIN) -> None:
-    """Write strict JSON (a NaN is a bug here, and raises ValueError); `then` as for `write_bytes`."""
+    """Write strict JSON (NaN raises ValueError); `then` as in `write_bytes`."""
     write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), then)
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], then: str = AGAIN) -> None:
-    """Write a CSV file in UTF-8, row by row; file names that are no Unicode keep their bytes (surrogateescape)."""
+    """Write a CSV file in UTF-8, row by row; bytes of file names that are not valid UTF-8 are kept (surrogateescape)."""
     with replacing(path, then) as file:
         text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
         writer = csv.writer(text)
         writer.writerow(header)
         writer.writerows(rows)
-        text.detach()  # flushes, and leaves the file open for its flush to disk
+        text.detach()  # flushes without closing the file, which is still to be flushed to disk
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read what `write_csv` wrote: one dictionary a row."""
+    """Read a file written by `write_csv`: one dictionary per row."""
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         return list(csv.DictReader(file))

@@ -1,5 +1,5 @@
-"""The one exception for what a person can mend: said in a line or two, never as a traceback."""
+"""The exception for errors that the user can fix; the command line shows its message without a traceback."""
 
 
 class VggftError(Exception):
-    """Bad input or a missing step. The message says what was received, what was expected and the next step."""
+    """Invalid input or a missing step. The message names what was received, what was expected and the next step."""

@@ -1,13 +1,13 @@
-"""Numbers written for people."""
+"""Numbers formatted for display."""
 
 
 def counted(number: int, noun: str) -> str:
-    """Write a number of things: 1 image, 2 images."""
+    """Format a number with its noun: 1 image, 2 images."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def size(number: float) -> str:
-    """Write a number of bytes: 900 bytes, 1.5 MB."""
+    """Format a number of bytes: 900 bytes, 1.5 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "bytes" or number >= 10 else f"{number:.1f} {unit}"

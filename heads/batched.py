@@ -1,6 +1,6 @@
-"""The batched program: many dense heads as one Keras model, each with its own learning rate. Imports Keras at once.
+"""Many dense heads as one Keras model, each with its own learning rate. Imports Keras at import time.
 
-Heads do not see each other: no number of one enters another, so each is trained as it would be alone.
+Heads share no parameters and no optimizer state, so each is trained as it would be alone.
 """
 
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from heads.specs import DenseSpec
 
 
 class Block(keras.layers.Layer):
-    """Heads that read the same inputs through as many hidden units: one matrix product for all of them.
+    """Heads with the same inputs and the same number of hidden units, computed in one matrix product.
 
-    Axis −2 of every weight is the head: kernel1 (inputs, heads, units), bias1 (heads, units), kernel2 (units, heads,
-    outputs), bias2 (heads, outputs); a linear block has kernel1 (inputs, heads, outputs) and bias1 alone. `tally` (2, heads)
-    gathers the loss and the number of right answers over an epoch.
+    Axis −2 of every weight is the head: kernel1 (inputs, heads, units), bias1 (heads, units), kernel2 (units, heads, outputs),
+    bias2 (heads, outputs). A linear block has only kernel1 (inputs, heads, outputs) and bias1. `tally` (2, heads) accumulates
+    the summed loss and the number of correct predictions over an epoch.
     """
 
     def __init__(self, specs: Sequence[DenseSpec], outputs: int, **options: Any) -> None:
-        """Hold heads of the same inputs and units; `outputs`: 1 (sigmoid) or the number of classes (softmax)."""
+        """Group `specs`, all with the same inputs and units; `outputs` is 1 (sigmoid) or the number of classes (softmax)."""
         super().__init__(**options)
         self.specs = tuple(specs)
         self.outputs = outputs
@@ -32,7 +32,7 @@ class Block(keras.layers.Layer):
         self.l2 = np.array([spec.l2 for spec in specs], np.float32)
 
     def build(self, shapes: dict[str, Any]) -> None:
-        """Make the weights, all zero: `heads.population` sets them."""
+        """Create the weights as zeros; `heads.population` sets the initial values."""
         heads, units = len(self.specs), self.hidden or self.outputs
         inputs = shapes["x"][-1]
         self.kernel1 = self.add_weight(shape=(inputs, heads, units), initializer="zeros", name="kernel1")
@@ -44,11 +44,11 @@ class Block(keras.layers.Layer):
         self.tally = self.add_weight(shape=(2, heads), initializer="zeros", trainable=False, name="tally")
 
     def call(self, batch: dict[str, Any]) -> Any:
-        """Return logits (b, heads, outputs); add the heads' losses up as the layer's.
+        """Return logits (b, heads, outputs), and add the sum of the heads' losses to the layer's loss.
 
         Args:
-            batch: x (b, inputs); y (b, outputs), 0/1; weight (b, 1), of each image in the loss; real (b, 1), 0 for rows that
-                only fill the batch up; noise (b, units), uniform in [0, 1), decides what is dropped.
+            batch: x (b, inputs); y (b, outputs), 0 or 1; weight (b, 1), the weight of each image in the loss; real (b, 1),
+                0 for padding rows; noise (b, units), uniform in [0, 1), the random numbers for dropout.
         """
         x, y, real = batch["x"], batch["y"], batch["real"]
         heads, units = len(self.specs), self.hidden or self.outputs
@@ -57,19 +57,19 @@ class Block(keras.layers.Layer):
         if self.hidden:
             hidden = ops.relu(logits)
             if self.dropout.any():
-                rates = ops.convert_to_tensor(self.dropout)  # PyTorch computes with no arrays of NumPy's
-                kept = ops.cast(ops.expand_dims(batch["noise"], 1) >= rates, hidden.dtype)
-                hidden = hidden * kept / (1 - rates)
+                rates = ops.convert_to_tensor(self.dropout)  # PyTorch does not mix tensors and NumPy arrays
+                mask = ops.cast(ops.expand_dims(batch["noise"], 1) >= rates, hidden.dtype)
+                hidden = hidden * mask / (1 - rates)
             logits = ops.einsum("bhu,uho->bho", hidden, self.kernel2) + self.bias2
         y = ops.expand_dims(y, 1)
         if self.outputs == 1:
             losses = ops.softplus(logits) - y * logits
-            right = ops.equal(logits > 0, y > 0.5)
+            correct = ops.equal(logits > 0, y > 0.5)
         else:
             losses = ops.logsumexp(logits, axis=-1, keepdims=True) - ops.sum(y * logits, axis=-1, keepdims=True)
-            right = ops.equal(ops.argmax(logits, axis=-1, keepdims=True), ops.argmax(y, axis=-1, keepdims=True))
+            correct = ops.equal(ops.argmax(logits, axis=-1, keepdims=True), ops.argmax(y, axis=-1, keepdims=True))
         losses = ops.sum(losses[:, :, 0] * batch["weight"] * real, axis=0)  # (heads,)
-        self.tally.assign_add(ops.stack([losses, ops.sum(ops.cast(right[:, :, 0], real.dtype) * real, axis=0)]))
+        self.tally.assign_add(ops.stack([losses, ops.sum(ops.cast(correct[:, :, 0], real.dtype) * real, axis=0)]))
         self.add_loss(ops.sum(losses) / ops.sum(real))
         if self.l2.any():
             kernels = [self.kernel1, self.kernel2] if self.hidden else [self.kernel1]
@@ -79,15 +79,15 @@ class Block(keras.layers.Layer):
 
 
 class AdamPerHead(keras.optimizers.Adam):
-    """Adam with a learning rate for each head."""
+    """Adam with a separate learning rate for each head."""
 
     def __init__(self, rates: Sequence[NDArray[np.float32]]) -> None:
-        """Take a rate (heads, 1) for each trainable variable, in their order."""
+        """Set the learning rates: an array (heads, 1) for each trainable variable, in the order of the variables."""
         super().__init__(learning_rate=1.0)
         self.rates = rates
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable."""
+        """Update one variable."""
         rates = ops.convert_to_tensor(self.rates[self._get_variable_index(variable)])
         super().update_step(gradient, variable, learning_rate * rates)
 
@@ -95,15 +95,15 @@ class AdamPerHead(keras.optimizers.Adam):
 def build(
     blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, int], outputs: int
 ) -> tuple[Any, list[Block]]:
-    """Make one compiled model of several blocks.
+    """Build and compile one model from several blocks.
 
     Args:
-        blocks: which input each reads, and its heads.
-        widths: input → numbers an image.
-        outputs: of each head.
+        blocks: the name of each block's input, and its heads.
+        widths: input name → features per image.
+        outputs: units in the last layer of each head.
 
     Returns:
-        The model (fed y, weight, real, x_<input> and noise_<units>) and the blocks.
+        The model (inputs y, weight, real, x_<input> and noise_<units>) and its blocks.
     """
     shared = {name: keras.Input((size,), name=name) for name, size in (("y", outputs), ("weight", 1), ("real", 1))}
     entries = dict(shared)
@@ -122,6 +122,6 @@ def build(
         for variable in layer.trainable_variables
     }
     adam = AdamPerHead([rates[id(variable)] for variable in model.trainable_variables])
-    # XLA: on JAX the only way; on TensorFlow it saves about a quarter of a step, and costs seconds of compiling.
+    # JAX supports only XLA; on TensorFlow XLA saves about a quarter of a step, but compiling takes seconds.
     model.compile(adam, loss=None, jit_compile=keras.backend.backend() == "jax")
     return model, layers

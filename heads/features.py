@@ -1,4 +1,4 @@
-"""The cached features of some images, pooled: read once, for all heads."""
+"""Pooled features of a set of images, read from the cache once for all heads."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ _ROWS_AT_ONCE = 256  # feature maps in memory at once: 13 MB
 
 @dataclass(frozen=True)
 class Features:
-    """Pooled outputs of the top layer, of n images.
+    """Pooled outputs of the top layer for n images.
 
     Attributes:
-        pooled: pooling → (n, inputs), float32; "flatten" float16, as cached (it is as many times larger as a map has places).
-        targets: (n,), positions of the true classes.
+        pooled: pooling → (n, inputs), float32. "flatten" is float16, as cached, because it is height · width times larger.
+        targets: (n,), indices of the true classes.
         samples: the n images.
     """
 
@@ -35,11 +35,11 @@ class Features:
 
     @property
     def groups(self) -> list[str]:
-        """The group of each image: no fold parts one."""
+        """The group of each image; cross-validation never divides a group."""
         return [sample.group for sample in self.samples]
 
     def take(self, rows: slice | NDArray[np.integer[Any]]) -> "Features":
-        """Return some of the images; a slice copies nothing."""
+        """Return the images at `rows`; a slice makes no copy."""
         samples = self.samples[rows] if isinstance(rows, slice) else [self.samples[i] for i in rows]
         return Features({name: x[rows] for name, x in self.pooled.items()}, self.targets[rows], samples)
 
@@ -49,34 +49,34 @@ def read(
     samples: Sequence[Sample],
     targets: Sequence[int],
     poolings: Sequence[Pooling],
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
 ) -> Features:
-    """Read and pool what is cached of some images; memory beyond the result is that of a few feature maps.
+    """Read and pool the cached features of some images. Besides the result, only a few feature maps are in memory at a time.
 
     Args:
-        targets: the class of each sample.
-        poolings: those that are wanted.
-        progress: told how many images are done.
+        targets: index of each sample's class.
+        poolings: the poolings to compute.
+        progress: called with the number of images read so far.
 
     Raises:
-        VggftError: an image without features, or one (named) whose features are no finite numbers.
+        VggftError: an image has no cached features, or features that are not finite; the message names the image.
     """
     pooled: dict[Pooling, NDArray[Any]] = {}
-    done = 0
+    count = 0
     for positions, maps in cache.pieces(cache.architecture.top, [sample.digest for sample in samples], _ROWS_AT_ONCE):
         finite = np.isfinite(maps).all(axis=(1, 2, 3))
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
             raise VggftError(
-                f"{bad.path}: its cached features are not finite numbers. Expected outputs below 65,504. Are the weights "
-                "right? Remove the image, or featurize with other --weights."
+                f"{bad.path}: the cached features are NaN or infinite. Expected outputs below 65,504. Check the weights: "
+                "featurize with other --weights, or remove the image."
             )
         for pooling in poolings:
             values = maps.reshape(len(maps), -1) if pooling == "flatten" else pool(maps, pooling)
             if pooling not in pooled:
                 pooled[pooling] = np.empty((len(samples), values.shape[1]), values.dtype)
             pooled[pooling][positions] = values
-        done += len(positions)
+        count += len(positions)
         interrupts.check()
-        progress(done)
+        progress(count)
     return Features(pooled, np.asarray(targets, np.int64), samples)

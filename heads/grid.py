@@ -1,13 +1,13 @@
-"""Heads that a person defines in a TOML file: a table a head, a list of values for one head of each.
+"""User-defined heads in a TOML file: one table per head; a list of values gives one head for each value.
 
-[wide]                      # the name
+[wide]                      # name of the head
 pooling = "max"             # flatten, avg, max or avgmax
-units = [256, 1024]         # 0: linear; two values: two heads, wide-units256 and wide-units1024
+units = [256, 1024]         # two heads: wide-units256 and wide-units1024; 0 means linear
 learning_rate = 1e-3
-dropout = 0.5               # optional, as are l2 and standardise
+dropout = 0.5               # optional, like l2 and standardise
 
 [baseline]
-kind = "logistic"           # the default is "dense"
+kind = "logistic"           # default: "dense"
 pooling = "avgmax"
 """
 
@@ -24,7 +24,7 @@ from featurize.errors import VggftError
 from heads.head import Pooling
 from heads.specs import NAME, NAMES, DenseSpec, LogisticSpec, Spec
 
-_MOST = 1000  # heads in one file: more is a slip
+_MAX_HEADS = 1000  # in one file; more is probably a mistake
 
 
 def _number(low: float, high: float) -> Callable[[Any], bool]:
@@ -33,7 +33,7 @@ def _number(low: float, high: float) -> Callable[[Any], bool]:
     )
 
 
-# Key → what it may be, and how that is said.
+# Key → check of the value, and the expected value for error messages.
 _DENSE: dict[str, tuple[Callable[[Any], bool], str]] = {
     "kind": (lambda value: value in ("dense", "logistic"), 'expected "dense" or "logistic"'),
     "pooling": (lambda value: value in get_args(Pooling), 'expected "flatten", "avg", "max" or "avgmax"'),
@@ -42,8 +42,8 @@ _DENSE: dict[str, tuple[Callable[[Any], bool], str]] = {
         "expected a whole number from 0 (linear) to 8192",
     ),
     "learning_rate": (lambda value: value != 0 and _number(0, 10)(value), "expected a number above 0, such as 1e-3"),
-    "dropout": (_number(0, 1), "expected a number from 0 up to, but not including, 1"),
-    "l2": (_number(0, math.inf), "expected a number from 0 up, such as 0.01"),
+    "dropout": (_number(0, 1), "expected a number from 0 to less than 1"),
+    "l2": (_number(0, math.inf), "expected 0 or a positive number, such as 0.01"),
     "standardise": (lambda value: isinstance(value, bool), "expected true or false"),
 }
 _LOGISTIC = ("kind", "pooling")
@@ -51,85 +51,85 @@ _REQUIRED = ("pooling", "units", "learning_rate")
 
 
 def read(path: Path, taken: Sequence[str]) -> list[Spec]:
-    """Return the heads that a file defines, in its order.
+    """Return the heads that a file defines, in the order of the file.
 
     Args:
-        taken: names that it must not use again.
+        taken: names that are already in use.
 
     Raises:
-        VggftError: no such file, no TOML, or a key or value that means nothing; with line and key.
+        VggftError: the file is missing or is not TOML, or a key or value is invalid; the message gives line and key.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise VggftError(f"--grid {path}: cannot be read ({error}). Expected a TOML file.") from None
+        raise VggftError(f"--grid {path}: cannot read the file ({error}). Expected a TOML file.") from None
     try:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise VggftError(f"--grid {path}: no TOML: {error}.") from None
+        raise VggftError(f"--grid {path}: not valid TOML: {error}.") from None
     specs: list[Spec] = []
     seen = set(taken)
     for name, table in tables.items():
         for spec in _heads(path, text, name, table):
             if spec.name in seen:
                 raise VggftError(
-                    f"{_at(path, text, name)}: the name {spec.name!r} is taken: by a default head, in this file, or as a word "
-                    "of finetune --from. Choose another"
+                    f"{_at(path, text, name)}: the name {spec.name!r} is already in use: by a default head, by another head in "
+                    "this file, or as a value of finetune --from. Choose another name."
                 )
             seen.add(spec.name)
             specs.append(spec)
-    if not 1 <= len(specs) <= _MOST:
-        raise VggftError(
-            f"--grid {path}: defines {len(specs)} heads, expected 1 to {_MOST}: one [name] table for each."
-        )
+    if not 1 <= len(specs) <= _MAX_HEADS:
+        raise VggftError(f"--grid {path}: {len(specs)} heads, expected 1 to {_MAX_HEADS}: one [name] table per head.")
     return specs
 
 
 def _heads(path: Path, text: str, name: str, table: Any) -> list[Spec]:
-    """Return the heads of one table, one for each combination of the values that it lists."""
+    """Return the heads of one table: one for each combination of listed values."""
 
-    def wrong(key: str | None, why: str) -> VggftError:
-        return VggftError(f"{_at(path, text, name, key)}: {why}.")
+    def invalid(key: str | None, reason: str) -> VggftError:
+        return VggftError(f"{_at(path, text, name, key)}: {reason}.")
 
-    _check(name, table, wrong)
+    _check(name, table, invalid)
     specs: list[Spec] = []
     for values in _combinations(table):
-        own = "-".join([name, *(f"{key}{values[key]}" for key in table if isinstance(table[key], list))])
-        if not NAME.fullmatch(own):
-            raise wrong(None, f"{own!r} cannot be a head's name: {NAMES}")
+        head = "-".join([name, *(f"{key}{values[key]}" for key in table if isinstance(table[key], list))])
+        if not NAME.fullmatch(head):
+            raise invalid(None, f"{head!r} is not a valid head name. Expected {NAMES}")
         if table.get("kind") == "logistic":
-            specs.append(LogisticSpec(own, values["pooling"]))
+            specs.append(LogisticSpec(head, values["pooling"]))
             continue
         if not values["units"] and values.get("dropout"):
             if not isinstance(table["units"], list):
-                raise wrong("dropout", f"{own!r} is linear (units = 0) and has no dropout; set one of them")
-            values["dropout"] = 0.0  # of a family of heads, the linear one has none
-        specs.append(DenseSpec(own, **{key: value for key, value in values.items() if key != "kind"}))
+                raise invalid("dropout", f"{head!r} is linear (units = 0), so it has no dropout. Remove one of them")
+            values["dropout"] = 0.0  # in a list of units, the linear head is kept without dropout
+        specs.append(DenseSpec(head, **{key: value for key, value in values.items() if key != "kind"}))
     return specs
 
 
-def _check(name: str, table: Any, wrong: Callable[[str | None, str], VggftError]) -> None:
-    """Raise what `wrong` makes of a key and a reason, if there is anything wrong with a table."""
+def _check(name: str, table: Any, invalid: Callable[[str | None, str], VggftError]) -> None:
+    """Raise `invalid(key, reason)` for the first error in a table; key None means the table itself."""
     if not isinstance(table, dict):
-        raise wrong(None, f"{name!r} is no table. Expected [name] tables, in single brackets, with {', '.join(_DENSE)}")
+        raise invalid(
+            None, f"{name!r} is not a table. Expected [name] tables, in single brackets, with {', '.join(_DENSE)}"
+        )
     if not NAME.fullmatch(name):
-        raise wrong(None, f"{name!r} cannot be a head's name. Expected {NAMES}")
+        raise invalid(None, f"{name!r} is not a valid head name. Expected {NAMES}")
     known: Sequence[str] = _LOGISTIC if table.get("kind") == "logistic" else tuple(_DENSE)
     for key, value in table.items():
         if key not in known:
             close = difflib.get_close_matches(key, known, 1)
             hint = f"did you mean {close[0]!r}?" if close else f"expected {', '.join(known)}"
-            raise wrong(key, f"unknown key {key!r} of {name!r}; {hint}")
-        valid, expected = _DENSE[key]
-        for one in value if isinstance(value, list) and value and key != "kind" else [value]:
-            if not valid(one):
-                raise wrong(key, f"{key} = {one!r} of {name!r}; {expected}")
+            raise invalid(key, f"unknown key {key!r} of {name!r}; {hint}")
+        is_valid, expected = _DENSE[key]
+        for item in value if isinstance(value, list) and value and key != "kind" else [value]:
+            if not is_valid(item):
+                raise invalid(key, f"{key} = {item!r} of {name!r}; {expected}")
     for key in _LOGISTIC[1:] if known is _LOGISTIC else _REQUIRED:
         if key not in table:
-            raise wrong(None, f"{name!r} has no {key!r}; {_DENSE[key][1]}")
+            raise invalid(None, f"{name!r} has no {key!r}; {_DENSE[key][1]}")
     number = math.prod(len(value) for value in table.values() if isinstance(value, list))
-    if number > _MOST:
-        raise wrong(None, f"{name!r} makes {number} heads, expected {_MOST} at most")
+    if number > _MAX_HEADS:
+        raise invalid(None, f"{name!r} defines {number} heads, expected at most {_MAX_HEADS}")
 
 
 def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -138,7 +138,7 @@ def _combinations(table: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _at(path: Path, text: str, table: str, key: str | None = None) -> str:
-    """Return file and line of a table, or of a key in it: the parser does not say."""
+    """Return file and line of a table, or of a key in it; tomllib does not provide line numbers."""
     lines = text.splitlines()
     header = re.compile(rf"""\s*(\[\s*["']?{re.escape(table)}["']?\s*\]|["']?{re.escape(table)}["']?\s*[=.])""")
     first = next((i for i, line in enumerate(lines) if header.match(line)), 0)

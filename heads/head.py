@@ -1,4 +1,4 @@
-"""What a head is: a pooling of the backbone's output, dense layers, and class probabilities; kept as plain arrays and JSON."""
+"""A head: pooling of the backbone's output, dense layers, class probabilities. Saved as plain arrays and JSON."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ def pool(features: NDArray[Any], pooling: str) -> NDArray[np.float32]:
 
     Args:
         features: (n, height, width, filters), any float type.
-        pooling: "flatten" (row by row, as Keras does), "avg", "max" (over the map) or "avgmax" (both, in that order).
+        pooling: "flatten" (row by row, as in Keras), "avg" or "max" (over the feature map), or "avgmax" (both, in that order).
 
     Returns:
         float32 (n, height·width·filters), (n, filters) or (n, 2·filters).
@@ -45,7 +45,7 @@ def pool(features: NDArray[Any], pooling: str) -> NDArray[np.float32]:
 
 @dataclass(frozen=True)
 class Layer:
-    """A dense layer: kernel float32 (inputs, units), bias float32 (units,), then "relu", "sigmoid" or "softmax"."""
+    """A dense layer: kernel float32 (inputs, units), bias float32 (units,), activation "relu", "sigmoid" or "softmax"."""
 
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32]
@@ -54,7 +54,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of features over the training images, float64 (inputs,) each."""
+    """Mean and standard deviation of each feature over the training images, float64 (inputs,)."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
@@ -65,14 +65,14 @@ class Head:
     """A trained head.
 
     Attributes:
-        name: what people call it.
-        kind: how it was trained, "dense" or "logistic" (folded into one dense layer).
+        name: display name.
+        kind: "dense", or "logistic" for a logistic regression folded into one dense layer.
         pooling: see `pool`.
-        classes: names, in the order of the scores.
-        layers: dense layers from bottom to top; the last has one sigmoid unit (two classes) or a softmax.
-        dropout: rate applied before the last layer when it is trained further.
-        provenance: what it was made from and how (manifest, fingerprint, seed, hyper-parameters, versions).
-        scaler: what standardised its inputs while it was trained; folded into the first layer since. None: nothing did.
+        classes: class names, in the order of the scores.
+        layers: dense layers from input to output; the last one is a single sigmoid unit (two classes) or a softmax.
+        dropout: rate before the last layer if the head is trained further.
+        provenance: data, fingerprint, seed, hyper-parameters and versions that the head was trained with.
+        scaler: the standardisation used in training, now folded into the first layer; None if inputs were not standardised.
     """
 
     name: str
@@ -86,23 +86,23 @@ class Head:
 
     @property
     def parameters(self) -> int:
-        """Number of trained numbers."""
+        """Number of trained parameters."""
         return sum(layer.kernel.size + layer.bias.size for layer in self.layers)
 
     @property
     def digest(self) -> str:
-        """sha256 over pooling and layers: two heads with one digest predict alike."""
-        total = hashlib.sha256(self.pooling.encode())
+        """sha256 of pooling and layers: two heads with the same digest give the same predictions."""
+        sha256 = hashlib.sha256(self.pooling.encode())
         for layer in self.layers:
-            total.update(layer.activation.encode() + layer.kernel.tobytes() + layer.bias.tobytes())
-        return total.hexdigest()
+            sha256.update(layer.activation.encode() + layer.kernel.tobytes() + layer.bias.tobytes())
+        return sha256.hexdigest()
 
     def predict(self, features: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes) for outputs of the top layer (n, height, width, filters)."""
         return self.scores(pool(features, self.pooling))
 
     def scores(self, pooled: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities (n, classes) for features (n, inputs) that are pooled already, any float type."""
+        """Return class probabilities (n, classes) for pooled features (n, inputs), any float type."""
         x = pooled.astype(np.float32, copy=False)
         for layer in self.layers:
             x = x @ layer.kernel + layer.bias
@@ -137,9 +137,15 @@ class Head:
 
 
 def folded(layer: Layer, scaler: Scaler) -> Layer:
-    """Return the layer that reads x where `layer` read (x − μ)/σ: w·(x − μ)/σ + b = (w/σ)·x + (b − (w/σ)·μ).
+    """Fold standardisation into a layer: w·(x − μ)/σ + b = (w/σ)·x + (b − (w/σ)·μ).
 
-    Computed in float64, so that folding costs nothing but the rounding to float32.
+    Computed in float64, so the only loss is the final rounding to float32.
+
+    Args:
+        layer: reads standardised inputs (x − μ)/σ.
+
+    Returns:
+        The equivalent layer that reads x.
     """
     kernel = layer.kernel.astype(np.float64) / scaler.scale.reshape(-1, 1)
     bias = layer.bias.astype(np.float64) - scaler.mean @ kernel
@@ -147,26 +153,26 @@ def folded(layer: Layer, scaler: Scaler) -> Layer:
 
 
 def unfolded(layer: Layer, scaler: Scaler) -> Layer:
-    """Return the layer that reads (x − μ)/σ where `layer` reads x: the inverse of `folded`, to the rounding of float32."""
+    """Return the layer that reads (x − μ)/σ where `layer` reads x: the inverse of `folded`, up to float32 rounding."""
     kernel = layer.kernel.astype(np.float64)
     bias = layer.bias + scaler.mean @ kernel
     return Layer((kernel * scaler.scale.reshape(-1, 1)).astype(np.float32), bias.astype(np.float32), layer.activation)
 
 
 def load(folder: Path) -> Head:
-    """Read a head that `Head.save` wrote. Nothing is unpickled.
+    """Read a head written by `Head.save`. Nothing is unpickled.
 
     Raises:
-        VggftError: no head there, another version, or damage.
+        VggftError: the folder holds no head, a head of another version, or damaged files.
     """
-    again = "Train it again: vggft head"
+    retrain = "Train it again: vggft head"
     try:
         description = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
         if description["version"] != HEAD_VERSION:
-            raise VggftError(f"{folder}: head of version {description['version']}, expected {HEAD_VERSION}. {again}")
+            raise VggftError(f"{folder}: head version {description['version']}, expected {HEAD_VERSION}. {retrain}")
         data = (folder / FILES[1]).read_bytes()
         if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
-            raise VggftError(f"{folder / 'weights.npz'}: damaged or not of this head (sha256 differs). {again}")
+            raise VggftError(f"{folder / FILES[1]}: damaged, or from another head (sha256 differs). {retrain}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             layers = tuple(
                 Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])
@@ -184,11 +190,11 @@ def load(folder: Path) -> Head:
             scaler=scaler,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VggftError(f"{folder}: no readable head ({error!r}). {again}") from None
+        raise VggftError(f"{folder}: not a readable head ({error!r}). {retrain}") from None
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Return (n, classes) probabilities for logits (n, 1), of the second class, or (n, classes); computed in float64."""
+    """Return (n, classes) probabilities for logits (n, classes), or (n, 1) for the second of two classes, in float64."""
     from scipy.special import expit, softmax
 
     z = np.asarray(logits, np.float64)
@@ -196,9 +202,9 @@ def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def with_both_classes(p: NDArray[Any]) -> NDArray[np.float64]:
-    """Return (n, classes) probabilities for a network's output: one sigmoid unit (n, 1), or a softmax (n, classes).
+    """Return (n, classes) probabilities for the output of one sigmoid unit (n, 1) or of a softmax (n, classes).
 
-    A softmax in float32 sums to 1 within 1e-7 only; here it is made to, in float64.
+    A float32 softmax sums to 1 only within 1e-7, so it is renormalised in float64.
     """
     p = np.asarray(p, np.float64)
     return np.concatenate([1 - p, p], axis=1) if p.shape[1] == 1 else p / p.sum(axis=1, keepdims=True)

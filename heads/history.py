@@ -1,4 +1,4 @@
-"""Learning curves, of heads and of tuned networks: a row an epoch, and how they lie on disk."""
+"""Learning curves of heads and tuned networks, one row per epoch, and their CSV files."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from featurize import durable
 
 @dataclass(frozen=True)
 class Epoch:
-    """One row of a learning curve. Training numbers are means over the epoch, with dropout; epoch 0 has none.
+    """One epoch of a learning curve. Training metrics are means over the epoch, with dropout; epoch 0 has none.
 
     Attributes:
-        loss: of training: cross-entropy with class weights; in fine-tuning, all that is minimised, penalties included.
-        log_loss: of training, without weights and penalties; None where it was not measured.
-        val_loss: of validation, as `loss`; None where it was not measured.
+        loss: training loss: cross-entropy with class weights; in fine-tuning also the penalties.
+        log_loss: training log-loss, without class weights and penalties; None if not measured.
+        val_loss: validation loss, defined like `loss`; None if not measured.
     """
 
     epoch: int
@@ -32,14 +32,14 @@ _COLUMNS = "epoch loss log_loss accuracy val_loss val_log_loss val_accuracy seco
 
 
 def write_history(path: Path, history: Sequence[Epoch], then: str = durable.AGAIN) -> None:
-    """Write a learning curve, a row an epoch; columns that nothing was measured for are left out; `then` as in `durable`."""
+    """Write a learning curve, one row per epoch, without columns that have no values; `then` as in `durable.write_bytes`."""
     columns = [name for name in _COLUMNS if any(getattr(epoch, name) is not None for epoch in history)]
     rows = [[getattr(epoch, name) for name in columns] for epoch in history]
     durable.write_csv(path, columns, [["" if value is None else value for value in row] for row in rows], then)
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """Read what `write_history` wrote."""
+    """Read a file written by `write_history`."""
     history = []
     for row in durable.read_csv(path):
         values: dict[str, Any] = {key: float(value) if value else None for key, value in row.items()}

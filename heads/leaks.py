@@ -1,4 +1,4 @@
-"""Images that are in two places at once: the same bytes, or nearly the same picture, on both sides of a split."""
+"""Data leaks: identical files under two labels or in two splits, and near-duplicate images across splits."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,10 +11,10 @@ from featurize.data.dataset import SPLITS, Sample
 from featurize.data.splits import conflicts
 from heads.features import Features
 
-# Cosine similarity of average-pooled outputs of the top layer from which two images count as near-duplicates. Measured with
-# VGG16 on 397 photographs (benchmarks/near_duplicates.py): no two different ones are above 0.87; of copies that were saved
-# again at JPEG quality 30, mirrored, or had 2.5% cut off each side, 98% or more are above 0.95, of halved ones 92%. Series of
-# like drawings are, too.
+# Images whose average-pooled top-layer outputs have at least this cosine similarity count as near-duplicates. Measured with VGG16
+# on 397 photographs (benchmarks/near_duplicates.py): no two different photographs are above 0.87. Of copies saved again at JPEG
+# quality 30, mirrored, or cropped by 2.5% on each side, 98% or more are above 0.95; of copies at half size, 92%. Series of
+# similar drawings are above it, too.
 THRESHOLD = 0.95
 
 _ROWS_AT_ONCE = 256
@@ -24,7 +24,7 @@ Kind = Literal["same-bytes-two-labels", "same-bytes-two-splits", "near-duplicate
 
 @dataclass(frozen=True)
 class Leak:
-    """Files that hold the same picture, or nearly; `similarity` is 1 for the same bytes."""
+    """Files with the same or nearly the same picture; `similarity` is 1 for identical bytes."""
 
     kind: Kind
     paths: tuple[str, ...]
@@ -36,29 +36,30 @@ class Leak:
 
 
 def exact(samples: Sequence[Sample]) -> list[Leak]:
-    """Return the contents that occur under two labels or in two splits (duplicates that were set aside included)."""
-    found = []
-    for own in conflicts(samples):
-        paths = tuple(sample.path for sample in own)
-        if len({sample.label for sample in own}) > 1:
-            found.append(Leak("same-bytes-two-labels", paths, 1.0))
-        if len({sample.split for sample in own}) > 1:
-            found.append(Leak("same-bytes-two-splits", paths, 1.0))
-    return found
+    """Return identical files under two labels or in two splits, including duplicates that were set aside."""
+    leaks = []
+    for copies in conflicts(samples):
+        paths = tuple(sample.path for sample in copies)
+        if len({sample.label for sample in copies}) > 1:
+            leaks.append(Leak("same-bytes-two-labels", paths, 1.0))
+        if len({sample.split for sample in copies}) > 1:
+            leaks.append(Leak("same-bytes-two-splits", paths, 1.0))
+    return leaks
 
 
 def near(samples: Sequence[Sample], pooled: NDArray[np.float32], threshold: float = THRESHOLD) -> list[Leak]:
-    """Return near-duplicates across splits, the most similar first: for each image the most similar one of an earlier split.
+    """Return near-duplicates across splits, most similar first: each image with its most similar image in an earlier split.
 
-    Earlier means validate before test, train before both. Copies (one digest) are `exact`'s.
+    The order of splits is train, validate, test. Identical files are left to `exact`.
 
     Args:
-        samples: n images; pooled: their average-pooled features (n, filters).
+        samples: n images.
+        pooled: their average-pooled features (n, filters).
     """
     unit = _unit(pooled)
     rank = np.array([SPLITS.index(sample.split) for sample in samples])
     digests = np.array([sample.digest for sample in samples])
-    found = []
+    leaks = []
     for split in (1, 2):
         later, earlier = np.flatnonzero(rank == split), np.flatnonzero(rank < split)
         if not len(earlier):
@@ -71,23 +72,23 @@ def near(samples: Sequence[Sample], pooled: NDArray[np.float32], threshold: floa
             for row, column, value in zip(rows, nearest, similar[np.arange(len(rows)), nearest], strict=True):
                 if value >= threshold:
                     pair = (samples[earlier[column]].path, samples[row].path)
-                    found.append(Leak("near-duplicate", pair, min(1.0, float(value))))
-    return sorted(found, key=lambda leak: -leak.similarity)
+                    leaks.append(Leak("near-duplicate", pair, min(1.0, float(value))))
+    return sorted(leaks, key=lambda leak: -leak.similarity)
 
 
 def together(features: Features, threshold: float = THRESHOLD) -> Features:
-    """Return the same images with near-duplicates in one group, so that no fold holds out what another one learnt.
+    """Return the same images with near-duplicates merged into one group, so that no fold divides them.
 
-    Two copies of a wrongly labelled picture would otherwise vouch for each other.
+    Otherwise one of two near-identical pictures with the same wrong label could be in training while the other is held out.
 
     Args:
-        features: with "avg" pooled.
+        features: must include "avg" pooling.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     unit, groups = _unit(features.pooled["avg"]), features.groups
-    joined = np.unique(groups, return_inverse=True)[1]  # a number for each image, the same within a group
+    joined = np.unique(groups, return_inverse=True)[1]  # group number of each image
     for first in range(0, len(unit), _ROWS_AT_ONCE):
         row, other = np.nonzero(unit[first : first + _ROWS_AT_ONCE] @ unit.T >= threshold)
         pairs = (joined[first + row], joined[other])

@@ -1,4 +1,4 @@
-"""The baseline: logistic regression on standardised pooled features, its L2 strength chosen on the training side."""
+"""The baseline: logistic regression on standardised pooled features, with C chosen by cross-validation on the training images."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -14,40 +14,41 @@ from heads.head import Head, Layer, Scaler, folded, output_activation
 from heads.metrics import losses
 from heads.specs import LogisticSpec
 
-# Inverse L2 strengths (scikit-learn's C) that are tried, half a decade apart; a choice at either end is remarked on.
-STRENGTHS = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-5, 1.5, 0.5))
+# Values of C, scikit-learn's inverse regularisation strength, half a decade apart.
+C_VALUES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-5, 1.5, 0.5))
 FOLDS = 5
 MAX_ITERATIONS = 2000
 
-# A class that was never seen in training gets at most this probability: next to nothing, but its log-loss is finite.
+# Largest probability of a class without training images: small, but above 0, so that its log-loss is finite.
 _UNSEEN = 1e-6
 
 
 @dataclass(frozen=True)
-class Tried:
-    """One strength in the search: mean log-loss of held-out images, and how many of the fits did not converge."""
+class SearchPoint:
+    """One value of C in the search: mean log-loss of held-out images, and number of fits that did not converge."""
 
-    strength: float
+    C: float
     log_loss: float
     unconverged: int
 
 
 @dataclass(frozen=True)
 class Fitted:
-    """A fitted regression: as a head, as a scikit-learn pipeline, what the search saw, and how the fit ended.
+    """A fitted logistic regression and the search for its C.
 
     Attributes:
-        head, pipeline: the same classifier twice (where training saw a single class, the pipeline is None).
-        strength: the chosen C.
-        search: one row a strength; empty where none could be searched for.
-        converged: of the last fit.
-        status: all that a person should know, in one line.
+        head: the regression as a head.
+        pipeline: the same classifier as a scikit-learn pipeline; None if the training images have only one class.
+        C: the chosen inverse regularisation strength.
+        search: results for each value of C; empty if cross-validation was not possible.
+        converged: whether the final fit converged.
+        status: one-line summary of search and fit, for display.
     """
 
     head: Head
     pipeline: Any
-    strength: float
-    search: tuple[Tried, ...]
+    C: float
+    search: tuple[SearchPoint, ...]
     converged: bool
     status: str
 
@@ -58,85 +59,85 @@ def train(
     train: Features,
     seed: int,
     class_weight: str | None = None,
-    advance: Callable[[int], None] = lambda done: None,
+    advance: Callable[[int], None] = lambda count: None,
 ) -> Fitted:
-    """Fit the baseline; validation images take no part.
+    """Fit the baseline on the training images only.
 
-    The strength with the lowest log-loss over stratified, group-aware folds of the training images is used; the folds and
-    strengths run in as many threads as there are cores.
+    C is the value with the lowest mean log-loss in cross-validation with stratified, group-aware folds. The fits of the search
+    run in parallel, one thread per core.
 
     Args:
-        seed: of the folds.
-        class_weight: None or "balanced", as scikit-learn has it.
-        advance: told how many of the search's fits are done.
+        seed: random seed of the folds.
+        class_weight: None or "balanced", as in scikit-learn.
+        advance: called with the number of finished fits of the search.
     """
     from sklearn.exceptions import ConvergenceWarning
 
     x, y = train.pooled[spec.pooling].astype(np.float32, copy=False), train.targets
-    seen = np.unique(y)
-    if len(seen) < 2:
-        only = _constant(x.shape[1], len(classes), int(seen[0]))
-        head = Head(spec.name, "logistic", spec.pooling, tuple(classes), (only,))
-        return Fitted(head, None, STRENGTHS[-1], (), True, "training saw one class only")
-    with warnings.catch_warnings():  # out here, as the threads of the search share one list of filters
-        warnings.simplefilter("ignore", ConvergenceWarning)  # said in the status instead
+    trained_classes = np.unique(y)
+    if len(trained_classes) < 2:
+        layer = _constant(x.shape[1], len(classes), int(trained_classes[0]))
+        head = Head(spec.name, "logistic", spec.pooling, tuple(classes), (layer,))
+        return Fitted(head, None, C_VALUES[-1], (), True, "the training images have only one class")
+    with warnings.catch_warnings():  # outside the search, because its threads share one list of filters
+        warnings.simplefilter("ignore", ConvergenceWarning)  # counted in the status instead
         search = _search(x, y, train.groups, seed, class_weight, advance)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        best = min(search, key=lambda tried: tried.log_loss) if search else None
-        strength = best.strength if best else STRENGTHS[len(STRENGTHS) // 2]
-        pipeline = _fit(x, y, strength, class_weight)
+        best = min(search, key=lambda point: point.log_loss) if search else None
+        C = best.C if best else C_VALUES[len(C_VALUES) // 2]
+        pipeline = _fit(x, y, C, class_weight)
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
     if best:
-        status = f"C = {strength:.3g}, chosen over {len(search)} strengths"
+        status = f"C = {C:.3g}, chosen from {len(search)} values"
         if best in (search[0], search[-1]):
-            status += ", at the edge of the range"
+            status += ", at the edge of the search range"
         if best.unconverged:
-            status += f", {best.unconverged} of its fits in the search not converged"
+            status += f", {best.unconverged} of its fits in the search did not converge"
     else:
-        status = f"C = {strength:.3g}, not searched: fewer than two classes have two groups of training images"
+        status = f"C = {C:.3g}, not searched: fewer than two classes have two groups of training images"
     if not converged:
         status = f"not converged after {MAX_ITERATIONS} iterations; {status}"
-    return Fitted(fold(spec, classes, pipeline), pipeline, strength, search, converged, status)
+    return Fitted(fold(spec, classes, pipeline), pipeline, C, search, converged, status)
 
 
 def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:
-    """Write scaler and regression as one dense layer.
+    """Fold the pipeline's scaler and regression into one dense layer.
 
-    A class that the regression never saw gets the mean logit of those it did, less log 10⁶: at most 1e-6 of the probability,
-    as the mean of logits is below the logarithm of the sum of their exponentials.
+    A class without training images gets the mean logit of the others minus log 10⁶. Its probability is then at most 1e-6,
+    because the mean of logits is below the logarithm of the sum of their exponentials.
     """
     scaler, regression = Scaler(pipeline[0].mean_, pipeline[0].scale_), pipeline[-1]
-    kernel, bias, seen = regression.coef_.T, regression.intercept_, regression.classes_
-    if len(seen) < len(classes):
-        if len(seen) == 2:  # one logit for the second of them: as a softmax over both
+    kernel, bias, trained_classes = regression.coef_.T, regression.intercept_, regression.classes_
+    if len(trained_classes) < len(classes):
+        if len(trained_classes) == 2:  # scikit-learn has one logit for two classes; the softmax needs two
             kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
-        whole = np.repeat(kernel.mean(axis=1, keepdims=True), len(classes), axis=1)
-        offsets = np.full(len(classes), bias.mean() + np.log(_UNSEEN))
-        whole[:, seen], offsets[seen] = kernel, bias
-        kernel, bias = whole, offsets
+        all_kernels = np.repeat(kernel.mean(axis=1, keepdims=True), len(classes), axis=1)
+        all_biases = np.full(len(classes), bias.mean() + np.log(_UNSEEN))
+        all_kernels[:, trained_classes], all_biases[trained_classes] = kernel, bias
+        kernel, bias = all_kernels, all_biases
     layer = Layer(kernel, bias, output_activation(classes)[1])
     return Head(spec.name, "logistic", spec.pooling, tuple(classes), (folded(layer, scaler),), scaler=scaler)
 
 
-def _constant(inputs: int, classes: int, only: int) -> Layer:
-    """Return the layer that always says the one class that was seen."""
-    certain = -np.log(_UNSEEN)
+def _constant(inputs: int, classes: int, predicted: int) -> Layer:
+    """Return a layer that always predicts the class with index `predicted`."""
+    logit = -np.log(_UNSEEN)
     if classes == 2:
         return Layer(
-            np.zeros((inputs, 1), np.float32), np.array([certain if only else -certain], np.float32), "sigmoid"
+            np.zeros((inputs, 1), np.float32), np.array([logit if predicted else -logit], np.float32), "sigmoid"
         )
     bias = np.zeros(classes, np.float32)
-    bias[only] = certain
+    bias[predicted] = logit
     return Layer(np.zeros((inputs, classes), np.float32), bias, "softmax")
 
 
-def _fit(x: NDArray[Any], y: NDArray[Any], strength: float, class_weight: str | None) -> Any:
+def _fit(x: NDArray[Any], y: NDArray[Any], C: float, class_weight: str | None) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    regression = LogisticRegression(C=strength, max_iter=MAX_ITERATIONS, class_weight=class_weight)
+    regression = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
     pipeline = make_pipeline(StandardScaler(), regression)
     pipeline.fit(x, y)
     return pipeline
@@ -149,7 +150,7 @@ def _search(
     seed: int,
     class_weight: str | None,
     advance: Callable[[int], None],
-) -> tuple[Tried, ...]:
+) -> tuple[SearchPoint, ...]:
     import joblib
     from threadpoolctl import threadpool_limits
 
@@ -157,25 +158,25 @@ def _search(
     if number < 2:
         return ()
     parts = folds.share_out(y, groups, number, seed)
-    parts = [(inner, outer) for inner, outer in parts if len(np.unique(y[inner])) > 1]
-    tasks = [(strength, part) for strength in reversed(STRENGTHS) for part in parts]  # the longest first
+    parts = [(train, held_out) for train, held_out in parts if len(np.unique(y[train])) > 1]
+    tasks = [(C, part) for C in reversed(C_VALUES) for part in parts]  # the slowest fits first
 
-    def one(strength: float, part: folds.Fold) -> tuple[float, int, bool]:
-        inner, outer = part
-        pipeline = _fit(x[inner], y[inner], strength, class_weight)
-        seen = pipeline[-1].classes_
-        judged = outer[np.isin(y[outer], seen)]  # a class that was not learnt tells no strength from another
-        loss = losses(pipeline.predict_proba(x[judged]).astype(np.float64), np.searchsorted(seen, y[judged]))
-        return float(loss.sum()), len(judged), bool((pipeline[-1].n_iter_ < MAX_ITERATIONS).all())
+    def evaluate(C: float, part: folds.Fold) -> tuple[float, int, bool]:
+        train, held_out = part
+        pipeline = _fit(x[train], y[train], C, class_weight)
+        trained_classes = pipeline[-1].classes_
+        rows = held_out[np.isin(y[held_out], trained_classes)]  # images of other classes cannot distinguish values of C
+        loss = losses(pipeline.predict_proba(x[rows]).astype(np.float64), np.searchsorted(trained_classes, y[rows]))
+        return float(loss.sum()), len(rows), bool((pipeline[-1].n_iter_ < MAX_ITERATIONS).all())
 
-    found = []
+    results = []
     with threadpool_limits(1):  # threads, not processes: they end with their parent, and share the features
         run = joblib.Parallel(n_jobs=-1, backend="threading", return_as="generator")
-        for result in run(joblib.delayed(one)(*task) for task in tasks):
-            found.append(result)
-            advance(len(found))
-    rows = []
-    for i in range(0, len(found), len(parts)):
-        loss, judged, converged = (np.array(column) for column in zip(*found[i : i + len(parts)], strict=True))
-        rows.append(Tried(tasks[i][0], float(loss.sum() / max(1, judged.sum())), int((~converged).sum())))
-    return tuple(reversed(rows))
+        for result in run(joblib.delayed(evaluate)(*task) for task in tasks):
+            results.append(result)
+            advance(len(results))
+    points = []
+    for i in range(0, len(results), len(parts)):
+        loss, images, converged = (np.array(column) for column in zip(*results[i : i + len(parts)], strict=True))
+        points.append(SearchPoint(tasks[i][0], float(loss.sum() / max(1, images.sum())), int((~converged).sum())))
+    return tuple(reversed(points))

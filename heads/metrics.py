@@ -100,7 +100,7 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
 
     Args:
         probabilities: (n, classes), each row summing to 1; n ≥ 1.
-        targets: (n,), positions of the true classes.
+        targets: (n,), indices of the true classes.
     """
     from sklearn.metrics import (
         average_precision_score,

@@ -1,4 +1,4 @@
-"""How dense heads are trained."""
+"""Training settings of dense heads."""
 
 from dataclasses import dataclass
 from typing import Annotated

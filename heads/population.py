@@ -1,7 +1,7 @@
-"""Training dense heads together: one batched program, the best epoch of each head kept.
+"""Training dense heads together in one batched model, keeping each head's best epoch.
 
-Every training image is used in every epoch and every validation image judges it. The order of an epoch and the noise of
-dropout are functions of seed, epoch, step and number of units alone: the same for all heads, whichever train together.
+Every epoch uses all training images, and is evaluated on all validation images. The order of images and the dropout masks
+depend only on seed, epoch, step and number of units, so a head is the same whichever heads it is trained with.
 """
 
 import time
@@ -26,11 +26,15 @@ _ROWS_AT_ONCE = 256
 
 
 @dataclass(frozen=True)
-class Grown:
-    """A head that has finished: with the weights of `best` (1, 2, …), or `head` None where its loss never was a number.
+class TrainedHead:
+    """The result of training one head.
 
-    `diverged`: the epoch in which its loss became NaN or infinite, if it did. `seconds`: its share of the time of the heads
-    that trained together.
+    Attributes:
+        head: with the weights of the best epoch; None if the loss diverged before any epoch could be kept.
+        best: the epoch (1, 2, …) whose weights are kept; 0 if `head` is None.
+        history: the learning curve; empty without validation images.
+        diverged: the epoch in which the loss became NaN or infinite, or None.
+        seconds: the head's even share of the training time of all heads.
     """
 
     spec: DenseSpec
@@ -41,72 +45,72 @@ class Grown:
     seconds: float
 
 
-def grow(
+def train_together(
     specs: Sequence[DenseSpec],
     classes: Sequence[str],
     train: Features,
     plan: Plan,
-    judge_on: Features | Sequence[int],
+    stopping: Features | Sequence[int],
     on_epoch: Callable[[int], None] = lambda epoch: None,
-) -> Iterator[Grown]:
-    """Train heads together, and yield each as soon as it has finished.
+) -> Iterator[TrainedHead]:
+    """Train heads together, and yield each one as soon as its training ends.
 
     Args:
-        specs: any number of heads, of any poolings and units.
-        judge_on: validation images, whose log-loss decides when a head stops and which epoch is kept; or, where nothing is
-            to be chosen, how many epochs each head trains.
-        on_epoch: told of each epoch that is done; the last one where all heads stopped earlier.
+        specs: any number of heads, with any poolings and units.
+        stopping: validation images for early stopping and for choosing the best epoch; or a fixed number of epochs for
+            each head.
+        on_epoch: called with the number of each finished epoch; with the last number if all heads stopped early.
     """
-    began = time.perf_counter()
-    program = _Program(specs, classes, train, plan)
-    growing = {i: _Growing() for i in range(len(specs))}
-    validation = judge_on if isinstance(judge_on, Features) else None
-    lengths = [plan.epochs] * len(specs) if isinstance(judge_on, Features) else list(judge_on)
+    start = time.perf_counter()
+    trainer = _BatchedTrainer(specs, classes, train, plan)
+    training = {i: _Training() for i in range(len(specs))}
+    validation = stopping if isinstance(stopping, Features) else None
+    lengths = [plan.epochs] * len(specs) if isinstance(stopping, Features) else list(stopping)
     for epoch in range(1, max(lengths) + 1):
-        epoch_began = time.perf_counter()
-        loss, accuracy = program.epoch(epoch)
-        with np.errstate(all="ignore"):  # a head that diverges is found by its numbers
-            judged = None if validation is None else program.judge(validation)
-        seconds = (time.perf_counter() - epoch_began) / len(specs)
-        for i, own in list(growing.items()):
-            if not np.isfinite([loss[i], *(judged[i] if judged else ())]).all():
-                own.diverged = epoch
-            elif judged:
-                own.history.append(Epoch(epoch, float(loss[i]), float(accuracy[i]), *judged[i], seconds))
-                if judged[i][0] < own.lowest:
-                    own.best, own.lowest, own.kept = epoch, judged[i][0], program.weights(i)
+        epoch_start = time.perf_counter()
+        loss, accuracy = trainer.epoch(epoch)
+        with np.errstate(all="ignore"):  # diverged heads are detected below
+            scores = None if validation is None else trainer.evaluate(validation)
+        seconds = (time.perf_counter() - epoch_start) / len(specs)
+        for i, state in list(training.items()):
+            if not np.isfinite([loss[i], *(scores[i] if scores else ())]).all():
+                state.diverged = epoch
+            elif scores:
+                state.history.append(Epoch(epoch, float(loss[i]), float(accuracy[i]), *scores[i], seconds))
+                if scores[i][0] < state.best_log_loss:
+                    state.best, state.best_log_loss, state.best_weights = epoch, scores[i][0], trainer.weights(i)
             elif epoch == lengths[i]:
-                own.best, own.kept = epoch, program.weights(i)
-            tired = judged is not None and epoch - own.best >= plan.patience
-            if own.diverged or tired or epoch == lengths[i]:
-                del growing[i]
-                head = program.head(i, own.kept) if own.kept else None
-                share = (time.perf_counter() - began) / len(specs)
-                yield Grown(specs[i], head, own.best, own.history, own.diverged, share)
-        on_epoch(epoch if growing else max(lengths))
-        if not growing:
+                state.best, state.best_weights = epoch, trainer.weights(i)
+            out_of_patience = scores is not None and epoch - state.best >= plan.patience
+            if state.diverged or out_of_patience or epoch == lengths[i]:
+                del training[i]
+                head = trainer.head(i, state.best_weights) if state.best_weights else None
+                share = (time.perf_counter() - start) / len(specs)
+                yield TrainedHead(specs[i], head, state.best, state.history, state.diverged, share)
+        on_epoch(epoch if training else max(lengths))
+        if not training:
             return
 
 
 def untrained(spec: DenseSpec, classes: Sequence[str], train: Features, seed: int) -> Head:
-    """Return a head with the weights that training would begin with, its inputs standardised as in training."""
-    program = _Program([spec], classes, train, Plan(seed=seed))
-    return program.head(0, program.weights(0))
+    """Return a head with the initial weights of training, its inputs standardised as in training."""
+    trainer = _BatchedTrainer([spec], classes, train, Plan(seed=seed))
+    return trainer.head(0, trainer.weights(0))
 
 
 @dataclass
-class _Growing:
-    """What is kept of one head while it trains."""
+class _Training:
+    """State of one head during training."""
 
     history: list[Epoch] = field(default_factory=list)
     best: int = 0
-    lowest: float = np.inf
-    kept: list[NDArray[np.float32]] = field(default_factory=list)
+    best_log_loss: float = np.inf
+    best_weights: list[NDArray[np.float32]] = field(default_factory=list)
     diverged: int | None = None
 
 
 class _Source:
-    """One input of the program: a pooling, standardised or not. Rows are scaled when they are asked for."""
+    """One input of the batched model: a pooling, standardised or not. Rows are scaled on access."""
 
     def __init__(self, spec: DenseSpec, train: Features) -> None:
         from sklearn.preprocessing import StandardScaler
@@ -122,15 +126,15 @@ class _Source:
             self._mean, self._scale = fitted.mean_.astype(np.float32), fitted.scale_.astype(np.float32)
 
     def rows(self, features: Features, rows: Any) -> NDArray[np.float32]:
-        """Return inputs float32 (n, inputs) of some images."""
+        """Return float32 inputs (n, inputs) of the images at `rows`."""
         x: NDArray[np.float32] = features.pooled[self.pooling][rows].astype(np.float32)
         if self.scaler is not None:
             x = (x - self._mean) / self._scale
         return x
 
 
-class _Program:
-    """The batched model, fed from features. Heads are numbered as in `specs`."""
+class _BatchedTrainer:
+    """The batched model and its training data. Heads are numbered as in `specs`."""
 
     def __init__(self, specs: Sequence[DenseSpec], classes: Sequence[str], train: Features, plan: Plan) -> None:
         from sklearn.utils.class_weight import compute_sample_weight
@@ -148,10 +152,10 @@ class _Program:
                 self.sources[source] = _Source(spec, train)
             members.setdefault((source, spec.units), []).append(i)
         self.blocks = list(members.items())
-        self.place = {i: (b, h) for b, (_, own) in enumerate(self.blocks) for h, i in enumerate(own)}
+        self.place = {i: (b, h) for b, (_, heads) in enumerate(self.blocks) for h, i in enumerate(heads)}
         widths = {name: train.pooled[source.pooling].shape[1] for name, source in self.sources.items()}
-        described = [(source, [specs[i] for i in own]) for (source, _), own in self.blocks]
-        self.model, self.layers = batched.build(described, widths, self.outputs)
+        block_specs = [(source, [specs[i] for i in heads]) for (source, _), heads in self.blocks]
+        self.model, self.layers = batched.build(block_specs, widths, self.outputs)
         for layer in self.layers:
             _initialise(layer, plan.seed)
         self._y = self._one_hot(train.targets)
@@ -163,7 +167,7 @@ class _Program:
         return np.eye(self.outputs, dtype=np.float32)[targets]
 
     def epoch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Take every step of one epoch; return training loss and accuracy of each head, means over its images."""
+        """Train for one epoch; return each head's mean training loss and accuracy."""
         seed, size, n = self.plan.seed, self.plan.batch_size, len(self.train)
         for layer in self.layers:
             layer.tally.assign(np.zeros(layer.tally.shape, np.float32))
@@ -173,7 +177,7 @@ class _Program:
             rows = order[first : first + size]
             real = np.zeros((size, 1), np.float32)
             real[: len(rows)] = 1
-            rows = np.resize(rows, size)  # a short last batch is filled up: one shape, compiled once
+            rows = np.resize(rows, size)  # pads a short last batch, so that only one shape is compiled
             batch = {"y": self._y[rows], "weight": self._weight[rows].reshape(-1, 1), "real": real}
             for name, source in self.sources.items():
                 batch[f"x_{name}"] = source.rows(self.train, rows)
@@ -185,7 +189,7 @@ class _Program:
         both = np.array([tallies[b][:, h] for b, h in (self.place[i] for i in range(len(self.specs)))])
         return both[:, 0], both[:, 1]
 
-    def judge(self, features: Features) -> list[tuple[float, float]]:
+    def evaluate(self, features: Features) -> list[tuple[float, float]]:
         """Return log-loss and accuracy of each head."""
         weights = [[_numpy(w) for w in layer.trainable_variables] for layer in self.layers]
         sums = np.zeros((len(self.specs), 2))
@@ -193,20 +197,20 @@ class _Program:
             rows = slice(first, first + _ROWS_AT_ONCE)
             targets = features.targets[rows]
             inputs = {name: source.rows(features, rows) for name, source in self.sources.items()}
-            for ((source, _), own), arrays in zip(self.blocks, weights, strict=True):
+            for ((source, _), heads), arrays in zip(self.blocks, weights, strict=True):
                 logits = _forward(inputs[source], arrays).astype(np.float64)
-                for h, i in enumerate(own):
+                for h, i in enumerate(heads):
                     p = with_both_classes(expit(logits[:, h])) if self.outputs == 1 else softmax(logits[:, h], axis=1)
                     sums[i] += losses(p, targets).sum(), np.sum(p.argmax(axis=1) == targets)
         return [(float(a), float(b)) for a, b in sums / len(features)]
 
     def weights(self, i: int) -> list[NDArray[np.float32]]:
-        """Return a copy of one head's kernels and biases, from bottom to top."""
+        """Return a copy of one head's kernels and biases, from input to output."""
         block, h = self.place[i]
         return [np.array(_numpy(w)[..., h, :]) for w in self.layers[block].trainable_variables]
 
     def head(self, i: int, arrays: Sequence[NDArray[np.float32]]) -> Head:
-        """Return a head with these weights, the scaler folded into its first layer."""
+        """Return head `i` with the given weights and the scaler folded into its first layer."""
         spec = self.specs[i]
         activations = ["relu", self.activation] if spec.units else [self.activation]
         layers = [Layer(arrays[2 * k], arrays[2 * k + 1], activation) for k, activation in enumerate(activations)]
@@ -222,7 +226,7 @@ def _numpy(variable: Any) -> NDArray[np.float32]:
 
 
 def _forward(x: NDArray[np.float32], arrays: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
-    """Return logits (n, heads, outputs) of a block, without dropout."""
+    """Return a block's logits (n, heads, outputs), without dropout."""
     kernel, bias = arrays[:2]
     logits = (x @ kernel.reshape(len(kernel), -1)).reshape(-1, *bias.shape) + bias
     if len(arrays) > 2:
@@ -233,11 +237,11 @@ def _forward(x: NDArray[np.float32], arrays: Sequence[NDArray[np.float32]]) -> N
 def _initialise(layer: Any, seed: int) -> None:
     """Set the initial weights: kernels uniform within ±√(6 / (inputs + outputs)), biases 0 (Glorot & Bengio 2010).
 
-    Heads of one shape start alike, so that what sets them apart is their hyper-parameters.
+    Heads of the same shape start from the same weights, so that they differ only by their hyper-parameters.
     """
     for variable in layer.trainable_variables:
         if len(variable.shape) == 3:
             inputs, heads, outputs = variable.shape
             limit = np.sqrt(6 / (inputs + outputs))
-            one = np.random.default_rng([seed, inputs, outputs]).uniform(-limit, limit, (inputs, 1, outputs))
-            variable.assign(np.repeat(one, heads, axis=1).astype(np.float32))
+            kernel = np.random.default_rng([seed, inputs, outputs]).uniform(-limit, limit, (inputs, 1, outputs))
+            variable.assign(np.repeat(kernel, heads, axis=1).astype(np.float32))

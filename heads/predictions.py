@@ -1,4 +1,4 @@
-"""What a classifier predicted for images that it was not trained on, as a table on disk: one row an image."""
+"""A model's predictions for images that it was not trained on, and their CSV file: one row per image."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,18 +12,18 @@ from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 
-FILE = "predictions.csv"  # of the validation images, in the folder of a head or a tuned network
+FILE = "predictions.csv"  # predictions for the validation images, in the folder of a head or a tuned network
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """Predictions of n images.
+    """Predictions for n images.
 
     Attributes:
         samples: the images.
-        targets: positions of the true classes, (n,).
+        targets: indices of the true classes, (n,).
         probabilities: (n, classes).
-        fold: which fold held an image out, (n,); None where there were no folds.
+        fold: index of the fold that held each image out, (n,); None without cross-validation.
     """
 
     samples: Sequence[Sample]
@@ -33,34 +33,34 @@ class Predictions:
 
 
 def columns(classes: Sequence[str]) -> list[str]:
-    """Return the names of the columns that hold probabilities."""
+    """Return the names of the probability columns."""
     return [f"p_{name}" for name in classes]
 
 
 def write(path: Path, predictions: Predictions, classes: Sequence[str], then: str = durable.AGAIN) -> None:
-    """Write what each image is, which fold held it out, and its probabilities; `then` as for `durable.write_bytes`."""
+    """Write each image's path, digest, split, label, fold and probabilities; `then` as in `durable.write_bytes`."""
     header = ["path", "digest", "split", "label", "predicted", "fold", *columns(classes)]
     fold = ["" for _ in predictions.samples] if predictions.fold is None else (predictions.fold + 1).tolist()
     rows: list[tuple[Any, ...]] = [
-        (s.path, s.digest, s.split, classes[int(t)], classes[int(own.argmax())], k, *own.tolist())
-        for s, t, k, own in zip(predictions.samples, predictions.targets, fold, predictions.probabilities, strict=True)
+        (s.path, s.digest, s.split, classes[int(t)], classes[int(p.argmax())], k, *p.tolist())
+        for s, t, k, p in zip(predictions.samples, predictions.targets, fold, predictions.probabilities, strict=True)
     ]
     durable.write_csv(path, header, rows, then)
 
 
 def read(path: Path, classes: Sequence[str]) -> Predictions:
-    """Read what `write` wrote, folds aside.
+    """Read a file written by `write`, without the folds.
 
     Raises:
-        VggftError: missing or damaged.
+        VggftError: the file is missing or damaged.
     """
     try:
         rows = durable.read_csv(path)
         p = np.array([[float(row[column]) for column in columns(classes)] for row in rows]).reshape(-1, len(classes))
         if not (len(p) and (p >= 0).all() and np.allclose(p.sum(axis=1), 1)):
-            raise ValueError("expected probabilities that sum to 1 in each row")
+            raise ValueError("the probabilities of a row do not sum to 1")
         targets = np.array([classes.index(row["label"]) for row in rows], np.int64)
         samples = [Sample(row["path"], row["label"], row["split"], digest=row["digest"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VggftError(f"{path}: missing or damaged ({error}). Train again what its folder holds.") from None
+        raise VggftError(f"{path}: missing or damaged ({error}). Train the model in that folder again.") from None
     return Predictions(samples, targets, p)

@@ -1,4 +1,4 @@
-"""Many heads on the same features, and one leaderboard: what trains together, what is judged on what, what is best."""
+"""Training and ranking many heads on the same features: grouping, seeds, cross-validation, the order of the leaderboard."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -12,27 +12,28 @@ from heads import folds, logistic, population
 from heads.features import Features
 from heads.head import Head
 from heads.history import Epoch
-from heads.logistic import STRENGTHS, Tried
+from heads.logistic import C_VALUES, SearchPoint
 from heads.metrics import Metrics, measure
 from heads.plan import Plan
 from heads.predictions import Predictions
 from heads.specs import DenseSpec, LogisticSpec, Spec
 
-# Shows a bar: what is done, how many steps it has, and what a step is called; the value is told how many are done.
+# Opens a progress bar: label, number of steps, unit. The context manager's value is called with the number of finished steps.
 Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None]]]
 
-# Parameters of one batched program, at most: with Adam's two moments and the gradients half a gigabyte.
+# Maximum number of parameters trained together: half a gigabyte with Adam's two moments and the gradients.
 _PARAMETERS_AT_ONCE = 2**25
 
-_INNER_FOLDS = 5  # one of them is held back inside a fold, to find how long to train
+# In cross-validation, a fifth of a fold's training images (more if there are few groups) sets the number of epochs.
+_INNER_FOLDS = 5
 
-# What heads are ranked by: out-of-fold log-loss, the mean over seeds on validation, or validation log-loss.
+# Heads are ranked by out-of-fold log-loss, by the mean validation log-loss over seeds, or by validation log-loss.
 Criterion = Literal["folds", "seeds", "validation"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all heads of a run share: class names, how they are trained, and who shows the progress."""
+    """Settings that all heads of a run share: class names, training plan, progress display."""
 
     classes: Sequence[str]
     plan: Plan
@@ -41,7 +42,7 @@ class Setting:
 
 @dataclass(frozen=True)
 class Spread:
-    """Validation numbers over several seeds: mean, and standard deviation (n − 1)."""
+    """Validation metrics over several seeds: mean and standard deviation (n − 1)."""
 
     seeds: int
     log_loss: float
@@ -51,7 +52,7 @@ class Spread:
 
     @classmethod
     def of(cls, measured: Sequence[Metrics]) -> "Spread":
-        """Return the spread of two or more measurements."""
+        """Return mean and standard deviation of two or more measurements."""
         values = np.array([[m.log_loss, m.accuracy] for m in measured])
         mean, sd = values.mean(axis=0), values.std(axis=0, ddof=1)
         return cls(len(measured), float(mean[0]), float(sd[0]), float(mean[1]), float(sd[1]))
@@ -59,24 +60,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Result:
-    """A trained head and how it did.
+    """A trained head and its metrics.
 
     Attributes:
-        seconds: of its training; heads that train together share the time of their program evenly.
+        seconds: training time; heads that are trained together get an even share.
         validation: metrics on the validation images.
-        history: learning curve (dense heads); search: what the search for the strength saw (logistic regression).
-        status: "ok", or what a person should know before trusting it ("not converged …", "diverged …").
-        remark: how the kept state was chosen.
-        folds: metrics of the out-of-fold predictions, where it was cross-validated.
-        spread: over seeds, where it was trained with several.
-        predictions, out_of_fold, pipeline: only where it was trained just now.
+        history: learning curve of a dense head.
+        search: results of the search for C of a logistic regression.
+        status: "ok", or a warning ("not converged", "diverged in epoch 7").
+        remark: how the epoch or C was chosen.
+        folds: metrics of the out-of-fold predictions; None without cross-validation.
+        spread: metrics over several seeds; None if trained with one seed.
+        predictions, out_of_fold, pipeline: None if the head was read from disk.
     """
 
     head: Head
     seconds: float
     validation: Metrics
     history: Sequence[Epoch] = ()
-    search: Sequence[Tried] = ()
+    search: Sequence[SearchPoint] = ()
     status: str = "ok"
     remark: str = ""
     folds: Metrics | None = None
@@ -103,54 +105,54 @@ class Result:
 
 @dataclass(frozen=True)
 class Failed:
-    """A head whose loss was no number before its first epoch was over: nothing of it can be kept."""
+    """A head without a result, because its loss became NaN or infinite, and the reason."""
 
     name: str
     reason: str
 
 
 def recipe(spec: Spec, plan: Plan) -> dict[str, Any]:
-    """Return all that decides a head, its features aside, for JSON."""
+    """Return everything that determines a head besides its features, as JSON."""
     if isinstance(spec, LogisticSpec):
         return {"kind": "logistic", **asdict(spec), "seed": plan.seed, "class_weight": plan.class_weight}
     return {"kind": "dense", **asdict(spec), **asdict(plan)}
 
 
-def of_recipe(name: str, kept: Mapping[str, Any]) -> tuple[Spec, Plan]:
-    """Return specification and plan of the head whose `recipe` this is.
+def of_recipe(name: str, stored: Mapping[str, Any]) -> tuple[Spec, Plan]:
+    """Return the specification and plan from a stored `recipe`.
 
-    The plan of a regression has of its own only what matters to it; the rest is as usual.
+    The recipe of a logistic regression has only the fields of the plan that affect it; the others get their defaults.
     """
-    kind = LogisticSpec if kept["kind"] == "logistic" else DenseSpec
-    spec = kind(**{field.name: kept[field.name] for field in fields(kind)})
-    return replace(spec, name=name), Plan(**{f.name: kept[f.name] for f in fields(Plan) if f.name in kept})
+    kind = LogisticSpec if stored["kind"] == "logistic" else DenseSpec
+    spec = kind(**{field.name: stored[field.name] for field in fields(kind)})
+    return replace(spec, name=name), Plan(**{f.name: stored[f.name] for f in fields(Plan) if f.name in stored})
 
 
 def train_all(
     specs: Sequence[Spec], setting: Setting, train: Features, validation: Features
 ) -> Iterator[Result | Failed]:
-    """Train heads, and yield each as soon as it has finished, so that a stopped run keeps what it finished.
+    """Train heads, and yield each one as soon as it is finished, so that the caller can save it.
 
-    A head's provenance is its `recipe`; where the features came from is the caller's to add.
+    The provenance of a head is its `recipe`; the caller adds the source of the features.
     """
-    for group in _programs(specs, train):
+    for group in _groups(specs, train):
         if isinstance(group, LogisticSpec):
             yield _logistic(group, setting, train, validation)
             continue
-        with setting.progress(f"training {_called(group)}", setting.plan.epochs, "epochs") as advance:
-            for grown in population.grow(group, setting.classes, train, setting.plan, validation, advance):
-                yield _dense(grown, setting.plan, validation)
+        with setting.progress(f"training {_label(group)}", setting.plan.epochs, "epochs") as advance:
+            for trained in population.train_together(group, setting.classes, train, setting.plan, validation, advance):
+                yield _dense(trained, setting.plan, validation)
 
 
 def over_seeds(
     specs: Sequence[Spec], setting: Setting, train: Features, validation: Features, seeds: int
 ) -> Iterator[Result | Failed]:
-    """Train heads again with the seeds after the plan's, `seeds` in all; yield each result."""
+    """Train heads again with the next `seeds` − 1 seeds after the plan's; yield each result."""
     for seed in range(setting.plan.seed + 1, setting.plan.seed + seeds):
-        again = replace(setting, plan=replace(setting.plan, seed=seed))
-        for result in train_all(specs, again, train, validation):
+        seed_setting = replace(setting, plan=replace(setting.plan, seed=seed))
+        for result in train_all(specs, seed_setting, train, validation):
             if isinstance(result, Failed):
-                yield replace(result, reason=f"with seed {seed} {result.reason}")
+                yield replace(result, reason=f"with seed {seed}, {result.reason}")
             else:
                 yield result
 
@@ -158,44 +160,43 @@ def over_seeds(
 def cross_validate(
     trained: Sequence[tuple[Spec, Result]], setting: Setting, features: Features, number: int
 ) -> Iterator[Result | Failed]:
-    """Train heads on all but one fold, predict that one, and so on; yield each with its out-of-fold predictions added.
+    """Cross-validate heads; yield each result with its out-of-fold predictions and their metrics added.
 
-    Folds are stratified, and part no group. How long a dense head trains, and how strong the L2 of a regression is, is found
-    inside each fold, on the images that are learnt from. So no image that is held out chooses anything in its fold.
+    Folds are stratified by class and never divide a group. Inside each fold, the number of epochs of a dense head and the C of
+    a logistic regression are chosen on the training images of that fold, so held-out images select nothing.
 
     Args:
         trained: heads with their results on the validation images.
-        features: of the training and validation images together.
-        number: of folds.
+        features: the training and validation images together.
+        number: number of folds.
     """
     parts = folds.share_out(features.targets, features.groups, number, setting.plan.seed)
-    held = np.zeros(len(features), np.int64)
-    for k, (_, outer) in enumerate(parts):
-        held[outer] = k
+    fold_of_image = np.zeros(len(features), np.int64)
+    for k, (_, held_out) in enumerate(parts):
+        fold_of_image[held_out] = k
     results = {spec.name: result for spec, result in trained}
-    for group in _programs([spec for spec, _ in trained], features):
-        own = [group] if isinstance(group, LogisticSpec) else group
-        p = {spec.name: np.empty((len(features), len(setting.classes))) for spec in own}
+    for group in _groups([spec for spec, _ in trained], features):
+        specs = [group] if isinstance(group, LogisticSpec) else group
+        p = {spec.name: np.empty((len(features), len(setting.classes))) for spec in specs}
         failed = {}
-        for k, (inner, outer) in enumerate(parts):
-            train = features.take(inner)
-            own_setting = replace(setting, progress=_in_fold(setting.progress, k, number))
-            for name, head in _of_fold(group, own_setting, train):
+        for k, (train, held_out) in enumerate(parts):
+            fold_setting = replace(setting, progress=_in_fold(setting.progress, k, number))
+            for name, head in _train_fold(group, fold_setting, features.take(train)):
                 if head is None:
                     failed[name] = Failed(name, f"diverged in fold {k + 1} of {number}: not cross-validated")
                 else:
-                    p[name][outer] = head.scores(features.pooled[head.pooling][outer])
-        for spec in own:
+                    p[name][held_out] = head.scores(features.pooled[head.pooling][held_out])
+        for spec in specs:
             if spec.name in failed:
                 yield failed[spec.name]
             else:
-                result, measured = results[spec.name], measure(p[spec.name], features.targets)
+                result, metrics = results[spec.name], measure(p[spec.name], features.targets)
                 head = replace(result.head, provenance={**result.head.provenance, "folds": number})
-                out_of_fold = Predictions(features.samples, features.targets, p[spec.name], held)
-                yield replace(result, head=head, folds=measured, out_of_fold=out_of_fold)
+                out_of_fold = Predictions(features.samples, features.targets, p[spec.name], fold_of_image)
+                yield replace(result, head=head, folds=metrics, out_of_fold=out_of_fold)
 
 
-def _of_fold(
+def _train_fold(
     group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features
 ) -> Iterator[tuple[str, Head | None]]:
     classes, plan = setting.classes, setting.plan
@@ -203,36 +204,36 @@ def _of_fold(
         with setting.progress(group.name, _fits(), "fits") as advance:
             yield group.name, logistic.train(group, classes, train, plan.seed, plan.class_weight, advance).head
         return
-    lengths = _lengths(group, setting, train)
-    with setting.progress(_called(group), max(lengths), "epochs") as advance:
-        for grown in population.grow(group, classes, train, plan, lengths, advance):
-            yield grown.spec.name, grown.head
+    epochs = _find_epochs(group, setting, train)
+    with setting.progress(_label(group), max(epochs), "epochs") as advance:
+        for trained in population.train_together(group, classes, train, plan, epochs, advance):
+            yield trained.spec.name, trained.head
 
 
-def _lengths(group: Sequence[DenseSpec], setting: Setting, train: Features) -> list[int]:
-    """Return how many epochs each head should train, as a fifth of these images says, held back for that."""
+def _find_epochs(group: Sequence[DenseSpec], setting: Setting, train: Features) -> list[int]:
+    """Return the number of epochs for each head, found by early stopping on some of these images."""
     plan = setting.plan
     parts = folds.most(train.targets, train.groups, _INNER_FOLDS)
-    if parts < 2:  # too little to hold anything back
+    if parts < 2:  # too few groups to set any aside
         return [plan.epochs] * len(group)
-    inner, outer = folds.share_out(train.targets, train.groups, parts, plan.seed)[0]
+    inner, held_out = (train.take(rows) for rows in folds.share_out(train.targets, train.groups, parts, plan.seed)[0])
     best = {}
-    with setting.progress(f"{_called(group)}, how long", plan.epochs, "epochs") as advance:
-        for grown in population.grow(group, setting.classes, train.take(inner), plan, train.take(outer), advance):
-            best[grown.spec.name] = max(1, grown.best)
+    with setting.progress(f"{_label(group)}, number of epochs", plan.epochs, "epochs") as advance:
+        for trained in population.train_together(group, setting.classes, inner, plan, held_out, advance):
+            best[trained.spec.name] = max(1, trained.best)
     return [best[spec.name] for spec in group]
 
 
 def _in_fold(progress: Progress, k: int, number: int) -> Progress:
-    return lambda what, total, unit: progress(f"fold {k + 1} of {number}: {what}", total, unit)
+    return lambda label, total, unit: progress(f"fold {k + 1} of {number}: {label}", total, unit)
 
 
 def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation: Features) -> Result:
     plan = setting.plan
-    began = perf_counter()
+    start = perf_counter()
     with setting.progress(f"training {spec.name}", _fits(), "fits") as advance:
         fitted = logistic.train(spec, setting.classes, train, plan.seed, plan.class_weight, advance)
-    seconds = perf_counter() - began
+    seconds = perf_counter() - start
     p = fitted.head.scores(validation.pooled[spec.pooling])
     return Result(
         replace(fitted.head, provenance={"recipe": recipe(spec, plan)}),
@@ -246,24 +247,24 @@ def _logistic(spec: LogisticSpec, setting: Setting, train: Features, validation:
     )
 
 
-def _dense(grown: population.Grown, plan: Plan, validation: Features) -> Result | Failed:
-    diverged = f"diverged in epoch {grown.diverged}" if grown.diverged else ""
-    if grown.head is None:
-        return Failed(grown.spec.name, f"{diverged}: its loss is no number. Give it a lower learning rate")
-    p = grown.head.scores(validation.pooled[grown.spec.pooling])
+def _dense(trained: population.TrainedHead, plan: Plan, validation: Features) -> Result | Failed:
+    diverged = f"diverged in epoch {trained.diverged}" if trained.diverged else ""
+    if trained.head is None:
+        return Failed(trained.spec.name, f"{diverged}: the loss is NaN or infinite. Use a lower learning rate")
+    p = trained.head.scores(validation.pooled[trained.spec.pooling])
     return Result(
-        replace(grown.head, provenance={"recipe": recipe(grown.spec, plan)}),
-        grown.seconds,
+        replace(trained.head, provenance={"recipe": recipe(trained.spec, plan)}),
+        trained.seconds,
         measure(p, validation.targets),
-        history=grown.history,
+        history=trained.history,
         status=diverged or "ok",
-        remark=f"epoch {grown.best} of {len(grown.history)} kept",
+        remark=f"best epoch: {trained.best} of {len(trained.history)}",
         predictions=Predictions(validation.samples, validation.targets, p),
     )
 
 
-def _programs(specs: Sequence[Spec], train: Features) -> Iterator[LogisticSpec | list[DenseSpec]]:
-    """Yield what trains together: regressions one by one, pooled dense heads all together, those on flattened maps alone."""
+def _groups(specs: Sequence[Spec], train: Features) -> Iterator[LogisticSpec | list[DenseSpec]]:
+    """Yield what is trained together: pooled dense heads in large groups; regressions and flatten heads one at a time."""
     together: list[DenseSpec] = []
     parameters = 0
     alone: list[DenseSpec] = []
@@ -273,36 +274,39 @@ def _programs(specs: Sequence[Spec], train: Features) -> Iterator[LogisticSpec |
         elif spec.pooling == "flatten":
             alone.append(spec)
         else:
-            own = train.pooled[spec.pooling].shape[1] * max(1, spec.units)
-            if together and parameters + own > _PARAMETERS_AT_ONCE:
+            size = train.pooled[spec.pooling].shape[1] * max(1, spec.units)
+            if together and parameters + size > _PARAMETERS_AT_ONCE:
                 yield together
                 together, parameters = [], 0
             together.append(spec)
-            parameters += own
+            parameters += size
     if together:
         yield together
     for spec in alone:
         yield [spec]
 
 
-def _called(group: Sequence[DenseSpec]) -> str:
+def _label(group: Sequence[DenseSpec]) -> str:
     return group[0].name if len(group) == 1 else f"{len(group)} pooled heads together"
 
 
 def _fits() -> int:
-    return logistic.FOLDS * len(STRENGTHS)
+    return logistic.FOLDS * len(C_VALUES)
 
 
 def merit(validation: Metrics, parameters: int) -> tuple[float, int]:
-    """What "best" means, for heads and tuned networks: lowest validation log-loss, ties to fewer trained numbers."""
+    """Sort key of heads and tuned networks, best first: validation log-loss, then number of trained parameters."""
     return validation.log_loss, parameters
 
 
 def criterion(results: Sequence[Result]) -> Criterion:
-    """What these heads can be ranked by: the measure from most images or seeds that all of them have, made alike."""
-    made = [result.head.provenance for result in results]
-    if len({provenance.get("recipe", {}).get("seed") for provenance in made}) == 1:  # it decides the folds, too
-        if all(result.folds for result in results) and len({provenance.get("folds") for provenance in made}) == 1:
+    """Return the most reliable criterion that all heads have: same folds, else the same number of seeds, else validation."""
+    provenances = [result.head.provenance for result in results]
+    if len({provenance.get("recipe", {}).get("seed") for provenance in provenances}) == 1:  # also the seed of the folds
+        if (
+            all(result.folds for result in results)
+            and len({provenance.get("folds") for provenance in provenances}) == 1
+        ):
             return "folds"
         if len({result.spread.seeds for result in results if result.spread}) == 1 and all(r.spread for r in results):
             return "seeds"
@@ -310,7 +314,7 @@ def criterion(results: Sequence[Result]) -> Criterion:
 
 
 def best_first(results: Sequence[Result]) -> list[Result]:
-    """Order by log-loss as `criterion` says, ties to fewer trained numbers."""
+    """Sort heads by log-loss under their common `criterion`, ties by number of trained parameters."""
     by = criterion(results)
 
     def key(result: Result) -> tuple[float, int]:

@@ -1,11 +1,11 @@
-"""Which heads there are to train: architecture and hyper-parameters by name, and the default population."""
+"""Specifications of heads: architecture and hyper-parameters under a name, and the default set of heads."""
 
 import re
 from dataclasses import dataclass
 
 from heads.head import Pooling
 
-# What heads and runs may be called: names of folders, and of no file of ours.
+# Names of heads and runs become folder names beside vggft's own CSV files.
 NAME = re.compile(r"(?!.*\.csv$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMES = "letters, digits, '.', '_' and '-', 64 at most, and no .csv at the end"
 
@@ -15,14 +15,15 @@ class DenseSpec:
     """A dense head: pooling → hidden ReLU units → dropout → classes, trained by Adam.
 
     Attributes:
-        name: what people call it, and its folder.
+        name: display name, and name of the head's folder.
         pooling: see `heads.head.pool`.
-        units: of the one hidden layer; 0: none, the head is linear.
-        learning_rate: of Adam (Kingma & Ba, arXiv:1412.6980), other parameters as Keras has them.
-        dropout: rate after the hidden layer; a linear head has none.
-        l2: added to the loss is l2 · the sum of squares of all kernels (as Keras's `kernel_regularizer` does).
-        standardise: training sees features of mean 0 and variance 1, as measured on the training images; the scaler is folded
-            into the first layer afterwards, so that the head reads features as they are.
+        units: width of the hidden layer; 0 makes the head linear.
+        learning_rate: of Adam (Kingma & Ba, arXiv:1412.6980), with Keras's defaults for its other parameters.
+        dropout: rate after the hidden layer; 0 for a linear head.
+        l2: weight of the L2 penalty; l2 · the sum of squares of all kernels is added to the loss, as Keras's
+            `kernel_regularizer` does.
+        standardise: train on features with mean 0 and variance 1, measured on the training images. The scaler is folded into
+            the first layer after training, so the head reads raw features.
     """
 
     name: str
@@ -36,7 +37,7 @@ class DenseSpec:
 
 @dataclass(frozen=True)
 class LogisticSpec:
-    """The baseline: logistic regression on standardised pooled features; its L2 strength is searched for."""
+    """The baseline: logistic regression on standardised pooled features; training searches for C."""
 
     name: str
     pooling: Pooling
@@ -44,11 +45,11 @@ class LogisticSpec:
 
 Spec = DenseSpec | LogisticSpec
 
-# The head of the experiment that vggft grew from, and of the Keras tutorials of 2016; their features were not standardised.
+# The head of the original experiment and of the 2016 Keras tutorials, which did not standardise features.
 CLASSIC = DenseSpec("flatten-256-classic", "flatten", units=256, learning_rate=1e-4, dropout=0.5, standardise=False)
 
-# What was seen to matter on the photographs and drawings this was developed with: the pooling, L2 (more than dropout) and
-# the learning rate; 64 hidden units or 256 hardly. Seen by training all combinations of two to five values of each.
+# Chosen from a grid search (two to five values of each hyper-parameter, all combinations) on the photographs and drawings used
+# in development. Pooling, L2 and the learning rate mattered most, dropout less than L2, and 64 or 256 hidden units hardly at all.
 POOLED: tuple[DenseSpec, ...] = (
     DenseSpec("avg-linear", "avg", units=0, learning_rate=1e-3, l2=0.01),
     DenseSpec("max-linear", "max", units=0, learning_rate=1e-3, l2=0.01),
@@ -70,6 +71,6 @@ BASELINES = (
 )
 DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED, CLASSIC)
 
-# What `vggft finetune --from` takes in the place of a head's name: the best head, and one of this form with random weights.
+# Special values of `vggft finetune --from`: the best head, and a randomly initialised head with the specification UNTRAINED.
 BEST, SCRATCH = "best", "scratch"
 UNTRAINED = next(spec for spec in POOLED if spec.name == "avg-256")

@@ -1,10 +1,10 @@
-"""Trained heads on disk: one folder a head, read and written whole, and the leaderboard beside them."""
+"""Trained heads on disk: one folder per head, and the leaderboard. A head is always written as a whole."""
 
 import io
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple, fields
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -14,79 +14,78 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from heads import head as heads
-from heads import predictions
+from heads import head, predictions
+from heads.head import Head
 from heads.history import read_history, write_history
-from heads.logistic import Tried
+from heads.logistic import SearchPoint
 from heads.metrics import Metrics
 from heads.search import Result, Spread, best_first, criterion
 
-HEAD, WEIGHTS = heads.FILES
+HEAD, WEIGHTS = head.FILES
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
 FILES = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
 
-_TRIED = [field.name for field in fields(Tried)]
+_SEARCH_COLUMNS = ("strength", "log_loss", "unconverged")  # "strength" is C
 
 
 def save(folder: Path, result: Result) -> None:
-    """Write a head to `folder/<name>`, replacing an earlier one of that name. Files that are not ours stay.
+    """Write a head to `folder/<name>`, replacing an earlier head of that name. Files that vggft did not write are kept.
 
-    Files: head.json and weights.npz (`heads.head`); metrics.json; history.csv (dense: the learning curve; logistic: the
-    search for the strength); predictions.csv, of the validation images; out_of_fold.csv, of all images, where it was
-    cross-validated; pipeline.joblib (logistic regression, for people with scikit-learn; never read here).
+    Files: head.json and weights.npz (see `heads.head`); metrics.json; history.csv (dense: learning curve; logistic: search for
+    C); predictions.csv (validation images); out_of_fold.csv (training and validation images, if cross-validated); and
+    pipeline.joblib (logistic regression; for use with scikit-learn, never read by vggft).
 
-    What `result` does not carry of a head that lies there (its predictions, say) is kept as it is.
+    If the folder already holds this same head, its files that `result` has no data for, such as predictions.csv, are kept.
     """
-    place = folder / result.head.name
-    durable.refuse_link(place)
-    fresh = durable.fresh_folder(place)
-    if place.exists():
+    target = folder / result.head.name
+    durable.refuse_link(target)
+    new = durable.fresh_folder(target)
+    if target.exists():
         outdated = set(FILES)
-        if _is(place, result):
+        if _holds_head(target, result.head):
             outdated = set() if result.folds else {OUT_OF_FOLD}
-        for path in place.iterdir():
+        for path in target.iterdir():
             if path.name not in outdated:
-                _copy(path, fresh / path.name)
-    result.head.save(fresh)
-    durable.write_json(fresh / METRICS, result.as_json())
+                _copy(path, new / path.name)
+    result.head.save(new)
+    durable.write_json(new / METRICS, result.as_json())
     if result.history:
-        write_history(fresh / HISTORY, result.history)
+        write_history(new / HISTORY, result.history)
     elif result.search:
-        durable.write_csv(fresh / HISTORY, _TRIED, [astuple(tried) for tried in result.search])
-    for name, made in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
-        if made:
-            predictions.write(fresh / name, made, result.head.classes)
+        durable.write_csv(new / HISTORY, _SEARCH_COLUMNS, [astuple(point) for point in result.search])
+    for name, table in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
+        if table:
+            predictions.write(new / name, table, result.head.classes)
     if result.pipeline is not None:
-        durable.write_bytes(fresh / PIPELINE, _joblib(result.pipeline))
-    durable.replace_folder(fresh, place)
+        durable.write_bytes(new / PIPELINE, _joblib(result.pipeline))
+    durable.replace_folder(new, target)
 
 
-def _is(place: Path, result: Result) -> bool:
-    """True where the head that lies there is the one of `result`, to which something was added."""
+def _holds_head(folder: Path, expected: Head) -> bool:
     try:
-        return heads.load(place).digest == result.head.digest
+        return head.load(folder).digest == expected.digest
     except VggftError:
         return False
 
 
-def _copy(path: Path, to: Path) -> None:
+def _copy(path: Path, target: Path) -> None:
     if path.is_dir() and not path.is_symlink():
-        shutil.copytree(path, to, symlinks=True)
+        shutil.copytree(path, target, symlinks=True)
     else:
-        shutil.copy2(path, to, follow_symlinks=False)
+        shutil.copy2(path, target, follow_symlinks=False)
         if not path.is_symlink():
-            durable.sync_file(to)  # before the folder that it comes from goes
+            durable.sync_file(target)  # before the original is deleted
 
 
 def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None) -> list[Result]:
-    """Read every head below `folder`, in name order.
+    """Read all heads in `folder`, sorted by name.
 
     Args:
-        on_damage: told of damaged heads, which are left out; without it the first one is an error.
+        on_damage: called with the error of each damaged head, which is then left out. Without it, the error is raised.
 
     Raises:
-        VggftError: one of them is damaged.
+        VggftError: a head is damaged.
     """
     results = []
     for path in sorted(folder.glob(f"[!.]*/{HEAD}")):
@@ -100,32 +99,32 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 
 def _load(folder: Path) -> Result:
-    head = heads.load(folder)
-    if head.name != folder.name:
+    loaded = head.load(folder)
+    if loaded.name != folder.name:
         raise VggftError(
-            f"{folder}: a copy of the head {head.name!r}, which would count twice. Move it out of this folder."
+            f"{folder}: a copy of the head {loaded.name!r}, which would be counted twice. Move it out of {folder.parent}."
         )
     try:
-        kept = json.loads((folder / METRICS).read_text(encoding="utf-8"))
+        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         history = folder / HISTORY
-        dense = head.kind == "dense"
+        dense = loaded.kind == "dense"
         return Result(
-            head,
-            kept["seconds"],
-            Metrics.of_json(kept["validation"]),
+            loaded,
+            metrics["seconds"],
+            Metrics.of_json(metrics["validation"]),
             history=read_history(history) if dense else (),
             search=_read_search(history) if not dense and history.exists() else (),
-            status=kept["status"],
-            remark=kept["remark"],
-            folds=Metrics.of_json(kept["folds"]) if "folds" in kept else None,
-            spread=Spread(**kept["seeds"]) if "seeds" in kept else None,
+            status=metrics["status"],
+            remark=metrics["remark"],
+            folds=Metrics.of_json(metrics["folds"]) if "folds" in metrics else None,
+            spread=Spread(**metrics["seeds"]) if "seeds" in metrics else None,
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(f"{folder}: damaged ({error}). Train it again: vggft head") from None
 
 
 def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Result] = ()) -> None:
-    """Write one row a head, the best first; those made from another state of the data follow without a rank."""
+    """Write one row per head, best first, then the stale heads (trained on an earlier state of the data) without a rank."""
     header = ["rank", "name", "kind", "pooling", "parameters", "seconds", "n", "accuracy", "accuracy_low"]
     header += [
         "accuracy_high",
@@ -142,38 +141,40 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
     by = criterion(results)
     rows = []
     for rank, result in enumerate([*best_first(results), *stale], start=1):
-        head, v, f, s = result.head, result.validation, result.folds, result.spread
+        h, v, f, s = result.head, result.validation, result.folds, result.spread
         fresh = rank <= len(results)
-        row = [rank if fresh else None, head.name, head.kind, head.pooling, head.parameters, result.seconds]
+        row = [rank if fresh else None, h.name, h.kind, h.pooling, h.parameters, result.seconds]
         row += [v.n, v.accuracy, *v.accuracy_interval, v.log_loss, v.auc, v.macro.f1]
         row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
         row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
-        recipe = head.provenance.get("recipe", {})
-        row += [head.provenance.get("folds"), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
+        recipe = h.provenance.get("recipe", {})
+        row += [h.provenance.get("folds"), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
         row += [by if fresh else None]
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
     durable.write_csv(path, header, rows)
 
 
-def _read_search(path: Path) -> list[Tried]:
+def _read_search(path: Path) -> list[SearchPoint]:
     rows = durable.read_csv(path)
-    return [Tried(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
+    return [SearchPoint(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
 
 
-def read_out_of_fold(folder: Path, head: heads.Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Return the out-of-fold probabilities (n, classes) of n images, by a head below `folder`.
+def read_out_of_fold(folder: Path, trained: Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
+    """Return the out-of-fold probabilities (n, classes) that a head in `folder` gave n images.
 
     Raises:
-        VggftError: they are missing or damaged.
+        VggftError: the predictions are missing or damaged.
     """
-    path = folder / head.name / OUT_OF_FOLD
-    columns = predictions.columns(head.classes)
+    path = folder / trained.name / OUT_OF_FOLD
+    columns = predictions.columns(trained.classes)
     try:
         rows = {(row["digest"], row["label"]): row for row in durable.read_csv(path)}
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VggftError(f"{path}: missing or damaged ({error!r}). Train again: vggft head --cv 5 --retrain") from None
+        raise VggftError(
+            f"{path}: missing or damaged ({error!r}). Cross-validate again: vggft head --cv 5 --retrain"
+        ) from None
 
 
 def _joblib(pipeline: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Images whose label the heads agree is wrong, from predictions of heads that never saw them."""
+"""Suspected label errors: images for which most heads, not trained on them, predict another class."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +9,16 @@ from numpy.typing import NDArray
 
 from featurize.data.dataset import Sample
 
-# Part of the heads that must predict another class than the label.
+# Fraction of the heads that must disagree with the label.
 AGREEMENT = 0.75
 
 
 @dataclass(frozen=True)
 class Suspect:
-    """An image whose label may be wrong: what the heads say instead, and how sure of it they are (0 to 1)."""
+    """An image whose label may be wrong, the class that the heads predict instead, and a score from 0 to 1.
+
+    The score is 1 minus the mean probability of the label over the heads.
+    """
 
     path: str
     label: str
@@ -32,19 +35,19 @@ def find(
     classes: Sequence[str],
     predictions: Sequence[NDArray[np.float64]],
 ) -> list[Suspect]:
-    """Return the suspects, the worst first.
+    """Return suspected label errors, highest score first.
 
     Args:
         samples: n images.
-        predictions: out-of-fold probabilities (n, classes) of each head.
+        predictions: out-of-fold probabilities (n, classes), one array per head.
     """
     p = np.stack(predictions)  # (heads, n, classes)
     labels = np.array([classes.index(sample.label) for sample in samples])
-    against = (p.argmax(axis=2) != labels).mean(axis=0)
+    disagreement = (p.argmax(axis=2) != labels).mean(axis=0)
     mean = p.mean(axis=0)
     rows = np.arange(len(samples))
     score = 1 - mean[rows, labels]
     mean[rows, labels] = -1
     other = mean.argmax(axis=1)
-    chosen = sorted(np.flatnonzero(against >= AGREEMENT).tolist(), key=lambda i: -score[i])
-    return [Suspect(samples[i].path, samples[i].label, classes[other[i]], float(score[i])) for i in chosen]
+    suspected = sorted(np.flatnonzero(disagreement >= AGREEMENT).tolist(), key=lambda i: -score[i])
+    return [Suspect(samples[i].path, samples[i].label, classes[other[i]], float(score[i])) for i in suspected]

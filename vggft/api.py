@@ -95,8 +95,9 @@ _AT_ONCE = 64  # pictures resized and predicted at a time
 class Experiment:
     """A workspace. Each method does what its command does, and returns what the command prints with `--json`.
 
-    Arguments are the options of the command by the same names, with the same defaults and bounds. Where a command would end with
-    an error, a method raises `featurize.errors.VggftError`; its message names options as the command line does.
+    Arguments are the options of the command by the same names (but `--from` is `start`: `from` is a keyword of Python), with the
+    same defaults and bounds. Where a command would end with an error, a method raises `featurize.errors.VggftError`, whose
+    message names options as the command line does.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Which split every image ever seen belongs to: remembered for good, found again by group, bytes or path."""
+"""Split assignments: the split of every image ever seen, stored permanently and looked up by group, digest or path."""
 
 import csv
 from collections import defaultdict
@@ -15,7 +15,7 @@ from featurize.errors import VggftError
 
 @dataclass(frozen=True)
 class Assigned:
-    """That an image once seen belongs to a split, for good: found again by its group, its bytes, or its path."""
+    """The permanent split of one image."""
 
     digest: str
     path: str
@@ -25,7 +25,7 @@ class Assigned:
 
     @property
     def drawn(self) -> bool:
-        """False where a folder said so (validate/cats/1.jpg), which its owner may change; True where vggft drew it."""
+        """True if vggft drew the split; False if it comes from a folder (validate/cats/1.jpg), which the user may change."""
         return SPLIT_FOLDERS.get(self.path.split("/", 1)[0].lower()) != self.split
 
 
@@ -33,43 +33,43 @@ _COLUMNS = [field.name for field in fields(Assigned)]
 
 
 def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assigned]:
-    """Add the splits of `samples` to what is known, also keeping those of images that are gone: they may come back."""
-    known = {(entry.path, entry.digest): entry for entry in before}
+    """Add the splits of `samples` to earlier assignments. Images that no longer exist are kept, because they may come back."""
+    entries = {(entry.path, entry.digest): entry for entry in before}
     for s in samples:
         if s.split and s.status != "rejected":
-            known[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, s.split)
-    return [known[key] for key in sorted(known)]
+            entries[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, s.split)
+    return [entries[key] for key in sorted(entries)]
 
 
 def write(path: Path, entries: Iterable[Assigned]) -> None:
-    """Write one row an image; the columns are the attributes of `Assigned`."""
+    """Write one row per image; the columns are the attributes of `Assigned`."""
     durable.write_csv(path, _COLUMNS, map(attrgetter(*_COLUMNS), entries))
 
 
 def read(path: Path) -> list[Assigned]:
-    """Read what `write` wrote; an empty list if there is no such file.
+    """Read a file written by `write`; return an empty list if it does not exist.
 
     Raises:
-        VggftError: damaged.
+        VggftError: the file is damaged.
     """
     if not path.is_file():
         return []
     try:
         if not path.read_bytes().startswith((",".join(_COLUMNS) + "\r\n").encode()):
-            raise ValueError("its first line is not the expected one")
+            raise ValueError("unexpected header")
         entries = [Assigned(**row) for row in durable.read_csv(path)]
         if any(None in astuple(entry) or entry.split not in SPLITS for entry in entries):
-            raise ValueError("a row is cut short")
+            raise ValueError("incomplete row")
         return entries
     except (OSError, TypeError, ValueError, csv.Error) as error:
         raise VggftError(
-            f"{path}: damaged ({error}). It says which image belongs to which split. Restore it, or delete it: the split is "
-            "then taken from manifest.csv."
+            f"{path}: damaged ({error}). The file stores the split of each image. Restore it, or delete it: vggft then reads "
+            "the splits from manifest.csv."
         ) from None
 
 
 class Memory:
-    """Looks up which splits a sample was given before: by its group, else by its bytes, else by its path."""
+    """Looks up earlier splits of a sample: by group, else by digest, else by path."""
 
     def __init__(self, entries: Iterable[Assigned]) -> None:
         self._tables: tuple[dict[str, set[str]], ...] = (defaultdict(set), defaultdict(set), defaultdict(set))
@@ -78,6 +78,6 @@ class Memory:
                 table[key].add(entry.split)
 
     def splits(self, sample: Sample) -> set[str]:
-        """Return the splits known for the sample, an empty set if it is new."""
+        """Return the earlier splits of a sample; an empty set for a new sample."""
         keys = (sample.group, sample.digest, sample.path)
         return next((table[key] for table, key in zip(self._tables, keys, strict=True) if key in table), set())

@@ -1,6 +1,6 @@
-"""What a set of labelled images is: samples, classes, splits, and the table (`manifest.csv`) that remembers them.
+"""A labelled data set: samples, classes, splits, and `manifest.csv`, which stores them.
 
-Finding the files is `featurize.data.scan`'s work, sharing them out over splits is `featurize.data.splits`'s.
+`featurize.data.scan` finds the files, and `featurize.data.splits` assigns them to splits.
 """
 
 import hashlib
@@ -25,14 +25,15 @@ class Sample:
 
     Attributes:
         path: relative to the data folder, with forward slashes.
-        label: name of the class.
-        split: "train", "validate" or "test"; empty for a rejected sample of a folder without splits.
-        group: samples that no split may part: by default the digest, so that copies stay together.
-        digest: sha256 of the file's bytes, hexadecimal; empty where the file could not be read.
-        status: "ok"; "duplicate" (set aside: its bytes also occur under another label or in another split);
-            "rejected" (no usable picture).
+        label: class name.
+        split: "train", "validate" or "test"; empty for a rejected sample if the data folder has no split folders.
+        group: samples with the same group are always in the same split; by default the digest, so that copies stay together.
+        digest: hexadecimal sha256 of the file; empty if the file could not be read.
+        status: "ok"; "duplicate" (set aside, because the same bytes occur under another label or in another split); or
+            "rejected" (not a readable picture).
         reason: why the status is not "ok".
-        size: bytes; mtime_ns: nanoseconds; inode: with those two, tells at the next scan whether to read the file again.
+        size, mtime_ns, inode: size in bytes, modification time in nanoseconds, and inode of the file. If they have not
+            changed, the next scan reuses the digest.
     """
 
     path: str
@@ -49,24 +50,24 @@ class Sample:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All samples of one data folder, in path order, and the class names in the order of the network's outputs."""
+    """All samples of a data folder, sorted by path, and the class names in the order of the model's outputs."""
 
     root: Path
     classes: tuple[str, ...]
     samples: tuple[Sample, ...]
 
     def accepted(self, split: str | None = None) -> list[Sample]:
-        """Return the samples with status "ok", of one split or of all."""
+        """Return the samples with status "ok", in one split or in all splits."""
         return [s for s in self.samples if s.status == "ok" and split in (None, s.split)]
 
     @property
     def rejected(self) -> list[Sample]:
-        """Samples without a usable picture."""
+        """Samples whose picture cannot be read."""
         return [s for s in self.samples if s.status == "rejected"]
 
     @property
     def duplicates(self) -> list[Sample]:
-        """Samples set aside because their bytes also occur under another label or in another split."""
+        """Samples set aside because the same bytes occur under another label or in another split."""
         return [s for s in self.samples if s.status == "duplicate"]
 
     @property
@@ -77,18 +78,18 @@ class Dataset:
 
     @cached_property
     def identity(self) -> str:
-        """sha256 over classes, and digest, label, split of every accepted sample, whatever the files are called.
+        """sha256 of the classes and of digest, label and split of every accepted sample. Paths do not matter.
 
-        Heads and tuned networks keep it: where it differs, they were made from another state of the data.
+        Heads and tuned networks store it; they are stale if it no longer matches.
         """
         lines = sorted(f"{s.digest} {s.split} {s.label}" for s in self.accepted())
         text = "\n".join([*self.classes, "", *lines])
         return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def targets(self, samples: Iterable[Sample]) -> list[int]:
-        """Position of each sample's label in `classes`."""
-        position = {name: i for i, name in enumerate(self.classes)}
-        return [position[s.label] for s in samples]
+        """Return the index of each sample's label in `classes`."""
+        index = {name: i for i, name in enumerate(self.classes)}
+        return [index[s.label] for s in samples]
 
 
 _COLUMNS = [field.name for field in fields(Sample)]
@@ -96,12 +97,16 @@ _NUMBERS = ("size", "mtime_ns", "inode")
 
 
 def write_manifest(path: Path, dataset: Dataset) -> None:
-    """Write one row a sample; the columns are the attributes of `Sample`."""
+    """Write one row per sample; the columns are the attributes of `Sample`."""
     durable.write_csv(path, _COLUMNS, map(attrgetter(*_COLUMNS), dataset.samples))
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Read what `write_manifest` wrote. A column that is missing raises KeyError."""
+    """Read a file written by `write_manifest`.
+
+    Raises:
+        KeyError: a column is missing.
+    """
     rows = []
     for row in durable.read_csv(path):
         values: dict[str, Any] = {name: int(row[name]) if name in _NUMBERS else row[name] for name in _COLUMNS}

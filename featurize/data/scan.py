@@ -1,4 +1,4 @@
-"""A data folder → its classes and files, with a digest each. Reads files only to hash them; decides no split."""
+"""Scanning a data folder: its classes and files, with the digest of each file. Files are only hashed, not decoded."""
 
 import os
 import re
@@ -11,6 +11,7 @@ from pathlib import Path
 from featurize import durable, interrupts
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
+from featurize.wording import counted
 
 SPLIT_FOLDERS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -22,28 +23,28 @@ PICTURE_SUFFIXES = frozenset(
     ".jpg .jpeg .jpe .png .gif .webp .tif .tiff .bmp .dib .ppm .pgm .ico .tga .pcx .jp2 .heic .heif .avif".split()
 )
 
-# What file managers leave behind; hidden files are passed over anyway.
+# Files that file managers create; hidden files are skipped anyway.
 LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "__macosx"})
 
-# A file changed this short a time before it was hashed may change again without its time moving (coarse clocks):
-# its time is not remembered, so the next scan reads it again.
+# A file modified less than this before it was hashed may change again with the same modification time (coarse clocks).
+# Its time is not stored, so the next scan reads it again.
 _SETTLED_NS = 2_000_000_000
 
-# Files that a thread hashes in one go. A task a file took 2 kB of memory, and a third of the time where nothing changed.
-_AT_ONCE = 16
+# Files per thread task. One task per file needed 2 kB of memory each, and took a third of the time of a scan without changes.
+_FILES_PER_TASK = 16
 
 
 @dataclass(frozen=True)
 class Scan:
-    """What lies in a data folder.
+    """The contents of a data folder.
 
     Attributes:
-        root: the data folder, absolute.
-        classes: sorted folder names.
-        samples: in path order. `split` is set where the folders say it; `group` is set to the digest or to what the
-            group pattern captured; status is "ok" or "rejected" (never opened: no regular file, no permission).
-        stored_splits: splits given by folders ("train", "validate", "test"); empty where class folders lie at the top.
-        loose: files beside the class folders, left alone.
+        root: absolute path of the data folder.
+        classes: sorted names of the class folders.
+        samples: sorted by path. `split` is set if there are split folders; `group` is the digest, or what the group pattern
+            captured; status is "ok", or "rejected" for anything but a readable regular file.
+        stored_splits: splits that have folders ("train", "validate", "test"); empty if the class folders are at the top level.
+        loose: number of files beside the class folders; they are ignored.
     """
 
     root: Path
@@ -57,39 +58,40 @@ def scan(
     root: Path,
     known: Sequence[Sample] = (),
     group_by: str | None = None,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Callable[[int, int], None] = lambda count, total: None,
 ) -> Scan:
-    """Find every file under the class folders of `root` and hash those that are new or changed.
+    """Find all files in the class folders of `root`, and hash new and changed ones.
 
     Args:
-        root: a folder of class folders, or of `train/` and perhaps `validate/` and `test/`, each of class folders.
-        known: samples of the last scan; where path, size, time and inode agree, the digest is taken from there.
-        group_by: regular expression; its first group, searched in the path, names the sample's group.
-        progress: called with (files done, files in all) while hashing.
+        root: a folder of class folders, or a folder with `train/` and optionally `validate/` and `test/`, each of which holds
+            class folders.
+        known: samples of the previous scan; a file with the same path, size, time and inode keeps its digest.
+        group_by: regular expression that is searched in the path; its first capture is the sample's group.
+        progress: called with the number of hashed files and the number of all files.
 
     Raises:
-        VggftError: no such folder, no class folders, fewer than two classes, a class without enough images, or a
-            pattern without a group.
+        VggftError: no such folder, no class folders, fewer than two classes, a class with too few images, or a pattern without
+            a capture group.
     """
     pattern = _group_pattern(group_by)
     root = Path(root).expanduser()
     if not root.is_dir():
-        what = "a file" if root.exists() else "nothing"
-        raise VggftError(f"{root}: expected a folder of class folders (cats/, dogs/, …), found {what} there.")
+        problem = "not a folder" if root.exists() else "no such folder"
+        raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
     root = root.resolve()
-    homes, loose = _class_folders(root)
-    found = sorted(
+    class_folders, loose = _class_folders(root)
+    files = sorted(
         (
             sample
-            for split, label, folder in homes
+            for split, label, folder in class_folders
             for sample in files_below(root, folder, Sample("", label, split), (os.path.realpath(root),))
         ),
         key=lambda sample: sample.path,
     )
-    classes = tuple(sorted({label for _, label, _ in homes}))
-    stored = frozenset(split for split, _, _ in homes if split)
-    _check_classes(root, classes, found, stored)
-    samples = _hash_all(root, found, {s.path: s for s in known}, progress)
+    classes = tuple(sorted({label for _, label, _ in class_folders}))
+    stored = frozenset(split for split, _, _ in class_folders if split)
+    _check_classes(root, classes, files, stored)
+    samples = _hash_all(root, files, {s.path: s for s in known}, progress)
     samples = [replace(s, group=_group(s, pattern)) for s in samples]
     return Scan(root, classes, tuple(samples), stored, loose)
 
@@ -100,9 +102,9 @@ def _group_pattern(group_by: str | None) -> re.Pattern[str] | None:
     try:
         pattern = re.compile(group_by)
     except re.error as error:
-        raise VggftError(f"--group-by {group_by!r} is no regular expression: {error}.") from None
+        raise VggftError(f"--group-by {group_by!r} is not a valid regular expression: {error}.") from None
     if pattern.groups < 1:
-        raise VggftError(f"--group-by {group_by!r} captures nothing: put parentheses around what names the group.")
+        raise VggftError(f"--group-by {group_by!r} has no capture group: put the group's name in parentheses.")
     return pattern
 
 
@@ -113,48 +115,47 @@ def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
 
 
 def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
-    """Return (split or "", class, folder) for every class folder, and how many files lie beside them."""
+    """Return (split or "", class, folder) of every class folder, and the number of files beside the class folders."""
     folders = subfolders(root)
     splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
-    # train/ beside validate/ or test/ holds classes; "train" beside "bus" is a class; train/ alone is what it holds.
+    # train/ is a split if validate/ or test/ is beside it, or if it is the only folder and holds folders. Beside other folders,
+    # such as bus/, it is a class.
     by_split = "train" in splits.values() and (len(splits) > 1 or (len(folders) == 1 and bool(subfolders(folders[0]))))
     if not by_split:
-        for folder in splits:  # a class called "test" has pictures in it, a split has folders
+        for folder in splits:  # a class called "test" holds pictures, a split holds folders
             if subfolders(folder) and not _loose_files(folder):
                 raise VggftError(
-                    f"{folder}: a split's name, with class folders in it. Expected train/ beside validate/ or test/, and "
-                    "no other folder. Rename the folders, or move them away."
+                    f"{folder}: looks like a split folder in an incomplete or mixed layout. Expected train/ with validate/ or "
+                    "test/, and no other folders. Rename the folders, or move them away."
                 )
         return [("", folder.name, folder) for folder in folders], _loose_files(root)
     if len(set(splits.values())) < len(splits):
         names = ", ".join(sorted(folder.name for folder in splits))
-        raise VggftError(f"{root}: two folders for one split among {names}; keep one of them.")
+        raise VggftError(f"{root}: two folders for the same split among {names}; keep one of them.")
     others = [folder.name for folder in folders if folder not in splits]
     if others:
         raise VggftError(
-            f"{root}: {', '.join(others)} beside train/: neither a split (train, validate, test) nor inside one. Move it away, "
-            "or into train/ if it is a class."
+            f"{root}: unexpected beside train/: {', '.join(others)}. Expected only train/, validate/ and test/. Move a class "
+            "into train/, and anything else away."
         )
     for folder in splits:
         if not subfolders(folder):
-            raise VggftError(
-                f"{folder}: no class folders. Expected one folder for each class, with its pictures in it."
-            )
-    homes = [(split, label.name, label) for folder, split in splits.items() for label in subfolders(folder)]
-    return homes, sum(_loose_files(folder) for folder in [root, *folders])
+            raise VggftError(f"{folder}: no class folders. Expected one folder per class with its pictures.")
+    class_folders = [(split, label.name, label) for folder, split in splits.items() for label in subfolders(folder)]
+    return class_folders, sum(_loose_files(folder) for folder in [root, *folders])
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in a folder that may be classes or splits, in path order; hidden ones are passed over.
+    """Return the folders in `folder` that may be classes or splits, sorted by path; hidden folders are skipped.
 
     Raises:
-        VggftError: no permission to list it.
+        VggftError: no permission to list the folder.
     """
     try:
-        found = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        return sorted(entry for entry in found if entry.name.lower() not in LITTER)
+        folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
+        return sorted(entry for entry in folders if entry.name.lower() not in LITTER)
     except PermissionError:
-        raise VggftError(f"{folder}: no permission to list this folder; change its permissions.") from None
+        raise VggftError(f"{folder}: permission denied. Expected a folder that can be listed.") from None
 
 
 def _loose_files(folder: Path) -> int:
@@ -162,19 +163,19 @@ def _loose_files(folder: Path) -> int:
 
 
 def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ...] = ()) -> Iterator[Sample]:
-    """Yield a sample for every file below a folder, in name order; hidden files are passed over, links followed, loops cut.
+    """Yield a sample for every file below a folder, sorted by name. Hidden files and loops of links are skipped.
 
     Args:
-        root: paths are relative to it.
-        template: gives label and split.
-        above: real paths of the folders on the way here.
+        root: the folder that sample paths are relative to.
+        template: a sample with the label and split of the files.
+        above: real paths of the folders above, to detect loops of links.
     """
     if os.path.realpath(folder) in above:
         yield _unusable(root, folder, template, "a link back to a folder above it")
         return
     above = (*above, os.path.realpath(folder))
     try:
-        # Only names: the entries themselves keep ten times as much in memory.
+        # Only names, because the directory entries take ten times as much memory.
         names = sorted(entry.name for entry in os.scandir(folder))
     except OSError as error:
         yield _unusable(root, folder, template, f"folder cannot be listed: {error.strerror}")
@@ -186,7 +187,7 @@ def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ..
         try:
             status = path.stat()
         except OSError as error:
-            linked = os.path.islink(path)  # noqa: PTH114  (Path.is_symlink raises where the folder may not be entered)
+            linked = os.path.islink(path)  # noqa: PTH114  (Path.is_symlink raises without permission for the folder)
             reason = "broken link" if linked else f"cannot be read: {error.strerror}"
             yield _unusable(root, path, template, reason)
             continue
@@ -208,42 +209,38 @@ def _unusable(root: Path, path: Path, template: Sample, reason: str) -> Sample:
     return replace(template, path=path.relative_to(root).as_posix(), status="rejected", reason=reason)
 
 
-def _check_classes(root: Path, classes: Sequence[str], found: Sequence[Sample], stored: frozenset[str]) -> None:
+def _check_classes(root: Path, classes: Sequence[str], samples: Sequence[Sample], stored: frozenset[str]) -> None:
     if not classes:
         loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
-        what = f"{loose} pictures but no folders" if loose else "no class folders"
-        raise VggftError(
-            f"{root}: {what}. Expected one folder for each class (cats/, dogs/, …) with its pictures in it."
-        )
+        problem = f"{counted(loose, 'picture')} but no folders" if loose else "no class folders"
+        raise VggftError(f"{root}: {problem}. Expected one folder per class (cats/, dogs/, …) with its pictures.")
     if len(classes) < 2:
-        raise VggftError(f"{root}: only one class ({classes[0]!r}). A classifier needs two or more class folders.")
-    usable = [s for s in found if s.status == "ok"]
+        raise VggftError(f"{root}: only one class ({classes[0]!r}). Expected two or more class folders.")
     for name in classes:
-        own = [s for s in usable if s.label == name]
-        if not own:
-            lost = next((f" ({s.path}: {s.reason})" for s in found if s.label == name), "")
+        in_class = [s for s in samples if s.label == name]
+        usable = [s for s in in_class if s.status == "ok"]
+        if not usable:
+            rejected = f" ({in_class[0].path}: {in_class[0].reason})" if in_class else ""
+            raise VggftError(f"{root}: class {name!r} has no images{rejected}. Add pictures or remove the folder.")
+        if stored and not any(s.split == "train" for s in usable):
+            raise VggftError(f"{root}: class {name!r} has no images in train/. Every class needs training images.")
+        if len(usable) < 2 and "validate" not in stored:  # in a stored validation split, a class may be missing
             raise VggftError(
-                f"{root}: class {name!r} has no images{lost}. Add pictures to its folder or remove the folder."
-            )
-        if stored and not any(s.split == "train" for s in own):
-            raise VggftError(f"{root}: class {name!r} has no images in train/. A class that is judged must be learnt.")
-        if len(own) < 2 and "validate" not in stored:  # where it is, a class may lack images that judge
-            raise VggftError(
-                f"{root}: class {name!r} has one image ({own[0].path}); expected two or more, one to learn from and "
-                "one to validate on. Add pictures or remove the folder."
+                f"{root}: class {name!r} has only one image ({usable[0].path}). Expected at least two, for training and "
+                "validation. Add pictures or remove the folder."
             )
 
 
 def _hash_all(
-    root: Path, found: Sequence[Sample], known: Mapping[str, Sample], progress: Callable[[int, int], None]
+    root: Path, samples: Sequence[Sample], known: Mapping[str, Sample], progress: Callable[[int, int], None]
 ) -> list[Sample]:
     hashed = []
     with interrupts.threads() as pool:
-        pieces = [found[first : first + _AT_ONCE] for first in range(0, len(found), _AT_ONCE)]
-        for piece in pool.map(lambda own: [_hashed(root, s, known.get(s.path)) for s in own], pieces):
+        tasks = [samples[first : first + _FILES_PER_TASK] for first in range(0, len(samples), _FILES_PER_TASK)]
+        for batch in pool.map(lambda task: [_hashed(root, s, known.get(s.path)) for s in task], tasks):
             interrupts.check()
-            hashed += piece
-            progress(len(hashed), len(found))
+            hashed += batch
+            progress(len(hashed), len(samples))
     return hashed
 
 
@@ -257,10 +254,10 @@ def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
     )
     if before is not None and same_file and before.digest:
         return replace(sample, digest=before.digest)
-    now = time.time_ns()
+    hashed_at = time.time_ns()
     try:
         digest = durable.sha256(root / sample.path)
     except OSError as error:
         return replace(sample, status="rejected", reason=f"cannot be read: {error.strerror}", mtime_ns=0)
-    settled = abs(now - sample.mtime_ns) >= _SETTLED_NS
+    settled = abs(hashed_at - sample.mtime_ns) >= _SETTLED_NS
     return replace(sample, digest=digest, mtime_ns=sample.mtime_ns if settled else 0)

@@ -1,4 +1,4 @@
-"""Which part of each class is held back from training."""
+"""Shares of each class that are held back from training."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -15,7 +15,7 @@ SEED = Option("Seed of the split.", least=0)
 
 @dataclass(frozen=True)
 class Shares(Checked):
-    """Shares of each class, and the seed of the hash by which groups are ordered."""
+    """Shares of each class, and the seed of the hash that determines the order of groups."""
 
     validate: Annotated[float, VALIDATION] = 0.2
     test: Annotated[float, TEST] = 0.0
@@ -25,6 +25,5 @@ class Shares(Checked):
         super().__post_init__()
         if self.validate + self.test >= 1:
             raise VggftError(
-                f"--validation {self.validate} and --test {self.test}: nothing is left to train on. Expected less than 1 "
-                "together."
+                f"--validation {self.validate} and --test {self.test}: no training images left. Expected a sum below 1."
             )

@@ -1,4 +1,4 @@
-"""The rules of a split over the life of a workspace: how it is made first, and what may change of it later."""
+"""The rules of a workspace's split: how it is first created, and what may change later."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ from featurize.errors import VggftError
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the options say of the split; None: as before, or the default."""
+    """Options for the split; None means the stored value, or the default for a new workspace."""
 
     validation: float | None = None
     test: float | None = None
@@ -23,11 +23,11 @@ class Wishes:
 
 @dataclass(frozen=True)
 class SplitPlan:
-    """How images are shared out over the splits.
+    """How images are assigned to splits.
 
     Attributes:
         shares, group_by: as in the workspace's settings.
-        reserve_test: a test split is drawn from images that were training images before.
+        reserve_test: draw a test split from images that have been training images.
     """
 
     shares: Shares
@@ -36,14 +36,14 @@ class SplitPlan:
 
 
 def plan(wishes: Wishes, before: SplitPlan | None, assigned: Sequence[Assigned]) -> SplitPlan:
-    """Return how the split is made.
+    """Combine options with the stored plan.
 
     Args:
-        before: how it was made; None for a new workspace.
+        before: the stored plan; None for a new workspace.
         assigned: every image that was ever assigned to a split.
 
     Raises:
-        VggftError: shares out of range, or a wish that contradicts the split there is.
+        VggftError: shares are out of range, or an option contradicts the existing split.
     """
     reserve = bool(wishes.test and assigned) and all(entry.split != "test" for entry in assigned)
     if before is None:
@@ -63,46 +63,45 @@ def plan(wishes: Wishes, before: SplitPlan | None, assigned: Sequence[Assigned])
     ):
         if wish is not None and wish != value:
             raise VggftError(
-                f"{option} {wish}: the split of this workspace was made with {value}, and no image ever moves to another split. "
-                "Use another --workspace for another split."
+                f"{option} {wish}: the split of this workspace uses {value}, and images never change their split. Use another "
+                "--workspace for a different split."
             )
     return SplitPlan(replace(stored, test=wishes.test or stored.test), before.group_by, reserve)
 
 
 def check_folders(scan: Scan, wishes: Wishes) -> None:
-    """See that no share is asked for of a split that has a folder.
+    """Check that no share is given for a split that has a folder.
 
     Raises:
-        VggftError: there is a folder for it.
+        VggftError: the split has a folder.
     """
     for option, value, split in (("--validation", wishes.validation, "validate"), ("--test", wishes.test, "test")):
         if value is not None and split in scan.stored_splits:
-            raise VggftError(f"{option} {value}: {scan.root} has a folder for the {split} split. Leave the option out.")
+            raise VggftError(f"{option} {value}: {scan.root} has a folder for the {split} split. Omit the option.")
 
 
 def build(scan: Scan, samples: Sequence[Sample], shares: Shares, assigned: Sequence[Assigned]) -> Dataset:
-    """Share samples out over the splits and set leaking copies aside.
+    """Assign samples to splits, and set aside copies that would leak between splits.
 
     Args:
-        samples: those of the scan, with what is known by now of files that are no pictures.
+        samples: the samples of the scan; files that could not be decoded are rejected by now.
 
     Raises:
-        VggftError: a class without training images, or no validation images.
+        VggftError: a class has no training images, or there are no validation images.
     """
-    shared = splits.assign(samples, shares, scan.stored_splits, assigned)
-    dataset = Dataset(scan.root, scan.classes, tuple(splits.set_aside_duplicates(shared)))
+    with_splits = splits.assign(samples, shares, scan.stored_splits, assigned)
+    dataset = Dataset(scan.root, scan.classes, tuple(splits.set_aside_duplicates(with_splits)))
     for name in dataset.classes:
         if not any(sample.label == name for sample in dataset.accepted("train")):
-            lost = [sample for sample in dataset.rejected if sample.label == name]
-            why = f" ({len(lost)} rejected, the first: {lost[0].path}: {lost[0].reason})" if lost else ""
+            rejected = [sample for sample in dataset.rejected if sample.label == name]
+            first = f" ({len(rejected)} rejected, first {rejected[0].path}: {rejected[0].reason})" if rejected else ""
             raise VggftError(
-                f"class {name!r} has no training image left{why}. Add pictures, or hold back less (--validation, --test). "
-                "Features computed so far are kept."
+                f"class {name!r} has no training images left{first}. Add pictures, or lower --validation or --test. Features "
+                "computed so far are kept."
             )
     if not dataset.accepted("validate"):
-        aside = len(dataset.duplicates)
         raise VggftError(
-            f"{dataset.root}: no validation image is left ({aside} set aside, because the same bytes occur under another "
-            "label or in another split). Add pictures, or remove the copies."
+            f"{dataset.root}: no validation images left ({len(dataset.duplicates)} set aside, because the same bytes occur "
+            "under another label or in another split). Add pictures, or remove the copies."
         )
     return dataset

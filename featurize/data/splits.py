@@ -1,4 +1,4 @@
-"""Who learns and who judges: sharing groups out over splits, once, and setting leaking copies aside."""
+"""Assigning groups to splits, once, and setting aside copies that would leak between splits."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -12,93 +12,95 @@ from featurize.errors import VggftError
 
 
 def reserve_test(before: Sequence[Assigned], present: Set[str], shares: Shares) -> list[Assigned]:
-    """Turn a share of each class from training to test, in hash order; nothing else moves, and a class keeps one group.
+    """Move a share of each class from training to test, in hash order. Every class keeps at least one training group.
 
     Args:
-        before: what was ever assigned.
-        present: digests of the images there are now; only these are counted and taken.
-        shares: of which `test` is to be reserved.
+        before: all earlier assignments.
+        present: digests of the existing images; only these count towards the share, and only these are moved.
+        shares: the shares, of which `test` is used.
     """
-    here = [entry for entry in before if entry.digest in present]
+    existing = [entry for entry in before if entry.digest in present]
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry in here:
+    for entry in existing:
         if entry.split == "train":
             groups[entry.group][entry.label] += 1
-    sizes = Counter(entry.label for entry in here)
+    sizes = Counter(entry.label for entry in existing)
     targets = {"test": {label: max(1, round(shares.test * size)) for label, size in sizes.items()}}
-    left = Counter(label for counts in groups.values() for label in counts)
-    have: dict[str, Counter[str]] = {"test": Counter()}
-    chosen = set()
+    train_groups = Counter(label for group in groups.values() for label in group)  # of each class
+    counts: dict[str, Counter[str]] = {"test": Counter()}
+    test_groups = set()
     for group in sorted(groups, key=lambda name: _order(name, shares.seed)):
-        if _shortest(groups[group], targets, have) == "test" and all(left[label] > 1 for label in groups[group]):
-            chosen.add(group)
-            have["test"].update(groups[group])
-            left.subtract(groups[group].keys())
-    return [replace(e, split="test") if e.split == "train" and e.group in chosen else e for e in before]
+        short = _first_short(groups[group], targets, counts) == "test"
+        if short and all(train_groups[label] > 1 for label in groups[group]):
+            test_groups.add(group)
+            counts["test"].update(groups[group])
+            train_groups.subtract(groups[group].keys())
+    return [replace(e, split="test") if e.split == "train" and e.group in test_groups else e for e in before]
 
 
 def assign(
     samples: Sequence[Sample], shares: Shares, given: Iterable[str] = (), before: Sequence[Assigned] = ()
 ) -> list[Sample]:
-    """Give every usable sample a split; no sample seen before is moved.
+    """Assign a split to every usable sample. Earlier assignments never change.
 
-    Folders decide where they can. Without a validation folder (or a test folder, if a test share is asked for) that
-    split is drawn from the rest: in hash order, new groups go where a class is short of its share, first to
-    validation, then to test, else to training. A class with two groups or more gets at least one for validation.
+    Samples in split folders get that split. Without a validation folder (or a test folder, if `shares.test` is above 0), that
+    split is drawn from the other samples: in hash order, each new group goes to validation, else to test, if its classes are
+    short of their share there, and otherwise to training. A drawn validation split has at least one group of every class,
+    where possible.
 
     Args:
-        samples: with the splits that the folders give; rejected ones are passed through.
-        shares: the parts to hold back, of each class.
-        given: the splits that have folders of their own.
-        before: what was ever assigned, and stands.
+        samples: with the splits of their folders; rejected samples are returned unchanged.
+        shares: fractions of each class to hold back.
+        given: splits that have folders.
+        before: all earlier assignments.
 
     Raises:
-        VggftError: folders that newly contradict a split that was drawn; or a class whose usable images
-            are all one group, so that it cannot be both learnt and judged.
+        VggftError: a folder contradicts a split that was drawn earlier; or all usable images of a class are in one group, which
+            cannot be in training and validation.
     """
     given = set(given)
     drawn = [split for split, share in (("validate", shares.validate), ("test", shares.test)) if share > 0]
     drawn = [split for split in drawn if split not in given]
-    undecided = [s for s in samples if s.status != "rejected" and (not s.split or (drawn and s.split == "train"))]
-    open_ids = {id(s) for s in undecided}
-    _check_contradictions([s for s in samples if id(s) not in open_ids], before)
+    to_assign = [s for s in samples if s.status != "rejected" and (not s.split or (drawn and s.split == "train"))]
+    to_assign_ids = {id(s) for s in to_assign}
+    _check_contradictions([s for s in samples if id(s) not in to_assign_ids], before)
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for sample in undecided:
+    for sample in to_assign:
         groups[sample.group][sample.label] += 1
     _check_groups(groups)
 
     targets = _targets(groups, {split: getattr(shares, split) for split in drawn})
-    held = _held(undecided, before)
-    have: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
-    for group, split in held.items():
-        have[split].update(groups[group])
-    chosen = dict(held)
-    for group in sorted(groups.keys() - held.keys(), key=lambda name: _order(name, shares.seed)):
-        chosen[group] = _shortest(groups[group], targets, have)
-        have[chosen[group]].update(groups[group])
-    _at_least_one(groups, chosen, held, [s for s in ("train", "validate") if s not in given or s == "train"])
-    return [replace(s, split=chosen[s.group]) if id(s) in open_ids else s for s in samples]
+    earlier = _earlier_splits(to_assign, before)
+    counts: dict[str, Counter[str]] = {split: Counter() for split in SPLITS}
+    for group, split in earlier.items():
+        counts[split].update(groups[group])
+    split_of = dict(earlier)
+    for group in sorted(groups.keys() - earlier.keys(), key=lambda name: _order(name, shares.seed)):
+        split_of[group] = _first_short(groups[group], targets, counts)
+        counts[split_of[group]].update(groups[group])
+    _at_least_one(groups, split_of, earlier, [s for s in ("train", "validate") if s not in given or s == "train"])
+    return [replace(s, split=split_of[s.group]) if id(s) in to_assign_ids else s for s in samples]
 
 
 def _check_contradictions(samples: Sequence[Sample], before: Sequence[Assigned]) -> None:
-    """Refuse folders that say otherwise of an image than what was drawn for it before there were such folders."""
-    remembered = Memory(entry for entry in before if entry.drawn)
+    """Raise an error if a folder contradicts the split that was drawn for an image before the folder existed."""
+    memory = Memory(entry for entry in before if entry.drawn)
     for sample in samples:
-        drawn = remembered.splits(sample) if sample.split and sample.status != "rejected" else set()
+        drawn = memory.splits(sample) if sample.split and sample.status != "rejected" else set()
         if drawn and sample.split not in drawn:
             raise VggftError(
-                f"{sample.path} was drawn for {' and '.join(sorted(drawn))} before a folder said {sample.split}, and samples are "
-                "never moved. Use a new --workspace for the new folders."
+                f"{sample.path} is in a {sample.split} folder, but was assigned to {' and '.join(sorted(drawn))} earlier, and "
+                "images never change their split. Use a new --workspace for the new folders."
             )
 
 
-def _held(samples: Sequence[Sample], before: Sequence[Assigned]) -> dict[str, str]:
-    """Return the split of every group that was decided before; where two stand, training (it judges nothing)."""
-    remembered = Memory(before)
-    found: dict[str, set[str]] = defaultdict(set)
+def _earlier_splits(samples: Sequence[Sample], before: Sequence[Assigned]) -> dict[str, str]:
+    """Return the split of every group that has one; of two splits the earlier one in `SPLITS`, so training if possible."""
+    memory = Memory(before)
+    known: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
-        found[sample.group] |= remembered.splits(sample)
-    return {group: min(splits, key=SPLITS.index) for group, splits in found.items() if splits}
+        known[sample.group] |= memory.splits(sample)
+    return {group: min(splits, key=SPLITS.index) for group, splits in known.items() if splits}
 
 
 def _check_groups(groups: Mapping[str, Counter[str]]) -> None:
@@ -106,13 +108,13 @@ def _check_groups(groups: Mapping[str, Counter[str]]) -> None:
     for label, number in sorted(sizes.items()):
         if number == 1:
             raise VggftError(
-                f"class {label!r} has one group of usable images (one file, copies of it, or one --group-by group); "
-                "expected two or more, one to learn from and one to validate on. Add other pictures or remove the folder."
+                f"class {label!r} has only one group of usable images (one file, its copies, or one --group-by group). Expected "
+                "at least two, for training and validation. Add other pictures or remove the folder."
             )
 
 
 def _targets(groups: Mapping[str, Counter[str]], shares: Mapping[str, float]) -> dict[str, dict[str, int]]:
-    """How many samples of each class every drawn split should hold."""
+    """Return the number of samples of each class that each drawn split should have."""
     sizes: Counter[str] = sum(groups.values(), Counter())
     return {
         split: {label: max(1, round(share * size)) for label, size in sizes.items()} for split, share in shares.items()
@@ -123,40 +125,46 @@ def _order(group: str, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{group}".encode("utf-8", "surrogateescape")).digest()
 
 
-def _shortest(counts: Counter[str], targets: Mapping[str, Mapping[str, int]], have: Mapping[str, Counter[str]]) -> str:
-    """Return the first held-back split that is short by at least half of this group, else "train"."""
+def _first_short(
+    group: Counter[str], targets: Mapping[str, Mapping[str, int]], counts: Mapping[str, Counter[str]]
+) -> str:
+    """Return the first drawn split that needs at least half of this group to reach its targets, else "train"."""
     for split, target in targets.items():
-        room = sum(min(number, max(0, target[label] - have[split][label])) for label, number in counts.items())
-        if 2 * room >= counts.total():
+        needed = sum(min(number, max(0, target[label] - counts[split][label])) for label, number in group.items())
+        if 2 * needed >= group.total():
             return split
     return "train"
 
 
 def _at_least_one(
-    groups: Mapping[str, Counter[str]], chosen: dict[str, str], held: Mapping[str, str], needed: Sequence[str]
+    groups: Mapping[str, Counter[str]], split_of: dict[str, str], earlier: Mapping[str, str], required: Sequence[str]
 ) -> None:
-    """See that every class is learnt, and judged where validation is drawn; move the smallest new group if need be."""
+    """Give each class a group in every required split: move its smallest new group, if that leaves one where it was."""
     for label in sorted({label for counts in groups.values() for label in counts}):
-        own = sorted((g for g, counts in groups.items() if label in counts), key=lambda g: (groups[g].total(), g))
-        for split in needed:
-            if any(chosen[group] == split for group in own):
+        of_class = sorted((g for g, counts in groups.items() if label in counts), key=lambda g: (groups[g].total(), g))
+        for split in required:
+            if any(split_of[group] == split for group in of_class):
                 continue
-            spare = [g for g in own if g not in held and sum(chosen[o] == chosen[g] for o in own) > 1]
-            if spare:
-                chosen[spare[0]] = split
+            movable = [
+                g
+                for g in of_class
+                if g not in earlier and sum(split_of[other] == split_of[g] for other in of_class) > 1
+            ]
+            if movable:
+                split_of[movable[0]] = split
 
 
 def set_aside_duplicates(samples: Sequence[Sample]) -> list[Sample]:
-    """Give status "duplicate" to copies, in validation and test, of bytes also found under another label or split.
+    """Mark validation and test samples as "duplicate" if their bytes also occur under another label or in another split.
 
-    Copies on the training side stay: the person is told of them, and the images that judge are clean.
+    Copies in training are kept: the evaluation is already free of leaks without the others.
     """
-    mixed = {own[0].digest: own for own in conflicts(samples)}
+    conflicting = {copies[0].digest: copies for copies in conflicts(samples)}
     result = []
     for sample in samples:
-        if sample.status != "rejected" and sample.digest in mixed and sample.split in ("validate", "test"):
-            own = mixed[sample.digest]
-            other = next(o for o in own if (o.label, o.split) != (sample.label, sample.split))
+        if sample.status != "rejected" and sample.digest in conflicting and sample.split in ("validate", "test"):
+            copies = conflicting[sample.digest]
+            other = next(o for o in copies if (o.label, o.split) != (sample.label, sample.split))
             reason = f"same bytes as {other.path} (class {other.label!r}, {other.split})"
             result.append(replace(sample, status="duplicate", reason=reason))
         else:
@@ -165,9 +173,9 @@ def set_aside_duplicates(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def conflicts(samples: Sequence[Sample]) -> list[list[Sample]]:
-    """Return, for each content that occurs under two labels or in two splits, the samples that hold it."""
-    places: dict[str, list[Sample]] = defaultdict(list)
+    """Return lists of samples with the same bytes but different labels or splits."""
+    by_digest: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         if sample.status != "rejected":
-            places[sample.digest].append(sample)
-    return [own for own in places.values() if len({(s.label, s.split) for s in own}) > 1]
+            by_digest[sample.digest].append(sample)
+    return [copies for copies in by_digest.values() if len({(s.label, s.split) for s in copies}) > 1]

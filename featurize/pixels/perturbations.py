@@ -1,8 +1,7 @@
-"""Perturbations: harmless changes of a picture that should not change what a classifier predicts.
+"""Perturbations: changes of a picture that should not change a classifier's prediction.
 
-A perturbation is applied after decoding and resizing, to the square that goes into the network, so that it is equally strong
-for pictures of all sizes. Its name is part of the fingerprint of the features computed from it: a perturbation that is
-changed needs a new name.
+A perturbation is applied to the resized square that the network reads, so it is equally strong for pictures of all sizes. Its
+name is part of the fingerprint of the features: a perturbation whose definition changes needs a new name.
 """
 
 import io
@@ -12,11 +11,11 @@ from PIL import Image, ImageFilter, ImageOps
 
 Change = Callable[[Image.Image], Image.Image]
 
-_MEAN_COLOUR = (124, 117, 104)  # of the ImageNet training pixels, rounded: becomes 0 in preprocessing
+_MEAN_COLOUR = (124, 117, 104)  # mean of the ImageNet training images, rounded; about 0 after preprocessing
 
 
 def _grey(picture: Image.Image) -> Image.Image:
-    """Keep the luma only (ITU-R 601-2): does the model go by colour?"""
+    """Keep only the luma (ITU-R 601-2): does the model depend on colour?"""
     return picture.convert("L").convert("RGB")
 
 
@@ -35,7 +34,7 @@ def _blur(picture: Image.Image) -> Image.Image:
 
 
 def _half(picture: Image.Image) -> Image.Image:
-    """Resize to half the side and back: fine detail is lost."""
+    """Resize to half the side length and back, which removes fine detail."""
     width, height = picture.size
     small = picture.resize((width // 2, height // 2), Image.Resampling.BILINEAR)
     return small.resize(picture.size, Image.Resampling.BILINEAR)

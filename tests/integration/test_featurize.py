@@ -154,7 +154,8 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
         done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
         assert strict_json(done.stdout)["splits"] == found["splits"]
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
-        assert "stays" in refused("featurize", copied / "data", "-w", copied / "work", option, value)
+        message = refused("featurize", copied / "data", "-w", copied / "work", option, value)
+        assert "no image ever moves to another split" in message
 
 
 def test_other_layers_and_preprocessing(copied):
@@ -167,10 +168,10 @@ def test_other_layers_and_preprocessing(copied):
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda p: None, ["expected a folder of class folders"]),
+        (lambda p: None, ["Expected a folder of class folders"]),
         (lambda p: p.mkdir(), ["no class folders"]),
         (lambda p: make_classes(p, only=3), ["only one class", "'only'"]),
-        (lambda p: make_classes(p, a=3, b=1), ["class 'b' has one image", "two or more"]),
+        (lambda p: make_classes(p, a=3, b=1), ["class 'b' has only one image", "at least two"]),
     ],
 )
 def test_bad_folders_change_nothing(tmp_path, make, words):
@@ -191,9 +192,9 @@ def test_bad_folders_change_nothing(tmp_path, make, words):
         (["--engine", "tpu"], ["auto, keras, winograd or mnn"]),
         (["--nonsense"], ["--nonsense", "vggft featurize --help"]),
         (["--seed", "x"], ["--seed"]),
-        (["--test", "0.4"], ["no training image left", "--test"]),
+        (["--test", "0.4"], ["no training images left", "--test"]),
         (["--weights", "nowhere.h5"], ["no such file"]),
-        (["--group-by", "x"], ["captures nothing"]),
+        (["--group-by", "x"], ["has no capture group"]),
     ],
 )
 def test_bad_options_change_nothing(tmp_path, arguments, words):
@@ -206,7 +207,7 @@ def test_bad_options_change_nothing(tmp_path, arguments, words):
 def test_a_workspace_among_the_classes_is_refused(tmp_path):
     make_classes(tmp_path / "data", a=3, b=3)
     before = snapshot(tmp_path)
-    assert "lies inside the data folder" in refused("featurize", ".", cwd=tmp_path / "data")
+    assert "overlap: one lies inside the other" in refused("featurize", ".", cwd=tmp_path / "data")
     assert snapshot(tmp_path) == before
 
 
@@ -222,7 +223,7 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
         return found
 
     monkeypatch.setattr(featurize.scanning, "scan", slow)
-    with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace was made with 0\.2"):
+    with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace uses 0\.2"):
         featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, TINY).settings.shares.seed == 0

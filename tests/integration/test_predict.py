@@ -380,8 +380,8 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
     lines = done.stdout.splitlines()
     assert lines[0] == b"path,label,score,unsure"
     assert [line.split(b",")[0] for line in lines[1:]] == [*names, odd]
-    assert [line.split(b",")[1] for line in lines[1:]] == [b"fruit"] * 3
-    assert lines[3].split(b",")[2] == lines[1].split(b",")[2]
+    assert {line.split(b",")[1] for line in lines[1:]} <= {b"birds", b"fruit"}
+    assert lines[3].split(b",")[1:] == lines[1].split(b",")[1:]  # the same bytes under another name
     assert b"rejected gone: cannot be read: No such file or directory" in done.stderr
 
 

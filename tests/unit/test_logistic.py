@@ -1,4 +1,4 @@
-"""The baseline: folded exactly, its strength chosen on the training side only."""
+"""The baseline: folded exactly, C chosen on the training images only."""
 
 import warnings
 
@@ -33,17 +33,17 @@ def test_the_folded_regression_is_the_pipeline(classes):
 def test_the_search_is_what_scikit_learn_finds():
     data = features(60, 2)
     fitted = logistic.train(SPEC, ["a", "b"], data, seed=3)
-    assert [tried.strength for tried in fitted.search] == list(logistic.STRENGTHS)
+    assert [point.C for point in fitted.search] == list(logistic.C_VALUES)
     x, y = data.pooled["avg"], data.targets
-    for tried in fitted.search[::4]:
+    for point in fitted.search[::4]:
         total = 0.0
         for inner, outer in StratifiedGroupKFold(5, shuffle=True, random_state=3).split(x, y, data.groups):
-            model = make_pipeline(StandardScaler(), LogisticRegression(C=tried.strength, max_iter=2000))
+            model = make_pipeline(StandardScaler(), LogisticRegression(C=point.C, max_iter=2000))
             total += log_loss(y[outer], model.fit(x[inner], y[inner]).predict_proba(x[outer])) * len(outer)
-        assert tried.log_loss == pytest.approx(total / 60, rel=1e-5)
-    assert fitted.strength == min(fitted.search, key=lambda tried: tried.log_loss).strength
+        assert point.log_loss == pytest.approx(total / 60, rel=1e-5)
+    assert fitted.C == min(fitted.search, key=lambda point: point.log_loss).C
     assert fitted.converged
-    assert "chosen over 13 strengths" in fitted.status
+    assert "chosen from 13 values" in fitted.status
 
 
 def test_no_fold_parts_a_group(monkeypatch):
@@ -79,7 +79,7 @@ def test_one_image_in_a_class_is_no_reason_not_to_search():
     few = data.take(np.flatnonzero((data.targets != 2) | (np.arange(60) == 2)))
     fitted = logistic.train(SPEC, ["0", "1", "2"], few, 0)
     assert len(fitted.search) == 13
-    assert np.isfinite([tried.log_loss for tried in fitted.search]).all()
+    assert np.isfinite([point.log_loss for point in fitted.search]).all()
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4])
@@ -96,7 +96,7 @@ def test_classes_that_training_never_saw(classes):
         assert np.abs(p[:, :-1] - fitted.pipeline.predict_proba(data.pooled["avg"])).max() < 2e-6
     else:
         assert fitted.pipeline is None
-        assert "one class only" in fitted.status
+        assert "only one class" in fitted.status
 
 
 def test_not_converging_is_said_and_does_not_warn(monkeypatch):
@@ -106,7 +106,7 @@ def test_not_converging_is_said_and_does_not_warn(monkeypatch):
         fitted = logistic.train(SPEC, ["0", "1"], features(60, 2), 0)
     assert not fitted.converged
     assert fitted.status.startswith("not converged after 2 iterations")
-    assert [tried.unconverged for tried in fitted.search if tried.strength > 0.1] == [5] * 4
+    assert [point.unconverged for point in fitted.search if point.C > 0.1] == [5] * 4
 
 
 def test_balanced_class_weights():

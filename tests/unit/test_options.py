@@ -145,7 +145,7 @@ def test_a_plan_is_checked_whoever_makes_it(plan, wrong):
         (["finetune", "--lr", "nan"], "--lr nan: expected a number, above 0."),
         (["finetune", "--resume", "--epochs", "10"], "--resume with --epochs: a resumed run keeps its settings;"),
         (["head", "--seed", "4294967295", "--seeds", "2"], "the last seed would be above 4294967295."),
-        (["featurize", "d", "--validation", "0.5", "--test", "0.5"], "nothing is left to train on"),
+        (["featurize", "d", "--validation", "0.5", "--test", "0.5"], "no training images left"),
         (["head", "-w", ""], "--workspace: an empty path"),
         (["featurize", ""], "DATA: an empty path"),
     ],

@@ -9,7 +9,7 @@ from small_features import features
 
 from heads.metrics import measure
 from heads.plan import Plan
-from heads.population import grow
+from heads.population import train_together
 from heads.specs import CLASSIC, DEFAULTS, POOLED, DenseSpec
 
 TRAIN, VALIDATION = features(61, 2), features(30, 2, seed=1, split="validate")
@@ -17,9 +17,9 @@ THREE, THREE_VALIDATION = features(61, 3), features(30, 3, seed=1, split="valida
 SPEC = DenseSpec("d", "avg", units=16, learning_rate=0.02, dropout=0.5)
 
 
-def grown(specs, train=TRAIN, judge_on=VALIDATION, plan=None, classes=2):
+def grown(specs, train=TRAIN, stopping=VALIDATION, plan=None, classes=2):
     names = [str(c) for c in range(classes)]
-    return {one.spec.name: one for one in grow(specs, names, train, plan or Plan(6, batch_size=16), judge_on)}
+    return {one.spec.name: one for one in train_together(specs, names, train, plan or Plan(6, batch_size=16), stopping)}
 
 
 def same(a, b, tolerance=0.0):
@@ -148,7 +148,7 @@ def test_early_stopping_is_each_heads_own():
 def test_every_image_takes_part_in_every_epoch():
     """With a rate of 0 nothing moves: the training loss of the epoch is then the mean over all training images."""
     still = DenseSpec("still", "avg", units=8, learning_rate=1e-30)
-    found = grown([still], judge_on=TRAIN, plan=Plan(2, batch_size=16))["still"]
+    found = grown([still], stopping=TRAIN, plan=Plan(2, batch_size=16))["still"]
     for epoch in found.history:
         assert epoch.loss == pytest.approx(epoch.val_log_loss, rel=1e-5)
         assert epoch.accuracy == pytest.approx(epoch.val_accuracy)
@@ -165,23 +165,23 @@ def test_a_head_that_diverges_harms_no_other():
 
 def test_without_validation_each_head_trains_as_long_as_it_is_told():
     other = replace(SPEC, name="other")
-    found = grown([SPEC, other], judge_on=[2, 5])
+    found = grown([SPEC, other], stopping=[2, 5])
     assert (found["d"].best, found["other"].best) == (2, 5)
     assert found["d"].history == []
     assert not same(found["d"], found["other"], 1e-3)
-    two = grown([SPEC], plan=Plan(2, batch_size=16, patience=99), judge_on=TRAIN)["d"]
+    two = grown([SPEC], plan=Plan(2, batch_size=16, patience=99), stopping=TRAIN)["d"]
     assert two.best == 2
     assert same(two, found["d"], 1e-5)
 
 
 def test_perturbed_validation_images_change_only_which_epoch_is_kept():
     others = replace(VALIDATION, targets=1 - VALIDATION.targets)
-    a, b = (grown([SPEC], judge_on=v, plan=Plan(5, patience=9, batch_size=16))["d"] for v in (VALIDATION, others))
+    a, b = (grown([SPEC], stopping=v, plan=Plan(5, patience=9, batch_size=16))["d"] for v in (VALIDATION, others))
     assert [epoch.loss for epoch in a.history] == [epoch.loss for epoch in b.history]
     assert a.best != b.best
     # The weights after epoch k are the same: made to stop there, both runs have them.
     for k in (a.best, b.best):
-        c, d = (grown([SPEC], judge_on=[k])["d"] for _ in range(2))
+        c, d = (grown([SPEC], stopping=[k])["d"] for _ in range(2))
         assert same(c, d)
         assert same(c, a if k == a.best else b, 1e-6)
 

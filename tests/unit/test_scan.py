@@ -51,7 +51,7 @@ def test_a_class_called_train_beside_others_is_a_class(tmp_path):
 def test_two_folders_for_one_split(tmp_path):
     for name in ("train", "val", "valid"):
         make_classes(tmp_path / name, a=2, b=2)
-    with pytest.raises(VggftError, match="two folders for one split"):
+    with pytest.raises(VggftError, match="two folders for the same split"):
         scan(tmp_path)
 
 
@@ -61,7 +61,7 @@ def test_a_folder_beside_the_splits_is_refused(tmp_path):
     (tmp_path / "__MACOSX").mkdir()
     assert scan(tmp_path).classes == ("a", "b")
     (tmp_path / "extra").mkdir()
-    with pytest.raises(VggftError, match="extra beside train/"):
+    with pytest.raises(VggftError, match="unexpected beside train/: extra"):
         scan(tmp_path)
 
 
@@ -76,7 +76,7 @@ def test_names_of_splits_in_any_case(tmp_path, names):
 def test_layouts_that_look_like_splits_but_are_not_are_refused(tmp_path, names):
     for name in names:
         make_classes(tmp_path / name, a=2, b=2)
-    with pytest.raises(VggftError, match="a split's name, with class folders in it"):
+    with pytest.raises(VggftError, match="looks like a split folder"):
         scan(tmp_path)
 
 
@@ -101,12 +101,12 @@ def test_a_link_to_the_data_folder_is_not_followed(tmp_path):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda p: None, "nothing there"),
-        (lambda p: p.write_text("x"), "a file there"),
+        (lambda p: None, "no such folder"),
+        (lambda p: p.write_text("x"), "not a folder"),
         (lambda p: p.mkdir(), "no class folders"),
-        (lambda p: paint(p / "a.png", (1, 1, 1)), "1 pictures but no folders"),
+        (lambda p: paint(p / "a.png", (1, 1, 1)), "1 picture but no folders"),
         (lambda p: make_classes(p, only=3), "only one class"),
-        (lambda p: make_classes(p, a=3, b=1), "'b' has one image"),
+        (lambda p: make_classes(p, a=3, b=1), "'b' has only one image"),
         (lambda p: [make_classes(p, a=3, b=3), (p / "c").mkdir()], "'c' has no images"),
         (lambda p: [make_classes(p / "train", a=3, b=3), make_classes(p / "val", c=3)], r"'c' has no images in train/"),
     ],
@@ -177,7 +177,7 @@ def test_groups(tmp_path):
     assert found["a/clip1_001.png"] == found["a/clip1_002.png"] == "clip1"
     assert found["a/clip2_001.png"] == "clip2"
     assert len(found["b/0.png"]) == 64  # no match: its digest
-    for pattern, message in (("(", "no regular expression"), ("clip", "captures nothing")):
+    for pattern, message in (("(", "not a valid regular expression"), ("clip", "has no capture group")):
         with pytest.raises(VggftError, match=message):
             scan(tmp_path, group_by=pattern)
 

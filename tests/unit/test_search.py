@@ -36,7 +36,7 @@ def cross_validated(results):
     return list(search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, BOTH, 3))
 
 
-def test_pooled_heads_train_in_one_program_and_flattened_ones_alone():
+def test_pooled_heads_train_together_and_flattened_ones_alone():
     shown = []
 
     @contextmanager
@@ -55,14 +55,14 @@ def test_pooled_heads_train_in_one_program_and_flattened_ones_alone():
         ("training other", 4, "epochs"),
     ]
     seconds = {found[spec.name].seconds for spec in POOLED if len(found[spec.name].history) == 4}
-    assert max(seconds) < 1.5 * min(seconds)  # the time of their program, shared evenly
+    assert max(seconds) < 1.5 * min(seconds)  # the time of their training, shared evenly
 
 
-def test_a_program_holds_so_many_parameters_and_no_more(monkeypatch):
+def test_a_group_has_a_maximum_number_of_parameters(monkeypatch):
     monkeypatch.setattr(search, "_PARAMETERS_AT_ONCE", 150)
     specs = [DenseSpec(f"d{i}", "avg", units=8, learning_rate=0.01) for i in range(5)]
-    assert [len(group) for group in search._programs(specs, TRAIN)] == [2, 2, 1]
-    assert [len(group) for group in search._programs([replace(specs[0], units=999)], TRAIN)] == [1]
+    assert [len(group) for group in search._groups(specs, TRAIN)] == [2, 2, 1]
+    assert [len(group) for group in search._groups([replace(specs[0], units=999)], TRAIN)] == [1]
 
 
 def test_a_head_that_fails_is_named_and_the_others_go_on():
@@ -74,7 +74,7 @@ def test_a_head_that_fails_is_named_and_the_others_go_on():
     assert {result.head.name for result in found if isinstance(result, Result)} == {"line", "net"}
 
 
-def test_perturbed_validation_images_change_no_scaler_and_no_strength():
+def test_perturbed_validation_images_change_no_scaler_and_no_C():
     others = features(30, 2, seed=5, split="validate")
     a, b = (by_name(search.train_all(SPECS, SETTING, TRAIN, v)) for v in (VALIDATION, others))
     assert np.array_equal(a["line"].head.layers[0].kernel, b["line"].head.layers[0].kernel)
@@ -118,13 +118,13 @@ def test_no_image_that_is_held_out_says_how_long_to_train(results, monkeypatch):
     from heads import population
 
     seen = []
-    grow = population.grow
+    train_together = population.train_together
 
-    def watch(specs, classes, train, plan, judge_on, on_epoch):
-        seen.append((train, judge_on))
-        return grow(specs, classes, train, plan, judge_on, on_epoch)
+    def watch(specs, classes, train, plan, stopping, on_epoch):
+        seen.append((train, stopping))
+        return train_together(specs, classes, train, plan, stopping, on_epoch)
 
-    monkeypatch.setattr(population, "grow", watch)
+    monkeypatch.setattr(population, "train_together", watch)
     (net,) = search.cross_validate([(SPECS[1], results[1])], SETTING, BOTH, 3)
     fold = dict(zip((s.path for s in BOTH.samples), net.out_of_fold.fold, strict=True))
     assert len(seen) == 6

@@ -102,12 +102,12 @@ def test_only_images_that_are_here_are_reserved():
 def test_folders_that_contradict_a_drawn_split_are_refused():
     drawn = assign(samples("a", range(50), split="train"), Shares(), {"train"})
     later = [*samples("a", range(50), split="train"), *samples("a", range(50, 60), split="validate")]
-    with pytest.raises(VggftError, match="was drawn for validate before a folder said train"):
+    with pytest.raises(VggftError, match="is in a train folder, but was assigned to validate earlier"):
         assign(later, Shares(), {"train", "validate"}, remember([], drawn))
     moved = [
         Sample(f"train/{s.path}", s.label, "train", s.group, s.digest) for s in assign(samples("a", range(9)), Shares())
     ]
-    with pytest.raises(VggftError, match="was drawn for validate"):  # other paths, the same bytes
+    with pytest.raises(VggftError, match="was assigned to validate"):  # other paths, the same bytes
         assign(moved, Shares(), {"train", "validate"}, remember([], assign(samples("a", range(9)), Shares())))
     given = [Sample(f"{s.split}/{s.path}", s.label, s.split, s.group, s.digest) for s in later]
     swapped = [Sample(s.path, s.label, "validate", s.group, s.digest) if s is given[0] else s for s in given]
@@ -155,7 +155,7 @@ def test_two_groups_are_learnt_and_judged_whatever_their_size():
 
 
 def test_one_group_cannot_be_both():
-    with pytest.raises(VggftError, match="'a' has one group"):
+    with pytest.raises(VggftError, match="'a' has only one group"):
         assign([Sample(f"a/{i}.png", "a", group="same", digest="same") for i in range(5)], Shares())
 
 
@@ -188,7 +188,7 @@ def test_copies_on_the_judging_side_are_set_aside():
 
 @pytest.mark.parametrize("shares", [(0, 0), (1, 0), (-0.1, 0), (0.5, 0.5), (0.2, 1.2)])
 def test_impossible_shares(shares):
-    with pytest.raises(VggftError, match="expected a"):
+    with pytest.raises(VggftError, match=r"[Ee]xpected a"):
         Shares(*shares)
 
 
