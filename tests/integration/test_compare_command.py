@@ -112,7 +112,8 @@ def test_costs(trained):
     assert own["bytes"] == Path(results["finetune"]["network"]).stat().st_size
     assert own["parameters"] > 1168 + 2320  # both convolutions of block3, and the head
     for cost in costs.values():
-        assert 0 < cost["latency_ms"]["1"] < cost["latency_ms"]["8"]
+        assert set(cost["latency_ms"]) == {"1", "8"}
+        assert all(milliseconds > 0 for milliseconds in cost["latency_ms"].values())
 
 
 def test_latencies_are_medians_of_calls_in_turn(ui, monkeypatch):
@@ -176,9 +177,7 @@ def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(agai
     shutil.rmtree(again.report)
     again.report.write_text("mine")
     monkeypatch.setattr(judging, "judge", None)
-    with pytest.raises(
-        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
-    ):
+    with pytest.raises(VggftError, match=r"report: cannot be written \(File exists\)"):
         command.run(again, CompareOptions(), ui)
     assert again.report.read_text() == "mine"
 

@@ -257,11 +257,11 @@ def test_bad(corpus, name):
     assert re.fullmatch({**BAD, **ODD}[name][1], row["reason"])
 
 
-def test_what_is_cached_are_the_features_of_those_pixels(corpus, weights):
+def test_what_is_cached_are_the_features_of_those_pixels(corpus, published):
     fingerprint = corpus.workspace.settings.fingerprint
     upright = [Image.fromarray(np.asarray(pixels).astype(np.uint8)) for _, pixels in GOOD.values()]
     squares = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)) for image in upright])
-    engine = engines.create(engines.choose(VGG16, "auto", fingerprint.precision).name, weights, fingerprint)
+    engine = engines.create(engines.choose(VGG16, "auto", fingerprint.precision).name, published, fingerprint)
     (expected,) = engine(squares, ["block5_pool"])
     digests = [corpus.rows[PLACES[name]]["digest"] for name in GOOD]
     found = corpus.workspace.cache().read("block5_pool", digests).astype(np.float64)
@@ -278,7 +278,7 @@ def test_all_orientations_give_the_same_row(corpus):
 
 ALONE = """
 import pathlib, sys
-from featurize import images
+from featurize.pixels import images
 data = pathlib.Path(sys.argv[1]).read_bytes()
 peak = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024
 start = peak()

@@ -198,9 +198,7 @@ def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fa
     shutil.rmtree(fake.report)
     fake.report.write_text("mine")
     monkeypatch.setattr(judging, "from_pixels", None)
-    with pytest.raises(
-        VggftError, match=r"report: reports go into this folder, and it cannot be written \(File exists\)"
-    ):
+    with pytest.raises(VggftError, match=r"report: cannot be written \(File exists\)"):
         evaluate.run(fake, EvaluateOptions(folder), ui)
     assert fake.report.read_text() == "mine"
 

@@ -154,7 +154,8 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
         done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
         assert strict_json(done.stdout)["splits"] == found["splits"]
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
-        assert "stays" in refused("featurize", copied / "data", "-w", copied / "work", option, value)
+        message = refused("featurize", copied / "data", "-w", copied / "work", option, value)
+        assert "no image ever moves to another split" in message
 
 
 def test_other_layers_and_preprocessing(copied):
@@ -206,7 +207,7 @@ def test_bad_options_change_nothing(tmp_path, arguments, words):
 def test_a_workspace_among_the_classes_is_refused(tmp_path):
     make_classes(tmp_path / "data", a=3, b=3)
     before = snapshot(tmp_path)
-    assert "lies inside the data folder" in refused("featurize", ".", cwd=tmp_path / "data")
+    assert "overlap: one lies inside the other" in refused("featurize", ".", cwd=tmp_path / "data")
     assert snapshot(tmp_path) == before
 
 

@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, snapshot, strict_json, vggft
+from conftest import drawings, refused, snapshot, start, strict_json, vggft
 from small_disk import leave
 from tiny import TINY
 
@@ -124,7 +124,9 @@ def test_a_head_of_other_classes_or_features(here, work):
     assert vggft("featurize", data, "-w", other.root).returncode == 0
     shutil.copytree(work.heads, other.heads)
     message = refused("finetune", "--from", "avg-256", "-w", other.root)
-    assert "--from avg-256: stale: it tells bugs, flowers apart, and the data here are birds, bugs, fruit" in message
+    assert (
+        "--from avg-256: stale: its classes are bugs, flowers, and those of the data are birds, bugs, fruit" in message
+    )
     raw = here / "raw"
     assert vggft("featurize", work.dataset.root, "--preprocess", "raw", "-w", raw).returncode == 0
     shutil.copytree(work.heads, raw / "heads")
@@ -141,7 +143,7 @@ def test_images_that_are_gone_are_named(here, work, ui):
     gone.rename(here / "kept.png")
     before = set(work.cache().layers)
     for unfreeze, said in (
-        ("block2", "block1_pool is not cached for all images, and 1 image gone"),
+        ("block2", "block1_pool is not cached for all images, and 1 image missing"),
         ("all", "all layers"),
     ):
         message = refused("finetune", "--unfreeze", unfreeze, "-w", work.root)
@@ -177,7 +179,8 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     monkeypatch.setattr(finetune, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
-    assert "run one is unfinished" in vggft("finetune", "--epochs", "1", "--name", "two", "-w", work.root).stderr
+    process = start("finetune", "--epochs", "1", "--name", "two", "-w", work.root)  # in which nothing is patched
+    assert "run one is unfinished" in process.communicate()[1]
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
     settings.write_text(kept.replace('"backend": "', '"backend": "no'))

@@ -1,4 +1,4 @@
-"""What a prediction says, and where it goes as it comes: a line for people, or a CSV row. None is kept in memory."""
+"""What a prediction says, and where it is written as it comes: a line for people, a CSV row or a JSON object."""
 
 import contextlib
 import csv
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vggft.ui import strict
 from vggft.ui.console import Ui
 
 _UNSURE = {True: "true", False: "false", None: ""}
@@ -46,19 +47,32 @@ class Prediction:
         }
 
 
-class Outlet(Protocol):
-    """Takes predictions, one at a time."""
+@dataclass(frozen=True)
+class Rejection:
+    """A file without a prediction, and why."""
 
-    def __call__(self, prediction: Prediction, /) -> None:
-        """Pass one on."""
+    path: Path
+    reason: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return path and reason."""
+        return {"path": str(self.path), "reason": self.reason}
+
+
+class Outlet(Protocol):
+    """Takes what came of the files, one at a time."""
+
+    def __call__(self, outcome: Prediction | Rejection, /) -> None:
+        """Write it; lines and rows hold predictions only."""
 
 
 def lines(ui: Ui) -> Outlet:
     """Return an outlet that prints a line a file; `?` marks what is unsure."""
 
-    def put(prediction: Prediction) -> None:
-        found = "  ".join(f"{label:>12}  {score:.4f}" for label, score in prediction.shown)
-        ui.put(f"{found} {'?' if prediction.unsure else ' '} {prediction.path}")
+    def put(outcome: Prediction | Rejection) -> None:
+        if isinstance(outcome, Prediction):
+            classes = "  ".join(f"{label:>12}  {score:.4f}" for label, score in outcome.shown)
+            ui.put(f"{classes} {'?' if outcome.unsure else ' '} {outcome.path}")
 
     return put
 
@@ -71,8 +85,16 @@ def rows(ui: Ui, top: int) -> Iterator[Outlet]:
         more = [name for k in range(2, top + 1) for name in (f"label_{k}", f"score_{k}")]
         writer.writerow(["path", "label", "score", "unsure", *more])
 
-        def put(prediction: Prediction) -> None:
-            first, *others = prediction.shown
-            writer.writerow([prediction.path, *first, _UNSURE[prediction.unsure], *itertools.chain(*others)])
+        def put(outcome: Prediction | Rejection) -> None:
+            if isinstance(outcome, Prediction):
+                first, *others = outcome.shown
+                writer.writerow([outcome.path, *first, _UNSURE[outcome.unsure], *itertools.chain(*others)])
 
         yield put
+
+
+@contextlib.contextmanager
+def json_lines(ui: Ui) -> Iterator[Outlet]:
+    """Take standard output for JSON objects, one a line: predictions, and rejected files with `path` and `reason`."""
+    with ui.rows() as stream:
+        yield lambda outcome: print(strict.text(outcome.as_json()), file=stream)

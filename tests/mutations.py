@@ -1,0 +1,216 @@
+"""Deliberate breakages, each of which a test must catch: `python tests/mutations.py [WORD ...]`.
+
+Each one is applied to a copy of the repository, where the named test file runs: first without the slow tests, then the slow
+ones alone. The table that is printed says which suite caught it. With words, only breakages of files whose path has one.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITES = {"fast": "not slow", "slow": "slow"}
+NOTHING_RAN = 5  # pytest's exit code
+
+
+class Mutation(NamedTuple):
+    """In `file`, `old` (which occurs once) becomes `new`; tests of the file `test` fail."""
+
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+MUTATIONS = [
+    Mutation(
+        "featurize/data/splits.py",
+        "return {group: min(splits, key=SPLITS.index) for group, splits in found.items() if splits}",
+        "return {}",
+        "unit/test_splits.py",
+    ),
+    Mutation(
+        "featurize/data/dataset.py",
+        'f"{s.digest} {s.split} {s.label}"',
+        'f"{s.digest} {s.label}"',
+        "unit/test_splits.py",
+    ),
+    Mutation("featurize/pixels/images.py", "(255, 255, 255, 255)", "(0, 0, 0, 255)", "unit/test_images.py"),
+    Mutation("featurize/pixels/images.py", "values // 256", "values // 257", "unit/test_images.py"),
+    Mutation(
+        "featurize/backbone/network.py",
+        "return x[..., ::-1] - np.asarray",
+        "return x - np.asarray",
+        "network/test_winograd.py",
+    ),
+    Mutation(
+        "featurize/engines/keras_engine.py",
+        "if not _out_of_memory(error) or size == 1:",
+        "if size == 1:",
+        "network/test_backbone.py",
+    ),
+    Mutation(
+        "featurize/runner.py",
+        "finite = np.isfinite(rows).all(axis=1)",
+        "finite = np.ones(len(rows), bool)",
+        "unit/test_runner.py",
+    ),
+    Mutation(
+        "featurize/pixels/decoding.py",
+        "if hashlib.sha256(data).hexdigest() == digest:",
+        "if data:",
+        "unit/test_runner.py",
+    ),
+    Mutation(
+        "featurize/cache/shards.py",
+        "if durable.sha256(path(folder, name)) != name:",
+        "if not durable.sha256(path(folder, name)):",
+        "unit/test_cache.py",
+    ),
+    Mutation(
+        "featurize/cache/shards.py",
+        "creation.set_obj_track_times(False)",
+        "creation.set_obj_track_times(True)",
+        "resilience/test_deletion.py",
+    ),
+    Mutation(
+        "featurize/cache/index.py",
+        'return index if file.attrs["checksum"] == _checksum(index) else None',
+        "return index",
+        "unit/test_cache.py",
+    ),
+    Mutation(
+        "featurize/durable.py",
+        "if path.is_symlink():\n            left.append(path)\n        elif path.is_dir():",
+        "if path.is_dir():",
+        "resilience/test_deletion.py",
+    ),
+    Mutation(
+        "featurize/durable.py",
+        "            temporary.replace(path)\n        finally:",
+        "        finally:\n            temporary.replace(path)",
+        "unit/test_durable.py",
+    ),
+    Mutation(
+        "featurize/interrupts.py",
+        "        _Heard.raised = True\n        raise KeyboardInterrupt",
+        "        _Heard.raised = True",
+        "resilience/test_kills.py",
+    ),
+    Mutation(
+        "heads/head.py",
+        "layer.bias.astype(np.float64) - scaler.mean @ kernel",
+        "layer.bias.astype(np.float64)",
+        "unit/test_logistic.py",
+    ),
+    Mutation("heads/population.py", "real[: len(rows)] = 1", "real[:] = 1", "unit/test_population.py"),
+    Mutation(
+        "heads/folds.py",
+        "np.zeros(len(targets)), targets, np.asarray(groups)",
+        "np.zeros(len(targets)), targets, np.arange(len(targets))",
+        "unit/test_search.py",
+    ),
+    Mutation("heads/leaks.py", "flatnonzero(rank < split)", "flatnonzero(rank <= split)", "unit/test_leaks.py"),
+    Mutation(
+        "finetune/train.py",
+        "        program.set_optimizer(state.optimizer)\n",
+        "",
+        "resilience/test_resume.py",
+    ),
+    Mutation(
+        "finetune/train.py",
+        "return min(history, key=lambda epoch: epoch.val_log_loss)",
+        "return history[-1]",
+        "unit/test_finetune.py",
+    ),
+    Mutation("finetune/network.py", "if not difference <= bound:", "if difference > bound:", "unit/test_finetune.py"),
+    Mutation(
+        "finetune/checkpoint.py",
+        "if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:",
+        "if not data:",
+        "resilience/test_resume.py",
+    ),
+    Mutation(
+        "vggft/prediction/band.py",
+        "return score < self.threshold",
+        "return score <= self.threshold",
+        "unit/test_band.py",
+    ),
+    Mutation(
+        "vggft/prediction/scoring.py",
+        "if np.isfinite(p).all():",
+        "if p is not None:",
+        "unit/test_scoring.py",
+    ),
+    Mutation(
+        "vggft/comparison/statistics.py",
+        "return float(binomtest(only_a, only_a + only_b).pvalue) if",
+        "return float(binomtest(only_a, only_a + only_b).pvalue) / 2 if",
+        "unit/test_statistics.py",
+    ),
+    Mutation(
+        "vggft/comparison/statistics.py",
+        "largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))",
+        "largest = min(1.0, (len(p_values) - rank) * p_values[i])",
+        "unit/test_statistics.py",
+    ),
+]
+
+
+def copy_of_the_repository(folder: Path) -> Path:
+    """Copy what git knows of, and what it does not ignore."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+    )
+    for name in filter(None, listed.stdout.split(b"\0")):
+        place = folder / os.fsdecode(name)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / os.fsdecode(name), place)
+    return folder
+
+
+def caught_by(copy: Path, mutation: Mutation) -> str | None:
+    """Apply a breakage, run its tests, and take it back; return the suite that failed."""
+    path = copy / mutation.file
+    sound = path.read_text(encoding="utf-8")
+    if sound.count(mutation.old) != 1:
+        raise SystemExit(f"{mutation.file}: occurs {sound.count(mutation.old)} times, expected once: {mutation.old!r}")
+    path.write_text(sound.replace(mutation.old, mutation.new), encoding="utf-8")
+    try:
+        for suite, marked in SUITES.items():
+            words = ["-q", "-x", "-n", "0", "-p", "no:cacheprovider", "-m", marked, str(copy / "tests" / mutation.test)]
+            environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+            done = subprocess.run(
+                [sys.executable, "-m", "pytest", *words], cwd=copy, env=environment, capture_output=True, check=False
+            )
+            if done.returncode not in (0, NOTHING_RAN):
+                return suite
+    finally:
+        path.write_text(sound, encoding="utf-8")
+    return None
+
+
+def main(words: list[str]) -> None:
+    """Print a line for each breakage, and leave with exit code 1 where one was missed."""
+    missed = 0
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copy_of_the_repository(Path(folder))
+        for mutation in MUTATIONS:
+            if words and not any(word in mutation.file for word in words):
+                continue
+            suite = caught_by(copy, mutation)
+            missed += suite is None
+            first = mutation.new.strip().splitlines()[0] if mutation.new.strip() else "(removed)"
+            print(f"{suite or 'MISSED':7} {mutation.file:36} {mutation.test:28} {first}", flush=True)
+    sys.exit(1 if missed else 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
