@@ -109,8 +109,10 @@ def test_no_files_at_all(fake, tmp_path, monkeypatch, ui):
 
 
 def test_csv_or_json(fake, painted, capfd):
-    with programs(capfd) as ui, pytest.raises(VggftError, match="--csv with --json"):
+    with programs(capfd) as ui, pytest.raises(VggftError, match="--csv with --json: standard output holds one of them"):
         predict.run(fake, PredictOptions(painted, csv=True), ui)
+    with pytest.raises(VggftError, match="--csv with --json-lines"):
+        predict.run(fake, PredictOptions(painted, csv=True, json_lines=True), Ui())
 
 
 def test_lines_for_people(fake, painted, capfd):
@@ -146,7 +148,7 @@ def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
         [str(painted[2]), "fruit", "0.6", "true", "birds", "0.4"],
     ]
     assert [row[0] for row in rows[5:]] == [str(path) for path in odd]
-    assert len(done["rejected"]) == 1
+    assert done["rejected"] == 1
     assert "text.txt: not a picture" in err
     assert "noise" in err
     os.write(1, b"standard output is back\n")
@@ -178,7 +180,22 @@ def test_the_object_for_programs(fake, painted, tmp_path, capfd):
     assert (alone["predictions"], len(alone["rejected"])) == ([], 1)
 
 
-@pytest.mark.parametrize("form", ["text", "csv", "json"])
+def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
+    shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
+    (tmp_path / "text.txt").write_text("no picture")
+    files = [*painted, tmp_path / "text.txt", tmp_path / os.fsdecode(b"caf\xe9.png")]
+    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    done = predict.run(fake, PredictOptions(files, top=2, json_lines=True), Ui())
+    rows = [strict_json(line) for line in capfd.readouterr().out.splitlines()]
+    assert done["rejected"] == 1
+    assert [list(row) for row in rows if "reason" in row] == [["path", "reason"]]
+    assert [row["path"] for row in rows] == [*map(str, files[:5]), str(tmp_path / r"caf\xe9.png")]
+    whole = as_json(fake, PredictOptions(files, top=2), capfd)
+    assert [row for row in rows if "label" in row] == whole["predictions"]
+    assert [row for row in rows if "reason" in row] == whole["rejected"]
+
+
+@pytest.mark.parametrize("form", ["text", "csv", "json_lines"])
 def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, monkeypatch, capfd):
     """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
     choice = selection.choose(fake, None)
@@ -191,15 +208,13 @@ def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, mon
             (tmp_path / str(n) / f"{i:06}.png").write_bytes(b"%d" % (i % 2))
 
     def peak(n):
-        with programs(capfd) if form == "json" else contextmanager(lambda: iter([Ui()]))() as ui:
-            tracemalloc.reset_peak()
-            before = tracemalloc.get_traced_memory()[0]
-            done = predict.run(fake, PredictOptions([tmp_path / str(n)], csv=form == "csv"), ui)
-            ui.result(done)
-            assert (len(done["predictions"]), len(done["rejected"])) == (n / 2, n / 2)
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        options = PredictOptions([tmp_path / str(n)], csv=form == "csv", json_lines=form == "json_lines")
+        assert predict.run(fake, options, Ui())["rejected"] == n / 2
         used = tracemalloc.get_traced_memory()[1] - before
         out = capfd.readouterr().out  # empties what pytest has captured
-        assert len(json.loads(out)["predictions"] if form == "json" else out.splitlines()[form == "csv" :]) == n / 2
+        assert len(out.splitlines()) == {"text": n / 2, "csv": n / 2 + 1, "json_lines": n}[form]
         return used
 
     peak(2000)  # what is imported, and what rich remembers of some thousand strings
@@ -394,8 +409,10 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
 
 def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
     message = refused("predict", "", "-w", trained[0].root, cwd=tmp_path)
-    assert "an empty path, perhaps an unset variable" in message
-    assert "an empty path, perhaps an unset variable" in refused("featurize", "", "-w", tmp_path / "new", cwd=tmp_path)
+    assert "an empty path, perhaps from an unset variable" in message
+    assert "an empty path, perhaps from an unset variable" in refused(
+        "featurize", "", "-w", tmp_path / "new", cwd=tmp_path
+    )
     assert not (tmp_path / "new").exists()
 
 

@@ -1,4 +1,4 @@
-"""Predictions, written as they come: as lines for people or as CSV rows."""
+"""Predictions and rejections, written as they come: as lines for people, as CSV rows or as JSON objects."""
 
 import contextlib
 import csv
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from vggft.ui import strict
 from vggft.ui.console import Ui
 
 _UNSURE = {True: "true", False: "false", None: ""}
@@ -46,19 +47,32 @@ class Prediction:
         }
 
 
-class Writer(Protocol):
-    """Writes predictions, one at a time."""
+@dataclass(frozen=True)
+class Rejection:
+    """A file without a prediction, and why."""
 
-    def __call__(self, prediction: Prediction, /) -> None:
-        """Write one."""
+    path: Path
+    reason: str
+
+    def as_json(self) -> dict[str, str]:
+        """Return path and reason."""
+        return {"path": str(self.path), "reason": self.reason}
+
+
+class Writer(Protocol):
+    """Writes predictions and rejections, one at a time."""
+
+    def __call__(self, outcome: Prediction | Rejection, /) -> None:
+        """Write one; lines and rows leave rejections out."""
 
 
 def lines(ui: Ui) -> Writer:
     """Return a writer of one line per file; `?` marks unsure predictions."""
 
-    def write(prediction: Prediction) -> None:
-        classes = "  ".join(f"{label:>12}  {score:.4f}" for label, score in prediction.shown)
-        ui.put(f"{classes} {'?' if prediction.unsure else ' '} {prediction.path}")
+    def write(outcome: Prediction | Rejection) -> None:
+        if isinstance(outcome, Prediction):
+            classes = "  ".join(f"{label:>12}  {score:.4f}" for label, score in outcome.shown)
+            ui.put(f"{classes} {'?' if outcome.unsure else ' '} {outcome.path}")
 
     return write
 
@@ -71,8 +85,16 @@ def rows(ui: Ui, top: int) -> Iterator[Writer]:
         more = [name for k in range(2, top + 1) for name in (f"label_{k}", f"score_{k}")]
         writer.writerow(["path", "label", "score", "unsure", *more])
 
-        def write(prediction: Prediction) -> None:
-            first, *others = prediction.shown
-            writer.writerow([prediction.path, *first, _UNSURE[prediction.unsure], *itertools.chain(*others)])
+        def write(outcome: Prediction | Rejection) -> None:
+            if isinstance(outcome, Prediction):
+                first, *others = outcome.shown
+                writer.writerow([outcome.path, *first, _UNSURE[outcome.unsure], *itertools.chain(*others)])
 
         yield write
+
+
+@contextlib.contextmanager
+def json_lines(ui: Ui) -> Iterator[Writer]:
+    """Write one JSON object per line to standard output: predictions, and rejected files with `path` and `reason`."""
+    with ui.rows() as stream:
+        yield lambda outcome: print(strict.text(outcome.as_json()), file=stream)

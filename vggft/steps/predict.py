@@ -1,4 +1,4 @@
-"""Class and score of each image, by a named model or the recommended one. Predictions are passed on as they come."""
+"""Class and score of each image, by a named model or the recommended one; written as they come, except with --json."""
 
 import contextlib
 from typing import Any
@@ -9,7 +9,7 @@ from featurize.errors import VggftError
 from vggft.prediction import band, inference, inputs, output, scoring, selection
 from vggft.prediction.band import Band
 from vggft.prediction.model import Model
-from vggft.prediction.output import Prediction
+from vggft.prediction.output import Prediction, Rejection, Writer
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.filling import decoder
@@ -23,8 +23,10 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         VggftError: options that contradict each other or the model, a path that does not exist, no files at all, or no such
             model.
     """
-    if options.csv and ui.json:
-        raise VggftError("--csv with --json: standard output holds one or the other. Expected one of them.")
+    forms = {"--csv": options.csv, "--json": ui.json, "--json-lines": options.json_lines}
+    chosen_forms = [form for form, chosen in forms.items() if chosen]
+    if len(chosen_forms) > 1:
+        raise VggftError(f"{' with '.join(chosen_forms)}: standard output holds one of them. Choose one.")
     classes = workspace.settings.classes
     if options.top > len(classes):
         raise VggftError(
@@ -33,9 +35,11 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     inputs.require(options.paths)
     choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     model = choice.model
-    predictions, rejected = ui.spool(), ui.spool()
+    predictions: list[dict[str, Any]] = []  # filled for --json only, as are the rejections: there may be many files
+    rejections: list[dict[str, Any]] = []
+    files = rejected = 0
     with contextlib.ExitStack() as stack:
-        write = stack.enter_context(output.rows(ui, options.top)) if options.csv else output.lines(ui)
+        write = stack.enter_context(_writer(options, ui))
         scorer = inference.from_pixels(model, workspace)
         ui.say(f"model: {model.name} ({choice.reason})")
         unsure_band = _band(model, ui)
@@ -45,17 +49,23 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         for scored in scored_files:
             if scored.probabilities is None:
                 ui.warn(f"rejected {scored.path}: {scored.reason}")
-                rejected.add({"path": str(scored.path), "reason": scored.reason})
+                rejection = Rejection(scored.path, scored.reason)
+                write(rejection)
+                rejected += 1
+                if ui.json:
+                    rejections.append(rejection.as_json())
             else:
                 falling = np.argsort(-scored.probabilities, kind="stable")
                 p = {model.classes[i]: float(scored.probabilities[i]) for i in falling}
                 unsure = unsure_band.unsure(float(scored.probabilities.max())) if unsure_band else None
                 prediction = Prediction(scored.path, p, options.top, unsure)
                 write(prediction)
-                predictions.add(prediction.as_json())
+                if ui.json:
+                    predictions.append(prediction.as_json())
+            files += 1
             if advance:
-                advance(len(predictions) + len(rejected))
-    if not predictions and not rejected:
+                advance(files)
+    if not files:
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
@@ -63,8 +73,14 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         "unsure_below": unsure_band.threshold if unsure_band else None,
         "unsure_band": unsure_band.as_json() if unsure_band else None,
         "predictions": predictions,
-        "rejected": rejected,
+        "rejected": rejections if ui.json else rejected,
     }
+
+
+def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManager[Writer]:
+    if options.csv:
+        return output.rows(ui, options.top)
+    return output.json_lines(ui) if options.json_lines else contextlib.nullcontext(output.lines(ui))
 
 
 def _band(model: Model, ui: Ui) -> Band | None:
