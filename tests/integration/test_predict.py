@@ -184,7 +184,7 @@ def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
     shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
     (tmp_path / "text.txt").write_text("no picture")
     files = [*painted, tmp_path / "text.txt", tmp_path / os.fsdecode(b"caf\xe9.png")]
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
     done = predict.run(fake, PredictOptions(files, top=2, json_lines=True), Ui())
     rows = [strict_json(line) for line in capfd.readouterr().out.splitlines()]
     assert done["rejected"] == 1
