@@ -1,7 +1,6 @@
-"""decode → engine → cache as one bounded pipeline. What is committed stays; a stopped run is simply run again.
+"""The pipeline decode → engine → cache. Committed rows are kept, so an interrupted run is continued by running it again.
 
-The collaborators are handed in: a decoder, an engine, a cache. Memory holds a few batches and one or two shards,
-however many images there are.
+Decoder, engine and cache are passed in. Memory is bounded by a few batches and shards, whatever the number of images.
 """
 
 import contextlib
@@ -27,24 +26,24 @@ from featurize.pixels import decoding
 from featurize.pixels.decoding import Decoder
 
 SHARD_SECONDS = 60.0
-_DECODE_AHEAD = 3  # batches decoded before the engine asks for them
-# An engine that takes several batches at once is faster than threads decode: 16 of them gave 1,700 pictures a second on 16
-# cores, 16 processes 5,500. These take about half a second to start, which fewer pictures are not worth.
-_WORTH_PROCESSES = 1_000
+_DECODE_AHEAD = 3  # batches
+# An engine with several batches in flight is faster than decoding in threads: on 16 cores, 16 threads decoded 1,700 pictures per
+# second, and 16 processes 5,500. Processes take about half a second to start, so they are used only for this many pictures.
+_MIN_PICTURES_FOR_PROCESSES = 1_000
 
 
 class Sink(Protocol):
-    """Where finished rows go; the feature cache, or a stand-in for tests."""
+    """Receives finished rows: the feature cache, or a fake in tests."""
 
     def write(
-        self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], made: Mapping[str, str]
+        self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]
     ) -> None:
-        """Commit rows."""
+        """Commit rows, with attributes that describe how they were computed."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What an engine is to do: compute `layers` from the outputs of the layer `below`; None: from pixels."""
+    """The computation of `layers` from the outputs of the layer `below`, or from pixels if `below` is None."""
 
     layers: Sequence[str]
     below: str | None = None
@@ -52,7 +51,7 @@ class Step:
 
 @dataclass
 class Outcome:
-    """What a run did: images computed, and digest → reason for those it could not use."""
+    """The result of a run: number of computed images, and digest → reason of rejected ones."""
 
     computed: int = 0
     rejected: dict[str, str] = field(default_factory=dict)
@@ -65,20 +64,20 @@ def run(
     engine: Engine,
     sink: Sink,
     *,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
     shard_rows: int = SHARD_ROWS,
 ) -> Outcome:
-    """Compute `layers` for every digest in `work` and commit them, at most `shard_rows` rows or a minute at a time.
+    """Compute `layers` for every digest in `work`, and commit a shard every `shard_rows` rows or every minute.
 
     Args:
-        work: digest → files with those bytes; the first that still reads and still hashes to the digest is used.
-        layers: names of the wanted layers.
-        progress: called with the number of digests dealt with so far.
+        work: digest → files with this digest; the first one that can be read and has not changed is used.
+        layers: names of the layers to compute.
+        progress: called with the number of processed digests.
 
     Raises:
-        VggftError: a feature that float16 cannot hold.
+        VggftError: a feature is outside the range of float16.
     """
-    processes = engine.in_flight > 1 and len(work) >= _WORTH_PROCESSES
+    processes = engine.in_flight > 1 and len(work) >= _MIN_PICTURES_FOR_PROCESSES
     pictures = decoded(work, decoder, _DECODE_AHEAD * engine.batch_size, processes=processes)
     return compute(pictures, Step(layers), engine, sink, progress=progress, shard_rows=shard_rows)
 
@@ -89,32 +88,32 @@ def compute(
     engine: Engine,
     sink: Sink,
     *,
-    progress: Callable[[int], None] = lambda done: None,
+    progress: Callable[[int], None] = lambda count: None,
     shard_rows: int = SHARD_ROWS,
 ) -> Outcome:
-    """Run an engine over inputs and commit what comes out, at most `shard_rows` rows or a minute at a time.
+    """Run an engine on the inputs, and commit a shard every `shard_rows` rows or every minute.
 
     Args:
-        inputs: (digest, picture or row of the layer below, or the reason why there is none).
-        step: from where to where.
-        progress: called with the number of digests dealt with so far.
+        inputs: pairs of a digest and a picture, a row of the layer below, or the reason why there is neither.
+        step: which layers to compute, and from what.
+        progress: called with the number of processed digests.
 
     Raises:
-        VggftError: a feature that float16 cannot hold.
+        VggftError: a feature is outside the range of float16.
     """
     outcome = Outcome()
-    made = {
+    attributes = {
         "engine": engine.name,
         "batch_size": str(engine.batch_size),
         "computed_from": step.below or "pixels",
     }
-    with _Shards(step.layers, sink, made, writers=engine.in_flight) as shards:
+    with _Shards(step.layers, sink, attributes, writers=engine.in_flight) as shards:
         batches = _batches(inputs, min(engine.batch_size, shard_rows), outcome.rejected)
         for digests, outputs in _computed(batches, step, engine):
             if shards.rows + len(digests) > shard_rows:
                 shards.commit()
-            interrupts.check()
             shards.add(digests, outputs)
+            interrupts.check()
             outcome.computed += len(digests)
             if shards.rows == shard_rows or shards.age >= SHARD_SECONDS:
                 shards.commit()
@@ -125,16 +124,17 @@ def compute(
 def decoded(
     work: Mapping[str, Sequence[Path]], decoder: Decoder, ahead: int, *, processes: bool = False
 ) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
-    """Yield (digest, picture or the reason why there is none) in the order of `work`, with `ahead` of them in threads.
+    """Decode `work` in threads; yield pairs of a digest and a picture, or the reason why there is none, in order.
 
     Args:
-        processes: each thread has a process that decodes for it; `decoder` must then be one that pickle can name.
+        ahead: number of pictures to decode ahead.
+        processes: decode in one process per thread; `decoder` must then be picklable.
     """
-    with contextlib.ExitStack() as end:
+    with contextlib.ExitStack() as stack:
         decode: Callable[[str, Sequence[Path]], NDArray[np.uint8] | str] = partial(decoding.picture, decoder=decoder)
         if processes:
-            decode = end.enter_context(contextlib.closing(decoding.Processes(decoder)))
-        pool = end.enter_context(interrupts.threads(os.cpu_count()))
+            decode = stack.enter_context(contextlib.closing(decoding.Processes(decoder)))
+        pool = stack.enter_context(interrupts.threads(os.cpu_count()))
         waiting: deque[tuple[str, Future[NDArray[np.uint8] | str]]] = deque()
         for digest, paths in work.items():
             waiting.append((digest, pool.submit(decode, digest, paths)))
@@ -165,7 +165,7 @@ def _batches(
 def _computed(
     batches: Iterable[list[tuple[str, NDArray[Any]]]], step: Step, engine: Engine
 ) -> Iterator[tuple[list[str], list[NDArray[Any]]]]:
-    """Yield digests and outputs of each batch, in order, with as many batches on their way as the engine asks for."""
+    """Yield digests and outputs of each batch, in order, with `engine.in_flight` batches in flight."""
 
     def compute(batch: list[tuple[str, NDArray[Any]]]) -> tuple[list[str], list[NDArray[Any]]]:
         rows = np.stack([row for _, row in batch])
@@ -188,15 +188,15 @@ def _computed(
 
 
 class _Shards:
-    """Rows on their way to the cache: one shard is filled while the ones before it are written, each by a thread of its own.
+    """Collects rows into shards: one shard is filled while up to `writers` earlier ones are written, each in a thread.
 
-    Leaving the context commits the rest, also after Ctrl-C: rows that are computed are kept.
+    Leaving the context commits the remaining rows, also after Ctrl-C.
     """
 
-    def __init__(self, layers: Sequence[str], sink: Sink, made: Mapping[str, str], writers: int) -> None:
+    def __init__(self, layers: Sequence[str], sink: Sink, attributes: Mapping[str, str], writers: int) -> None:
         self._layers = layers
         self._sink = sink
-        self._made = made
+        self._attributes = attributes
         self._writers = writers
         self._writer = ThreadPoolExecutor(writers, "writer")
         self._writing: deque[Future[None]] = deque()
@@ -231,43 +231,45 @@ class _Shards:
             with np.errstate(over="ignore"):
                 narrow.append(output.astype(np.float16, copy=False))
             rows = narrow[-1].reshape(len(output), -1)
-            if output.dtype == np.float16:  # checked by the engine: see `featurize.engines.Engine`
+            if output.dtype == np.float16:  # the engine has checked every value: see `featurize.engines.Engine`
                 rows = rows[:, :1]
             finite = np.isfinite(rows).all(axis=1)
             if not finite.all():
                 raise VggftError(
-                    f"{layer} of the image with digest {digests[int(np.argmin(finite))]} holds a number that float16 cannot "
-                    "(above 65,504, or no number). With --weights: are these the right weights?"
+                    f"image with digest {digests[int(np.argmin(finite))]}: outputs of {layer} are NaN, infinite or above 65,504, "
+                    "the largest float16. With --weights, check that these are the right weights."
                 )
-        self._parts.append((digests, narrow))  # in one step: an interrupt finds digests and rows together or neither
+        self._parts.append((digests, narrow))  # one operation, so that an interrupt cannot separate digests and rows
 
     def commit(self) -> None:
-        """Hand the rows to a writer, once one is free: memory holds one shard more than there are writers."""
+        """Pass the rows to a writer as soon as one is free; memory holds at most one shard more than there are writers."""
         if not self._parts:
             self._clear()
             return
         try:
             self._wait(self._writers - 1)
-        except Exception:  # a full disk is not tried again; an interrupt is no Exception, and its rows are
+        except (
+            Exception
+        ):  # do not try again, for example on a full disk; after an interrupt (no Exception), rows are kept
             self._clear()
             raise
         self._writing.append(self._writer.submit(self._write, self._parts))
         self._clear()
 
-    def _wait(self, left: int = 0) -> None:
-        """Wait until no more than `left` shards are being written."""
-        while len(self._writing) > left:
+    def _wait(self, at_most: int = 0) -> None:
+        """Wait until at most `at_most` shards are being written."""
+        while len(self._writing) > at_most:
             self._writing[0].result()
             self._writing.popleft()
 
     def _write(self, parts: list[tuple[Sequence[str], list[NDArray[np.float16]]]]) -> None:
-        """Write rows and let go of them; rows that an interrupt, between two steps of `commit`, hands in again are gone."""
+        """Write rows and release their memory. If an interrupt in `commit` submits the same rows twice, they are written once."""
         with self._taking:
             taken = parts[:]
             parts.clear()
         digests = [digest for part, _ in taken for digest in part]
         if not digests:
             return
-        # Popped layer by layer, as they are joined: memory would hold them twice until they are on the disk.
+        # Removes the parts of each layer as they are concatenated, so that memory does not hold all layers twice.
         features = {layer: np.concatenate([arrays.pop(0) for _, arrays in taken]) for layer in self._layers}
-        self._sink.write(digests, features, self._made)
+        self._sink.write(digests, features, self._attributes)

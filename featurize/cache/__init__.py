@@ -1,1 +1,1 @@
-"""Features on disk: shards, the index over them, and what keeps both in order."""
+"""The feature cache: shards, their index, verification and pruning."""

@@ -1,4 +1,4 @@
-"""How much room features will take, before they are computed."""
+"""Estimates of disk space for features that have not been computed yet."""
 
 import shutil
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from featurize.wording import counted, size
 
 
 def bytes_needed(cache: FeatureCache, layers: Sequence[str], images: int) -> int:
-    """Estimate the bytes on disk of some layers of so many images: as in this cache so far, or as photographs take."""
+    """Estimate the bytes on disk of some layers for a number of images, from the rows in this cache or from photographs."""
     return int(images * sum(cache.bytes_per_row(name) or _typical(cache, name) for name in layers))
 
 
 def require_room(folder: Path, needed: int, images: int) -> None:
-    """See that a disk holds what is to be computed.
+    """Check that the disk has enough free space.
 
     Raises:
         VggftError: it does not.
@@ -26,9 +26,8 @@ def require_room(folder: Path, needed: int, images: int) -> None:
     free = shutil.disk_usage(existing).free
     if needed > free:
         raise VggftError(
-            f"{folder}: the features of {counted(images, 'image')} will take about {size(needed)}, and {size(free)} are free "
-            "there. Free some space, put the workspace on another disk with --workspace, or keep fewer "
-            "layers with --layers."
+            f"{folder}: not enough disk space for the features of {counted(images, 'image')}: {size(free)} free, about "
+            f"{size(needed)} needed. Free some space, choose another disk with --workspace, or fewer layers with --layers."
         )
 
 

@@ -1,4 +1,4 @@
-"""One plain HDF5 file of features, labels, splits and paths, for people with h5py: no plug-in is needed to read it."""
+"""Export of features, labels, splits and paths to one HDF5 file that h5py reads without plug-ins."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -19,41 +19,43 @@ _STRINGS = h5py.string_dtype("utf-8")
 
 
 def complete_layers(cache: FeatureCache, dataset: Dataset) -> list[str]:
-    """Return the layers of which every accepted image has a row.
+    """Return the layers that are cached for all accepted images.
 
     Raises:
-        VggftError: there is none.
+        VggftError: there is no such layer.
     """
     digests = [sample.digest for sample in dataset.accepted()]
-    found = [layer for layer in cache.layers if not cache.missing([layer], digests)]
-    if not found:
-        raise VggftError(f"{cache.folder}: no layer is there for all {len(digests)} images. Run first: vggft featurize")
-    return found
+    layers = [layer for layer in cache.layers if not cache.missing([layer], digests)]
+    if not layers:
+        raise VggftError(
+            f"{cache.folder}: no layer is cached for all {len(digests)} images. Run first: vggft featurize"
+        )
+    return layers
 
 
 def export(
     cache: FeatureCache, dataset: Dataset, layers: Sequence[str], file: Path, progress: Callable[[int], None]
 ) -> None:
-    """Write one row an accepted sample, in the manifest's order.
+    """Write one row per accepted sample, in the order of the manifest.
 
-    The file holds `label` (position in `classes`, int64), `split`, `path`, `digest` (text), `classes`, and under
-    `features/` a dataset a layer, (rows, height, width, filters), compressed with gzip; attributes `version`, `data`
-    (the folder that paths are relative to) and `fingerprint` (JSON).
+    Datasets of the file: `label` (index into `classes`, int64), `split`, `path`, `digest` (text), `classes`, and
+    `features/<layer>` (rows, height, width, filters), compressed with gzip. Attributes: `version`, `data` (the folder that paths
+    are relative to) and `fingerprint` (JSON).
 
     Args:
-        cache: where the features are.
-        dataset: which samples.
-        layers: which layers; every accepted sample has them.
-        file: must not exist.
-        progress: called with the number of rows written so far, all layers together.
+        cache: the cached features.
+        dataset: the samples.
+        layers: the layers to export, cached for all accepted samples.
+        file: the new file; it must not exist.
+        progress: called with the number of rows written so far, over all layers.
 
     Raises:
-        VggftError: the file exists, its folder does not, the disk is full, or the cache is damaged.
+        VggftError: the file exists, its folder does not exist, the disk is full, or the cache is damaged.
     """
     if file.exists():
-        raise VggftError(f"{file}: exists already. Name another file, or move this one away.")
+        raise VggftError(f"{file}: the file exists. Choose another name, or move it away.")
     if not file.parent.is_dir():
-        raise VggftError(f"{file}: there is no folder {file.parent}. Make it, or name another file.")
+        raise VggftError(f"{file}: no such folder: {file.parent}. Create it, or choose another file.")
     samples = dataset.accepted()
     temporary = file.with_name(f".{file.name}.{os.getpid()}.vggft.tmp")
     try:
@@ -66,15 +68,15 @@ def export(
                 out["label"] = np.asarray(dataset.targets(samples), np.int64)
                 for name in ("split", "path", "digest"):
                     out[name] = _texts([getattr(sample, name) for sample in samples])
-                done = 0
+                count = 0
                 for layer in layers:
                     for first in range(0, len(samples), _ROWS_AT_ONCE):
                         interrupts.check()
-                        piece = samples[first : first + _ROWS_AT_ONCE]
-                        rows = cache.read(layer, [sample.digest for sample in piece])
+                        chunk = samples[first : first + _ROWS_AT_ONCE]
+                        rows = cache.read(layer, [sample.digest for sample in chunk])
                         if first == 0:
                             shape = (len(samples), *rows.shape[1:])
-                            kept = out.create_dataset(
+                            features = out.create_dataset(
                                 f"features/{layer}",
                                 shape,
                                 rows.dtype,
@@ -82,16 +84,18 @@ def export(
                                 compression="gzip",
                                 compression_opts=1,
                             )
-                        kept[first : first + len(piece)] = rows
-                        done += len(piece)
-                        progress(done)
+                        features[first : first + len(chunk)] = rows
+                        count += len(chunk)
+                        progress(count)
             durable.sync_file(temporary)
             temporary.replace(file)
         finally:
             temporary.unlink(missing_ok=True)
         durable.sync_folder(file.parent)
     except OSError as error:
-        raise VggftError(f"{file}: cannot be written ({error.strerror or error}). Nothing was left there.") from None
+        raise VggftError(
+            f"{file}: cannot be written ({error.strerror or error}). Free some space or fix the permissions, and export again."
+        ) from None
 
 
 def _texts(values: Sequence[str]) -> Any:
@@ -99,5 +103,5 @@ def _texts(values: Sequence[str]) -> Any:
 
 
 def _bytes(value: str) -> bytes:
-    """Encode as UTF-8; file names that are no Unicode keep their bytes."""
+    """Encode as UTF-8; bytes of file names that are not valid UTF-8 are kept."""
     return value.encode("utf-8", "surrogateescape")

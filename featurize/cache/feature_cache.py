@@ -1,14 +1,14 @@
-"""The HDF5 feature cache: rows found by (fingerprint, layer, digest) in shards that never change once written.
+"""The HDF5 feature cache: rows by (fingerprint, layer, digest), in immutable shards.
 
-Layout, below the cache folder:
+Layout of the cache folder:
 
-    <fingerprint>/fingerprint.json   what the fingerprint stands for
+    <fingerprint>/fingerprint.json   the settings of the fingerprint
     <fingerprint>/shards/<sha256>.h5 rows of features (`featurize.cache.shards`)
-    <fingerprint>/index.h5           digest → shard, row, for each layer (`featurize.cache.index`)
-    <fingerprint>/damaged/           what was found damaged, out of the way until `vggft cache prune`
+    <fingerprint>/index.h5           digest → shard and row for each layer (`featurize.cache.index`)
+    <fingerprint>/damaged/           quarantined files, until `vggft cache prune`
 
-Shards whose stamp is the one in the index are taken for sound without reading them; but whoever reads rows first checks
-the hash of the file they are in, so that no damaged number is ever returned.
+Opening a cache does not read shards whose stamp is in the index. Before the first row is read from a shard, its hash is checked,
+so damaged rows are never returned.
 """
 
 import contextlib
@@ -29,31 +29,32 @@ from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged, Stamp
 from featurize.errors import VggftError
+from featurize.wording import counted
 
 FINGERPRINT_FILE = "fingerprint.json"
 INDEX_FILE = "index.h5"
-DISTRUSTED_FILE = "index.old.h5"  # an index that is only asked which shards there were
+DISTRUSTED_FILE = "index.old.h5"  # an invalidated index, used only for its list of shards
 
 
 class FeatureCache:
-    """The cached rows of one fingerprint. One writer at a time (the workspace's lock sees to that), any number of readers.
+    """The cached rows of one fingerprint, for one writer (guaranteed by the workspace's lock) and any number of readers.
 
     Attributes:
-        damaged: shards that were found damaged when the cache was opened, with the reason. Their rows count as missing.
-        lost: shards that the index knew and that are gone. Their rows count as missing, too.
-        lost_rows: layer → digests of what the damaged and the lost ones held, as far as the index knew.
+        damaged: shards that were damaged when the cache was opened → reason. Their rows count as missing.
+        lost: shards in the index that no longer exist. Their rows count as missing.
+        lost_rows: layer → digests of the rows in damaged and lost shards, according to the index.
     """
 
     def __init__(
         self, folder: Path, fingerprint: Fingerprint, architecture: Architecture, *, recheck: bool = False
     ) -> None:
-        """Open the cache below `folder`; nothing is written before the first `write`.
+        """Open a cache. Nothing is written before the first `write`.
 
         Args:
-            folder: holds a folder a fingerprint.
-            fingerprint: how the features are made.
-            architecture: whose layers they are outputs of.
-            recheck: read every shard again, also those that look untouched.
+            folder: the cache folder, with one folder per fingerprint.
+            fingerprint: the settings of the features.
+            architecture: the network whose outputs are cached.
+            recheck: verify all shards, including unchanged ones.
         """
         self.fingerprint = fingerprint
         self.architecture = architecture
@@ -62,81 +63,82 @@ class FeatureCache:
         self.damaged: dict[str, str] = {}
         self.lost: list[str] = []
         self.lost_rows: dict[str, frozenset[str]] = {}
-        self._sound: set[str] = set()  # checked by this process
+        self._sound: set[str] = set()  # shards verified by this process
         self._distrusted = False
-        self._guard = threading.RLock()  # rows are written by one thread while another reads
+        self._guard = threading.RLock()  # one thread may write rows while another reads
         self._load(recheck)
 
     @property
     def positions(self) -> index.Index:
-        """Where every row lies."""
+        """The positions of all rows."""
         return self._index
 
     @property
     def layers(self) -> list[str]:
-        """Names of the layers that have any rows, lowest first."""
+        """Names of the cached layers, in the order of the network."""
         with self._guard:
             return sorted(self._index.layer_names, key=self.architecture.position)
 
     def missing(self, layers: Sequence[str], digests: Sequence[str]) -> list[str]:
-        """Return the digests, each once, in order, that lack a row for any of the layers."""
+        """Return the digests without a row for one or more of the layers, in order, without repeats."""
         digests = list(dict.fromkeys(digests))
         packed = shards.pack(digests)
-        absent = np.zeros(len(digests), bool)
+        missing = np.zeros(len(digests), bool)
         for layer in layers:
-            absent |= self._locate(layer, packed)[0] < 0
-        return [digest for digest, gone in zip(digests, absent, strict=True) if gone]
+            missing |= self._locate(layer, packed)[0] < 0
+        return [digest for digest, is_missing in zip(digests, missing, strict=True) if is_missing]
 
     def pieces(
-        self, layer: str, digests: Sequence[str], at_once: int
+        self, layer: str, digests: Sequence[str], size: int
     ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
-        """Yield (positions in `digests`, their rows) in the order in which the rows lie on the disk, so many at once.
+        """Yield (indices into `digests`, their rows), `size` rows at a time, in the order of the rows on disk.
 
         Raises:
-            VggftError: as `read`.
+            VggftError: as in `read`.
         """
         order = np.lexsort(self._locate(layer, shards.pack(digests))[::-1])
-        for first in range(0, len(order), at_once):
-            piece = order[first : first + at_once]
-            yield piece, self.read(layer, [digests[i] for i in piece])
+        for first in range(0, len(order), size):
+            indices = order[first : first + size]
+            yield indices, self.read(layer, [digests[i] for i in indices])
 
-    def rows(self, layer: str, digests: Sequence[str], at_once: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
-        """Yield (digest, row) as `pieces` does, one by one."""
-        for positions, rows in self.pieces(layer, digests, at_once):
-            yield from zip((digests[i] for i in positions), rows, strict=True)
+    def rows(self, layer: str, digests: Sequence[str], size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
+        """Yield (digest, row) in the order of the rows on disk, reading `size` rows at a time."""
+        for indices, rows in self.pieces(layer, digests, size):
+            yield from zip((digests[i] for i in indices), rows, strict=True)
 
     def read(self, layer: str, digests: Sequence[str]) -> NDArray[np.float16]:
-        """Return the rows of `digests`, in their order (repeats allowed), as one array (n, height, width, filters).
+        """Return the rows of `digests` as one array (n, height, width, filters). Digests may repeat.
 
         Raises:
-            VggftError: a digest without a row, or a damaged shard.
+            VggftError: a digest has no row, or a shard is damaged.
         """
         packed = shards.pack(digests)
         try:
             return self._read(layer, packed)
-        except FileNotFoundError:  # pruned under our feet: its rows are in a new shard now
+        except FileNotFoundError:  # prune has moved the rows to another shard
             with self._guard:
                 self._load()
         try:
             return self._read(layer, packed)
         except FileNotFoundError as error:
-            raise VggftError(f"{error.filename}: gone while it was read. Run the command again.") from None
+            raise VggftError(f"{error.filename}: deleted while reading it. Run the command again.") from None
 
     def write(
-        self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], made: Mapping[str, str]
+        self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]
     ) -> None:
-        """Commit one shard: when this returns, its rows survive a power cut.
+        """Commit one shard. When this returns, its rows survive a power failure.
 
         Args:
-            digests: one a row.
+            digests: the digest of each row.
             features: layer → array (rows, height, width, filters) of the fingerprint's dtype.
-            made: how the numbers were made (engine, batch size), kept as attributes. No times, no host names.
+            attributes: how the rows were computed (engine, batch size), stored in the shard. Equal rows must have equal
+                attributes, so no times and no host names.
         """
         packed = shards.pack(digests)
         self.shards.mkdir(parents=True, exist_ok=True)
         with self._guard:
             self._write_fingerprint()
-        name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **made})
+        name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **attributes})
         stamp = Stamp.of(shards.path(self.shards, name))
         with self._guard:
             if name not in self._index.shards:
@@ -145,30 +147,30 @@ class FeatureCache:
             self._index_saved = False
 
     def save_index(self) -> None:
-        """Write the index if it is not what lies on the disk."""
+        """Write the index, if it has changed."""
         with self._guard:
             if not (self._index_saved or self._distrusted):
                 self._index.save(self.folder / INDEX_FILE)
                 (self.folder / DISTRUSTED_FILE).unlink(missing_ok=True)
                 self._index_saved = True
 
-    def forget(self, gone: Collection[str]) -> None:
-        """Make and write the index as it is without some shards, which are about to be deleted. The lock must be held."""
+    def forget(self, names: Collection[str]) -> None:
+        """Rebuild and save the index without shards that are about to be deleted. The caller must hold the lock."""
         with self._guard:
-            self._index = self._made_of(
-                {name: s for name, s in shards.present(self.shards).items() if name not in gone}
+            self._index = self._build_index(
+                {name: stamp for name, stamp in shards.present(self.shards).items() if name not in names}
             )
             self._index_saved = False
         self.save_index()
 
-    def set_aside(self) -> None:
-        """Move damaged shards out of the way, and mend the file that says what they are. The lock must be held."""
+    def quarantine(self) -> None:
+        """Move damaged shards to `damaged/`, and repair `fingerprint.json`. The caller must hold the lock."""
         if self.shards.is_dir():
             self._write_fingerprint()
-        aside = self.folder / "damaged"
+        folder = self.folder / "damaged"
         for name in self.damaged:
-            aside.mkdir(exist_ok=True)
-            shards.path(self.shards, name).replace(aside / f"{name}.h5")
+            folder.mkdir(exist_ok=True)
+            shards.path(self.shards, name).replace(folder / f"{name}.h5")
         self.damaged = {}
 
     def _write_fingerprint(self) -> None:
@@ -181,13 +183,13 @@ class FeatureCache:
         durable.write_json(file, content)
 
     def computed_from(self, layer: str) -> str | None:
-        """Return the layer from whose outputs the rows of `layer` were computed; None for pixels, or where there are none."""
+        """Return the layer from which `layer` was computed; None if it was computed from pixels, or is not cached."""
         with self._some_shard(layer) as file:
-            found = str(file.attrs.get("computed_from", "pixels")) if file else "pixels"
-        return None if found == "pixels" else found
+            source = str(file.attrs.get("computed_from", "pixels")) if file else "pixels"
+        return None if source == "pixels" else source
 
     def bytes_per_row(self, layer: str) -> float | None:
-        """Return what a row of a layer takes on disk, from one shard of this cache; None where there is none."""
+        """Return the average bytes on disk of a row of `layer` in one shard; None if the layer is not cached."""
         with self._some_shard(layer) as file:
             return float(file[layer].id.get_storage_size() / len(file[layer])) if file else None
 
@@ -205,54 +207,53 @@ class FeatureCache:
             at, rows = self._index.locate(layer, packed)
             names = list(self._index.shards)
         if (at < 0).any() or not len(packed):
-            damage = f" ({len(self.damaged)} damaged files there hold none)" if self.damaged else ""
+            damaged = f" ({counted(len(self.damaged), 'damaged file')} not counted)" if self.damaged else ""
             raise VggftError(
-                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damage}. Run: vggft featurize"
+                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damaged}. Run: vggft featurize"
             )
         result: NDArray[np.float16] | None = None
         for number in np.unique(at):
-            wanted = np.flatnonzero(at == number)
+            indices = np.flatnonzero(at == number)
             with self.open(names[number]) as file:
-                held = shards.digests_of(file)
-                if (rows[wanted] >= len(held)).any() or (held[rows[wanted]] != packed[wanted]).any():
-                    self._distrust()
+                in_shard = shards.digests_of(file)
+                if (rows[indices] >= len(in_shard)).any() or (in_shard[rows[indices]] != packed[indices]).any():
+                    self._invalidate_index()
                     raise VggftError(
-                        f"{self.folder / INDEX_FILE}: was out of step with its shards. It was put away, and is made anew by "
-                        "the next command: run it again."
+                        f"{self.folder / INDEX_FILE}: does not match its shards. Run the command again, which rebuilds the index."
                     )
                 values = file[layer]
                 if result is None:
                     result = np.empty((len(packed), *values.shape[1:]), values.dtype)
-                for here, there in _runs(rows[wanted], wanted):
-                    values.read_direct(result, here, there)
+                for source, target in _runs(rows[indices], indices):
+                    values.read_direct(result, source, target)
         assert result is not None  # there is at least one digest, hence one shard
         return result
 
     def open(self, name: str) -> h5py.File:
-        """Open a shard for reading; its bytes are checked against its name the first time.
+        """Open a shard for reading. The first time, its hash is checked.
 
         Raises:
-            VggftError: it is damaged.
-            FileNotFoundError: it is gone.
+            VggftError: the shard is damaged.
+            FileNotFoundError: the shard does not exist.
         """
         try:
             if name not in self._sound:
                 shards.check(self.shards, name)
                 self._sound.add(name)
             return shards.open_sound(self.shards, name, self.fingerprint.json)
-        except Damaged as damage:
-            self._distrust()
+        except Damaged as error:
+            self._invalidate_index()
             raise VggftError(
-                f"{shards.path(self.shards, name)}: damaged ({damage}). Run vggft featurize: it sets the file aside and computes "
-                "its images again, and only those."
+                f"{shards.path(self.shards, name)}: damaged ({error}). Run vggft featurize, which quarantines the file and "
+                "recomputes its rows."
             ) from None
 
-    def _distrust(self) -> None:
+    def _invalidate_index(self) -> None:
         self._distrusted = True
-        distrust(self.folder)
+        invalidate_index(self.folder)
 
     def _load(self, recheck: bool = False) -> None:
-        """Take the index from the disk if it fits the shards that are there; else make it from them."""
+        """Load the index if it matches the existing shards, else rebuild it."""
         present = shards.present(self.shards)
         stored = index.load(self.folder / INDEX_FILE)
         if stored is not None and stored.shards == present and not recheck:
@@ -261,66 +262,71 @@ class FeatureCache:
         trusted = {} if stored is None or recheck else stored.shards
         former = stored or index.load(self.folder / DISTRUSTED_FILE) or index.Index()
         self.lost = [name for name in former.shards if name not in present]
-        self.damaged = dict(damage(self.shards, [name for name in present if trusted.get(name) != present[name]]))
-        self._index = self._made_of(present)
+        untrusted = [name for name in present if trusted.get(name) != present[name]]
+        self.damaged = dict(find_damaged(self.shards, untrusted))
+        self._index = self._build_index(present)
         self._index_saved = stored is None and not present
-        without = {*self.lost, *self.damaged}
-        for layer in former.layer_names if without else ():
+        unusable = {*self.lost, *self.damaged}
+        for layer in former.layer_names if unusable else ():
             rows = former.rows(layer)
-            there = np.isin(rows.shard, [number for number, name in enumerate(former.shards) if name in without])
-            if there.any():
-                self.lost_rows[layer] = frozenset(shards.unpack(rows.digest[there]))
+            lost = np.isin(rows.shard, [number for number, name in enumerate(former.shards) if name in unusable])
+            if lost.any():
+                self.lost_rows[layer] = frozenset(shards.unpack(rows.digest[lost]))
 
-    def _made_of(self, present: Mapping[str, Stamp]) -> index.Index:
-        """Make the index of some shards; those that turn out to be none of this cache are damaged."""
-        made = index.Index()
+    def _build_index(self, present: Mapping[str, Stamp]) -> index.Index:
+        """Build an index of the given shards, except damaged ones and shards of other caches, which are added to `damaged`."""
+        built = index.Index()
         for name, stamp in present.items():
             if name not in self.damaged:
                 try:
                     with shards.open_sound(self.shards, name, self.fingerprint.json) as file:
-                        made.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
+                        built.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
                 except FileNotFoundError:  # pruned in the meantime
                     continue
-                except Damaged as found:
-                    self.damaged[name] = str(found)
-        return made
+                except Damaged as error:
+                    self.damaged[name] = str(error)
+        return built
 
 
-def _runs(rows: NDArray[np.int32], places: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
-    """Yield slices of rows in a file, and of the places they go to, that follow each other in both.
+def _runs(rows: NDArray[np.int32], targets: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:
+    """Yield matching slices of rows in a file and of their targets in an array, for rows that are consecutive in both.
 
-    h5py's own selection by a list of rows takes many times as long, and reading whole arrays much memory.
+    Selecting a list of rows in h5py is many times slower, and reading whole datasets needs much memory.
     """
     order = np.argsort(rows, kind="stable")
-    rows, places = rows[order], places[order]
-    ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(places) != 1)) + 1
+    rows, targets = rows[order], targets[order]
+    ends = np.flatnonzero((np.diff(rows) != 1) | (np.diff(targets) != 1)) + 1
     for first, end in zip([0, *ends], [*ends, len(rows)], strict=True):
-        yield slice(rows[first], rows[first] + end - first), slice(places[first], places[first] + end - first)
+        yield slice(rows[first], rows[first] + end - first), slice(targets[first], targets[first] + end - first)
 
 
-def distrust(folder: Path) -> None:
-    """Put the index of one fingerprint away, after damage was found: whoever opens that cache next checks every shard."""
-    with contextlib.suppress(OSError):  # it may be gone already, or not ours to change
+def invalidate_index(folder: Path) -> None:
+    """Rename the index of a cache, so that the next process that opens the cache verifies all shards."""
+    with contextlib.suppress(OSError):  # the index may not exist, or the folder may not be writable
         (folder / INDEX_FILE).replace(folder / DISTRUSTED_FILE)
 
 
-def damage(
-    folder: Path, names: Sequence[str], progress: Callable[[int], None] = lambda done: None
+def find_damaged(
+    folder: Path, names: Sequence[str], progress: Callable[[int], None] = lambda count: None
 ) -> Iterator[tuple[str, str]]:
-    """Check the bytes of shards, as many at a time as there are cores; yield name and reason of those that are damaged."""
+    """Verify shards in parallel; yield name and reason of each damaged one.
 
-    def reason(name: str) -> str | None:
+    Args:
+        progress: called with the number of verified shards.
+    """
+
+    def damage(name: str) -> str | None:
         try:
             shards.check(folder, name)
         except FileNotFoundError:
             return None  # pruned in the meantime
-        except Damaged as found:
-            return str(found)
+        except Damaged as error:
+            return str(error)
         return None
 
     with interrupts.threads(os.cpu_count()) as pool:
-        for done, (name, found) in enumerate(zip(names, pool.map(reason, names), strict=True), 1):
+        for count, (name, reason) in enumerate(zip(names, pool.map(damage, names), strict=True), 1):
             interrupts.check()
-            progress(done)
-            if found:
-                yield name, found
+            progress(count)
+            if reason:
+                yield name, reason

@@ -1,4 +1,4 @@
-"""Everything but the image and the layer that decides a cached number."""
+"""The fingerprint of cached features: everything that determines them besides image and layer."""
 
 import hashlib
 import json
@@ -16,20 +16,19 @@ from featurize.pixels.perturbations import PERTURBATIONS
 
 @dataclass(frozen=True)
 class Fingerprint(Checked):
-    """How pixels become features.
+    """The settings that turn pixels into features.
 
     Attributes:
-        weights: digest of the convolutions' weights (`featurize.backbone.weights.digest`).
-        size: side of the square picture in pixels.
+        weights: digest of the convolution weights (`featurize.backbone.weights.digest`).
+        size: side of the square input in pixels.
         resize: a key of `featurize.pixels.images.RESIZE_FILTERS`.
-        preprocess: "caffe" (BGR, minus the ImageNet means: what the published weights were trained with) or "raw"
-            (RGB from 0 to 255).
+        preprocess: "caffe" (BGR minus the ImageNet means, as the published weights were trained) or "raw" (RGB, 0 to 255).
         decoder: version of the decoder.
-        dtype: of the stored numbers.
-        precision: of the computation, a Keras dtype policy: "float32" (also any engine within a relative error of
-            1e-3 of it) or "mixed_float16" (GPUs).
-        probe: a key of `featurize.pixels.perturbations.PERTURBATIONS`: how pictures are changed before the network sees them;
-            empty: not at all. "Probe" is the word of the file format: renaming it would invalidate cached features.
+        dtype: dtype of the stored features.
+        precision: precision of the computation, a Keras dtype policy: "float32", also for engines within a relative error of
+            1e-3 of it, or "mixed_float16" (GPUs).
+        probe: the perturbation of the pictures, a key of `featurize.pixels.perturbations.PERTURBATIONS`, or empty. The name
+            "probe" is part of the file format: renaming it would invalidate cached features.
     """
 
     weights: str
@@ -43,7 +42,7 @@ class Fingerprint(Checked):
 
     @classmethod
     def of(cls, architecture: Architecture, **settings: Any) -> "Fingerprint":
-        """Return that of an architecture's published weights and usual input size, with other settings as given."""
+        """Return the fingerprint of an architecture's published weights and default input size, with other settings as given."""
         return replace(cls(architecture.digest, architecture.size), **settings)
 
     def __post_init__(self) -> None:
@@ -55,7 +54,7 @@ class Fingerprint(Checked):
 
     @property
     def json(self) -> str:
-        """Canonical JSON of all attributes, precision and probe only where they are not the usual ones."""
+        """Canonical JSON of all attributes; precision and probe are omitted if they have their defaults."""
         values = asdict(self)
         if not self.probe:
             del values["probe"]
@@ -65,5 +64,5 @@ class Fingerprint(Checked):
 
     @cached_property
     def key(self) -> str:
-        """First 16 hexadecimal digits of the sha256 of `json`: names the folder of the cache."""
+        """First 16 hexadecimal digits of the sha256 of `json`; the name of the cache folder."""
         return hashlib.sha256(self.json.encode()).hexdigest()[:16]

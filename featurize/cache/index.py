@@ -1,7 +1,7 @@
-"""digest → shard and row, for each layer: sorted arrays, made from the shards and kept beside them in one file.
+"""The index of a cache: digest → shard and row for each layer, as sorted arrays in one file beside the shards.
 
-The index is derived: where it is missing, damaged or out of step with the shards, it is made again. It also remembers
-the stamp of each shard when its bytes were last known to be sound, so that untouched files need not be hashed again.
+The index is derived from the shards, and rebuilt if it is missing, damaged or out of date. It also stores the stamp of each
+shard when it was last verified, so that unchanged files need not be hashed again.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ INDEX_VERSION = 2
 
 @dataclass(frozen=True)
 class Rows:
-    """Where each digest's row of one layer lies: three arrays of one length, sorted by digest."""
+    """Positions of the rows of one layer: digest, shard number and row number, sorted by digest."""
 
     digest: NDArray[np.bytes_]
     shard: NDArray[np.int32]
@@ -31,14 +31,14 @@ class Rows:
 
 @dataclass
 class Index:
-    """Positions of all rows in all shards. `shards` holds name → stamp; a row's shard is a position in that order."""
+    """Positions of all rows in all shards. `shards` maps name → stamp; shard numbers count in its order."""
 
     shards: dict[str, Stamp] = field(default_factory=dict)
     layers: dict[str, Rows] = field(default_factory=dict)
     _new: dict[str, list[Rows]] = field(default_factory=dict)
 
     def add(self, shard: str, stamp: Stamp, layers: Sequence[str], digests: NDArray[np.bytes_]) -> None:
-        """Enter a new shard's rows. A digest already known keeps its first place."""
+        """Add the rows of a new shard. A digest that is already indexed keeps its first position."""
         self.shards[shard] = stamp
         number = np.full(len(digests), len(self.shards) - 1, np.int32)
         rows = Rows(digests, number, np.arange(len(digests), dtype=np.int32))
@@ -51,18 +51,22 @@ class Index:
         return sorted({*self.layers, *self._new})
 
     def rows(self, layer: str) -> Rows:
-        """Return where all rows of a layer lie. Raises KeyError for a layer without rows."""
+        """Return the positions of all rows of a layer.
+
+        Raises:
+            KeyError: the layer has no rows.
+        """
         self._merge()
         return self.layers[layer]
 
     def a_shard_with(self, layer: str) -> str | None:
-        """Return the name of some shard that holds a layer."""
+        """Return the name of a shard that contains a layer, or None."""
         if layer not in self.layer_names:
             return None
         return list(self.shards)[int(self.rows(layer).shard[0])]
 
     def by_shard(self, layer: str) -> Iterator[tuple[str, NDArray[np.intp]]]:
-        """Yield the name of each shard, and which of `rows(layer)` lie in it."""
+        """Yield the name of each shard, and the indices into `rows(layer)` of its rows."""
         shard = self.rows(layer).shard
         order = np.argsort(shard, kind="stable")
         bounds = np.searchsorted(shard[order], np.arange(len(self.shards) + 1))
@@ -70,7 +74,7 @@ class Index:
             yield name, order[bounds[number] : bounds[number + 1]]
 
     def _merge(self) -> None:
-        """Sort in what was added: once for many shards."""
+        """Merge added rows into the sorted arrays, once for many shards."""
         for layer, new in self._new.items():
             parts = [*([self.layers[layer]] if layer in self.layers else []), *new]
             digests = np.concatenate([part.digest for part in parts])
@@ -83,18 +87,18 @@ class Index:
         self._new.clear()
 
     def locate(self, layer: str, digests: NDArray[np.bytes_]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Return shard and row of each digest, −1 where there is none."""
+        """Return shard and row number of each digest, −1 for digests without a row."""
         self._merge()
         rows = self.layers.get(layer)
         if rows is None or not len(rows.digest):
-            nowhere = np.full(len(digests), -1, np.int32)
-            return nowhere, nowhere
+            none = np.full(len(digests), -1, np.int32)
+            return none, none
         at = np.minimum(np.searchsorted(rows.digest, digests), len(rows.digest) - 1)
-        found = rows.digest[at] == digests
-        return np.where(found, rows.shard[at], -1), np.where(found, rows.row[at], -1)
+        present = rows.digest[at] == digests
+        return np.where(present, rows.shard[at], -1), np.where(present, rows.row[at], -1)
 
     def save(self, path: Path) -> None:
-        """Write the index, with a checksum over all it holds."""
+        """Write the index with a checksum of its contents."""
         self._merge()
         data = io.BytesIO()
         with h5py.File(data, "w", libver="latest") as file:
@@ -110,7 +114,7 @@ class Index:
 
 
 def load(path: Path) -> Index | None:
-    """Read an index; None if there is none, or none that can be trusted."""
+    """Read an index; return None if it is missing, damaged or of another version."""
     try:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs["version"] != INDEX_VERSION:
@@ -124,15 +128,15 @@ def load(path: Path) -> Index | None:
             }
             index = Index(dict(zip(names, stamps, strict=True)), layers)
             return index if file.attrs["checksum"] == _checksum(index) else None
-    except (OSError, KeyError, ValueError, RuntimeError):  # whatever h5py says of a missing or damaged file
+    except (OSError, KeyError, ValueError, RuntimeError):  # what h5py raises for missing and damaged files
         return None
 
 
 def _checksum(index: Index) -> str:
-    total = hashlib.sha256("\n".join(f"{name} {stamp}" for name, stamp in index.shards.items()).encode())
+    sha256 = hashlib.sha256("\n".join(f"{name} {stamp}" for name, stamp in index.shards.items()).encode())
     for name in sorted(index.layers):
         rows = index.layers[name]
-        total.update(name.encode())
+        sha256.update(name.encode())
         for array in (rows.digest, rows.shard, rows.row):
-            total.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return total.hexdigest()
+            sha256.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return sha256.hexdigest()

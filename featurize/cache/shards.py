@@ -1,10 +1,10 @@
-"""One file of the cache: rows of features under their images' digests, called by the sha256 of its own bytes.
+"""Shards, the immutable files of the cache: rows of features and the digests of their images.
 
-So its name is its checksum, and nothing that ever changed a bit of it goes unnoticed. Layout:
+The name of a shard is the sha256 of its bytes, so any damage is detected. Layout:
 
-    digest        (rows, 32) uint8, sha256 of each image's file
-    <layer>       (rows, height, width, filters), one dataset a layer, a row a chunk, compressed with Zstandard
-    attributes    version, fingerprint (JSON), and how the numbers were made: engine, batch_size, computed_from
+    digest        (rows, 32) uint8, sha256 of each image file
+    <layer>       (rows, height, width, filters), one dataset per layer, one chunk per row, compressed with Zstandard
+    attributes    version, fingerprint (JSON), and how the rows were computed: engine, batch_size, computed_from
 """
 
 import contextlib
@@ -31,23 +31,22 @@ from featurize.errors import VggftError
 
 SHARD_VERSION = 1
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.h5")
-DIGEST = np.dtype("S32")  # compares as 32 raw bytes; only whole arrays are ever used, so trailing zeros are safe
+DIGEST = np.dtype("S32")  # 32 raw bytes; NumPy strips trailing zeros of single elements, so only arrays are used
 
-# Zstandard level 1, on float16 outputs of VGG16 for 397 photographs: 3.0× smaller for block4_pool and 5.6× for block5_pool
-# (LZ4, in the same run: 2.1× and 3.7×). LZ4 reads faster; either takes far less time than any engine here needs to compute
-# them.
+# Zstandard level 1 compresses float16 outputs of VGG16 for 397 photographs 3.0× for block4_pool and 5.6× for block5_pool (LZ4:
+# 2.1× and 3.7×). LZ4 decompresses faster, but both take far less time than any engine takes to compute the rows.
 _LEVEL = 1
 _COMPRESSION = hdf5plugin.Zstd(clevel=_LEVEL)
-_AT_ONCE = 16  # rows that a thread compresses before it asks for more
+_ROWS_PER_TASK = 16  # compressed by a thread
 
 
 class Damaged(Exception):
-    """A file that is no sound shard; the message says in what way."""
+    """A file that is not a valid shard; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Stamp:
-    """What tells that a file was not touched since its bytes were last read: size in bytes, time in ns, inode."""
+    """Size in bytes, modification time in ns and inode of a file; if they are unchanged, so is the file."""
 
     size: int
     mtime_ns: int
@@ -55,18 +54,22 @@ class Stamp:
 
     @classmethod
     def of(cls, path: Path) -> "Stamp":
-        """Look at a file. Raises OSError."""
+        """Return the stamp of a file.
+
+        Raises:
+            OSError: the file cannot be accessed.
+        """
         status = path.stat()
         return cls(status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def pack(digests: Iterable[str]) -> NDArray[np.bytes_]:
-    """Return hexadecimal sha256 digests as an array of 32 raw bytes each."""
+    """Convert hexadecimal sha256 digests to an array of 32 raw bytes each."""
     return np.frombuffer(bytes.fromhex("".join(digests)), DIGEST)
 
 
 def unpack(digests: NDArray[np.bytes_]) -> list[str]:
-    """Return packed digests in hexadecimal."""
+    """Convert packed digests to hexadecimal."""
     text = np.ascontiguousarray(digests).tobytes().hex()
     return [text[i : i + 64] for i in range(0, len(text), 64)]
 
@@ -77,9 +80,9 @@ def write(
     features: Mapping[str, NDArray[np.float16]],
     attributes: Mapping[str, str],
 ) -> str:
-    """Write one shard durably and return its name. The same rows and attributes give the same bytes, and so the same name."""
+    """Write a shard durably and return its name. Equal rows and attributes give the same bytes, so the same name."""
     data = io.BytesIO()
-    # Closed before its bytes are taken: the image of an open file in the latest format has a wrong superblock checksum.
+    # The file is closed before its bytes are hashed: while open, the latest format has a wrong superblock checksum.
     with _new_file(data) as file:
         file.attrs["version"] = SHARD_VERSION
         for key, value in attributes.items():
@@ -94,7 +97,7 @@ def write(
 
 
 def _new_file(data: io.BytesIO) -> h5py.File:
-    """Create an HDF5 file in memory without a timestamp, which h5py's own `File(data, "w")` puts into the root group."""
+    """Create an HDF5 file in memory without the timestamp that h5py's `File(data, "w")` stores in the root group."""
     access = h5py.h5p.create(h5py.h5p.FILE_ACCESS)
     access.set_libver_bounds(h5py.h5f.LIBVER_LATEST, h5py.h5f.LIBVER_LATEST)
     access.set_fileobj_driver(h5py.h5fd.fileobj_driver, data)
@@ -104,7 +107,7 @@ def _new_file(data: io.BytesIO) -> h5py.File:
 
 
 def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
-    """Write a layer, its rows compressed in parallel. The bytes are those that HDF5 writes."""
+    """Write a layer, compressing its rows in parallel. The bytes are the same as with HDF5's own compression."""
     dataset = file.create_dataset(
         layer, array.shape, array.dtype, chunks=(1, *array.shape[1:]), compression=_COMPRESSION
     )
@@ -112,32 +115,32 @@ def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
     if compress is None:
         dataset[...] = array
         return
-    pieces = [array[first : first + _AT_ONCE] for first in range(0, len(array), _AT_ONCE)]
+    tasks = [array[first : first + _ROWS_PER_TASK] for first in range(0, len(array), _ROWS_PER_TASK)]
     with ThreadPoolExecutor(os.cpu_count(), "compress") as pool:
-        frames = [frame for piece in pool.map(lambda rows: [compress(row) for row in rows], pieces) for frame in piece]
-    with phil:  # h5py 3.14 does not take HDF5's lock for these calls itself
+        frames = [frame for task in pool.map(lambda rows: [compress(row) for row in rows], tasks) for frame in task]
+    with phil:  # h5py 3.14 does not acquire HDF5's lock for these calls
         for row, frame in enumerate(frames):
             dataset.id.write_direct_chunk((row, *(0 for _ in array.shape[1:])), frame)
 
 
 def path(folder: Path, name: str) -> Path:
-    """Return where the shard called `name` lies."""
+    """Return the path of the shard `name`."""
     return folder / f"{name}.h5"
 
 
 def present(folder: Path) -> dict[str, Stamp]:
-    """Return the shards in a folder, by name: files of another name, and links, are none."""
-    found = {}
-    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # no folder yet
+    """Return the shards in a folder, name → stamp. Links and files with other names are ignored."""
+    stamps = {}
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:  # the folder may not exist yet
         for entry in entries:
             if _FILE_NAME.fullmatch(entry.name) and not entry.is_symlink():
-                with contextlib.suppress(FileNotFoundError):  # prune has just replaced it
-                    found[entry.name[:-3]] = Stamp.of(Path(entry.path))
-    return dict(sorted(found.items()))
+                with contextlib.suppress(FileNotFoundError):  # deleted by prune meanwhile
+                    stamps[entry.name[:-3]] = Stamp.of(Path(entry.path))
+    return dict(sorted(stamps.items()))
 
 
 def is_shard(path: Path) -> bool:
-    """Return whether a file is a sound shard: a regular file whose sha256 is its name. Reads all of it."""
+    """Return whether a file is an undamaged shard: a regular file whose sha256 is its name. Reads the whole file."""
     try:
         regular = path.is_file() and not path.is_symlink()
         return regular and bool(_FILE_NAME.fullmatch(path.name)) and durable.sha256(path) == path.stem
@@ -146,52 +149,57 @@ def is_shard(path: Path) -> bool:
 
 
 def may_be_damaged_shard(path: Path) -> bool:
-    """Return whether a file in `damaged/` has the name that a shard has."""
+    """Return whether a regular file has a shard's name; for files in `damaged/`."""
     return bool(_FILE_NAME.fullmatch(path.name)) and path.is_file() and not path.is_symlink()
 
 
 def check(folder: Path, name: str) -> None:
-    """See that a shard's bytes are those it was written with.
+    """Verify the hash of a shard.
 
     Raises:
-        FileNotFoundError: it is gone.
-        Damaged: they are not, or the disk cannot give them back.
-        VggftError: they cannot be read for another reason.
+        FileNotFoundError: the shard does not exist.
+        Damaged: the hash differs, or the disk has a read error.
+        VggftError: the shard cannot be read for another reason, such as permissions.
     """
     try:
         if durable.sha256(path(folder, name)) != name:
-            raise Damaged("its sha256 is not its name")
+            raise Damaged("sha256 differs from the file name")
     except FileNotFoundError:
         raise
     except OSError as error:
         if error.errno not in (errno.EIO, errno.EISDIR):
-            raise VggftError(f"{path(folder, name)}: cannot be read ({error.strerror or error})") from None
+            raise VggftError(
+                f"{path(folder, name)}: cannot be read ({error.strerror or error}). Check its permissions, and run the command "
+                "again."
+            ) from None
         raise Damaged(f"cannot be read: {error.strerror or error}") from None
 
 
 def open_sound(folder: Path, name: str, fingerprint: str) -> h5py.File:
-    """Open a shard whose bytes were checked.
+    """Open a shard whose hash has been verified.
 
     Raises:
-        FileNotFoundError: it is gone.
-        Damaged: it is no shard of this fingerprint, or one from a newer vggft.
+        FileNotFoundError: the shard does not exist.
+        Damaged: the file is not HDF5, or a shard of another fingerprint or version.
     """
     try:
-        # The lock that HDF5 itself would take is refused by some network file systems, and shards never change.
+        # Without HDF5's lock, which some network file systems refuse; shards never change.
         file = h5py.File(path(folder, name), "r", locking=False)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Damaged(f"no HDF5 file ({error})") from None
-    found = file.attrs.get("version"), file.attrs.get("fingerprint")
-    if found != (SHARD_VERSION, fingerprint):
+        raise Damaged(f"not an HDF5 file ({error})") from None
+    stored = file.attrs.get("version"), file.attrs.get("fingerprint")
+    if stored != (SHARD_VERSION, fingerprint):
         file.close()
-        raise Damaged(f"not of this cache: version {found[0]} of {SHARD_VERSION}, fingerprint {found[1]}")
+        raise Damaged(
+            f"not from this cache: version {stored[0]}, expected {SHARD_VERSION}; fingerprint {stored[1]}, expected {fingerprint}"
+        )
     return file
 
 
 def layers_of(file: h5py.File) -> list[str]:
-    """Return the names of the layers that a shard holds."""
+    """Return the names of the layers in a shard."""
     return [key for key in file if key != "digest"]
 
 
@@ -202,5 +210,5 @@ def digests_of(file: h5py.File) -> NDArray[np.bytes_]:
 
 
 def attributes_of(file: h5py.File) -> dict[str, Any]:
-    """Return how a shard's numbers were made, as it was handed to `write`."""
+    """Return the attributes that were passed to `write`."""
     return {key: value for key, value in file.attrs.items() if key != "version"}

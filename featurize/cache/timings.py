@@ -1,4 +1,4 @@
-"""How long features took to compute: one row a run, beside them, for what is said of costs. Nothing rests on it."""
+"""Computing times of features, one row per run, for cost estimates. Nothing else depends on this file."""
 
 import contextlib
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ FILE = "timings.csv"
 
 @dataclass(frozen=True)
 class Timing:
-    """One run: the layers, the layer they came from ("" for pixels), the engine, images, seconds (decoding included)."""
+    """One run: its layers, the layer they were computed from ("" for pixels), engine, images, seconds including decoding."""
 
     layers: str
     below: str
@@ -26,13 +26,13 @@ _COLUMNS = [field.name for field in fields(Timing)]
 
 
 def add(folder: Path, timing: Timing) -> None:
-    """Add a row to those of a cache's folder, if it can be written."""
-    with contextlib.suppress(VggftError):  # a disk that is full: who writes what matters will say so
+    """Append a row to the file in a cache folder, if possible."""
+    with contextlib.suppress(VggftError):  # a full disk is reported when important files are written
         durable.write_csv(folder / FILE, _COLUMNS, map(astuple, [*read(folder), timing]))
 
 
 def read(folder: Path) -> Sequence[Timing]:
-    """Return all rows, oldest first; none where the file is missing or damaged."""
+    """Return all rows, oldest first; an empty list if the file is missing or damaged."""
     try:
         return [
             Timing(row["layers"], row["below"], row["engine"], int(row["images"]), float(row["seconds"]))
@@ -43,11 +43,11 @@ def read(folder: Path) -> Sequence[Timing]:
 
 
 def seconds_an_image(folder: Path) -> float | None:
-    """Return what an image takes from its file to all layers that were ever computed; None where nothing is known.
+    """Return the seconds per image to compute all layers that were ever computed, from the file; None if unknown.
 
-    That is the sum of the runs that it takes to have them, each with the mean of all that did the same: first one from pixels,
-    of most layers; then those of what it lacks. So a layer that was asked for later adds what it took, and what was
-    computed again, after a prune or for new images, adds nothing.
+    This is the sum over the runs that are needed to get all layers: first the run from pixels with the most layers, then the
+    runs that add missing layers. Each counts with the mean time of all runs of its kind, so a layer that was requested later
+    adds its time, and recomputed features (after a prune, or for new images) add nothing.
     """
     runs: dict[tuple[bool, tuple[str, ...]], list[Timing]] = {}
     for run in read(folder):
@@ -55,7 +55,7 @@ def seconds_an_image(folder: Path) -> float | None:
             runs.setdefault((run.below != "", tuple(sorted(run.layers.split()))), []).append(run)
     covered: set[str] = set()
     total = 0.0
-    for from_cache, layers in sorted(runs, key=lambda one: (one[0], -len(one[1]))):
+    for from_cache, layers in sorted(runs, key=lambda kind: (kind[0], -len(kind[1]))):
         if from_cache and not covered:
             return None
         if not covered.issuperset(layers):

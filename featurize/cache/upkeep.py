@@ -1,4 +1,4 @@
-"""Looking after the cache: what it holds, whether all of it is sound, and removing what nobody needs."""
+"""Cache maintenance: summary, verification, and deletion of rows and files that are no longer needed."""
 
 import json
 import re
@@ -11,9 +11,15 @@ from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.backbone.architecture import Architecture
-from featurize.cache import feature_cache as caches
 from featurize.cache import index, shards, timings
-from featurize.cache.feature_cache import DISTRUSTED_FILE, FINGERPRINT_FILE, INDEX_FILE, FeatureCache
+from featurize.cache.feature_cache import (
+    DISTRUSTED_FILE,
+    FINGERPRINT_FILE,
+    INDEX_FILE,
+    FeatureCache,
+    find_damaged,
+    invalidate_index,
+)
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import Damaged
@@ -28,7 +34,7 @@ _FILES = frozenset({FINGERPRINT_FILE, INDEX_FILE, DISTRUSTED_FILE, timings.FILE}
 
 @dataclass(frozen=True)
 class LayerInfo:
-    """One layer: rows, their bytes on disk, and the bytes of the numbers in memory."""
+    """Rows of one layer, their compressed bytes on disk, and their uncompressed bytes."""
 
     rows: int
     stored: int
@@ -37,7 +43,17 @@ class LayerInfo:
 
 @dataclass(frozen=True)
 class Info:
-    """What the cache of one fingerprint holds. `fingerprint` is None where its file cannot be read."""
+    """Summary of one fingerprint's cache.
+
+    Attributes:
+        fingerprint: None if `fingerprint.json` cannot be read.
+        images: images with features of at least one layer.
+        files: number of shards.
+        stored: bytes of the shards.
+        damaged: number of damaged and lost shards.
+        set_aside: number of quarantined files.
+        layers: layer name → rows and bytes.
+    """
 
     folder: Path
     fingerprint: Fingerprint | None
@@ -50,9 +66,9 @@ class Info:
 
 
 def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
-    """Return the caches below a cache folder, and what they stand for; None where that cannot be read.
+    """Return the caches in a cache folder → their fingerprints, or None for a fingerprint that cannot be read.
 
-    Folders of another name, and links, are not vggft's.
+    Links and folders with other names are ignored, because vggft did not create them.
     """
     paths = (path for path in sorted(folder.glob("*/")) if _CACHE_NAME.fullmatch(path.name) and not path.is_symlink())
     return {path: _fingerprint(path) for path in paths if path.is_dir()}
@@ -60,27 +76,31 @@ def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
 
 def _fingerprint(folder: Path) -> Fingerprint | None:
     try:
-        found = Fingerprint(**json.loads((folder / FINGERPRINT_FILE).read_text(encoding="utf-8")))
+        fingerprint = Fingerprint(**json.loads((folder / FINGERPRINT_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, VggftError):
         return None
-    return found if found.key == folder.name else None
+    return fingerprint if fingerprint.key == folder.name else None
 
 
 def info(folder: Path, fingerprint: Fingerprint | None, architecture: Architecture) -> Info:
-    """Look at the cache of one fingerprint: sizes from every file's own table, without reading the rows."""
-    aside = len(list((folder / "damaged").glob("*.h5")))
+    """Summarise one fingerprint's cache, from the metadata of its shards, without reading rows.
+
+    Raises:
+        VggftError: a shard is damaged.
+    """
+    set_aside = len(list((folder / "damaged").glob("*.h5")))
     if fingerprint is None:
         files = list((folder / "shards").glob("*.h5"))
-        return Info(folder, None, files=len(files), stored=sum(f.stat().st_size for f in files), set_aside=aside)
+        return Info(folder, None, files=len(files), stored=sum(f.stat().st_size for f in files), set_aside=set_aside)
     cache = FeatureCache(folder.parent, fingerprint, architecture)
     layers: dict[str, LayerInfo] = {}
     for name in cache.positions.shards:
         try:
             with shards.open_sound(cache.shards, name, fingerprint.json) as file:
                 for layer in shards.layers_of(file):
-                    own, before = file[layer], layers.get(layer, LayerInfo(0, 0, 0))
+                    data, total = file[layer], layers.get(layer, LayerInfo(0, 0, 0))
                     layers[layer] = LayerInfo(
-                        before.rows + len(own), before.stored + own.id.get_storage_size(), before.raw + own.nbytes
+                        total.rows + len(data), total.stored + data.id.get_storage_size(), total.raw + data.nbytes
                     )
         except (Damaged, FileNotFoundError) as error:
             raise VggftError(f"{cache.shards / name}.h5: {error}. Run: vggft cache verify") from None
@@ -92,136 +112,144 @@ def info(folder: Path, fingerprint: Fingerprint | None, architecture: Architectu
         files=len(cache.positions.shards),
         stored=sum(stamp.size for stamp in cache.positions.shards.values()),
         damaged=len(cache.damaged) + len(cache.lost),
-        set_aside=aside,
+        set_aside=set_aside,
         layers={layer: layers[layer] for layer in cache.layers},
     )
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is not as it was written."""
+    """A damaged or missing file."""
 
     path: Path
     reason: str
 
 
 def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) -> list[Finding]:
-    """Read every byte of one fingerprint's cache and compare it with what was written; changes no features.
+    """Verify all files of one fingerprint's cache. Shards are not changed.
 
-    Where something is damaged the index, a mere shortcut, is put away: the next `vggft featurize` then checks every file
-    itself, sets the damaged ones aside and computes what they held.
+    If anything is damaged, the index is invalidated, so that the next `vggft featurize` verifies all shards, quarantines the
+    damaged ones and recomputes their rows.
     """
-    place = folder / "shards"
+    folder_of_shards = folder / "shards"
     if fingerprint is None:
-        return [Finding(folder / FINGERPRINT_FILE, "missing or damaged: nothing tells what these features are")]
-    present = shards.present(place)
-    names = list(present)
-    damaged = dict(caches.damage(place, names, lambda done: progress(done, len(names))))
-    findings = [Finding(shards.path(place, name), f"damaged: {reason}") for name, reason in damaged.items()]
-    held: dict[str, NDArray[np.bytes_]] = {}
+        return [Finding(folder / FINGERPRINT_FILE, "missing or damaged: the settings of these features are unknown")]
+    names = list(shards.present(folder_of_shards))
+    damaged = dict(find_damaged(folder_of_shards, names, lambda count: progress(count, len(names))))
+    findings = [Finding(shards.path(folder_of_shards, name), f"damaged: {reason}") for name, reason in damaged.items()]
+    digests: dict[str, NDArray[np.bytes_]] = {}
     for name in names:
         if name not in damaged:
             try:
-                with shards.open_sound(place, name, fingerprint.json) as file:
-                    held[name] = shards.digests_of(file)
+                with shards.open_sound(folder_of_shards, name, fingerprint.json) as file:
+                    digests[name] = shards.digests_of(file)
             except FileNotFoundError:
                 continue  # pruned in the meantime
             except Damaged as error:
-                findings.append(Finding(shards.path(place, name), f"damaged: {error}"))
+                findings.append(Finding(shards.path(folder_of_shards, name), f"damaged: {error}"))
     index_file = folder / INDEX_FILE
     stored = index.load(index_file)
     if stored is None and index_file.exists():
-        findings.append(Finding(index_file, "damaged; the next command makes it anew"))
-    findings += [Finding(shards.path(place, name), "missing") for name in _gone(folder, stored)]
-    if stored is not None and not _points_right(stored, held):
-        findings.append(Finding(index_file, "points at wrong rows; the next command makes it anew"))
+        findings.append(Finding(index_file, "damaged; the next command rebuilds it"))
+    findings += [Finding(shards.path(folder_of_shards, name), "missing") for name in _lost(folder, stored)]
+    if stored is not None and not _matches(stored, digests):
+        findings.append(Finding(index_file, "does not match the shards; the next command rebuilds it"))
     if findings:
-        caches.distrust(folder)
+        invalidate_index(folder)
     return findings
 
 
-def _gone(folder: Path, stored: Index | None) -> list[str]:
-    """Return the shards that the index knows and that are gone; the index of an earlier finding counts, too."""
-    known = stored or index.load(folder / DISTRUSTED_FILE) or Index()
-    gone = known.shards.keys() - shards.present(folder / "shards").keys()
-    if gone:  # prune takes them out of the index before it deletes them: one read now knows
-        known = index.load(folder / INDEX_FILE) or known
-    return [name for name in known.shards if name in gone]
+def _lost(folder: Path, stored: Index | None) -> list[str]:
+    """Return the shards in the index (or in an invalidated index) that do not exist."""
+    indexed = stored or index.load(folder / DISTRUSTED_FILE) or Index()
+    lost = indexed.shards.keys() - shards.present(folder / "shards").keys()
+    if lost:  # prune removes shards from the index before it deletes them, so the index may be newer now
+        indexed = index.load(folder / INDEX_FILE) or indexed
+    return [name for name in indexed.shards if name in lost]
 
 
-def _points_right(stored: Index, held: Mapping[str, NDArray[np.bytes_]]) -> bool:
-    """Tell whether every entry of an index names the row that holds its digest, as far as the files were read."""
+def _matches(stored: Index, digests: Mapping[str, NDArray[np.bytes_]]) -> bool:
+    """Return whether every position in an index has the right digest.
+
+    Args:
+        digests: name → digests of the rows of each readable shard; other shards are skipped.
+    """
     for layer in stored.layer_names:
         rows = stored.rows(layer)
-        for name, own in stored.by_shard(layer):
-            digests = held.get(name)
-            if digests is None:  # damaged, gone, or written in the meantime
+        for name, indices in stored.by_shard(layer):
+            in_shard = digests.get(name)
+            if in_shard is None:  # damaged, deleted, or written in the meantime
                 continue
-            if (rows.row[own] >= len(digests)).any():
+            if (rows.row[indices] >= len(in_shard)).any():
                 return False
-            if (digests[rows.row[own]] != rows.digest[own]).any():
+            if (in_shard[rows.row[indices]] != rows.digest[indices]).any():
                 return False
     return True
 
 
 @dataclass(frozen=True)
 class Surplus:
-    """What prune would remove from one cache: for each file with rows to drop, which of its rows are kept."""
+    """Rows that prune would delete from one cache.
+
+    Attributes:
+        rows: number of rows to delete.
+        keep: for each shard with rows to delete, a mask (rows,) that is True for rows to keep.
+    """
 
     rows: int
-    kept: Mapping[str, NDArray[np.bool_]]
+    keep: Mapping[str, NDArray[np.bool_]]
 
 
 def surplus(cache: FeatureCache, wanted: Sequence[str]) -> Surplus:
-    """Find rows that belong to none of the `wanted` digests, or that another file holds as well. Changes nothing."""
+    """Find rows of other digests than `wanted`, and rows that another shard has, too. Nothing is changed."""
     packed = shards.pack(wanted)
     needed: dict[str, list[NDArray[np.int32]]] = {name: [] for name in cache.positions.shards}
     for layer in cache.layers:
         rows = cache.positions.rows(layer)
-        keep = np.isin(rows.digest, packed)
-        for name, own in cache.positions.by_shard(layer):
-            needed[name].append(rows.row[own[keep[own]]])
-    kept, dropped = {}, 0
-    for name, rows_of_it in needed.items():
+        is_wanted = np.isin(rows.digest, packed)
+        for name, indices in cache.positions.by_shard(layer):
+            needed[name].append(rows.row[indices[is_wanted[indices]]])
+    keep, deleted = {}, 0
+    for name, needed_rows in needed.items():
         with cache.open(name) as file:
             mask = np.zeros(len(file["digest"]), bool)
-        mask[np.concatenate(rows_of_it)] = True
+        mask[np.concatenate(needed_rows)] = True
         if not mask.all():
-            kept[name] = mask
-            dropped += int((~mask).sum())
-    return Surplus(dropped, kept)
+            keep[name] = mask
+            deleted += int((~mask).sum())
+    return Surplus(deleted, keep)
 
 
-def drop(cache: FeatureCache, found: Surplus, progress: Progress) -> None:
-    """Remove surplus rows: new files first, then the index, then the old files. The workspace's lock must be held.
+def drop(cache: FeatureCache, unneeded: Surplus, progress: Progress) -> None:
+    """Delete surplus rows: write new shards, save the index, delete the old shards. The caller must hold the lock.
 
-    Killed in between, it leaves rows twice, and the next prune finds them; readers lose a file at most once.
+    If the process is killed in between, some rows exist twice, and the next prune deletes them. A reader may lose a shard once.
     """
-    written = set()  # the rows of an old file may be those of a file that an interrupted prune wrote
-    for done, (name, mask) in enumerate(found.kept.items(), 1):
+    written = set()  # may include an old shard, if an interrupted prune has already written the new one
+    for count, (name, mask) in enumerate(unneeded.keep.items(), 1):
         if mask.any():
             with cache.open(name) as file:
                 digests = shards.digests_of(file)[mask]
                 features = {layer: file[layer][...][mask] for layer in shards.layers_of(file)}
                 attributes = shards.attributes_of(file)
             written.add(shards.write(cache.shards, digests, features, attributes))
-        progress(done, len(found.kept))
-    gone = found.kept.keys() - written
-    cache.forget(gone)
-    for name in gone:
+        progress(count, len(unneeded.keep))
+    replaced = unneeded.keep.keys() - written
+    cache.forget(replaced)
+    for name in replaced:
         shards.path(cache.shards, name).unlink(missing_ok=True)
     durable.sync_folder(cache.shards)
 
 
 def occupied(folder: Path) -> int:
-    """Return the bytes of all files below a folder."""
+    """Return the total size in bytes of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def remove(folder: Path) -> list[Path]:
-    """Delete the cache of one fingerprint: every file that is provably part of it. Return what is left.
+    """Delete all files of one fingerprint's cache that vggft provably wrote; return the remaining paths.
 
-    Proof is `fingerprint.json`, which the folder is named after, and for a shard its name, the sha256 of its bytes.
+    The folder's name must match its `fingerprint.json`, and a shard's name must be the sha256 of its bytes.
     """
     if _fingerprint(folder) is None:
         return [folder]
@@ -234,21 +262,21 @@ def remove(folder: Path) -> list[Path]:
         names = {folder / name for name in (*_FILES, _SHARDS, _DAMAGED)}
         return path == folder or path in names or (path.parent == folder and path.match(durable.TEMPORARY))
 
-    # What proves the rest goes last: a prune that is killed before goes on where it was.
-    left = [*durable.remove_known(folder / _SHARDS, known), *durable.remove_known(folder / _DAMAGED, known)]
-    return left or durable.remove_known(folder, known)
+    # fingerprint.json is deleted last, so that an interrupted prune can be continued.
+    remaining = [*durable.remove_known(folder / _SHARDS, known), *durable.remove_known(folder / _DAMAGED, known)]
+    return remaining or durable.remove_known(folder, known)
 
 
-def remove_set_aside(folder: Path) -> list[Path]:
-    """Delete the damaged shards that were set aside in a folder `damaged/`; return what is left."""
+def remove_quarantined(folder: Path) -> list[Path]:
+    """Delete the quarantined shards in a folder `damaged/`; return the remaining paths."""
     return durable.remove_known(folder, lambda path: path == folder or shards.may_be_damaged_shard(path))
 
 
-def folders_set_aside(folder: Path) -> Iterator[Path]:
-    """Yield the folders of damaged shards below a cache folder: only beside a `fingerprint.json`, and only with such in them."""
+def quarantine_folders(folder: Path) -> Iterator[Path]:
+    """Yield the `damaged/` folders in a cache folder that are beside a valid `fingerprint.json` and empty or contain shards."""
     for path, fingerprint in fingerprints(folder).items():
-        aside = path / _DAMAGED
-        if fingerprint and aside.is_dir() and not aside.is_symlink():
-            found = list(aside.iterdir())
-            if not found or any(map(shards.may_be_damaged_shard, found)):
-                yield aside
+        damaged = path / _DAMAGED
+        if fingerprint and damaged.is_dir() and not damaged.is_symlink():
+            files = list(damaged.iterdir())
+            if not files or any(map(shards.may_be_damaged_shard, files)):
+                yield damaged

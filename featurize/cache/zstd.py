@@ -1,7 +1,7 @@
-"""Zstandard frames as HDF5's filter makes them, but in many threads at once: HDF5 itself compresses under a global lock.
+"""Zstandard compression in parallel threads; HDF5 itself compresses under a global lock.
 
-The compressor is the one inside hdf5plugin's filter, so the bytes are the filter's own. Where it cannot be called (a filter
-that does not export it), HDF5 compresses, to the same bytes.
+The compressor is the one in hdf5plugin's filter library, so it gives the same bytes as the filter. If the library does not
+export it, HDF5 compresses.
 """
 
 import ctypes
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 @functools.cache
 def compressor(level: int) -> Callable[[NDArray[Any]], bytes] | None:
-    """Return what compresses a C-contiguous array, without Python's lock; None where the filter does not export it."""
+    """Return a function that compresses a C-contiguous array without holding the GIL; None if the filter does not export it."""
     try:
         library = ctypes.CDLL(hdf5plugin.get_config().registered_filters["zstd"])
         bound, compress, failed = library.ZSTD_compressBound, library.ZSTD_compress, library.ZSTD_isError
@@ -29,9 +29,9 @@ def compressor(level: int) -> Callable[[NDArray[Any]], bytes] | None:
 
     def frame(array: NDArray[Any]) -> bytes:
         out = np.empty(bound(array.nbytes), np.uint8)
-        taken = compress(out.ctypes.data, out.nbytes, array.ctypes.data, array.nbytes, level)
-        if failed(taken):
+        length = compress(out.ctypes.data, out.nbytes, array.ctypes.data, array.nbytes, level)
+        if failed(length):
             raise MemoryError(f"Zstandard failed on {array.nbytes} bytes")
-        return out[:taken].tobytes()
+        return out[:length].tobytes()
 
     return frame

@@ -1,8 +1,8 @@
-"""Files → pictures, or reasons why not; in this process, or in others for engines that are faster than threads can decode.
+"""Decoding files: in this process, or in worker processes for engines that are faster than threads can decode.
 
-Of threads, one at a time runs Python. So each of the caller's threads may have a process that reads a line a picture, digest
-and paths as JSON, and answers with the pixels or the reason. It ends when its input does: with its parent, however that ends.
-It imports neither Keras nor the caller's main module.
+Only one thread at a time runs Python code, so each calling thread may use a worker process. The worker reads one line per
+picture (digest and paths as JSON) and replies with the pixels or the reason why there are none. It exits when its standard input
+closes, so also when its parent dies. It imports neither Keras nor the caller's main module.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from featurize.pixels.images import Unreadable
 
-_PIPE_BYTES = 262_144  # a picture of 224 × 224 goes through at once
+_PIPE_BYTES = 262_144  # holds a whole picture of 224 × 224
 
 Decoder = Callable[[bytes], NDArray[np.uint8]]
 
@@ -29,12 +29,12 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from featurize.pixels import decoding; decoding.serve(sys.argv[2])"
 )
-# Height, width, channels, bytes that follow; the first three are 0 where the bytes are a reason.
+# Height, width, channels and number of bytes that follow; the first three are 0 if the bytes are a reason.
 _HEADER = struct.Struct("<4q")
 
 
 def picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.uint8] | str:
-    """Decode the first of `paths` that reads and still has these bytes; else return the last reason."""
+    """Decode the first of `paths` that can be read and has this digest; if there is none, return the last reason."""
     reason = "no file"
     for path in paths:
         try:
@@ -49,7 +49,7 @@ def picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.
 
 
 def decode_or_reason(data: bytes, decoder: Decoder) -> NDArray[np.uint8] | str:
-    """Decode one file's bytes; return the reason where there is no picture in them."""
+    """Decode the bytes of a file; return the reason if they cannot be decoded."""
     try:
         return decoder(data)
     except Unreadable as error:
@@ -57,40 +57,40 @@ def decode_or_reason(data: bytes, decoder: Decoder) -> NDArray[np.uint8] | str:
 
 
 def unreadable(error: OSError) -> str:
-    """Say why a file could not be read."""
+    """Return the reason for display why a file could not be read."""
     return f"cannot be read: {error.strerror or error}"
 
 
 class Processes:
-    """Does what `picture` does in a process of the calling thread."""
+    """Runs `picture` in worker processes, one for each calling thread."""
 
     def __init__(self, decoder: Decoder) -> None:
-        """Take a decoder that pickle finds by name in a module. Nothing is started yet.
+        """Prepare the command; processes start with the first call.
 
         Raises:
-            pickle.PicklingError, AttributeError, TypeError: pickle cannot find it.
+            pickle.PicklingError, AttributeError, TypeError: the decoder cannot be pickled.
         """
         self._decoder = decoder
-        # Its own folder first: a person may have a featurize.py in the folder where they work.
+        # vggft's folder first, because the user's current folder may contain a featurize.py.
         path = [str(Path(__file__).parents[2]), *sys.path]
         self._command = [sys.executable, "-c", _START, json.dumps(path), pickle.dumps(decoder).hex()]
-        # Without this, NumPy would start as many threads as there are cores, in each process.
+        # Otherwise NumPy starts one thread per core in every process.
         self._environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        self._own = threading.local()
+        self._thread = threading.local()
         self._all: list[subprocess.Popen[bytes]] = []
 
     def __call__(self, digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str:
-        """Return the picture; where the process is gone (killed for memory, say), decode in this one."""
+        """Return the picture or the reason. If the process has died (out of memory, for example), decode in this one."""
         try:
-            return _ask(self._process(), digest, paths)
+            return _request(self._process(), digest, paths)
         except (OSError, EOFError):
-            self._own.process = None
+            self._thread.process = None
             return picture(digest, paths, self._decoder)
 
     def _process(self) -> subprocess.Popen[bytes]:
-        process: subprocess.Popen[bytes] | None = getattr(self._own, "process", None)
+        process: subprocess.Popen[bytes] | None = getattr(self._thread, "process", None)
         if process is None:
-            # In a session of its own, or Ctrl-C would end it before what it is asked for is there.
+            # In a new session, so that Ctrl-C does not end it before it has replied.
             process = subprocess.Popen(
                 self._command,
                 stdin=subprocess.PIPE,
@@ -99,44 +99,44 @@ class Processes:
                 env=self._environment,
                 start_new_session=True,
             )
-            self._own.process = process
+            self._thread.process = process
             self._all.append(process)
         return process
 
     def close(self) -> None:
-        """End all processes. No thread may call any more."""
+        """End all processes. No calls are allowed after this."""
         for process in self._all:
             process.communicate()
 
 
-def _ask(process: subprocess.Popen[bytes], digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str:
+def _request(process: subprocess.Popen[bytes], digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str:
     assert process.stdin
     process.stdin.write(json.dumps([digest, [str(path) for path in paths]]).encode() + b"\n")
     process.stdin.flush()
     height, width, channels, size = _HEADER.unpack(_read(process, _HEADER.size).tobytes())
-    answer = _read(process, size)
-    return answer.reshape(height, width, channels) if height else answer.tobytes().decode()
+    reply = _read(process, size)
+    return reply.reshape(height, width, channels) if height else reply.tobytes().decode()
 
 
 def _read(process: subprocess.Popen[bytes], size: int) -> NDArray[np.uint8]:
-    found = np.empty(size, np.uint8)
+    data = np.empty(size, np.uint8)
     assert process.stdout
-    if process.stdout.readinto(found.data) != size:  # type: ignore[attr-defined]
+    if process.stdout.readinto(data.data) != size:  # type: ignore[attr-defined]
         raise EOFError
-    return found
+    return data
 
 
-def serve(command: str) -> None:
-    """Answer requests on standard input until it ends."""
-    decoder = pickle.loads(bytes.fromhex(command))
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints must not end up between the answers
+def serve(pickled_decoder: str) -> None:
+    """Reply to requests on standard input until it closes."""
+    decoder = pickle.loads(bytes.fromhex(pickled_decoder))
+    replies = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # output that libraries print must not mix with the replies
     for line in sys.stdin.buffer:
         digest, paths = json.loads(line)
-        found = picture(digest, [Path(path) for path in paths], decoder)
-        if isinstance(found, str):
-            data, shape = found.encode(errors="backslashreplace"), (0, 0, 0)
+        result = picture(digest, [Path(path) for path in paths], decoder)
+        if isinstance(result, str):
+            data, shape = result.encode(errors="backslashreplace"), (0, 0, 0)
         else:
-            data, shape = found.tobytes(), found.shape
-        answers.write(_HEADER.pack(*shape, len(data)) + data)
-        answers.flush()
+            data, shape = result.tobytes(), result.shape
+        replies.write(_HEADER.pack(*shape, len(data)) + data)
+        replies.flush()

@@ -130,7 +130,7 @@ def test_export(base, in_shards):
     with h5py.File(file) as out:
         assert np.array_equal(out["features/block3_pool"][...], expected)
     before = file.read_bytes()
-    assert "exists already" in refused("cache", "export", file, "-w", base / "work")
+    assert "the file exists" in refused("cache", "export", file, "-w", base / "work")
     assert file.read_bytes() == before
     assert "no folder" in refused("cache", "export", base / "none" / "x.h5", "-w", base / "work")
 
@@ -151,7 +151,7 @@ def test_a_disk_without_room_is_refused_before_anything_is_written(base, monkeyp
 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(estimate.shutil, "disk_usage", lambda path: usage(10**9, 10**9 - 3_000, 3_000))
-    with pytest.raises(VggftError, match=r"12 images will take about \d+ kB, and 3\.0 kB are free"):
+    with pytest.raises(VggftError, match=r"12 images: 3\.0 kB free, about \d+ kB needed"):
         stage.run(Workspace(base / "new", TINY), FeaturizeOptions(base / "data"), ui)
     assert not (base / "new").exists()
     before = snapshot(base / "work")

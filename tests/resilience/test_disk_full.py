@@ -146,8 +146,8 @@ def test_refused_before_the_work(featurized, disk):
     leave(disk, 5)
     before = snapshot(disk)
     message = refused("featurize", featurized[0] / "data", "-w", disk / "work")
-    room = f"{5 * PAGE / 1000:.0f} kB are free there"
-    assert all(words in message for words in ("of 24 images will take about", room, "--workspace", "block3_pool"))
+    room = f"{5 * PAGE / 1000:.0f} kB free, about"
+    assert all(words in message for words in ("of 24 images:", room, "--workspace", "block3_pool"))
     assert snapshot(disk) == before
 
 
@@ -157,9 +157,7 @@ def test_refused_on_a_full_disk_with_a_workspace_on_it(copied, disk):
     leave(disk, 0)
     before = snapshot(disk)
     message = refused("featurize", copied / "data", "-w", disk / "work")
-    assert all(
-        words in message for words in ("of 1 image will take about", "0 bytes are free there", "Free some space")
-    )
+    assert all(words in message for words in ("of 1 image:", "0 bytes free, about", "Free some space"))
     assert snapshot(disk) == before
 
 

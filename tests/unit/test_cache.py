@@ -84,9 +84,9 @@ def test_an_index_that_points_at_other_rows_gives_no_numbers(cache, tmp_path):
     wrong = index.load(cache.folder / "index.h5")
     wrong.layers["block5_pool"].row[:] = wrong.layers["block5_pool"].row[::-1].copy()
     wrong.save(cache.folder / "index.h5")  # with a right checksum
-    with pytest.raises(VggftError, match="out of step with its shards"):
+    with pytest.raises(VggftError, match="does not match its shards"):
         FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).read("block5_pool", [digest(i) for i in range(50)])
-    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))  # the next command makes it anew
+    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))  # the next command rebuilds it
 
 
 def test_a_shard_that_the_index_does_not_know_is_found(cache, tmp_path):
@@ -123,7 +123,7 @@ def test_any_damage_is_noticed_when_the_cache_is_opened(cache, tmp_path):
             opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
             assert list(opened.damaged) == [shard.stem]
             assert len(opened.missing(["block5_pool"], everything)) in (20, 30)
-            with pytest.raises(VggftError, match="1 damaged files"):
+            with pytest.raises(VggftError, match="1 damaged file "):
                 opened.read("block5_pool", everything)
         shard.write_bytes(sound)
 
@@ -153,12 +153,12 @@ def test_damage_that_leaves_no_trace_in_the_file_s_time_is_noticed_when_it_is_re
     assert list(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16, recheck=True).damaged) == [shard.stem]
 
 
-def test_damaged_shards_are_set_aside_and_their_rows_written_again(cache, tmp_path):
+def test_damaged_shards_are_quarantined_and_their_rows_written_again(cache, tmp_path):
     shard = sorted(cache.folder.glob("shards/*.h5"))[1]
     sound = shard.read_bytes()
     shard.write_bytes(sound[:-1] + b"x")
     opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
-    opened.set_aside()
+    opened.quarantine()
     assert (opened.folder / "damaged" / shard.name).read_bytes() == sound[:-1] + b"x"
     assert not shard.exists()
     lost = opened.missing(["block5_pool"], [digest(i) for i in range(50)])
@@ -174,7 +174,7 @@ def test_a_shard_of_another_fingerprint_is_not_believed(cache, tmp_path):
     stray = next(other.folder.glob("shards/*.h5"))
     (cache.folder / "shards" / stray.name).write_bytes(stray.read_bytes())
     opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
-    assert "not of this cache" in opened.damaged[stray.stem]
+    assert "not from this cache" in opened.damaged[stray.stem]
     check(opened, range(50))
 
 

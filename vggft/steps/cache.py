@@ -147,7 +147,7 @@ class _Plan:
 
     @property
     def empty(self) -> bool:
-        return not self.folders and not any(own.kept for _, own in self.surplus)
+        return not self.folders and not any(own.keep for _, own in self.surplus)
 
 
 def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             )
         perturbations = [own for own in places.values() if own and _is_perturbation(own, settled)]
         stale = [path for path, own in places.items() if own not in (settled, None, *perturbations)]
-        aside = [path for path in upkeep.folders_set_aside(workspace.cache_folder) if path.parent not in stale]
+        aside = [path for path in upkeep.quarantine_folders(workspace.cache_folder) if path.parent not in stale]
         caches = [workspace.cache(own) for own in (settled, *perturbations)]
         plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
         result = {
@@ -197,12 +197,12 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             return result
         before = upkeep.occupied(workspace.cache_folder)
         left = [path for own in stale for path in upkeep.remove(own)]  # first: files that are written anew need room
-        left += [path for own in aside for path in upkeep.remove_set_aside(own)]
+        left += [path for own in aside for path in upkeep.remove_quarantined(own)]
         for path in left:
             ui.warn(f"not deleted, because it may not be vggft's: {path}")
         for cache, own in plan.surplus:
-            if own.kept:
-                with ui.progress("rewriting files", len(own.kept), "files") as advance:
+            if own.keep:
+                with ui.progress("rewriting files", len(own.keep), "files") as advance:
                     upkeep.drop(cache, own, advance)
         freed = before - upkeep.occupied(workspace.cache_folder)
     ui.print(f"removed; {size(freed)} freed")

@@ -178,7 +178,7 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
     more = len(cache.damaged) + len(cache.lost)
     if more > _DAMAGED_SHOWN:
         ui.warn(f"{more} files of the cache are damaged or missing in total")
-    cache.set_aside()
+    cache.quarantine()
 
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
