@@ -14,9 +14,9 @@ TESTS = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("backend", "tests"),
     [
-        ("jax", "TINY-block2_pool or sgd"),
+        pytest.param("jax", "TINY-block2_pool or sgd", marks=pytest.mark.slow),
         pytest.param("jax", "VGG16-block4_pool or adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
-        ("torch", "TINY-block2_pool or sgd"),
+        pytest.param("torch", "TINY-block2_pool or sgd", marks=pytest.mark.slow),
         pytest.param("torch", "VGG16-block4_pool or adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
     ],
 )
