@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from featurize.cache import timings
 from featurize.engines import Engine
 from finetune.store import Run
-from heads.head import FILES
+from heads.head import HEAD_FILES
 from heads.search import Result
 from vggft.prediction import judging
 from vggft.prediction.models import Model
@@ -96,7 +96,7 @@ def measure(workspace: Workspace, methods: Sequence[Model], timed: bool, ui: Ui)
 def _files(workspace: Workspace, method: Model) -> list[Path]:
     if method.network is not None:
         return [method.network]
-    return [workspace.heads / method.name / name for name in FILES]
+    return [workspace.heads / method.name / name for name in HEAD_FILES]
 
 
 def _latencies(workspace: Workspace, methods: Sequence[Model], ui: Ui) -> dict[str, dict[int, float]]:
