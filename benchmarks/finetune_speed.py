@@ -110,7 +110,7 @@ def _network(workspace: Any) -> Any:
     from vggft.prediction import models
     from vggft.workspace.backbone import load_weights
 
-    head = models.fresh_heads(workspace)[0].made.head  # type: ignore[union-attr]
+    head = models.fresh_heads(workspace)[0].head
     weights = load_weights(workspace.architecture, workspace.settings.fingerprint, workspace.settings.weights_file_path)
     return assemble(
         weights, workspace.settings.fingerprint.preprocess, workspace.settings.fingerprint.size, head

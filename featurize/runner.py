@@ -112,8 +112,8 @@ def compute(
         for digests, outputs in _computed(batches, step, engine):
             if shards.rows + len(digests) > shard_rows:
                 shards.commit()
-            interrupts.check()
             shards.add(digests, outputs)
+            interrupts.check()
             outcome.computed += len(digests)
             if shards.rows == shard_rows or shards.age >= SHARD_SECONDS:
                 shards.commit()

@@ -2,7 +2,9 @@
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
+from featurize.options import Option, Options
 from heads.head import Pooling
 
 # Names of heads and runs become folder names beside vggft's own CSV files.
@@ -11,7 +13,7 @@ NAMES = "letters, digits, '.', '_' and '-', 64 at most, and no .csv at the end"
 
 
 @dataclass(frozen=True)
-class DenseSpec:
+class DenseSpec(Options):
     """A dense head: pooling → hidden ReLU units → dropout → classes, trained by Adam.
 
     Attributes:
@@ -28,15 +30,15 @@ class DenseSpec:
 
     name: str
     pooling: Pooling
-    units: int
-    learning_rate: float
-    dropout: float = 0.0
-    l2: float = 0.0
+    units: Annotated[int, Option("Hidden units; 0: a linear head.", least=0, most=8192)]
+    learning_rate: Annotated[float, Option("Learning rate of Adam.", above=0)]
+    dropout: Annotated[float, Option("Dropout rate after the hidden layer.", least=0, below=1)] = 0.0
+    l2: Annotated[float, Option("Weight of the L2 penalty.", least=0)] = 0.0
     standardise: bool = True
 
 
 @dataclass(frozen=True)
-class LogisticSpec:
+class LogisticSpec(Options):
     """The baseline: logistic regression on standardised pooled features; training searches for C."""
 
     name: str

@@ -18,7 +18,6 @@ from conftest import drawings, once, vggft
 from PIL import Image
 from tiny import TINY
 
-from heads import leaks
 from vggft.api import Experiment
 from vggft.comparison import costs
 
@@ -62,7 +61,6 @@ def run_page(path, folder):
     names = {}
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr("vggft.Experiment", partial(Experiment, architecture=TINY), raising=False)
-        patch.setattr(leaks, "together", lambda features: features)  # random weights make all drawings near-duplicates
         patch.setattr(costs, "BATCHES", (1, 2))
         for _, name, language, body in page:
             if language == "python":

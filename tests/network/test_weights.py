@@ -137,7 +137,7 @@ def test_every_format_is_read_to_the_bit(tmp_path, name):
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
     """As those of VGG19 are by VGG16: all that is asked for is there, and more."""
-    deeper = replace(TINY, layers=chain(((1, 4), (1, 8), (4, 8))))
+    deeper = replace(TINY, name="DEEPER", layers=chain(((1, 4), (1, 8), (4, 16))))
     path = write(random_weights(deeper), tmp_path / name)
     surplus = "6 convolutions, expected 4" if name == "x.weights.h5" else "block3_conv3, block3_conv4"
     with pytest.raises(VggftError, match=f"not the weights of TINY.*{surplus}"):

@@ -152,6 +152,13 @@ class PredictOptions(Options):
     model: Annotated[str | None, _MODEL] = None
     top: Annotated[int, Option("Show the top N classes.", least=1)] = 1
     csv: Annotated[bool, Option("Write CSV rows to standard output, a batch at a time.")] = False
+    json_lines: Annotated[
+        bool,
+        Option(
+            "Write one JSON object for each image to standard output, a batch at a time. (--json writes one object at the end "
+            "and holds all images in memory until then.)"
+        ),
+    ] = False
 
 
 @dataclass(frozen=True)

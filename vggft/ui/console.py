@@ -2,7 +2,6 @@
 
 import contextlib
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
@@ -14,7 +13,6 @@ from rich.text import Text
 
 from featurize import descriptors, interrupts
 from vggft.ui import strict
-from vggft.ui.strict import Spool
 
 # Columns of a table that goes to a file or a pipe, where nothing says how wide it may be.
 _FILE_WIDTH = 110
@@ -115,21 +113,10 @@ class Ui:
         if self.json:
             self._emit(value)
 
-    def spool(self) -> Spool:
-        """Return room for an array of the result that may be too large for memory."""
-        return Spool(tempfile.TemporaryFile("w+", encoding="utf-8") if self.json else None)
-
     def _emit(self, value: dict[str, Any]) -> None:
-        # All but the spooled is made before the first byte goes out: what fails leaves no half of an object.
-        made = {
-            strict.text(key): item if isinstance(item, Spool) else [strict.text(item)] for key, item in value.items()
-        }
+        line = strict.text(value) + "\n"
         self._emitted = True
-        self._stdout.write("{")
-        for i, (key, item) in enumerate(made.items()):
-            self._stdout.write(f"{', ' if i else ''}{key}: ")
-            self._stdout.writelines(item.pieces() if isinstance(item, Spool) else item)
-        self._stdout.write("}\n")
+        self._stdout.write(line)
         self._stdout.flush()
 
     @contextlib.contextmanager

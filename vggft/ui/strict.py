@@ -1,9 +1,8 @@
-"""Strict JSON for programs: one value, or rows that may be too many for memory, on their way into one object."""
+"""Strict JSON for programs."""
 
 import json
 import re
-from collections.abc import Iterator
-from typing import IO, Any
+from typing import Any
 
 _SURROGATE = re.compile("[\ud800-\udfff]")  # how Python keeps a byte of a file name that is no UTF-8
 
@@ -26,30 +25,3 @@ def _printable(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_printable(item) for item in value]
     return value
-
-
-class Spool:
-    """An array of a result, row by row in a temporary file; where no program will read it, rows are only counted."""
-
-    def __init__(self, file: IO[str] | None) -> None:
-        """Begin an empty one; `file`: a temporary one of its own, or None."""
-        self._file = file
-        self._rows = 0
-
-    def add(self, row: dict[str, Any]) -> None:
-        """Add a row."""
-        if self._file is not None:
-            self._file.write(text(row) + "\n")
-        self._rows += 1
-
-    def __len__(self) -> int:
-        return self._rows
-
-    def pieces(self) -> Iterator[str]:
-        """Yield the array as JSON, piece by piece."""
-        assert self._file is not None
-        self._file.seek(0)
-        yield "["
-        for i, line in enumerate(self._file):
-            yield f"{', ' if i else ''}{line.rstrip()}"
-        yield "]"
