@@ -239,7 +239,7 @@ def test_what_others_keep_beside_the_heads_stays(copied):
 def test_few_validation_images_are_said_to_be_few(copied):
     done = vggft("head", "-w", copied / "work", "--head", "logistic-avg")
     assert "only 4 validation images" in done.stdout
-    assert "--cv 5 judges on all 24" in done.stdout
+    assert "--cv 5 cross-validates on all 24 images" in done.stdout
 
 
 def test_leaks_are_reported(tmp_path):
