@@ -232,7 +232,7 @@ def test_what_others_keep_beside_the_heads_stays(copied):
         (work / "heads" / name).mkdir()
     done = vggft("head", "-w", work, "--head", "logistic-avg")
     assert "a copy of the head 'logistic-avg'" in done.stderr
-    assert "kept: 1 head made with these options before" in done.stderr
+    assert "kept: 1 head trained with these options before" in done.stderr
     assert {".notes.tmp", ".mine.replaced", "older"} <= {p.name for p in (work / "heads").iterdir()}
 
 
@@ -264,7 +264,7 @@ def test_leaks_are_reported(tmp_path):
     assert pair["paths"] == [f"train/flowers/{near.name}", "validate/flowers/again.png"]
     assert pair["similarity"] > 0.999
     done = vggft("head", "-w", tmp_path / "work", "--head", "logistic-avg")
-    assert "0.95 or more" in done.stderr
+    assert "cosine similarity ≥ 0.95" in done.stderr
 
 
 def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
