@@ -403,7 +403,9 @@ def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
 def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
     message = refused("predict", "", "-w", trained[0].root, cwd=tmp_path)
     assert "an empty path, perhaps from an unset variable" in message
-    assert "an empty path, perhaps from an unset variable" in refused("featurize", "", "-w", tmp_path / "new", cwd=tmp_path)
+    assert "an empty path, perhaps from an unset variable" in refused(
+        "featurize", "", "-w", tmp_path / "new", cwd=tmp_path
+    )
     assert not (tmp_path / "new").exists()
 
 
