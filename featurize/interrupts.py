@@ -2,7 +2,7 @@
 
 An exception raised by a signal handler can be swallowed by a library, or abort the process inside C++. So a signal only sets a
 flag, and `check` raises KeyboardInterrupt at the next step of a loop. If there is no next step (while TensorFlow is imported,
-numba compiles, or a file system does not respond), the process exits after `_PATIENCE` as if killed, which loses no finished work.
+numba compiles, or a file system does not respond), the process exits after `_PATIENCE` as if killed, which loses no work.
 
 Without `listen`, in a Python program that uses vggft, Python handles Ctrl-C, and `check` does nothing.
 """
