@@ -352,7 +352,7 @@ def training(bench: Bench) -> dict[str, Any]:
     epochs = [epoch.seconds for epoch in run.history[1:]]
 
     dataset, fingerprint = experiment.workspace.dataset, experiment.workspace.settings.fingerprint
-    head = models.fresh_heads(experiment.workspace)[0].made.head  # type: ignore[union-attr]
+    head = models.fresh_heads(experiment.workspace)[0].head
     network = assemble(bench.weights, fingerprint.preprocess, fingerprint.size, head)
     freeze(network, VGG16, run.split_point)
     splits = []

@@ -1,4 +1,4 @@
-"""How any classifier here is judged: one function for every kind of model, so that numbers can be compared."""
+"""The metrics of every classifier, computed by one function, so that numbers can be compared."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# Bins of the expected calibration error: as Guo et al. have them.
+# Number of bins of the expected calibration error, as in Guo et al.
 CALIBRATION_BINS = 15
 
 
@@ -45,12 +45,12 @@ class Metrics:
         accuracy: part of the images whose most probable class is their label.
         log_loss: mean negative natural logarithm of the label's probability (nats).
         brier: Brier score: mean squared difference of the second class's probability and the truth (0–1); with three or more
-            classes the sum over them, as Brier has it (0–2).
+            classes the sum over them, as in Brier (0–2).
         calibration_error: expected calibration error of the most probable class's probability, see `calibration_error`.
         auc: area under the ROC curve; with three or more classes the mean of one-vs-rest areas; None where undefined.
         average_precision: of the second class; with three or more classes the mean of one-vs-rest; None where `auc` is.
-        macro: means over the classes that have images here, each class counting alike (recall: the balanced accuracy).
-        weighted: the same, each class counting by its images.
+        macro: unweighted means over the classes that have images here (recall: the balanced accuracy).
+        weighted: the same means, weighted by the number of images.
         per_class: in the order of the probabilities.
         auc_reason: why `auc` and `average_precision` are None.
     """
@@ -79,24 +79,24 @@ class Metrics:
 
     def as_json(self) -> dict[str, Any]:
         """Return a dictionary for JSON: the attributes and properties; the reason only where there is one."""
-        kept = {key: value for key, value in asdict(self).items() if key != "auc_reason" or value}
+        attributes = {key: value for key, value in asdict(self).items() if key != "auc_reason" or value}
         derived = {"accuracy_interval": list(self.accuracy_interval), "balanced_accuracy": self.balanced_accuracy}
-        return {**kept, **derived}
+        return {**attributes, **derived}
 
     @classmethod
-    def of_json(cls, kept: Mapping[str, Any]) -> "Metrics":
+    def of_json(cls, stored: Mapping[str, Any]) -> "Metrics":
         """Return what `as_json` wrote.
 
         Raises:
             KeyError, TypeError: it did not.
         """
-        values = {key: value for key, value in kept.items() if key not in ("accuracy_interval", "balanced_accuracy")}
-        values |= {name: Scores(**kept[name]) for name in ("macro", "weighted")}
-        return cls(**{**values, "per_class": tuple(ClassScores(**row) for row in kept["per_class"])})
+        values = {key: value for key, value in stored.items() if key not in ("accuracy_interval", "balanced_accuracy")}
+        values |= {name: Scores(**stored[name]) for name in ("macro", "weighted")}
+        return cls(**{**values, "per_class": tuple(ClassScores(**row) for row in stored["per_class"])})
 
 
 def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> Metrics:
-    """Judge class probabilities against the truth.
+    """Measure class probabilities against the true classes.
 
     Args:
         probabilities: (n, classes), each row summing to 1; n ≥ 1.
@@ -115,14 +115,14 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
     present = sorted(set(targets.tolist()))
     means = {}
     for average in ("macro", "weighted"):
-        found = precision_recall_fscore_support(targets, predicted, labels=present, average=average, zero_division=0)
-        means[average] = Scores(*(float(value) for value in found[:3]))
+        scores = precision_recall_fscore_support(targets, predicted, labels=present, average=average, zero_division=0)
+        means[average] = Scores(*(float(value) for value in scores[:3]))
     each = precision_recall_fscore_support(targets, predicted, labels=list(classes), average=None, zero_division=0)
-    said = np.bincount(predicted, minlength=len(classes))
+    predictions = np.bincount(predicted, minlength=len(classes))
     per_class = tuple(
         ClassScores(
             n=int(n),
-            precision=float(precision) if said[c] else None,
+            precision=float(precision) if predictions[c] else None,
             recall=float(recall) if n else None,
             f1=float(f1) if n else None,
             auc=_one_vs_rest(roc_auc_score, targets == c, p[:, c]),
@@ -130,7 +130,7 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
         )
         for c, (precision, recall, f1, n) in enumerate(zip(*each, strict=True))
     )
-    absent = sum(one.n == 0 for one in per_class)
+    absent = sum(class_scores.n == 0 for class_scores in per_class)
     reason = f"{absent} of {p.shape[1]} classes have no image here" if absent else None
     return Metrics(
         n=len(targets),
@@ -138,8 +138,8 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
         log_loss=float(log_loss(targets, p, labels=list(classes))),
         brier=float(brier_score_loss(targets, p[:, 1] if len(classes) == 2 else p, labels=list(classes))),
         calibration_error=calibration_error(p, targets),
-        auc=_over_classes([one.auc for one in per_class]),
-        average_precision=_over_classes([one.average_precision for one in per_class]),
+        auc=_over_classes([class_scores.auc for class_scores in per_class]),
+        average_precision=_over_classes([class_scores.average_precision for class_scores in per_class]),
         macro=means["macro"],
         weighted=means["weighted"],
         per_class=per_class,
@@ -147,9 +147,9 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
     )
 
 
-def _one_vs_rest(score: Callable[..., Any], own: NDArray[np.bool_], p: NDArray[np.float64]) -> float | None:
+def _one_vs_rest(score: Callable[..., Any], of_class: NDArray[np.bool_], p: NDArray[np.float64]) -> float | None:
     """Return a score of one class against the rest; None where there is only one kind of image."""
-    return float(score(own, p)) if 0 < own.sum() < len(own) else None
+    return float(score(of_class, p)) if 0 < of_class.sum() < len(of_class) else None
 
 
 def _over_classes(scores: Sequence[float | None]) -> float | None:
@@ -168,13 +168,13 @@ def calibration_error(probabilities: NDArray[np.float64], targets: NDArray[np.in
     """
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
-    own = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(own, weights=right - confidence, minlength=CALIBRATION_BINS)
+    bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
     return float(np.abs(gaps).sum() / len(targets))
 
 
 def confusion(probabilities: NDArray[np.float64], targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
-    """Return the confusion matrix (classes, classes): a row a true class, a column a predicted one."""
+    """Return the confusion matrix (classes, classes): one row per true class, one column per predicted class."""
     from sklearn.metrics import confusion_matrix
 
     labels = np.arange(probabilities.shape[1])
@@ -187,7 +187,7 @@ def losses(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> ND
 
 
 def losses_otherwise(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return the log-loss that each image would have had if its class were another one: the mean over all others."""
+    """Return each image's log-loss if its class were another one: the mean over all other classes."""
     every = _minus_log(probabilities)
     others = every.sum(axis=1) - every[np.arange(len(targets)), targets]
     return np.asarray(others / (every.shape[1] - 1))

@@ -1,4 +1,4 @@
-"""A comparison of made-up methods, and every number of a report recomputed with independent code."""
+"""A comparison of made-up models, and every number of a report recomputed with independent code."""
 
 import csv
 
@@ -11,33 +11,49 @@ from sklearn import metrics as sk
 from featurize.data.dataset import Sample
 from vggft.comparison import statistics
 from vggft.comparison.candidates import Candidate, CandidatePredictions
+from vggft.comparison.comparison import Contrast, compare_candidates
 from vggft.comparison.report import record
 from vggft.comparison.report.record import Record
+from vggft.comparison.verdict import Pair
 
 
-def evidence(gain, *, n=300, classes=2, source="test", groups=None, declared=False, seed=0):
-    """Return what a head, a tuned network that is `gain` better in logits, and two more heads say of n images."""
+def predictions(gain, *, n=300, classes=2, source="test", groups=None, declared=False, seed=0):
+    """Return what a head, a tuned network that is `gain` better in logits, and two more heads predict for n images."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, n)
     truth = np.eye(classes)[targets]
     shared = 1.2 * rng.normal(size=(n, classes)) + 2.2 * truth
 
-    def said(better):
+    def predicted(better):
         return softmax(shared + better * truth + 0.7 * rng.normal(size=(n, classes)), axis=1)
 
-    named = {"net": said(gain), "head": said(0), "other": said(0), "poor": said(-1.5)}
+    named = {"net": predicted(gain), "head": predicted(0), "other": predicted(0), "poor": predicted(-1.5)}
     samples = [
         Sample(f"{i}.png", f"class{t}", group=groups[i] if groups else str(i), digest=f"{i:064x}")
         for i, t in enumerate(targets)
     ]
-    candidates = [Candidate(name, "dense", p, None) for name, p in named.items()]
+    candidates = [Candidate(name, "dense", p) for name, p in named.items()]
     return CandidatePredictions(
         source, [f"class{c}" for c in range(classes)], samples, targets, candidates, "head", "net", declared
     )
 
 
-def by_method(path):
-    """Read per-image predictions: method → rows."""
+def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted=None, effective=None):
+    """Return a network against a head on 200 images, with these intervals."""
+    difference = (only[0] - only[1]) / 200
+    middle, effective = sum(log_loss) / 2, effective or independent
+    return Pair(
+        "net", "head", 200, difference, accuracy, middle, log_loss, *only, effective, independent, counted or only
+    )
+
+
+def compared(of, head="head", network="net", unchanged=False):
+    """Compare the candidates; `head` and `network` are the names of the first two in the workspace."""
+    return compare_candidates(of, Contrast(head, network, unchanged=unchanged))
+
+
+def by_model(path):
+    """Read per-image predictions: model → rows."""
     found = {}
     with path.open(newline="") as file:
         for row in csv.DictReader(file):
@@ -46,7 +62,7 @@ def by_method(path):
 
 
 def arrays(rows, classes):
-    """Return targets and probabilities of one method's rows."""
+    """Return targets and probabilities of one model's rows."""
     targets = np.array([classes.index(row["label"]) for row in rows])
     return targets, np.array([[float(row[f"p_{name}"]) for name in classes] for row in rows])
 
@@ -62,43 +78,43 @@ def top_label_calibration(p, targets, bins=15):
 
 
 def recompute(folder, result):
-    """Compute every number of the methods and pairs again from predictions.csv."""
-    classes, rows = result["classes"], by_method(folder / "predictions.csv")
-    assert set(rows) == {method["name"] for method in result["methods"]}
+    """Compute every number of the models and pairs again from predictions.csv."""
+    classes, rows = result["classes"], by_model(folder / "predictions.csv")
+    assert set(rows) == {model["name"] for model in result["methods"]}
     loss, other, right = {}, {}, {}
-    for method in result["methods"]:
-        t, p = arrays(rows[method["name"]], classes)
+    for model in result["methods"]:
+        t, p = arrays(rows[model["name"]], classes)
         said, names = p.argmax(axis=1), np.array(classes)
-        assert [row["predicted"] for row in rows[method["name"]]] == names[said].tolist()
-        right[method["name"]] = said == t
+        assert [row["predicted"] for row in rows[model["name"]]] == names[said].tolist()
+        right[model["name"]] = said == t
         every = -np.log(np.clip(p, np.finfo(float).eps, 1))
-        loss[method["name"]] = every[np.arange(len(t)), t]
-        other[method["name"]] = np.ma.array(every, mask=np.eye(len(classes), dtype=bool)[t]).mean(axis=1).data
-        assert method["n"] == len(t) == result["images"]
-        assert method["accuracy"] == sk.accuracy_score(t, said)
+        loss[model["name"]] = every[np.arange(len(t)), t]
+        other[model["name"]] = np.ma.array(every, mask=np.eye(len(classes), dtype=bool)[t]).mean(axis=1).data
+        assert model["n"] == len(t) == result["images"]
+        assert model["accuracy"] == sk.accuracy_score(t, said)
         interval = binomtest(int((said == t).sum()), len(t)).proportion_ci(method="wilson")
-        assert method["accuracy_interval"] == pytest.approx([interval.low, interval.high], abs=1e-9)
-        assert method["balanced_accuracy"] == pytest.approx(
+        assert model["accuracy_interval"] == pytest.approx([interval.low, interval.high], abs=1e-9)
+        assert model["balanced_accuracy"] == pytest.approx(
             sk.recall_score(t, said, average="macro", labels=np.unique(t))
         )
-        assert method["log_loss"] == pytest.approx(loss[method["name"]].mean())
-        assert method["calibration_error"] == pytest.approx(top_label_calibration(p, t))
-        assert method["confusion"] == sk.confusion_matrix(t, said, labels=range(len(classes))).tolist()
+        assert model["log_loss"] == pytest.approx(loss[model["name"]].mean())
+        assert model["calibration_error"] == pytest.approx(top_label_calibration(p, t))
+        assert model["confusion"] == sk.confusion_matrix(t, said, labels=range(len(classes))).tolist()
         onehot = np.eye(len(classes))[t]
         brier = ((p[:, 1] - t) ** 2).mean() if len(classes) == 2 else ((p - onehot) ** 2).sum(axis=1).mean()
-        assert method["brier"] == pytest.approx(brier)
+        assert model["brier"] == pytest.approx(brier)
         if len(set(t.tolist())) == len(classes):
             own = (onehot[:, 1], p[:, 1]) if len(classes) == 2 else (onehot, p)
-            assert method["auc"] == pytest.approx(sk.roc_auc_score(*own))
-            assert method["average_precision"] == pytest.approx(sk.average_precision_score(*own))
+            assert model["auc"] == pytest.approx(sk.roc_auc_score(*own))
+            assert model["average_precision"] == pytest.approx(sk.average_precision_score(*own))
         else:
-            assert method["auc"] is method["average_precision"] is None
-        for c, one in enumerate(method["per_class"]):
+            assert model["auc"] is model["average_precision"] is None
+        for c, one in enumerate(model["per_class"]):
             if one["recall"] is not None:
                 assert one["recall"] == pytest.approx(sk.recall_score(t == c, said == c))
             if one["precision"] is not None:
                 assert one["precision"] == pytest.approx(sk.precision_score(t == c, said == c))
-    recompute_pairs(result, rows[method["name"]], loss, other, right)
+    recompute_pairs(result, rows[model["name"]], loss, other, right)
     return right
 
 
@@ -112,7 +128,7 @@ def holds_95_of_100(interval, draws):
 
 
 def recompute_pairs(result, rows, loss, other, right):
-    """Compute every number of the pairs again; `rows` are those of any method."""
+    """Compute every number of the pairs again; `rows` are those of any model."""
     assert result["bootstrap"] == {"draws": 10_000, "seed": 0, "confidence": 0.95, "unseen": statistics.UNSEEN}
     rng = np.random.default_rng(7)
     group = [row["group"] for row in rows]
@@ -144,5 +160,5 @@ def recompute_pairs(result, rows, loss, other, right):
 
 
 def written(found, tmp_path):
-    kept = Record(found, {}, "validation", {"head": "head", "net": "net"}, {}, None)
+    kept = Record(found, {}, "validation", {}, None)
     return kept, record.write(tmp_path / "report", kept)

@@ -15,7 +15,7 @@ from featurize.options.signatures import takes
 from featurize.pixels import images
 from featurize.pixels.decoding import unreadable
 from featurize.pixels.images import RESIZE_FILTERS
-from vggft.prediction import judging, models
+from vggft.prediction import inference, selection
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.options import (
     DEFAULT_WORKSPACE,
@@ -139,7 +139,7 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        method = models.chosen(self.workspace, name).method
+        chosen = selection.choose(self.workspace, name).model
         fingerprint = self.workspace.settings.fingerprint
 
         def fit(picture: Picture) -> Picture:
@@ -153,4 +153,4 @@ class Experiment:
             size = (fingerprint.size, fingerprint.size)
             return np.asarray(Image.fromarray(array).resize(size, RESIZE_FILTERS[fingerprint.resize]))
 
-        return Model(method.name, method.classes, judging.from_pixels(method, self.workspace), fit)
+        return Model(chosen.name, chosen.classes, inference.from_pixels(chosen, self.workspace), fit)

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from conftest import snapshot
 from small_compare import (
-    evidence,
+    compared,
+    predictions,
     recompute,
 )
 
@@ -24,12 +25,14 @@ from finetune.store import Run, Settings
 from heads.head import Head
 from heads.metrics import measure
 from heads.search import Result
-from vggft.comparison import costs, nested
+from vggft.comparison import costs
+from vggft.comparison.advice import ReserveTest
 from vggft.comparison.candidates import on_split
-from vggft.comparison.comparison import compare_candidates
-from vggft.comparison.verdict import CAVEAT
-from vggft.prediction import judging, models
-from vggft.prediction.models import Model, _rank
+from vggft.comparison.fold_files import FoldResult
+from vggft.comparison.report import sentences
+from vggft.prediction import inference, models
+from vggft.prediction.head_model import HeadModel
+from vggft.prediction.network_model import NetworkModel
 from vggft.steps import compare as command
 from vggft.steps.options import CompareOptions
 
@@ -39,69 +42,68 @@ def metrics(log_loss):
     return measure(np.array([[p, 1 - p], [1 - p, p]]), np.array([0, 1]))
 
 
-def head_method(name, loss):
-    made = Result(Head(name, "dense", "avg", ("a", "b"), ()), 1.0, metrics(loss))
-    return Model(name, "dense", 1.0, 10, metrics(loss), (), made)
+def head_model(name, loss):
+    return HeadModel(Path(name), Result(Head(name, "dense", "avg", ("a", "b"), ()), 1.0, metrics(loss)), "top")
 
 
-def network_method(name, loss, best_epoch=3):
-    settings = Settings("r", "block3", "block2_pool", Plan(), 1, "best", {})
-    own = metrics(0.2)
-    made = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, own, own, ())
-    return Model(name, "tuned", 1.0, 10, metrics(loss), (), made, Path("n.keras"), best_epoch == 0)
+def network_model(name, loss, best_epoch=3):
+    settings = Settings(name, "block3", "block2_pool", Plan(), 1, "best", {})
+    end, start = metrics(loss), metrics(0.2)
+    run = Run(settings, "h", "0", {}, ("a", "b"), 1, {}, best_epoch, "epochs", None, 0.0, 1.0, end, start, ())
+    return NetworkModel(Path(name), run, start_present=True)
 
 
 def test_an_unchanged_network_is_never_the_best():
-    methods = [network_method("copy", 0.2 - 1e-7, 0), head_method("head", 0.2), network_method("better", 0.1)]
-    assert [m.name for m in sorted(methods, key=_rank)] == ["better", "head", "copy"]
+    present = [network_model("copy", 0.2 - 1e-7, 0), head_model("head", 0.2), network_model("better", 0.1)]
+    assert [m.name for m in sorted(present, key=lambda model: model.rank)] == ["better", "head", "copy"]
 
 
 def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained, ui, monkeypatch):
     """The first head and the first network are the best on validation; on these images they are the worst of all."""
     workspace = trained[0]
-    heads = tuple(head_method(name, 0.1 * i) for i, name in enumerate(["chosen head", "h2", "h3"], start=1))
-    networks = tuple(network_method(name, 0.1 * i) for i, name in enumerate(["chosen network", "n2", "n3"], start=1))
+    heads = tuple(head_model(name, 0.1 * i) for i, name in enumerate(["chosen head", "h2", "h3"], start=1))
+    networks = tuple(network_model(name, 0.1 * i) for i, name in enumerate(["chosen network", "n2", "n3"], start=1))
 
     def fake(part, workspace, cache, samples):
         right = np.eye(2)[workspace.dataset.targets(samples)]
-        bad = {method.name: method.name.startswith("chosen") for method in part}
+        bad = {model.name: model.name.startswith("chosen") for model in part}
         return {name: 0.1 + 0.8 * (1 - right if worst else right) for name, worst in bad.items()}
 
-    monkeypatch.setattr(judging, "judge", fake)
+    monkeypatch.setattr(inference, "from_cache", fake)
     said = on_split(workspace, models.Models(heads, networks, ()), "validation", ui.warn, ui)
     assert (said.head, said.network) == ("chosen head", "chosen network")
-    found = compare_candidates(said, "chosen head", "chosen network", unchanged=False)
-    assert (found.contrast.b, found.contrast.a) == ("chosen head", "chosen network")
+    found = compared(said, "chosen head", "chosen network")
+    assert (found.first.b, found.first.a) == ("chosen head", "chosen network")
     assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
 
 
 def test_the_table_of_the_command_can_be_recomputed(trained):
     workspace, _, results = trained
-    compared = results["compare"]
-    assert compared["measured_on"] == "validation"
-    assert CAVEAT in compared["recommendation"]
-    assert all(one["p_value"] is None for one in compared["pairs"])
-    assert "--cv 5" in compared["offers"][0]
-    assert "--test 0.2" in compared["offers"][1]
-    recompute(workspace.report, compared)
+    result = results["compare"]
+    assert result["measured_on"] == "validation"
+    assert sentences.PROVISOS["validation"] in result["recommendation"]
+    assert all(one["p_value"] is None for one in result["pairs"])
+    assert "--cv 5" in result["offers"][0]
+    assert "--test 0.2" in result["offers"][1]
+    recompute(workspace.report, result)
     reported = {head["name"]: head["validation"] for head in results["head"]["heads"]}
     reported[results["finetune"]["name"]] = results["finetune"]["validation"]
-    for method in compared["methods"]:
+    for method in result["methods"]:
         assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
     for name in ("curves.png", "tradeoff.png"):
         assert (workspace.report / name).read_bytes().startswith(b"\x89PNG")
     assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
-        json.dumps({key: value for key, value in compared.items() if key != "report"})
+        json.dumps({key: value for key, value in result.items() if key != "report"})
     )
 
 
 def test_costs(trained):
     workspace, _, results = trained
-    compared = results["compare"]
-    costs = {method["name"]: method["cost"] for method in compared["methods"]}
-    tuned = compared["contrast"]["tuned"]
+    result = results["compare"]
+    costs = {method["name"]: method["cost"] for method in result["methods"]}
+    tuned = result["contrast"]["tuned"]
     start = results["finetune"]["start"]
-    shared = compared["featurize_seconds"]
+    shared = result["featurize_seconds"]
     recorded = timings.read(workspace.cache().folder)
     assert sum(one.images for one in recorded) == 32  # all of them: no --test
     assert shared == pytest.approx(sum(one.seconds for one in recorded))
@@ -176,7 +178,7 @@ def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
 def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(again, ui, monkeypatch):
     shutil.rmtree(again.report)
     again.report.write_text("mine")
-    monkeypatch.setattr(judging, "judge", None)
+    monkeypatch.setattr(inference, "from_cache", None)
     with pytest.raises(VggftError, match=r"report: cannot be written \(File exists\)"):
         command.run(again, CompareOptions(), ui)
     assert again.report.read_text() == "mine"
@@ -186,15 +188,27 @@ def test_a_report_folder_that_cannot_be_is_said_before_anything_is_computed(agai
     "damage", [lambda b: b[:300] + bytes([b[300] ^ 255]) + b[301:], lambda b: b[: len(b) // 2], lambda b: b""]
 )
 def test_a_damaged_network_is_said_to_be_one(again, damage):
-    (method,) = models.load(again).networks
-    method.network.write_bytes(damage(method.network.read_bytes()))
+    (model,) = models.load(again).networks
+    model.network.write_bytes(damage(model.network.read_bytes()))
     with pytest.raises(
-        VggftError, match=r"network\.keras: not the file that was written .* Tune again: vggft finetune"
+        VggftError, match=r"network\.keras: not the file that training wrote. Tune again: vggft finetune"
     ):
-        judging._part(method)
-    unknown = replace(method, made=replace(method.made, network_sha256=""))  # a run from before it was kept
+        model.predictor()
+    unknown = replace(model, run=replace(model.run, network_sha256=""))  # a run from before it was kept
     with pytest.raises(VggftError, match=r"network\.keras: Keras cannot load it .* Tune again: vggft finetune"):
-        judging._part(unknown)
+        unknown.predictor()
+
+
+def test_a_network_that_kept_epoch_0_is_named_after_the_head_it_started_from(again, ui):
+    present = models.load(again)
+    best, other = present.heads[:2]
+    path = present.networks[0].folder / "run.json"
+    run = {**json.loads(path.read_text()), "best_epoch": 0, "start": other.name, "start_digest": other.head.digest}
+    path.write_text(json.dumps(run))
+    found = command.run(again, CompareOptions(quick=True), ui)
+    assert (found["outcome"], found["use"]) == ("unchanged", best.name)
+    assert f"no epoch of fine-tuning was better than {other.name}, the head that " in found["recommendation"]
+    assert f"which validation ranks below {best.name};" in found["recommendation"]
 
 
 def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
@@ -210,11 +224,11 @@ def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     found = command.run(again, CompareOptions(quick=True), ui)
     assert "other" not in {method["name"] for method in found["methods"]}
     (said,) = found["left_out"]
-    assert re.fullmatch(r"other: .*other/network\.keras: not the file that was written .*", said)
+    assert re.fullmatch(r"other: .*other/network\.keras: not the file that training wrote.*", said)
     assert f"left out: {said}" in capsys.readouterr().err
 
 
-def test_the_test_split_is_judged_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
+def test_the_test_split_is_used_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
     """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
     dataset = again.dataset
     test = {sample.path for sample in dataset.accepted("train")[::2]}
@@ -264,27 +278,28 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
         def __init__(self, *arguments):
             pass
 
-        def evidence(self):
-            said = replace(evidence(2.0), source="folds", fold=np.arange(300) % 2)
-            return said, [{"fold": i + 1, "unchanged": own} for i, own in enumerate(kept)]
+        def predict(self):
+            merged = replace(predictions(2.0), source="folds", fold=np.arange(300) % 2)
+            return merged, [FoldResult({}, "head", "net", unchanged, 1.0) for unchanged in kept]
 
-    monkeypatch.setattr(nested, "Folds", Folds)
+    monkeypatch.setattr(command, "NestedCrossValidation", Folds)
     found = command.run(again, CompareOptions(cv=2, quick=True), ui)
     names = found["contrast"]["in_workspace"]
     assert found["use"] == names[use]
-    assert ("no epoch of fine-tuning was better" in found["recommendation"]) == (use == "head")
-    way = {"net": "the net", "head": "the head"}[use]  # what is compared are ways of choosing, not what they chose here
+    assert ("in no fold was an epoch" in found["recommendation"]) == (use == "head")
+    way = {"net": "the net", "head": "the head"}[use]  # ways of selecting are compared, not what they select here
     assert found["recommendation"].startswith(f"Use {way}, here {names[use]}: ")
     assert [one["unchanged"] for one in found["folds"]] == list(kept)
 
 
-def test_offers_can_be_run_as_they_are_printed(again, trained):
+def test_advice_can_be_run_as_it_is_printed(again, trained):
     settings = json.loads((again.root / "workspace.json").read_text())
     (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
     found = models.load(again)
-    folded, reserve = command._offers(again, found)
-    assert f"vggft compare --cv 5 -w {again.root} (about" in folded
-    assert reserve.endswith(f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}")
+    folded, reserve = command._more_evidence(again, found)
+    assert folded.command == f"vggft compare --cv 5 -w {again.root}"
+    assert folded.seconds > 0
+    assert reserve.command == f"vggft featurize '/a folder/data' --test 0.2 -w {again.root}"
     few = [s for k in ("birds", "fruit") for s in again.dataset.samples if s.label == k and s.split == "train"][:1]
     again.__dict__["dataset"] = replace(again.dataset, samples=tuple(few))
-    assert ["--cv" in offer for offer in command._offers(again, found)] == [False]
+    assert [type(advice) for advice in command._more_evidence(again, found)] == [ReserveTest]

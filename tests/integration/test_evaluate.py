@@ -13,7 +13,7 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
-from vggft.prediction import judging, models
+from vggft.prediction import inference, models
 from vggft.prediction.scoring import Scorer
 from vggft.steps import evaluate
 from vggft.steps.options import EvaluateOptions
@@ -36,7 +36,7 @@ def fake(work, monkeypatch):
         p = pictures[:, 0, 0, 1:2] / 255
         return np.concatenate([1 - p, p], axis=1)
 
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(score, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(score, 4))
     return work
 
 
@@ -113,23 +113,25 @@ def test_tables_that_fit(classes, tables, capfd):
 
 
 def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
-    monkeypatch.setattr(judging, "from_pixels", None)  # nothing is computed
+    monkeypatch.setattr(inference, "from_pixels", None)  # nothing is computed
     (tmp_path / "nothing" / "fruit").mkdir(parents=True)
     paint(tmp_path / "loose" / "a.png", (0, 0, 0))
     for path, said in (
         (tmp_path / "nowhere", "found nothing there"),
         (folder / "birds" / "00.png", "found a file there"),
-        (tmp_path / "nothing", r"no images\. Expected a folder for each class \(birds, fruit\)"),
+        (tmp_path / "nothing", r"no images\. Expected a folder of images for each class \(birds, fruit\)"),
         (tmp_path / "loose", "no images"),
     ):
         with pytest.raises(VggftError, match=said):
             evaluate.run(fake, EvaluateOptions(path), ui)
     shutil.copytree(folder, tmp_path / "data" / "test")
-    with pytest.raises(VggftError, match=rf"holds test, which are no classes.* vggft evaluate {tmp_path}/data/test"):
+    with pytest.raises(VggftError, match=rf"contains splits \(test\).* vggft evaluate {tmp_path}/data/test"):
         evaluate.run(fake, EvaluateOptions(tmp_path / "data"), ui)
     for split in ("train", "val"):
         shutil.copytree(folder, tmp_path / "data" / split)
-    with pytest.raises(VggftError, match=rf"holds test, train, val, .* vggft evaluate {tmp_path}/data/test"):
+    with pytest.raises(
+        VggftError, match=rf"contains splits \(test, train, val\).* vggft evaluate {tmp_path}/data/test"
+    ):
         evaluate.run(fake, EvaluateOptions(tmp_path / "data"), ui)
     shutil.rmtree(tmp_path / "data" / "test")
     with pytest.raises(
@@ -138,7 +140,9 @@ def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
         evaluate.run(fake, EvaluateOptions(tmp_path / "data"), ui)
     for strange in ("bats", "test"):  # a class may be called so, but this model knows none
         paint(folder / strange / "a.png", (0, 0, 0))
-        with pytest.raises(VggftError, match=rf"does not know {strange}\. Expected only folders of .*: birds, fruit\."):
+        with pytest.raises(
+            VggftError, match=rf"not classes of the model: {strange}\. Expected folders named birds, fruit\."
+        ):
             evaluate.run(fake, EvaluateOptions(folder), ui)
         shutil.rmtree(folder / strange)
     with pytest.raises(VggftError, match="no model 'nope'"):
@@ -157,7 +161,7 @@ def test_files_that_are_no_pictures(fake, folder, ui, capfd):
     assert found["confusion"] == [[6, 2], [2, 9]]
     for path in folder.rglob("*.png"):
         path.write_text("text")
-    with pytest.raises(VggftError, match=r"none of its files can be used \(20 in all; the first"):
+    with pytest.raises(VggftError, match=r"none of its 20 files can be used \(the first"):
         evaluate.run(fake, EvaluateOptions(folder), ui)
 
 
@@ -172,7 +176,7 @@ def test_classes_without_images(fake, folder, ui):
 
 def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     free, done = threading.Event(), []
-    monkeypatch.setattr(evaluate, "measure", lambda p, targets: done.append("judged") or measure(p, targets))
+    monkeypatch.setattr(evaluate, "measure", lambda p, targets: done.append("measured") or measure(p, targets))
 
     def waiting(message):
         done.append("waits")
@@ -190,14 +194,14 @@ def test_it_waits_for_its_turn_only_to_write(fake, folder, monkeypatch):
     assert held.wait(60)
     evaluate.run(Workspace(fake.root, TINY, waiting), EvaluateOptions(folder), Ui(quiet=True))
     thread.join()
-    assert done == ["judged", "waits"]
+    assert done == ["measured", "waits"]
     assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
 
 
 def test_a_report_that_cannot_be_written_is_said_before_anything_is_predicted(fake, folder, ui, monkeypatch):
     shutil.rmtree(fake.report)
     fake.report.write_text("mine")
-    monkeypatch.setattr(judging, "from_pixels", None)
+    monkeypatch.setattr(inference, "from_pixels", None)
     with pytest.raises(VggftError, match=r"report: cannot be written \(File exists\)"):
         evaluate.run(fake, EvaluateOptions(folder), ui)
     assert fake.report.read_text() == "mine"
@@ -217,11 +221,11 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)
     assert found["seen"] == {"train": 26, "validate": 6, "test": 0}
-    assert "26 among those the model was trained on, 6 among those that chose it" in done.stderr
+    assert "26 trained the model and 6 selected it" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()
-    method = models.load(workspace).named("logistic-max")
-    p = judging.judge([method], workspace, workspace.cache(), samples)[method.name]
+    model = models.load(workspace).named("logistic-max")
+    p = inference.from_cache([model], workspace, workspace.cache(), samples)[model.name]
     expected = {sample.path: own for sample, own in zip(samples, p, strict=True)}
     with (work.report / "evaluate-predictions.csv").open(newline="") as file:
         rows = {row["path"].removeprefix(f"{tmp_path}/again/"): row for row in csv.DictReader(file)}

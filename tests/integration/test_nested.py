@@ -1,4 +1,4 @@
-"""Outer folds: no image has a say in what predicts it, and a killed comparison goes on where it was."""
+"""Nested cross-validation: no image influences the models that predict it, and a killed comparison resumes."""
 
 import json
 import shutil
@@ -13,17 +13,23 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune.network import ParityError
-from vggft.comparison import nested
-from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, Folds
-from vggft.comparison.verdict import FAIR_FOLDS
+from vggft.comparison import fold_files, nested
+from vggft.comparison.fold_files import FoldResult
+from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, NestedCrossValidation
+from vggft.comparison.report import sentences
 from vggft.prediction import models
 from vggft.prediction.models import load as methods_load
 from vggft.steps import compare, head
+from vggft.steps.fold_trainers import StepTrainers
 from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
 HEADS = ("logistic-max", "max-linear")
+
+
+def folds_of(workspace, present, number, leave_out, ui, trainers=None):
+    return NestedCrossValidation(workspace, present, number, trainers or StepTrainers(), leave_out, ui)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +51,7 @@ def compared(tuned, tmp_path_factory):
     shutil.copytree(tuned, work)
     done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
-    assert "2 folds over 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
+    assert "2 folds of 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
     assert "fold 1 of 2 in " in done.stderr
     return work, strict_json(done.stdout)
 
@@ -61,9 +67,9 @@ def test_every_image_is_predicted_once_and_has_a_p_value(compared):
     assert {method["name"] for method in result["methods"]} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
     assert (result["contrast"]["tuned"], result["contrast"]["head"]) == (BEST_NETWORK, BEST_HEAD)
     assert 0 < result["contrast"]["p_value"] <= 1
-    assert all(offer.startswith("But in the same folds ") for offer in result["offers"])
+    assert all(offer.startswith("But out of fold ") for offer in result["offers"])
     assert result["recommendation"].startswith(f"Use the best {'network' if result['use'] == 'net' else 'head'}, here ")
-    assert FAIR_FOLDS in result["recommendation"]
+    assert sentences.PROVISOS["folds"] in result["recommendation"]
     assert result["use"] in (*HEADS, "net")
     recompute(work / "report", result)
 
@@ -74,16 +80,16 @@ def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
     workspace = Workspace(tmp_path / "work", TINY)
 
     def first_fold(turned):
-        folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
-        learnt, held = folds._parts[0]
-        assert not {folds._groups[i] for i in learnt} & {folds._groups[i] for i in held}
+        folds = folds_of(workspace, models.load(workspace), 2, ui.warn, ui)
+        learnt, held = folds.parts[0]
+        assert not {folds.groups[i] for i in learnt} & {folds.groups[i] for i in held}
         if turned:
             other = {"bugs": "flowers", "flowers": "bugs"}
             folds.samples = [
                 replace(sample, label=other[sample.label]) if i in held else sample
                 for i, sample in enumerate(folds.samples)
             ]
-        found = folds._train(0, learnt, held)
+        found = folds.train(0)
         shutil.rmtree(folds.folder)
         return found
 
@@ -100,7 +106,7 @@ def test_images_of_the_test_split_take_no_part(tuned, tmp_path, ui, monkeypatch)
     moved = {sample.path for sample in dataset.accepted("train")[:3]}
     samples = tuple(replace(s, split="test") if s.path in moved else s for s in dataset.samples)
     workspace.__dict__["dataset"] = replace(dataset, samples=samples)
-    folds = Folds(workspace, models.Models((), (), ()), 3, ui.warn, ui)
+    folds = folds_of(workspace, models.Models((), (), ()), 3, ui.warn, ui)
     assert moved.isdisjoint(sample.path for sample in folds.samples)
     assert len(folds.samples) == 21
 
@@ -110,7 +116,7 @@ def named(workspace, change):
     dataset = workspace.dataset
     workspace.__dict__["dataset"] = replace(dataset, samples=tuple(map(change, dataset.samples)))
     quiet = Ui(quiet=True)
-    found = Folds(workspace, models.load(workspace), 2, quiet.warn, quiet)
+    found = folds_of(workspace, models.load(workspace), 2, quiet.warn, quiet)
     return found.folder, [sample.digest for sample in found.samples]
 
 
@@ -126,11 +132,11 @@ def test_folds_belong_to_what_was_trained(tuned, ui):
     workspace = Workspace(tuned, TINY)
     found = models.load(workspace)
     (network,) = found.networks
-    settings = network.made.settings
+    settings = network.run.settings
     longer = replace(settings, plan=replace(settings.plan, epochs=2))
-    again = replace(found, networks=(replace(network, made=replace(network.made, settings=longer)),))
+    again = replace(found, networks=(replace(network, run=replace(network.run, settings=longer)),))
     fewer = replace(found, heads=found.heads[:1])
-    keys = {Folds(workspace, methods_, 2, ui.warn, ui).folder for methods_ in (found, again, fewer)}
+    keys = {folds_of(workspace, methods_, 2, ui.warn, ui).folder for methods_ in (found, again, fewer)}
     assert len(keys) == 3
 
 
@@ -140,38 +146,38 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
     dataset = workspace.dataset
     twins = [replace(s, path=f"twin-{s.path}", group=f"twin of {s.digest}") for s in dataset.samples]
     workspace.__dict__["dataset"] = replace(dataset, samples=(*dataset.samples, *twins))
-    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
-    held = [{folds.samples[i].digest for i in part} for _, part in folds._parts]
+    folds = folds_of(workspace, models.load(workspace), 2, ui.warn, ui)
+    held = [{folds.samples[i].digest for i in part} for _, part in folds.parts]
     assert held[0].isdisjoint(held[1])
-    done = [
-        nested._Done({name: np.full((len(part), 2), 0.5) for name in (*HEADS, "net")}, HEADS[k], "net", False, 1.0)
-        for k, (_, part) in enumerate(folds._parts)
+    results = [
+        FoldResult({name: np.full((len(part), 2), 0.5) for name in (*HEADS, "net")}, HEADS[k], "net", False, 1.0)
+        for k, (_, part) in enumerate(folds.parts)
     ]
-    found = folds._together(done)
+    found = folds.merge(results)
     assert found.grouped
     assert len({sample.group for sample in found.samples}) <= 24
-    for own in folds._split(*folds._parts[0]).samples:
+    for own in folds.split(0).samples:
         assert own.split == ("test" if own.digest in held[0] else own.split)
 
 
 def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui, monkeypatch):
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work", TINY)
-    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
+    folds = folds_of(workspace, models.load(workspace), 2, ui.warn, ui)
     loaded = []
-    monkeypatch.setattr(nested.methods, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
+    monkeypatch.setattr(nested.models, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
 
     def the_other_way_round(chosen, fold, cache, samples):
-        """Predict what is held out all the better the worse a method was on validation."""
+        """Predict held-out images all the better the worse a model was on validation."""
         right = np.eye(2)[fold.dataset.targets(samples)]
-        falling = sorted(chosen, key=lambda method: -method.validation.log_loss)
-        return {method.name: 0.5 + (right - 0.5) * 0.9 / (1 + i) for i, method in enumerate(falling)}
+        falling = sorted(chosen, key=lambda model: -model.validation.log_loss)
+        return {model.name: 0.5 + (right - 0.5) * 0.9 / (1 + i) for i, model in enumerate(falling)}
 
-    monkeypatch.setattr(nested.judging, "judge", the_other_way_round)
-    found = folds._train(0, *folds._parts[0])
+    monkeypatch.setattr(nested.inference, "from_cache", the_other_way_round)
+    found = folds.train(0)
     (fold,) = loaded
-    assert found.head == min(fold.heads, key=lambda method: method.validation.log_loss).name
-    assert {method.validation.n for method in fold.fresh} == {len(folds._split(*folds._parts[0]).accepted("validate"))}
+    assert found.head == min(fold.heads, key=lambda model: model.validation.log_loss).name
+    assert {model.validation.n for model in fold.fresh} == {len(folds.split(0).accepted("validate"))}
 
 
 def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, ui, monkeypatch):
@@ -179,16 +185,22 @@ def test_a_workspace_that_ranks_by_folds_does_so_in_each_fold(tuned, tmp_path, u
     shutil.copytree(tuned, work)
     head.run(Workspace(work, TINY), HeadOptions.of(epochs=5, head=HEADS, cv=3), ui)
     found = models.load(Workspace(work, TINY))
-    assert nested._ranking(found) == (3, 0)
+    assert nested.ranking(found) == (3, 0)
     before = models.load(Workspace(tuned, TINY))
-    assert nested._ranking(before) == (0, 0)
+    assert nested.ranking(before) == (0, 0)
     assert nested.estimate(Workspace(work, TINY), found, 2) > nested.estimate(Workspace(tuned, TINY), before, 2) > 0
     asked = []
-    monkeypatch.setattr(nested.head, "train", lambda fold, options, specs, ui: asked.append(options.folds))
-    monkeypatch.setattr(Folds, "_tune", lambda *arguments: None)
-    folds = Folds(Workspace(work, TINY), found, 2, ui.warn, ui)
+
+    class trainers:
+        def train_heads(fold, plan, specs, ranking, ui):
+            asked.append(ranking.folds)
+
+        def tune(fold, run, ui):
+            pass
+
+    folds = folds_of(Workspace(work, TINY), found, 2, ui.warn, ui, trainers)
     with pytest.raises(VggftError, match="no network can be tuned"):  # nothing was trained
-        folds._train(0, *folds._parts[0])
+        folds.train(0)
     assert set(asked) == {3}
 
 
@@ -207,7 +219,7 @@ def test_killed_and_run_again(tuned, compared, tmp_path):
     assert list(kept) == ["fold-1.npz"]
     done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
     assert done.returncode == 0, done.stderr
-    assert "1 of them done before" in done.stderr
+    assert "1 of them finished before" in done.stderr
     after = {path.name: path.stat().st_mtime_ns for path in work.glob("report/cv/*/*.npz")}
     assert after.keys() == {"fold-1.npz", "fold-2.npz"}
     assert after["fold-1.npz"] == kept["fold-1.npz"]
@@ -223,7 +235,9 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     work = tmp_path / "work"
     shutil.copytree(compared[0], work)
     (fold,) = work.glob("report/cv/*/fold-2.npz")
-    (fold.parent.parent / "0123456789abcdef").mkdir()  # of an earlier state
+    earlier = fold.parent.parent / fold_files.key("an earlier state")
+    earlier.mkdir()
+    (earlier / fold_files.ABOUT).write_text("an earlier state")
     (fold.parent.parent / ".DS_Store").touch()  # macOS leaves these everywhere
     fold.with_suffix("").mkdir()  # killed after it was done
     before = predictions(work)
@@ -234,22 +248,22 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     assert {path.name for path in fold.parent.parent.iterdir()} == {fold.parent.name, ".DS_Store"}
     assert not fold.with_suffix("").exists()
     fold.write_bytes(fold.read_bytes()[:-200])  # damaged: this one, and no other, is done again
-    assert nested._Done.read(fold) is None
-    assert nested._Done.read(fold.with_name("fold-1.npz")) is not None
+    assert FoldResult.read(fold) is None
+    assert FoldResult.read(fold.with_name("fold-1.npz")) is not None
 
 
 def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tuned, ui, capsys):
     workspace = Workspace(tuned, TINY)
     found = models.load(workspace)
     (network,) = found.networks
-    settings = replace(network.made.settings, name="orphan", start="gone")
-    orphan = replace(network, name="orphan", made=replace(network.made, settings=settings))
-    folds = Folds(workspace, replace(found, networks=(orphan, network)), 2, ui.warn, ui)
+    settings = replace(network.run.settings, name="orphan", start="gone")
+    orphan = replace(network, run=replace(network.run, settings=settings))
+    folds = folds_of(workspace, replace(found, networks=(orphan, network)), 2, ui.warn, ui)
     assert folds.network.name == "net"
-    assert [run.name for run in folds._runs] == ["net"]
-    assert "orphan: the head that it starts from, gone, is not here" in capsys.readouterr().err
-    with pytest.raises(VggftError, match="--cv 2: no network can be tuned again"):
-        Folds(workspace, replace(found, networks=(orphan,)), 2, ui.warn, ui)
+    assert [run.name for run in folds.runs] == ["net"]
+    assert "orphan: the head it starts from is missing. Train it: vggft head --head gone" in capsys.readouterr().err
+    with pytest.raises(VggftError, match="--cv 2: no network of this workspace can be tuned again"):
+        folds_of(workspace, replace(found, networks=(orphan,)), 2, ui.warn, ui)
 
 
 def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, featurized, tmp_path, ui):
@@ -260,44 +274,46 @@ def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, fea
     workspace = Workspace(tmp_path / "work", TINY)
     found = models.load(workspace)
     (network,) = found.networks
-    settings = replace(network.made.settings, name="whole", unfreeze="all", split_point=None)
-    whole = replace(network, name="whole", made=replace(network.made, settings=settings))
+    settings = replace(network.run.settings, name="whole", unfreeze="all", split_point=None)
+    whole = replace(network, run=replace(network.run, settings=settings))
     found, told = replace(found, networks=(whole, network)), []
-    assert [run.name for run in Folds(workspace, found, 2, told.append, ui)._runs] == ["whole", "net"]
+    assert [run.name for run in folds_of(workspace, found, 2, told.append, ui).runs] == ["whole", "net"]
     assert told == []
     sample = workspace.dataset.accepted("train")[0]
     with (tmp_path / "data" / sample.path).open("ab") as file:
         file.write(b"more")
-    assert [run.name for run in Folds(workspace, found, 2, told.append, ui)._runs] == ["net"]
-    assert told == [f"whole: it is trained from pixels, and 1 image gone or changed (the first: {sample.path})"]
+    assert [run.name for run in folds_of(workspace, found, 2, told.append, ui).runs] == ["net"]
+    assert told == [
+        f"whole: it is tuned from pixels, and there are files of 1 image missing or changed (first: {sample.path})"
+    ]
 
 
 def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
     workspace = Workspace(tuned, TINY)
     found = models.load(workspace)
     (network,) = found.networks
-    found, told = replace(found, networks=(network, replace(network, name="other"))), []
-    folds = Folds(workspace, found, 2, told.append, ui)
+    other = replace(network, run=replace(network.run, settings=replace(network.run.settings, name="other")))
+    found, told = replace(found, networks=(network, other)), []
+    folds = folds_of(workspace, found, 2, told.append, ui)
     names = [[*HEADS, "net", "other"], [*HEADS, "net"]]
-    done = [
-        nested._Done({name: np.full((len(held), 2), 0.5) for name in own}, HEADS[0], "net", False, 1.0)
-        for own, (_, held) in zip(names, folds._parts, strict=True)
+    results = [
+        FoldResult({name: np.full((len(held), 2), 0.5) for name in own}, HEADS[0], "net", False, 1.0)
+        for own, (_, held) in zip(names, folds.parts, strict=True)
     ]
-    assert {one.name for one in folds._together(done).candidates} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
+    assert {one.name for one in folds.merge(results).candidates} == {BEST_HEAD, BEST_NETWORK, "net", *HEADS}
     assert told == ["other: it could not be trained in every fold"]
 
 
-def test_a_fold_whose_head_does_not_fit_is_said(tuned, tmp_path, ui, monkeypatch, capsys):
+def test_a_fold_whose_head_fails_the_parity_gate_is_reported(tuned, tmp_path, ui, capsys):
+    class Differs(StepTrainers):
+        def tune(self, fold, run, ui):
+            raise ParityError("parity gate: network and head differ")
+
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work", TINY)
-    folds = Folds(workspace, models.load(workspace), 2, ui.warn, ui)
-
-    def differs(*arguments):
-        raise ParityError("parity gate: network and head differ")
-
-    monkeypatch.setattr(Folds, "_tune", differs)
+    folds = folds_of(workspace, models.load(workspace), 2, ui.warn, ui, Differs())
     with pytest.raises(VggftError, match="fold 1 of 2: no network can be tuned"):
-        folds._train(0, *folds._parts[0])
+        folds.train(0)
     assert "fold 1: net cannot be tuned: parity gate: network and head differ" in capsys.readouterr().err
 
 

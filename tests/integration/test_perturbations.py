@@ -1,4 +1,4 @@
-"""Changed pictures: what the methods say of them, and which images take part."""
+"""Perturbed pictures: what models predict for them, and which images take part."""
 
 import csv
 import json
@@ -12,14 +12,14 @@ from tiny import TINY
 from featurize.cache import upkeep
 from featurize.pixels.perturbations import PERTURBATIONS
 from vggft.comparison import perturbations
-from vggft.prediction import judging, models
+from vggft.prediction import inference, models
 from vggft.steps import cache
 from vggft.steps import compare as command
 from vggft.steps.options import CompareOptions, PruneOptions
 
 
-def test_probes(trained):
-    """Numbers from probes.csv, and one probe by hand: pictures changed here, predicted from their pixels."""
+def test_perturbations(trained):
+    """Numbers from probes.csv, and one perturbation by hand: pictures changed here, predicted from their pixels."""
     from featurize.engines import KerasEngine
     from featurize.pixels import images
     from heads import store as heads
@@ -33,11 +33,11 @@ def test_probes(trained):
         rows = list(csv.DictReader(file))
     for name, own in probes["methods"].items():
         assert list(own) == ["none", *PERTURBATIONS]
-        for probe, found in own.items():
-            said = [row for row in rows if (row["method"], row["probe"]) == (name, probe)]
+        for perturbation, found in own.items():
+            said = [row for row in rows if (row["method"], row["probe"]) == (name, perturbation)]
             plain = [row for row in rows if (row["method"], row["probe"]) == (name, "none")]
             assert found["accuracy"] == np.mean([row["predicted"] == row["label"] for row in said])
-            if probe != "none":
+            if perturbation != "none":
                 changed = [a["predicted"] != b["predicted"] for a, b in zip(said, plain, strict=True)]
                 assert found["changed"] == np.mean(changed)
     name = results["head"]["best"]
@@ -51,7 +51,7 @@ def test_probes(trained):
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
 
 
-def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(again, trained, ui, capsys):
+def test_an_image_that_vanished_is_left_out_of_the_perturbations_and_of_nothing_else(again, trained, ui, capsys):
     """Its features are cached; those of the changed pictures are not there any more, here."""
     data = again.root.parent / "data"
     shutil.copytree(trained[1], data)
@@ -62,14 +62,14 @@ def test_an_image_that_vanished_is_left_out_of_the_probes_and_of_nothing_else(ag
     for name in PERTURBATIONS:
         shutil.rmtree(again.cache(replace(again.settings.fingerprint, probe=name)).folder)
     heads = models.load(again).heads[:2]
-    probed = perturbations.probe(again, heads, [gone, *rest], ui)
-    assert [sample.path for sample in probed.samples] == [sample.path for sample in rest]
-    assert probed.left_out == 1
-    assert "probes: 1 image left out" in capsys.readouterr().err
+    perturbed = perturbations.predict(again, heads, [gone, *rest], ui)
+    assert [sample.path for sample in perturbed.samples] == [sample.path for sample in rest]
+    assert perturbed.left_out == 1
+    assert "perturbations: 1 image left out" in capsys.readouterr().err
     assert command.run(again, CompareOptions(quick=True), ui)["images"] == len(rest) + 1
 
 
-def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixels(again, trained, ui):
+def test_a_changed_image_is_left_out_of_the_perturbations_of_a_network_that_reads_pixels(again, trained, ui):
     data = again.root.parent / "data"
     shutil.copytree(trained[1], data)
     settings = json.loads((again.root / "workspace.json").read_text())
@@ -77,22 +77,20 @@ def test_a_changed_image_is_left_out_of_the_probes_of_a_network_that_reads_pixel
     changed, *rest = again.dataset.accepted("validate")
     shutil.copy(data / rest[0].path, data / changed.path)
     found = models.load(again)
-    whole = replace(found.networks[0], made=replace(found.networks[0].made, settings=_from_pixels(found.networks[0])))
+    run = found.networks[0].run
+    from_pixels = replace(run, settings=replace(run.settings, unfreeze="all", split_point=None))
+    whole = replace(found.networks[0], run=from_pixels)
     asked = []
 
-    def judged(part, workspace, cache, samples):
+    def predicted(part, workspace, cache, samples):
         asked.append(samples)
-        return {method.name: np.full((len(samples), 2), 0.5) for method in part}
+        return {model.name: np.full((len(samples), 2), 0.5) for model in part}
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(judging, "judge", judged)  # what it says of them is not asked here
-        probed = perturbations.probe(again, [found.heads[0], whole], [changed, *rest], ui)
-    assert probed.left_out == 1
+        patch.setattr(inference, "from_cache", predicted)  # only the images matter here
+        perturbed = perturbations.predict(again, [found.heads[0], whole], [changed, *rest], ui)
+    assert perturbed.left_out == 1
     assert all([sample.path for sample in own] == [sample.path for sample in rest] for own in asked)
-
-
-def _from_pixels(method):
-    return replace(method.made.settings, unfreeze="all", split_point=None)
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
@@ -108,9 +106,9 @@ def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
     assert cache.info(again, ui)["fingerprints"][0]["in_use"]
 
 
-def test_probes_take_at_most_so_many_images(again, monkeypatch):
+def test_perturbations_take_at_most_so_many_images(again, monkeypatch):
     monkeypatch.setattr(perturbations, "MOST", 3)
     samples = again.dataset.accepted("validate")
-    chosen = perturbations._spread(samples)
+    chosen = perturbations.spread(samples)
     assert len({sample.digest for sample in chosen}) == 3
-    assert perturbations._spread(samples[::-1]) == chosen
+    assert perturbations.spread(samples[::-1]) == chosen

@@ -21,8 +21,8 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from heads import predictions
 from heads.predictions import Predictions
-from vggft.prediction import judging, models
-from vggft.prediction.models import Model
+from vggft.prediction import inference, models, selection
+from vggft.prediction.model import Model
 from vggft.prediction.scoring import Scorer
 from vggft.steps import predict
 from vggft.steps.options import PredictOptions
@@ -40,9 +40,9 @@ def green(pictures):
 def fake(trained, monkeypatch):
     """The trained workspace with a model that needs no network, and an unsure band below 0.8."""
     p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
     kept = Predictions([], np.array([1, 1, 1]), p)
-    monkeypatch.setattr(Model, "validation_predictions", lambda self, workspace: kept)
+    monkeypatch.setattr(Model, "validation_predictions", lambda self: kept)
     return trained[0]
 
 
@@ -92,7 +92,7 @@ def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
 
 
 def test_what_is_named_is_looked_for_before_anything_runs(fake, painted, tmp_path, monkeypatch, ui):
-    monkeypatch.setattr(judging, "from_pixels", None)
+    monkeypatch.setattr(inference, "from_pixels", None)
     with pytest.raises(VggftError, match="nowhere: no such file or folder"):
         predict.run(fake, PredictOptions([painted[0], tmp_path / "nowhere"]), ui)
     with pytest.raises(VggftError, match=r"--top 3: expected 1 to 2, the number of classes \(birds, fruit\)"):
@@ -124,7 +124,10 @@ def test_lines_for_people(fake, painted, capfd):
         ["fruit", "0.6000", "?", str(painted[2])],
         ["birds", "0.8000", str(painted[3])],
     ]
-    assert "unsure (?) is a score below 0.8000: the 2 of 3 validation images that are not were right 100.0%" in err
+    assert (
+        "predictions with a score below 0.8000 are marked as unsure (?): accuracy is 100.0% on the 2 of 3 validation"
+        in err
+    )
     predict.run(fake, PredictOptions(painted[:1]), Ui(quiet=True))
     assert capfd.readouterr().out.split() == ["fruit", "1.0000", str(painted[0])]
     predict.run(fake, PredictOptions(painted[2:3], top=2), Ui())
@@ -134,7 +137,7 @@ def test_lines_for_people(fake, painted, capfd):
 def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
     odd = [paint(tmp_path / name, (0, 255, 0)) for name in ('a,"b.png', "line\nbreak.png")]
     (tmp_path / "text.txt").write_text("no picture")
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
     done = predict.run(fake, PredictOptions([*painted, *odd, tmp_path / "text.txt"], top=2, csv=True), Ui())
     out, err = capfd.readouterr()
     rows = list(csv.reader(io.StringIO(out)))
@@ -181,7 +184,7 @@ def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
     shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
     (tmp_path / "text.txt").write_text("no picture")
     files = [*painted, tmp_path / "text.txt", tmp_path / os.fsdecode(b"caf\xe9.png")]
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
     done = predict.run(fake, PredictOptions(files, top=2, json_lines=True), Ui())
     rows = [strict_json(line) for line in capfd.readouterr().out.splitlines()]
     assert done["rejected"] == 1
@@ -195,9 +198,9 @@ def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize("form", ["text", "csv", "json_lines"])
 def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, monkeypatch, capfd):
     """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
-    choice = models.chosen(fake, None)
+    choice = selection.choose(fake, None)
     # Reading heads takes more than all that follows.
-    monkeypatch.setattr(models, "chosen", lambda *arguments: choice)
+    monkeypatch.setattr(selection, "choose", lambda *arguments: choice)
     monkeypatch.setattr(predict, "decoder", lambda fingerprint: _tiny)
     for n in (100, 2000):
         (tmp_path / str(n)).mkdir()
@@ -239,18 +242,18 @@ def copied(trained, tmp_path):
 
 def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_there(copied):
     def because():
-        choice = models.chosen(copied, None)
-        return choice.method.name, choice.why
+        choice = selection.choose(copied, None)
+        return choice.model.name, choice.reason
 
-    path = copied.report / models.REPORT
+    path = copied.report / selection.REPORT
     report = json.loads(path.read_text())
     found = models.load(copied)
     assert because() == (report["use"], "recommended by vggft compare")
     worst = found.heads[-1].name
     path.write_text(json.dumps({**report, "use": worst}))
     assert because() == (worst, "recommended by vggft compare")
-    assert models.chosen(copied, found.heads[0].name).method.name == found.heads[0].name
-    best = (found.best.name, "the best head or network; vggft compare has not weighed what is here now")
+    assert selection.choose(copied, found.heads[0].name).model.name == found.heads[0].name
+    best = (found.best.name, "lowest validation log-loss; run vggft compare for a recommendation")
     other_head = {
         **report["contrast"],
         "in_workspace": {report["contrast"]["head"]: worst},
@@ -275,35 +278,36 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
     assert because() == best
 
 
-def test_a_damaged_head_is_in_nobodys_way(copied, painted, monkeypatch, capsys):
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
-    use = models.chosen(copied, None).method.name
+def test_a_damaged_head_does_not_stop_prediction(copied, painted, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    use = selection.choose(copied, None).model.name
     damaged = next(head.name for head in models.load(copied).heads if head.name != use)
     (copied.heads / damaged / "weights.npz").write_bytes(b"")
     with pytest.raises(VggftError, match=damaged):
-        models.chosen(copied, None)
+        selection.choose(copied, None)
     done = predict.run(copied, PredictOptions(painted[:1]), Ui(quiet=True))
     said = capsys.readouterr()
-    assert done["model"] == models.chosen(copied, None, lambda error: None).method.name
+    assert done["model"] == selection.choose(copied, None, lambda error: None).model.name
     assert str(painted[0]) in said.out
     assert "left out: " in said.err
     assert damaged in said.err
 
 
 def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
-    monkeypatch.setattr(judging, "from_pixels", lambda method, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
     path = copied.heads / "avg-256" / predictions.FILE
     lines = path.read_text().splitlines()
     first = lines[1].rsplit(",", 2)[0]
+    other = "not the predictions that the validation metrics of avg-256 come from"
     damaged = {
-        "\n".join(lines[:3])[:-5]: "missing or damaged",
+        "\n".join(lines[:3]).rsplit(",", 1)[0]: "missing or damaged",
         "\n".join([*lines[:-1], lines[-1].rsplit(",", 1)[0] + ",nan"]): "missing or damaged",
         "\n".join([lines[0], f"{first},1.5,-0.5", *lines[2:]]): "missing or damaged",
         path.read_text().replace(",validate,birds,", ",validate,bats,"): "missing or damaged",
         lines[0]: "missing or damaged",
         None: "missing or damaged",
-        "\n".join(lines[:-1]): "not the predictions that avg-256 was judged by",
-        (copied.heads / "max-linear" / predictions.FILE).read_text(): "not the predictions that avg-256 was judged by",
+        "\n".join(lines[:-1]): other,
+        (copied.heads / "max-linear" / predictions.FILE).read_text(): other,
     }
     for text, said in damaged.items():
         path.unlink(missing_ok=True)
@@ -316,58 +320,61 @@ def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch
         assert (found["unsure_below"], found["unsure_band"]) == (None, None), text
         assert [p["unsure"] for p in found["predictions"]] == [None], text
         assert f"avg-256/predictions.csv: {said}" in err, text
-        assert "nobody knows which predictions are unsure" in err, text
+        assert "Without them no prediction can be marked as unsure" in err, text
     predict.run(copied, PredictOptions(painted[:1], "avg-256", csv=True), Ui())
     assert list(csv.reader(io.StringIO(capfd.readouterr().out)))[1][3] == ""
 
 
-def test_every_method_keeps_the_predictions_that_it_was_judged_by(trained):
+def test_every_model_keeps_its_validation_predictions(trained):
     workspace, _, results = trained
     found = models.load(workspace)
     samples = {s.digest: s for s in workspace.dataset.accepted("validate")}
     headers = set()
-    for method in found.fresh:
-        kept = method.validation_predictions(workspace)
-        assert np.mean(kept.probabilities.argmax(axis=1) == kept.targets) == method.validation.accuracy
+    for model in found.fresh:
+        kept = model.validation_predictions()
+        assert np.mean(kept.probabilities.argmax(axis=1) == kept.targets) == model.validation.accuracy
         assert {s.digest for s in kept.samples} == set(samples)
         assert all((s.path, s.label) == (samples[s.digest].path, samples[s.digest].label) for s in kept.samples)
-        folder = (workspace.finetune if method.tuned else workspace.heads) / method.name
-        headers.add((folder / predictions.FILE).read_text().splitlines()[0])
+        headers.add((model.folder / predictions.FILE).read_text().splitlines()[0])
     assert headers == {"path,digest,split,label,predicted,fold,p_birds,p_fruit"}
     tuned = found.named(results["finetune"]["name"])
-    kept = tuned.validation_predictions(workspace)
-    p = judging.judge([tuned], workspace, workspace.cache(), kept.samples)[tuned.name]
+    kept = tuned.validation_predictions()
+    p = inference.from_cache([tuned], workspace, workspace.cache(), kept.samples)[tuned.name]
     assert np.abs(p - kept.probabilities).max() < 1e-5
     with pytest.raises(VggftError, match="not the predictions that"):
-        replace(tuned, validation=replace(tuned.validation, n=7)).validation_predictions(workspace)
+        fewer = replace(tuned.run, validation=replace(tuned.validation, n=7))
+        replace(tuned, run=fewer).validation_predictions()
 
 
-def test_a_network_predicts_from_pixels_what_it_was_judged_by(trained):
+def test_a_network_predicts_the_same_from_pixels_as_from_the_cache(trained):
     """And what plain Keras says of the saved network; what is frozen runs on the engine and is rounded as in the cache."""
     import keras
 
     workspace, data, results = trained
-    method = models.load(workspace).named(results["finetune"]["name"])
+    network = models.load(workspace).named(results["finetune"]["name"])
     samples = workspace.dataset.accepted("validate")
     pictures = np.stack([images.decode_resized((data / s.path).read_bytes(), 32) for s in samples])
-    found = judging.from_pixels(method, workspace)(pictures)
-    assert np.abs(found - judging.judge([method], workspace, workspace.cache(), samples)[method.name]).max() < 1e-6
-    plain = keras.saving.load_model(method.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
+    found = inference.from_pixels(network, workspace)(pictures)
+    assert (
+        np.abs(found - inference.from_cache([network], workspace, workspace.cache(), samples)[network.name]).max()
+        < 1e-6
+    )
+    plain = keras.saving.load_model(network.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
     assert np.abs(found[:, 1] - plain).max() < 1e-3
-    unsplit = replace(method, made=replace(method.made, settings=replace(method.made.settings, split_point=None)))
-    whole = judging.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
+    unsplit = replace(network, run=replace(network.run, settings=replace(network.run.settings, split_point=None)))
+    whole = inference.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
     rows = workspace.cache().read("block2_pool", [s.digest for s in samples])
     engine = _Recorder({"block2_pool": rows + np.float32(2**-13) * rows, TINY.top: np.zeros((6, 4, 4, 16), np.float32)})
     assert np.array_equal(
-        judging.from_pixels(method, workspace, engine)(pictures), found
+        inference.from_pixels(network, workspace, engine)(pictures), found
     )  # less than float16 tells apart
     assert engine.asked == ["block2_pool"]
     head = models.load(workspace).heads[0]
-    judging.from_pixels(head, workspace, engine)(pictures)
+    inference.from_pixels(head, workspace, engine)(pictures)
     assert engine.asked == ["block2_pool", TINY.top]
-    assert judging.from_pixels(head, workspace, engine).batch_size == 7
+    assert inference.from_pixels(head, workspace, engine).batch_size == 7
 
 
 class _Recorder:

@@ -15,7 +15,7 @@ from tiny import TINY
 from featurize import durable
 from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
-from vggft.comparison import nested
+from vggft.comparison import fold_files
 from vggft.workspace.workspace import Workspace
 
 
@@ -163,16 +163,16 @@ def test_only_provable_folds_are_removed(tmp_path):
         folder.mkdir(parents=True)
         (folder / "notes.txt").write_text("mine")
     (cv / "linked").symlink_to(tmp_path / "elsewhere")
-    ours = cv / nested._key("what decides the folds")
+    ours = cv / fold_files.key("what decides the folds")
     (ours / "fold-1" / "heads" / "max-256").mkdir(parents=True)
-    (ours / nested._ABOUT).write_text("what decides the folds")
+    (ours / fold_files.ABOUT).write_text("what decides the folds")
     for name in ("fold-1.npz", "fold-1/lock", "fold-1/heads/leaderboard.csv", "fold-1/heads/max-256/head.json"):
         (ours / name).write_text("")
-    mixed = cv / nested._key("other folds")
+    mixed = cv / fold_files.key("other folds")
     mixed.mkdir()
-    (mixed / nested._ABOUT).write_text("other folds")
+    (mixed / fold_files.ABOUT).write_text("other folds")
     (mixed / "notes.txt").write_text("mine")
-    nested._remove_other_folds(cv, but=cv / "x")
+    fold_files.remove_others(cv, but=cv / "x")
     assert not ours.exists()
     assert [p.name for p in mixed.iterdir()] == ["notes.txt"]
     assert all((folder / "notes.txt").read_text() == "mine" for folder in theirs)

@@ -17,14 +17,17 @@ def test_right_often_enough_on_all_images():
     found = chosen(*[(0.6 + i / 100, i != 3) for i in range(20)])
     assert found == Band(0.0, 20, 20, 0.95)  # 19 of 20 are enough
     assert not found.unsure(0.5)
-    assert "no prediction is unsure: on 20 validation images this model was right 95.0%" in str(found)
+    assert "no prediction is marked as unsure: accuracy is 95.0% on all 20 validation images" in str(found)
 
 
 def test_the_lowest_score_that_does():
     found = chosen((0.9, True), (0.8, True), (0.7, False), (0.6, True))
     assert found == Band(0.8, 4, 2, 1.0)
     assert (found.unsure(0.8), found.unsure(0.7999)) == (False, True)
-    assert "below 0.8000: the 2 of 4 validation images that are not were right 100.0%" in str(found)
+    assert (
+        "below 0.8000 are marked as unsure (?): accuracy is 100.0% on the 2 of 4 validation images at or above it"
+        in str(found)
+    )
     assert found.as_json() == {"right_at_least": 0.95, "threshold": 0.8, "images": 4, "sure": 2, "accuracy": 1.0}
 
 
@@ -43,7 +46,7 @@ def test_no_score_does():
     found = chosen((0.9, False), (0.8, True))
     assert found == Band(NEVER, 2, 0, None)
     assert found.unsure(1.0)
-    assert "all predictions are unsure" in str(found)
+    assert "all predictions are marked as unsure (?): at no score" in str(found)
 
 
 def test_three_classes():

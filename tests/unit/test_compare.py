@@ -1,4 +1,4 @@
-"""The comparison of what methods said: answers that are known, numbers that can be recomputed, names that are odd."""
+"""Comparisons whose answer is known, numbers that can be recomputed, odd names."""
 
 import csv
 import json
@@ -10,16 +10,18 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 from small_compare import (
-    evidence,
+    compared,
+    predictions,
     recompute,
     written,
 )
 
 from heads.metrics import losses
 from vggft.comparison import statistics
-from vggft.comparison.comparison import compare_candidates
+from vggft.comparison.advice import selection_unreliable
+from vggft.comparison.comparison import NoPValue
 from vggft.comparison.report import tables
-from vggft.steps import compare as command
+from vggft.comparison.verdict import Outcome
 from vggft.ui.console import Ui
 
 
@@ -33,31 +35,30 @@ def test_losses_are_scikit_learns():
 
 
 @pytest.mark.parametrize(
-    ("gain", "use", "words"), [(2.0, "net", "beats"), (-2.0, "head", "worse"), (0, "head", "no difference")]
+    ("gain", "use", "outcome"),
+    [(2.0, "net", Outcome.NETWORK_WINS), (-2.0, "head", Outcome.HEAD_WINS), (0, "head", Outcome.NO_DIFFERENCE)],
 )
-def test_three_data_sets_of_which_the_answer_is_known(gain, use, words):
-    found = compare_candidates(evidence(gain, seed=1), "head", "net", unchanged=False)
-    assert found.verdict.use == use
-    assert words in found.verdict.sentence
-    contrast = found.contrast
-    assert (contrast.a, contrast.b) == ("net", "head")
-    assert (contrast.p_value < 0.001) == (gain != 0)
-    assert np.sign(contrast.accuracy_difference) == np.sign(gain) or gain == 0
+def test_three_data_sets_of_which_the_answer_is_known(gain, use, outcome):
+    found = compared(predictions(gain, seed=1))
+    assert found.use == use
+    assert found.verdict.outcome is outcome
+    first = found.first
+    assert (first.a, first.b) == ("net", "head")
+    assert (first.p_value < 0.001) == (gain != 0)
+    assert np.sign(first.accuracy_difference) == np.sign(gain) or gain == 0
 
 
 def test_no_difference_is_rarely_taken_for_one(monkeypatch):
-    """Of 100 comparisons of methods that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
+    """Of 100 comparisons of models that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
     monkeypatch.setattr(statistics, "DRAWS", 500)
     claims = sum(
-        "no difference"
-        not in compare_candidates(evidence(0, n=120, seed=seed), "head", "net", unchanged=False).verdict.sentence
-        for seed in range(100)
+        compared(predictions(0, n=120, seed=seed)).verdict.outcome is not Outcome.NO_DIFFERENCE for seed in range(100)
     )
     assert claims <= 5 + 3 * math.sqrt(100 * 0.05 * 0.95)
 
 
 def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
-    _, result = written(compare_candidates(evidence(0.8), "head", "net", unchanged=False), tmp_path)
+    _, result = written(compared(predictions(0.8)), tmp_path)
     right = recompute(tmp_path / "report", result)
     first, *others = result["pairs"]
     assert (first["a"], first["b"]) == ("net", "head")
@@ -86,21 +87,19 @@ def test_every_number_can_be_recomputed_and_p_values_are_corrected(tmp_path):
 
 def test_images_that_belong_together_have_no_p_value(tmp_path):
     groups = [f"video {i // 3}" for i in range(300)]
-    found = compare_candidates(evidence(0.8, groups=groups, declared=True), "head", "net", unchanged=False)
-    assert "groups" in found.no_p_value
+    found = compared(predictions(0.8, groups=groups, declared=True))
+    assert found.no_p_value is NoPValue.GROUPED
     assert all(one.p_value is None for one in found.pairs)
-    alone = compare_candidates(evidence(0.8, declared=True), "head", "net", unchanged=False)
-    assert (
-        alone.contrast.p_value == compare_candidates(evidence(0.8), "head", "net", unchanged=False).contrast.p_value > 0
-    )
-    assert found.contrast.log_loss_interval != alone.contrast.log_loss_interval
+    alone = compared(predictions(0.8, declared=True))
+    assert alone.first.p_value == compared(predictions(0.8)).first.p_value > 0
+    assert found.first.log_loss_interval != alone.first.log_loss_interval
     _, result = written(found, tmp_path)
     assert result["groups"] == 100
 
 
 def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
     """Nobody said that they belong together: each image three times is each image once."""
-    once = evidence(0.8, n=100)
+    once = predictions(0.8, n=100)
     thrice = replace(
         once,
         samples=[replace(s, path=f"{k}{s.path}", digest=f"{k}{s.digest}") for k in range(3) for s in once.samples],
@@ -108,11 +107,11 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
         candidates=[replace(c, probabilities=np.tile(c.probabilities, (3, 1))) for c in once.candidates],
     )
     assert thrice.apart.tolist() == list(range(100))
-    alone, found = (compare_candidates(said, "head", "net", unchanged=False) for said in (once, thrice))
+    alone, found = (compared(said) for said in (once, thrice))
     assert [one.p_value for one in found.pairs] == [one.p_value for one in alone.pairs]
     assert found.verdict.images_needed == alone.verdict.images_needed
-    assert found.contrast.accuracy_interval == pytest.approx(alone.contrast.accuracy_interval)
-    assert found.contrast.log_loss_interval == pytest.approx(alone.contrast.log_loss_interval, abs=0.01)
+    assert found.first.accuracy_interval == pytest.approx(alone.first.accuracy_interval)
+    assert found.first.log_loss_interval == pytest.approx(alone.first.log_loss_interval, abs=0.01)
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
     tables.show(kept, Ui())
@@ -121,7 +120,7 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
 
 @pytest.mark.parametrize("classes", [3, 300])
 def test_many_classes(tmp_path, classes, ui, capsys):
-    found = compare_candidates(evidence(1.0, n=260, classes=classes), "head", "net", unchanged=False)
+    found = compared(predictions(1.0, n=260, classes=classes))
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
     tables.show(kept, ui)
@@ -129,8 +128,8 @@ def test_many_classes(tmp_path, classes, ui, capsys):
 
 
 def test_a_class_may_be_called_like_a_column(tmp_path):
-    said = evidence(0.8)
-    found = compare_candidates(replace(said, classes=["macro", "weighted"]), "head", "net", unchanged=False)
+    said = predictions(0.8)
+    found = compared(replace(said, classes=["macro", "weighted"]))
     _, result = written(found, tmp_path)
     with (tmp_path / "report" / "compare.csv").open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -140,7 +139,7 @@ def test_a_class_may_be_called_like_a_column(tmp_path):
 
 
 def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
-    found = compare_candidates(replace(evidence(0.8), classes=["1", "1.1"]), "head", "net", unchanged=False)
+    found = compared(replace(predictions(0.8), classes=["1", "1.1"]))
     _, result = written(found, tmp_path)
     with (tmp_path / "report" / "compare.csv").open(newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
@@ -154,13 +153,10 @@ def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
 @pytest.mark.parametrize("columns", [80, 110])
 def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
-    said = evidence(0.8)
+    said = predictions(0.8)
     long = [replace(c, name=f"block5-logistic-avgmax-adam-lr1e-05-{c.name}") for c in said.candidates]
     names = {"head": long[1].name, "network": long[0].name}
-    kept, result = written(
-        compare_candidates(replace(said, candidates=long, **names), *names.values(), unchanged=False), tmp_path
-    )
-    kept = replace(kept, names={name: name for name in names.values()})
+    kept, result = written(compared(replace(said, candidates=long, **names), *names.values()), tmp_path)
     tables.show(kept, Ui())
     shown = capsys.readouterr().out
     for method in result["methods"]:
@@ -169,17 +165,19 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
         assert f"{method['log_loss']:.4f}" in shown
 
 
-def test_folds_in_which_the_methods_of_the_workspace_differ_say_so():
-    """The ways of choosing are alike; what they chose here is not."""
-    said = evidence(2.0, source="folds")
-    by_name = {candidate.name: candidate for candidate in said.candidates}
+def test_folds_in_which_the_models_of_the_workspace_differ():
+    """The ways of selecting are alike; what they select in the workspace is not."""
+    of = predictions(2.0, source="folds")
+    by_name = {candidate.name: candidate for candidate in of.candidates}
     ways = [replace(by_name["other"], name="best head"), replace(by_name["other"], name="best network")]
-    said = replace(said, candidates=[*ways, *said.candidates], head="best head", network="best network")
-    found = compare_candidates(said, "head", "net", unchanged=False)
-    assert found.verdict.sentence.startswith(
-        "Use the best head, here head: no difference to the best network that these"
-    )
-    assert found.verdict.use == "head"
-    (more,) = command._out_of_fold(found, "head", "net")
-    assert more.startswith("But in the same folds net itself was clearly better than head (log-loss ")
-    assert command._out_of_fold(found, "head", "other") == ()
+    of = replace(of, candidates=[*ways, *of.candidates], head="best head", network="best network")
+    found = compared(of)
+    assert found.verdict.outcome is Outcome.NO_DIFFERENCE
+    assert found.use == "head"
+    assert found.in_workspace == {"best head": "head", "best network": "net"}
+    assert found.used_row.name == "best head"
+    (unreliable,) = selection_unreliable(found)
+    assert (unreliable.better, unreliable.worse) == ("net", "head")
+    pair = next(pair for pair in found.pairs if {pair.a, pair.b} == {"net", "head"})
+    assert unreliable.log_loss == abs(pair.log_loss_difference)
+    assert selection_unreliable(compared(of, "head", "other")) == []

@@ -1,4 +1,4 @@
-"""How all are judged: against textbook values and scikit-learn."""
+"""Metrics against textbook values and scikit-learn."""
 
 import json
 

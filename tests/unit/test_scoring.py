@@ -97,4 +97,4 @@ def test_scores_that_are_no_numbers(tmp_path, bad):
         return p
 
     found = list(scored(numbered(tmp_path, 3), number, Scorer(score, 3)))
-    assert [one.reason for one in found] == ["", "its features are no numbers that float16 can hold", ""]
+    assert [one.reason for one in found] == ["", "its features are not finite in float16", ""]

@@ -1,4 +1,4 @@
-"""What the methods said of the same images: all that a comparison rests on."""
+"""What models predicted for the same images: all that a comparison rests on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,34 +10,33 @@ from numpy.typing import NDArray
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 from heads import features, leaks
-from vggft.prediction import judging
-from vggft.prediction.models import Model, Models
+from vggft.prediction import inference
+from vggft.prediction.models import Models
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
-# Where the images come from: the test split, or outer folds, both of which chose nothing; or validation, which chose the models.
+# Where the images come from: the test split, or the outer folds of nested cross-validation, which selected nothing; or
+# validation, which selected the models.
 Source = Literal["test", "folds", "validation"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A method, or a way of choosing one, and what it said.
+    """A model, or a way of selecting one, and its predictions.
 
     Attributes:
-        name, kind: for people; the kind of a way of choosing is "chosen".
+        name, kind: as shown; the kind of a way of selecting is "chosen".
         probabilities: (n, classes).
-        method: what it is in the workspace; None for a way of choosing.
     """
 
     name: str
     kind: str
     probabilities: NDArray[np.float64]
-    method: Model | None
 
 
 @dataclass(frozen=True)
 class CandidatePredictions:
-    """What candidates said of n images.
+    """What candidates predicted for n images.
 
     Attributes:
         source: where the images come from.
@@ -45,10 +44,10 @@ class CandidatePredictions:
         samples: the n images.
         targets: positions of their classes, int64 (n,).
         candidates: all of them.
-        head, network: names of the two candidates that are compared first: the best head, and the best tuned network, as
-            validation chose them.
-        declared: a person said which images belong together (`--group-by`).
-        fold: (n,), which of the outer folds held an image out; None where there are none.
+        head, network: names of the two candidates that are compared first: the best head and the best tuned network, as
+            selected on validation.
+        declared: groups were declared by the user (`--group-by`).
+        fold: (n,), the outer fold that held each image out; None where there are no folds.
     """
 
     source: Source
@@ -63,7 +62,7 @@ class CandidatePredictions:
 
     @property
     def fair(self) -> bool:
-        """True where the images chose nothing."""
+        """True where the images selected nothing."""
         return self.source != "validation"
 
     @property
@@ -73,7 +72,7 @@ class CandidatePredictions:
 
     @property
     def apart(self) -> NDArray[np.intp]:
-        """Return the positions of images that do not belong together: of each group the one whose digest comes first."""
+        """Return the positions of one image of each group: the one whose digest comes first."""
         order = sorted(range(len(self.samples)), key=lambda i: (self.samples[i].digest, self.samples[i].path))
         first = {self.samples[i].group: i for i in reversed(order)}
         return np.sort(np.fromiter(first.values(), np.intp))
@@ -81,45 +80,45 @@ class CandidatePredictions:
 
 def on_split(
     workspace: Workspace,
-    found: Models,
+    models: Models,
     source: Literal["test", "validation"],
     leave_out: Callable[[str], None],
     ui: Ui,
 ) -> CandidatePredictions:
-    """Let every fresh method predict a split. Near-duplicates belong together here, as everywhere.
+    """Let every fresh model predict a split. Near-duplicates count as one group, as everywhere.
 
     Args:
-        leave_out: told of a network that is left out, as files that it needs are gone or not what they were.
+        leave_out: called for each network that cannot predict, because files are missing or have changed.
 
     Raises:
-        VggftError: features are missing, or there is no network that can predict them.
+        VggftError: features are missing, or no network can predict.
     """
     dataset, cache = workspace.dataset, workspace.cache()
     samples = dataset.accepted("test" if source == "test" else "validate")
     targets = dataset.targets(samples)
-    said: dict[str, NDArray[np.float64]] = {}
-    left_out: VggftError | None = None
-    with ui.progress("predicting", len(found.fresh), "methods") as advance:
-        for part in (found.heads, *((network,) for network in found.networks)):
+    probabilities: dict[str, NDArray[np.float64]] = {}
+    failure: VggftError | None = None
+    with ui.progress("predicting", len(models.fresh), "models") as advance:
+        for group in inference.groups(models.fresh):
             try:
-                said |= judging.judge(part, workspace, cache, samples)
+                probabilities |= inference.from_cache(group, workspace, cache, samples)
             except VggftError as error:
-                if part is found.heads:
+                if not group[0].tuned:
                     raise
-                left_out = error
-                leave_out(f"{part[0].name}: {error}")
-            advance(len(said))
-    networks = [method.name for method in found.networks if method.name in said]
-    if not networks and left_out:
-        raise left_out
+                failure = error
+                leave_out(f"{group[0].name}: {error}")
+            advance(len(probabilities))
+    networks = [network.name for network in models.networks if network.name in probabilities]
+    if not networks and failure:
+        raise failure
     grouped = leaks.together(features.read(cache, samples, targets, ["avg"]))
     return CandidatePredictions(
         source,
         dataset.classes,
         grouped.samples,
         grouped.targets,
-        [Candidate(m.name, m.kind, said[m.name], m) for m in found.fresh if m.name in said],
-        found.heads[0].name,
+        [Candidate(m.name, m.kind, probabilities[m.name]) for m in models.fresh if m.name in probabilities],
+        models.heads[0].name,
         networks[0],
         declared=workspace.settings.group_by is not None,
     )

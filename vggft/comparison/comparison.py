@@ -1,7 +1,8 @@
-"""The comparison: every method judged on the same images, every pair of them, and which one to use."""
+"""The comparison: metrics of every candidate on the same images, every pair of them, and the verdict."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import Enum
 from itertools import combinations
 from typing import Any
 
@@ -14,9 +15,16 @@ from vggft.comparison.candidates import Candidate, CandidatePredictions
 from vggft.comparison.verdict import Pair, Verdict
 
 
+class NoPValue(Enum):
+    """Why p-values are not given."""
+
+    SELECTED = "selected"  # the images selected the models
+    GROUPED = "grouped"  # the images are in groups, and McNemar's test assumes that they are independent
+
+
 @dataclass(frozen=True)
 class Measured:
-    """A candidate and how it did; `confusion` (classes, classes): a row a true class, a column a predicted one."""
+    """A candidate with its metrics; `confusion` (classes, classes): one row per true class, one column per predicted class."""
 
     candidate: Candidate
     metrics: Metrics
@@ -38,8 +46,27 @@ class Measured:
 
 
 @dataclass(frozen=True)
+class Contrast:
+    """The head and the network of the workspace that are compared first.
+
+    With nested cross-validation the first pair are ways of selecting a head and a network; these are what they select from the
+    whole workspace.
+
+    Attributes:
+        head, network: their names.
+        start: the head that the network started from; None where several networks stand for it, one per fold.
+        unchanged: no epoch of fine-tuning was better than that head (in no fold, where there are folds).
+    """
+
+    head: str
+    network: str
+    start: str | None = None
+    unchanged: bool = False
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """What the evidence comes to.
+    """The result of comparing candidates.
 
     Attributes:
         rows: in order of log-loss.
@@ -47,63 +74,62 @@ class Comparison:
         no_p_value: why there are no p-values; None where there are.
     """
 
-    evidence: CandidatePredictions
+    predictions: CandidatePredictions
+    contrast: Contrast
     rows: Sequence[Measured]
     pairs: Sequence[Pair]
     verdict: Verdict
-    no_p_value: str | None
+    no_p_value: NoPValue | None
 
     @property
-    def contrast(self) -> Pair:
-        """The best network against the best head: what was to be found out."""
+    def first(self) -> Pair:
+        """The best network against the best head: the pair that the verdict is about."""
         return self.pairs[0]
 
-    def row(self, name: str) -> Measured:
-        """Return the row of that name."""
+    @property
+    def use(self) -> str:
+        """The name of the model to use."""
+        return self.contrast.network if self.verdict.use_network else self.contrast.head
+
+    @property
+    def in_workspace(self) -> Mapping[str, str]:
+        """The two candidates of the first pair → their models in the workspace."""
+        return {self.predictions.head: self.contrast.head, self.predictions.network: self.contrast.network}
+
+    @property
+    def used_row(self) -> Measured:
+        """The metrics of the candidate that the verdict is for."""
+        name = self.first.a if self.verdict.use_network else self.first.b
         return next(row for row in self.rows if row.name == name)
 
 
-def compare_candidates(evidence: CandidatePredictions, head: str, network: str, unchanged: bool) -> Comparison:
-    """Judge all candidates and compare all pairs of them.
-
-    Args:
-        head, network: what the two that are compared first are called in the workspace.
-        unchanged: that network is a head, to rounding: no epoch of fine-tuning was better.
-    """
+def compare_candidates(predictions: CandidatePredictions, contrast: Contrast) -> Comparison:
+    """Measure all candidates, compare all pairs of them, and decide on the first pair."""
     rows = []
-    for candidate in evidence.candidates:
+    for candidate in predictions.candidates:
         p = candidate.probabilities
-        rows.append(Measured(candidate, measure(p, evidence.targets), confusion(p, evidence.targets)))
+        rows.append(Measured(candidate, measure(p, predictions.targets), confusion(p, predictions.targets)))
     rows.sort(key=lambda row: row.metrics.log_loss)
     no_p_value = None
-    if not evidence.fair:
-        no_p_value = "these images also chose the models"
-    elif evidence.declared and evidence.grouped:
-        no_p_value = "these images are in groups, and McNemar's test takes them for independent"
-    pairs = _pairs(evidence, tested=no_p_value is None)
-    proviso = {"validation": verdict.CAVEAT, "test": verdict.FAIR, "folds": verdict.FAIR_FOLDS}[evidence.source]
-    if evidence.source == "folds":  # ways of choosing are compared, and not what they chose in the workspace
-        said = verdict.decide(pairs[0], f"the {evidence.head}", f"the {evidence.network}", unchanged, proviso)
-        use = network if said.use == f"the {evidence.network}" else head
-        rest = said.sentence.removeprefix(f"Use {said.use}: ")
-        said = replace(said, use=use, sentence=f"Use {said.use}, here {use}: {rest}")
-    else:
-        said = verdict.decide(pairs[0], head, network, unchanged, proviso)
-    return Comparison(evidence, rows, pairs, said, no_p_value)
+    if not predictions.fair:
+        no_p_value = NoPValue.SELECTED
+    elif predictions.declared and predictions.grouped:
+        no_p_value = NoPValue.GROUPED
+    pairs = _pairs(predictions, tested=no_p_value is None)
+    return Comparison(predictions, contrast, rows, pairs, verdict.decide(pairs[0], contrast.unchanged), no_p_value)
 
 
-def _pairs(evidence: CandidatePredictions, tested: bool) -> list[Pair]:
-    """Compare all pairs, the first one alone, the others with p-values corrected for their number."""
-    by_loss = sorted(
-        evidence.candidates, key=lambda candidate: float(losses(candidate.probabilities, evidence.targets).mean())
-    )
+def _pairs(predictions: CandidatePredictions, tested: bool) -> list[Pair]:
+    """Compare all pairs: the first one alone, the others with p-values corrected for their number."""
+    targets = predictions.targets
+    by_loss = sorted(predictions.candidates, key=lambda c: float(losses(c.probabilities, targets).mean()))
     names = [candidate.name for candidate in by_loss]
-    loss = np.stack([losses(candidate.probabilities, evidence.targets) for candidate in by_loss], axis=1)
-    otherwise = np.stack([losses_otherwise(c.probabilities, evidence.targets) for c in by_loss], axis=1)
-    right = np.stack([c.probabilities.argmax(axis=1) == evidence.targets for c in by_loss], axis=1)
-    groups, apart = [sample.group for sample in evidence.samples], evidence.apart
+    loss = np.stack([losses(candidate.probabilities, targets) for candidate in by_loss], axis=1)
+    otherwise = np.stack([losses_otherwise(candidate.probabilities, targets) for candidate in by_loss], axis=1)
+    right = np.stack([candidate.probabilities.argmax(axis=1) == targets for candidate in by_loss], axis=1)
+    groups, apart = [sample.group for sample in predictions.samples], predictions.apart
     drawn = statistics.resample(loss, otherwise, right, groups)
-    first = (names.index(evidence.network), names.index(evidence.head))
+    first = (names.index(predictions.network), names.index(predictions.head))
     others = [pair for pair in combinations(range(len(names)), 2) if set(pair) != set(first)]
     pairs = []
     for a, b in (first, *others):

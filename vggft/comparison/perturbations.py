@@ -1,4 +1,4 @@
-"""What the methods say of pictures that were changed harmlessly: grey, mirrored, compressed, blurred, small, turned."""
+"""What models predict for perturbed images: grey, mirrored, compressed, blurred, small, rotated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,27 +11,26 @@ from featurize.data.dataset import Sample
 from featurize.engines import Engine
 from featurize.pixels.perturbations import PERTURBATIONS
 from featurize.wording import counted
-from finetune.store import Run
-from vggft.prediction import judging
-from vggft.prediction.models import Model
+from vggft.prediction import inference
+from vggft.prediction.model import Model
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import start_engine
 from vggft.workspace.filling import Filling, as_it_was, fill, require
 from vggft.workspace.workspace import Workspace
 
-MOST = 500  # images; the standard error of an accuracy of 0.9 on so many is 0.013
+MOST = 500  # images; the standard error of an accuracy of 0.9 is 0.013 then
 
-PLAIN = "none"  # what the pictures are called as they are
+UNPERTURBED = "none"  # the name, among the perturbations, of images as they are
 
 
 @dataclass(frozen=True)
-class Probed:
-    """What methods said of n images, as they are (`PLAIN`) and changed.
+class PerturbedPredictions:
+    """What models predicted for n images, as they are (`UNPERTURBED`) and perturbed.
 
     Attributes:
         targets: positions of the true classes (n,).
-        predicted, scores: method → probe → positions of the predicted classes (n,), and their probabilities.
-        left_out: images whose files are gone or changed.
+        predicted, scores: model → perturbation → positions of the predicted classes (n,), and their probabilities.
+        left_out: number of images whose files are missing or have changed.
     """
 
     samples: Sequence[Sample]
@@ -40,20 +39,22 @@ class Probed:
     scores: Mapping[str, Mapping[str, NDArray[np.float64]]]
     left_out: int
 
-    def accuracy(self, method: str, probe: str) -> float:
-        """Return the part of the images of which a method names the right class."""
-        return float(np.mean(self.predicted[method][probe] == self.targets))
+    def accuracy(self, model: str, perturbation: str) -> float:
+        """Return the accuracy of a model."""
+        return float(np.mean(self.predicted[model][perturbation] == self.targets))
 
-    def changed(self, method: str, probe: str) -> float:
-        """Return the part of the images of which a method says something else than of the picture as it is."""
-        return float(np.mean(self.predicted[method][probe] != self.predicted[method][PLAIN]))
+    def changed(self, model: str, perturbation: str) -> float:
+        """Return the part of the images for which a model predicts another class than for the image as it is."""
+        return float(np.mean(self.predicted[model][perturbation] != self.predicted[model][UNPERTURBED]))
 
 
-def probe(workspace: Workspace, methods: Sequence[Model], samples: Sequence[Sample], ui: Ui) -> Probed | None:
-    """Let methods predict changed pictures; what they need is computed into caches of their own, once.
+def predict(
+    workspace: Workspace, models: Sequence[Model], samples: Sequence[Sample], ui: Ui
+) -> PerturbedPredictions | None:
+    """Let models predict perturbed images. Features are computed once, into one cache per perturbation.
 
     Args:
-        samples: images of the workspace; at most `MOST` of them are taken, spread evenly over their digests.
+        samples: images of the workspace; at most `MOST` of them are used, spread evenly over their digests.
 
     Returns:
         None if none of the images can be read.
@@ -61,44 +62,38 @@ def probe(workspace: Workspace, methods: Sequence[Model], samples: Sequence[Samp
     Raises:
         VggftError: no room or no weights.
     """
-    layers = _layers(methods, workspace.architecture.top)
-    chosen = _spread(samples)
+    chosen = spread(samples)
     possible = len(chosen)
-    if any(isinstance(method.made, Run) and method.made.split_point is None for method in methods):
-        chosen = [s for s in chosen if as_it_was(workspace.dataset.root / s.path, s.digest)]  # they read the files anew
-    caches = {name: workspace.cache(replace(workspace.settings.fingerprint, probe=name)) for name in PERTURBATIONS}
+    if any(model.layer is None for model in models):  # it reads the files again
+        chosen = [s for s in chosen if as_it_was(workspace.dataset.root / s.path, s.digest)]
+    fingerprint = workspace.settings.fingerprint
+    caches = {name: workspace.cache(replace(fingerprint, probe=name)) for name in PERTURBATIONS}
+    layers = sorted({model.layer for model in models if model.layer})
     chosen = _compute(workspace, caches, layers, chosen, ui)
     left_out = possible - len(chosen)
     if left_out:
-        ui.warn(f"probes: {counted(left_out, 'image')} left out: files that are gone or have changed")
+        ui.warn(f"perturbations: {counted(left_out, 'image')} left out, whose files are missing or have changed")
     if not chosen:
         return None
     targets = np.asarray(workspace.dataset.targets(chosen), np.int64)
     predicted: dict[str, dict[str, NDArray[np.int64]]] = {}
     scores: dict[str, dict[str, NDArray[np.float64]]] = {}
-    plain = {PLAIN: workspace.cache(), **caches}
-    networks = [method for method in methods if method.tuned]
-    heads = [method for method in methods if not method.tuned]
-    parts = [heads, *([network] for network in networks)]  # one network after the other, so that each is loaded once
-    with ui.progress("predicting changed pictures", len(parts) * len(plain), "sets") as advance:
+    all_caches = {UNPERTURBED: workspace.cache(), **caches}
+    groups = inference.groups(models)
+    with ui.progress("predicting perturbed images", len(groups) * len(all_caches), "sets") as advance:
         done = 0
-        for part in parts:
-            for name, cache in plain.items():
-                for method, p in judging.judge(part, workspace, cache, chosen).items():
-                    predicted.setdefault(method, {})[name] = p.argmax(axis=1)
-                    scores.setdefault(method, {})[name] = p.max(axis=1)
+        for group in groups:
+            for name, cache in all_caches.items():
+                for model, p in inference.from_cache(group, workspace, cache, chosen).items():
+                    predicted.setdefault(model, {})[name] = p.argmax(axis=1)
+                    scores.setdefault(model, {})[name] = p.max(axis=1)
                 done += 1
                 advance(done)
-    return Probed(chosen, targets, predicted, scores, left_out)
+    return PerturbedPredictions(chosen, targets, predicted, scores, left_out)
 
 
-def _layers(methods: Sequence[Model], top: str) -> list[str]:
-    """Return the layers that the methods read."""
-    needed = [method.made.split_point if isinstance(method.made, Run) else top for method in methods]
-    return sorted({layer for layer in needed if layer})
-
-
-def _spread(samples: Sequence[Sample]) -> list[Sample]:
+def spread(samples: Sequence[Sample]) -> list[Sample]:
+    """Return at most `MOST` images, spread evenly over their digests, in whatever order they are given."""
     if len(samples) <= MOST:
         return list(samples)
     ordered = sorted(samples, key=lambda sample: (sample.digest, sample.path))
@@ -106,26 +101,26 @@ def _spread(samples: Sequence[Sample]) -> list[Sample]:
 
 
 def _compute(
-    workspace: Workspace, caches: Mapping[str, FeatureCache], layers: Sequence[str], chosen: Sequence[Sample], ui: Ui
+    workspace: Workspace, caches: Mapping[str, FeatureCache], layers: Sequence[str], samples: Sequence[Sample], ui: Ui
 ) -> list[Sample]:
-    """Compute what the caches lack; return the images that they hold then. Those whose files are gone may be among them."""
+    """Compute what the caches lack; return the images that all caches hold, among them perhaps some without a file."""
     root, settings = workspace.dataset.root, workspace.settings
-    there = [sample for sample in chosen if (root / sample.path).is_file()]
-    files = {sample.digest: [root / sample.path] for sample in there}
+    present = [sample for sample in samples if (root / sample.path).is_file()]
+    files = {sample.digest: [root / sample.path] for sample in present}
     filling = Filling(files, layers, settings.weights_file_path)
-    lacking = {name: cache.missing(layers, list(files)) for name, cache in caches.items()}
-    if any(lacking.values()):
+    missing = {name: cache.missing(layers, list(files)) for name, cache in caches.items()}
+    if any(missing.values()):
         for cache in caches.values():
             require(cache, filling)
-        ui.say(
-            f"probes: computing {counted(sum(map(len, lacking.values())), 'changed picture')}, to be kept for the next time"
-        )
+        images = counted(sum(map(len, missing.values())), "perturbed image")
+        ui.say(f"computing features of {images}; they are kept for the next comparison")
     engine: Engine | None = None
     for name, cache in caches.items():
-        if lacking[name]:
+        if missing[name]:
             engine = engine or start_engine(
                 workspace.architecture, settings.fingerprint, filling.weights_file, filling.engine, ui
             )
             fill(cache, filling, ui, engine)
-    gone = {digest for cache in caches.values() for digest in cache.missing(layers, [s.digest for s in chosen])}
-    return [sample for sample in chosen if sample.digest not in gone]
+    digests = [sample.digest for sample in samples]
+    lacking = {digest for cache in caches.values() for digest in cache.missing(layers, digests)}
+    return [sample for sample in samples if sample.digest not in lacking]

@@ -1,4 +1,4 @@
-"""How sure a difference between methods on the same images is: bootstrap intervals, McNemar's test, Holm's correction."""
+"""Uncertainty of a difference between models on the same images: bootstrap intervals, McNemar's test, Holm's correction."""
 
 import math
 from collections.abc import Sequence
@@ -16,11 +16,11 @@ SEED = 0
 CONFIDENCE = 0.95
 POWER = 0.8
 
-# What is drawn besides the images, in words: see `resample`.
+# What is drawn besides the images, in words (compare.json has it): see `resample`.
 UNSEEN = (
-    "log-loss: one group more, in each draw another one of the groups; two methods differ on it by + or - (by chance) what they "
-    "would if its class were another one (the mean over all wrong ones); accuracy: two groups more of mean size, the difference "
-    "of two methods +√½ on one and -√½ on the other"
+    "log-loss: one additional group, which in each draw is a random group; on it, two models differ by plus or minus (at random) "
+    "what they would differ by if its class were another one (mean over all wrong classes); accuracy: two additional groups of "
+    "mean size, on which the difference of two models is +√½ and -√½"
 )
 
 _WEIGHTS_AT_ONCE = 4_000_000  # numbers of groups drawn, in memory at once: 32 MB
@@ -28,11 +28,11 @@ _WEIGHTS_AT_ONCE = 4_000_000  # numbers of groups drawn, in memory at once: 32 M
 
 @dataclass(frozen=True)
 class Resampled:
-    """Means of m methods over the images, in each of `DRAWS` bootstrap draws.
+    """Means of m models over the images, in each of `DRAWS` bootstrap draws.
 
     Attributes:
-        log_loss: (draws, m), of which only differences mean anything; `seen` (m,): what was seen.
-        accuracy: (draws, m); `accuracy_shift` (draws,): to be added to the difference of any two of them.
+        log_loss: (draws, m), of which only differences are meaningful; `seen` (m,): the observed means.
+        accuracy: (draws, m); `accuracy_shift` (draws,): to add to the difference of any two of them.
     """
 
     log_loss: Floats
@@ -41,42 +41,42 @@ class Resampled:
     accuracy_shift: Floats
 
     def log_loss_interval(self, a: int, b: int) -> tuple[float, float]:
-        """Return the 95% interval of the log-loss of method a minus that of b; it contains what was seen."""
+        """Return the 95% interval of the log-loss of model a minus that of b; it contains the observed difference."""
         low, high = _percentiles(self.log_loss[:, a] - self.log_loss[:, b])
         seen = float(self.seen[a] - self.seen[b])
         return min(low, seen), max(high, seen)
 
     def accuracy_interval(self, a: int, b: int) -> tuple[float, float]:
-        """Return the 95% interval of the accuracy of method a minus that of b."""
+        """Return the 95% interval of the accuracy of model a minus that of b."""
         return _percentiles(self.accuracy[:, a] - self.accuracy[:, b] + self.accuracy_shift)
 
 
 def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups: Sequence[str]) -> Resampled:
-    """Draw the images again and again, whole groups with replacement, the same ones for all methods.
+    """Resample the images, whole groups with replacement, the same ones for all models.
 
     Intervals are percentiles (Efron & Tibshirani, An Introduction to the Bootstrap, 1993, chapter 13; drawn by group: Davison
-    & Hinkley, Bootstrap Models, 1997, section 3.8). By themselves they know nothing of what the images did not happen to show,
-    and few images show too little: no confident mistake, and no image on which the methods disagree. So a little more is drawn
-    from than was seen, as Agresti & Min do for proportions of matched pairs (Biometrics 61, 2005):
+    & Hinkley, Bootstrap Methods, 1997, section 3.8). A plain bootstrap cannot draw what the images do not show, and few images
+    show too little: no confident mistake, and no image on which the models disagree. So each draw adds pseudo-observations, as
+    Agresti & Min do for proportions of matched pairs (Biometrics 61, 2005):
 
-    - for log-loss one group more, in each draw another one of those there are, on which two methods differ by as much as if its
-      images had another class: what that costs a method is known from its probabilities, and is most for one that is too sure
-      of itself. By chance it is for or against that one: a sure method may be wrong about what is not seen, or go on being right;
-    - for accuracy two groups more of mean size, on which the difference of two methods is +√½ and -√½: to the variance that adds
-      what the two times half an image of Agresti & Min add.
+    - for log-loss one group, in each draw a random one of the groups, on which two models differ by as much as if its images had
+      another class. What that costs a model follows from its probabilities: most where it is overconfident. Its sign is random:
+      on unseen images an overconfident model may be wrong, or right again;
+    - for accuracy two groups of mean size, on which the difference of two models is +√½ and -√½. They add as much variance as
+      twice the half image of Agresti & Min.
 
-    How often the intervals hold the truth: `tests/unit/test_statistics.py` and `benchmarks/interval_coverage.py`.
+    Coverage of the intervals: `tests/unit/test_statistics.py` and `benchmarks/interval_coverage.py`.
 
     Args:
-        losses: log-loss (n, m) of n images by m methods.
-        otherwise: (n, m), what it would be if the class were another one (`heads.metrics.losses_otherwise`).
-        right: (n, m), whether the class is right.
+        losses: log-loss (n, m) of n images by m models.
+        otherwise: (n, m), the log-loss if the class were another one (`heads.metrics.losses_otherwise`).
+        right: (n, m), whether the predicted class is the true one.
         groups: n names; images of one group are drawn together.
     """
-    own = np.unique(np.asarray(groups), return_inverse=True)[1]
-    number = int(own.max()) + 1
-    sizes = np.bincount(own).astype(np.float64)
-    seen, unseen, correct = (_by_group(own, number, v) for v in (losses, otherwise, right.astype(np.float64)))
+    group_of = np.unique(np.asarray(groups), return_inverse=True)[1]
+    number = int(group_of.max()) + 1
+    sizes = np.bincount(group_of).astype(np.float64)
+    seen, unseen, correct = (_by_group(group_of, number, v) for v in (losses, otherwise, right.astype(np.float64)))
     rng = np.random.default_rng(SEED)
     log_loss, accuracy, shifts = [], [], []
     at_once = max(1, _WEIGHTS_AT_ONCE // (number + 2))
@@ -95,14 +95,14 @@ def resample(losses: Floats, otherwise: Floats, right: NDArray[np.bool_], groups
     return Resampled(np.concatenate(log_loss), losses.mean(axis=0), np.concatenate(accuracy), np.concatenate(shifts))
 
 
-def _by_group(own: NDArray[np.intp], number: int, values: Floats) -> Floats:
+def _by_group(group_of: NDArray[np.intp], number: int, values: Floats) -> Floats:
     sums = np.zeros((number, values.shape[1]))
-    np.add.at(sums, own, values)
+    np.add.at(sums, group_of, values)
     return sums
 
 
 def _weights(rng: np.random.Generator, draws: int, number: int) -> Floats:
-    """Return how often each of `number` groups is drawn, (draws, number), when as many are drawn as there are."""
+    """Return how often each of `number` groups occurs in a draw of `number` groups, (draws, number)."""
     drawn = rng.integers(0, number, (draws, number)) + number * np.arange(draws)[:, None]
     return np.bincount(drawn.ravel(), minlength=draws * number).reshape(draws, number).astype(np.float64)
 
@@ -114,9 +114,9 @@ def _percentiles(values: Floats) -> tuple[float, float]:
 
 
 def effective(groups: Sequence[str]) -> float:
-    """Return as how many images of which none belong together these count: (Σ size)² / Σ size² of the groups' sizes.
+    """Return the effective number of independent images: (Σ size)² / Σ size² over the groups.
 
-    Source: L. Kish, Survey Sampling (1965), for images of a group that say all the same.
+    Source: L. Kish, Survey Sampling (1965), for perfect correlation within a group.
     """
     sizes = np.unique(np.asarray(groups), return_counts=True)[1]
     return float(sizes.sum() ** 2 / (sizes**2).sum())
@@ -128,7 +128,7 @@ def mcnemar(only_a: int, only_b: int) -> float:
     Source: Q. McNemar, Psychometrika 12 (1947); exact by the binomial distribution.
 
     Args:
-        only_a, only_b: images that one method gets right and the other does not.
+        only_a, only_b: number of images that only one of two models classifies correctly.
     """
     from scipy.stats import binomtest
 
@@ -146,13 +146,13 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def images_needed(only_a: int, only_b: int, n: int) -> float:
-    """Return how many images would show a difference as large as this one in 80 of 100 cases; infinite where there is none.
+    """Return the number of images that would show a difference as large as this one with 80% power; infinite where there is none.
 
-    For McNemar's test at 5%, two-sided, with ψ = p₁₀ + p₀₁ and δ = p₁₀ − p₀₁ as they were seen:
+    For McNemar's test at 5%, two-sided, with the observed ψ = p₁₀ + p₀₁ and δ = p₁₀ − p₀₁:
     (z₀.₉₇₅ √ψ + z₀.₈ √(ψ − δ²))² / δ². Source: R. J. Connor, Biometrics 43 (1987), equation 3.
 
     Args:
-        only_a, only_b: images that one method gets right and the other does not; n: all images.
+        only_a, only_b: number of images that only one of two models classifies correctly; n: all images.
     """
     from scipy.stats import norm
 

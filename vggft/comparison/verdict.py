@@ -1,49 +1,67 @@
-"""Which method to use: one sentence, by rules that can be read here.
+"""The verdict: which of two models to use, as an outcome with numbers. `vggft.comparison.report.sentences` words it.
 
-1. A network of which no epoch of fine-tuning was better than the head it came from is that head: use the head.
-2. Fewer than `FEWEST` images that do not belong together tell nothing: use the head, which is cheaper. Groups of unequal size
-   count for fewer than they are: (Σ size)² / Σ size².
-3. Log-loss decides, as it does everywhere here. If the 95% interval of the network's minus the head's is below 0: use the
-   network, unless all of it is within `RELEVANT` of 0; if it is above 0: use the head.
-4. If it holds 0, these images show no difference: use the head, which is cheaper. How many would show a difference in
-   accuracy as large as was seen is said with it (McNemar's test, 80% power; above `CAP`, as where none was seen, no number is
-   given). Where images belong together, one of each group is counted.
-5. Accuracy does not decide, but where its 95% interval says something else than log-loss, the sentence says so.
+The rules, the first that applies:
+
+1. No epoch of fine-tuning was better than the head that the network started from: use the head (`UNCHANGED`).
+2. The images count for fewer than `FEWEST` independent ones, which is too few: use the head, which is cheaper (`TOO_FEW`).
+   Groups of unequal size count for fewer than they are: (Σ size)² / Σ size².
+3. Log-loss decides, as everywhere in vggft. If the 95% interval of the network's minus the head's is below 0: use the network
+   (`NETWORK_WINS`), unless all of it is within `RELEVANT` of 0 (`BELOW_RELEVANT`); if it is above 0: use the head (`HEAD_WINS`).
+4. If it contains 0, these images show no difference: use the head, which is cheaper (`NO_DIFFERENCE`).
+
+Accuracy does not decide; `Verdict.accuracy` says which model its 95% interval favours. Where it favours neither, and log-loss
+shows no difference, the verdict says how many images would show a difference in accuracy as large as the observed one
+(McNemar's test, 80% power); where images are in groups, one image of each group is counted.
 """
 
+import math
 from dataclasses import dataclass
+from enum import Enum
 
 from vggft.comparison.statistics import images_needed
 
-# Said wherever the numbers come from images that took part in choosing heads, epochs or rates.
-CAVEAT = "these images also chose the models, so differences between methods are optimistic and no p-value is given"
-
-# Said where they chose nothing.
-FAIR = "best head and best network were chosen without these images"
-FAIR_FOLDS = "in every fold head, network and epochs were chosen without the images that were held out"
-
-# More than this many images to show a difference: nobody will label them for it, and the estimate is worth little.
+# Where more than this many images would be needed to show a difference, no number is given: nobody labels as many, and the
+# estimate is unreliable.
 CAP = 100_000
 
-# Less log-loss than this is not worth a fine-tuning: the probability of the true class is 1% higher then (0.909, say, not 0.9).
+# A smaller gain in log-loss is not worth fine-tuning: it raises the probability of the true class by 1% (0.9 to 0.909, say).
 RELEVANT = 0.01
 
-# Groups of very unequal size are what intervals by bootstrap are bad at: in simulations they held the truth in 83 to 91 of 100
-# cases where 60 groups counted for 8.
+# Bootstrap intervals are unreliable for groups of very unequal size: in simulations they contained the truth in 83 to 91 of
+# 100 cases where 60 groups counted for 8.
 FEWEST = 10
+
+
+class Outcome(Enum):
+    """The rule that decided."""
+
+    UNCHANGED = "unchanged"
+    TOO_FEW = "too_few"
+    BELOW_RELEVANT = "below_relevant"
+    NETWORK_WINS = "network_wins"
+    HEAD_WINS = "head_wins"
+    NO_DIFFERENCE = "no_difference"
+
+
+class Favours(Enum):
+    """The model that the 95% interval of a difference favours."""
+
+    NETWORK = "network"
+    HEAD = "head"
+    NEITHER = "neither"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two methods on the same n images; differences are a minus b.
+    """Two candidates on the same n images; differences are a minus b.
 
     Attributes:
         accuracy_difference, log_loss_difference: with 95% bootstrap intervals (`vggft.comparison.statistics`).
-        only_a, only_b: images that one gets right and the other does not.
-        effective: as how many images of which none belong together these count (`effective`).
-        independent: how many of the images do not belong together, one of each group; n where none do.
-        counted: `only_a` and `only_b` among those, which is what p-values and numbers of images come from.
-        p_value: of McNemar's exact test; with Holm's correction for all but the first pair. None where there is none to give.
+        only_a, only_b: number of images that only the one or the other classifies correctly.
+        effective: number of independent images that these count for (`statistics.effective`).
+        independent: number of groups; n where each image is a group of its own.
+        counted: `only_a` and `only_b` among one image of each group: what p-values and numbers of images come from.
+        p_value: of McNemar's exact test; with Holm's correction for all but the first pair. None where none is given.
         p_value_uncorrected: the same without the correction.
     """
 
@@ -62,76 +80,62 @@ class Pair:
     p_value: float | None = None
     p_value_uncorrected: float | None = None
 
+    @property
+    def grouped(self) -> bool:
+        """True where some of the images are in one group."""
+        return self.independent < self.n
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """What to use, and why.
+    """Which of the two to use, and why.
 
     Attributes:
-        use: name of the method in the workspace.
-        sentence: for people.
-        images_needed: images, none of which belong together, that would show the difference in accuracy that was seen (80%
-            power), where none is shown; None elsewhere, and where it is above `CAP` or no more than there are.
+        outcome: the rule that decided.
+        accuracy: the model that accuracy favours.
+        needed: number of independent images that would show the observed difference in accuracy, infinite where none was
+            observed. None where the question does not arise, or where the formula says that there are enough.
     """
 
-    use: str
-    sentence: str
-    images_needed: int | None = None
+    outcome: Outcome
+    accuracy: Favours
+    needed: float | None = None
+
+    @property
+    def use_network(self) -> bool:
+        """True: use the network; False: use the head."""
+        return self.outcome is Outcome.NETWORK_WINS
+
+    @property
+    def images_needed(self) -> int | None:
+        """`needed`; None where it is above `CAP`."""
+        return int(self.needed) if self.needed is not None and self.needed <= CAP else None
 
 
-def decide(pair: Pair, head: str, network: str, unchanged: bool, proviso: str) -> Verdict:
+def decide(pair: Pair, unchanged: bool) -> Verdict:
     """Apply the rules.
 
     Args:
         pair: the network (a) against the head (b).
-        head, network: what they are called in the workspace.
-        unchanged: no epoch of fine-tuning was better than the head.
-        proviso: what has to be said of the images.
+        unchanged: no epoch of fine-tuning was better than the head that the network started from.
     """
-    low, high = pair.log_loss_interval
-    loss = (
-        f"log-loss {abs(pair.log_loss_difference):.4f} {{}}, 95% interval of the difference {low:+.4f} to {high:+.4f}"
-    )
-    worse, better = pair.accuracy_interval[1] < 0, pair.accuracy_interval[0] > 0
-    points = (
-        f"{network} gets {100 * abs(pair.accuracy_difference):.1f} of 100 images {'more' if better else 'fewer'} right"
-    )
-    needed: int | None = None
+    accuracy = _favours(*(-bound for bound in reversed(pair.accuracy_interval)))
+    log_loss = _favours(*pair.log_loss_interval)
     if unchanged:
-        use, why = head, "no epoch of fine-tuning was better than the head it started from"
-    elif pair.effective < FEWEST:
-        use = head
-        as_many = "" if pair.independent == pair.n else f", in groups that count as {pair.effective:.1f},"
-        why = f"{pair.n} images{as_many} are too few to tell it from {network} ({FEWEST} at least), and it is cheaper"
-    elif high < 0 and low > -RELEVANT:
-        use = head
-        why = f"{network} lowers log-loss by less than the {RELEVANT} that would be worth its cost ({loss.format('lower')})"
-        why += f", although {points}" if better else ""
-    elif high < 0:
-        use, why = network, f"fine-tuning beats {head} ({loss.format('lower')})"
-        if worse:
-            why += f", although {points}"
-        elif not (pair.only_a or pair.only_b):
-            why += ", although they get the same images right"
-    elif low > 0:
-        use, why = head, f"{network} is worse ({loss.format('higher')})"
-        if better:
-            why += f", although {points}"
-    elif better or worse:
-        use, why = (
-            head,
-            f"no difference in log-loss that these {pair.n} images can show, and it is cheaper; but {points}",
-        )
-        why += ": take that if only the class counts" if better else ""
-    else:
-        use, why = head, f"no difference to {network} that these {pair.n} images can show"
-        number = images_needed(*pair.counted, pair.independent)
-        needed = int(number) if pair.independent < number <= CAP else None
-        take = f"more than {CAP:,}" if number > CAP else f"about {number:,.0f}"
-        like = "like these" if pair.independent == pair.n else "that do not belong together"
-        of = "" if pair.independent == pair.n else "of one image of each group "
-        equal = f"{of}they get equally many right: " if pair.counted[0] == pair.counted[1] else ""
-        if number > pair.independent:  # by that formula; an interval asks for a little more
-            why += f" ({equal}it would take {take} {like} to show one in accuracy)"
-        why += ", and it is cheaper"
-    return Verdict(use, f"Use {use}: {why}; {proviso}.", needed)
+        return Verdict(Outcome.UNCHANGED, accuracy)
+    if pair.effective < FEWEST:
+        return Verdict(Outcome.TOO_FEW, accuracy)
+    if log_loss is Favours.NETWORK:
+        relevant = pair.log_loss_interval[0] <= -RELEVANT
+        return Verdict(Outcome.NETWORK_WINS if relevant else Outcome.BELOW_RELEVANT, accuracy)
+    if log_loss is Favours.HEAD:
+        return Verdict(Outcome.HEAD_WINS, accuracy)
+    needed = images_needed(*pair.counted, pair.independent) if accuracy is Favours.NEITHER else -math.inf
+    return Verdict(Outcome.NO_DIFFERENCE, accuracy, needed if needed > pair.independent else None)
+
+
+def _favours(low: float, high: float) -> Favours:
+    """Return which model an interval favours, of a loss of the network minus that of the head."""
+    if high < 0:
+        return Favours.NETWORK
+    return Favours.HEAD if low > 0 else Favours.NEITHER

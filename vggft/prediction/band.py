@@ -1,4 +1,4 @@
-"""Below which score a prediction is unsure: chosen on the validation images, by one stated rule."""
+"""The unsure band: the score below which a prediction is unsure, chosen on the validation images by one stated rule."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -6,24 +6,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-# How often predictions that are not marked were right on the validation images, at least.
+# Accuracy, at least, of the predictions on validation images that are not unsure.
 RIGHT = 0.95
 
-# The threshold where no score will do: above 1, which no prediction reaches.
+# The threshold where no score is high enough: above 1, which no prediction reaches.
 NEVER = 1.01
 
 
 @dataclass(frozen=True)
 class Band:
-    """The unsure scores: those below a threshold.
+    """The band of unsure scores.
 
-    The accuracy is that of the images that chose the threshold, so it is an optimistic one.
+    The accuracy is optimistic, because the same images chose the threshold.
 
     Attributes:
-        threshold: a top score below it is unsure. 0: none is; `NEVER`: all are.
-        images: how many validation images chose it.
-        sure: how many of them have a top score at or above it.
-        accuracy: of those; None where there are none.
+        threshold: a top score below it is unsure; 0: none is; `NEVER`: all are.
+        images: number of validation images that chose it.
+        sure: number of those with a top score at or above it.
+        accuracy: on those; None where there are none.
     """
 
     threshold: float
@@ -32,38 +32,37 @@ class Band:
     accuracy: float | None
 
     def unsure(self, score: float) -> bool:
-        """Say whether a prediction with this top score is unsure."""
+        """Return whether a prediction with this top score is unsure."""
         return score < self.threshold
 
     def as_json(self) -> dict[str, Any]:
-        """Return the rule, its outcome and what it rests on, for JSON."""
+        """Return the rule, its result and the number of images behind it, for JSON."""
         return {"right_at_least": RIGHT, **asdict(self)}
 
     def __str__(self) -> str:
-        """Say it in one line."""
-        on = f"{self.images} validation images"
+        """Return the rule's result in one line."""
         if self.accuracy is None:
-            return f"all predictions are unsure (?): the highest scores of the {on} were right less than {RIGHT:.0%} of the time"
-        right = f"right {self.accuracy:.1%} of the time"
+            few = f"at no score are {RIGHT:.0%} of the {self.images} validation images above it classified correctly"
+            return f"all predictions are marked as unsure (?): {few}"
         if not self.threshold:
-            return f"no prediction is unsure: on {on} this model was {right}, at least {RIGHT:.0%} is asked for"
-        return f"unsure (?) is a score below {self.threshold:.4f}: the {self.sure} of {on} that are not were {right}"
+            return f"no prediction is marked as unsure: accuracy is {self.accuracy:.1%} on all {self.images} validation images"
+        above = f"accuracy is {self.accuracy:.1%} on the {self.sure} of {self.images} validation images at or above it"
+        return f"predictions with a score below {self.threshold:.4f} are marked as unsure (?): {above}"
 
 
 def choose(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> Band:
-    """Choose the lowest threshold at or above which predictions were right `RIGHT` of the time.
+    """Choose the lowest threshold with an accuracy of at least `RIGHT` on the images at or above it.
 
-    Thresholds are the top scores that occur, images of equal score standing or falling together; and 0, where all images
-    together were right that often.
+    Candidates are the top scores that occur; images of equal score are on the same side. The lowest of them becomes 0.
 
     Args:
         probabilities: (n, classes) of validation images; n ≥ 1.
         targets: (n,), positions of the true classes.
     """
     right = probabilities.argmax(axis=1) == targets
-    scores, own = np.unique(probabilities.max(axis=1), return_inverse=True)  # rising
-    n = np.bincount(own)[::-1].cumsum()[::-1]  # images at or above each score
-    accuracy = np.bincount(own, weights=right)[::-1].cumsum()[::-1] / n
+    scores, position = np.unique(probabilities.max(axis=1), return_inverse=True)  # rising
+    n = np.bincount(position)[::-1].cumsum()[::-1]  # images at or above each score
+    accuracy = np.bincount(position, weights=right)[::-1].cumsum()[::-1] / n
     enough = np.flatnonzero(accuracy >= RIGHT)
     if not len(enough):
         return Band(NEVER, len(targets), 0, None)

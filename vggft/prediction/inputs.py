@@ -1,4 +1,4 @@
-"""What a person names on the command line → the files to predict, one after the other, none of them kept."""
+"""The paths on the command line → the files to predict, one by one."""
 
 import os
 import stat
@@ -15,10 +15,10 @@ STDIN = Path("-")  # a list of paths on standard input; a file of that name is .
 
 
 def require(paths: Sequence[Path]) -> None:
-    """See that there is something at each path.
+    """Require that each path exists.
 
     Raises:
-        VggftError: there is nothing.
+        VggftError: one does not.
     """
     for path in paths:
         if path != STDIN and not path.exists():
@@ -26,14 +26,14 @@ def require(paths: Sequence[Path]) -> None:
 
 
 def files(paths: Sequence[Path]) -> Iterator[File]:
-    """Yield every file at and below the paths, and at those that standard input lists, where they are named as `STDIN`."""
+    """Yield every file at and below the paths; `STDIN` stands for the paths that standard input lists."""
     for path in paths:
-        for one in _listed() if path == STDIN else (path,):
-            yield from below(one)
+        for listed in _listed() if path == STDIN else (path,):
+            yield from below(listed)
 
 
 def below(path: Path) -> Iterator[File]:
-    """Yield a file, or the files below a folder in name order; with a reason where one cannot be opened."""
+    """Yield a file, or the files below a folder in name order; with a reason where a file cannot be opened."""
     try:
         mode = path.stat().st_mode
     except OSError as error:
@@ -49,7 +49,7 @@ def below(path: Path) -> Iterator[File]:
 
 
 def _listed() -> Iterator[Path]:
-    """Yield the paths on standard input, one a line, as they come; names need not be Unicode."""
+    """Yield the paths on standard input, one per line, as they come; names need not be Unicode."""
     for line in sys.stdin.buffer:
         name = line.rstrip(b"\r\n")
         if name:

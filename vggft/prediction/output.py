@@ -1,4 +1,4 @@
-"""What a prediction says, and where it is written as it comes: a line for people, a CSV row or a JSON object."""
+"""Predictions and rejections, written as they come: as lines for people, as CSV rows or as JSON objects."""
 
 import contextlib
 import csv
@@ -16,12 +16,12 @@ _UNSURE = {True: "true", False: "false", None: ""}
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of a file.
+    """The prediction for a file.
 
     Attributes:
         probabilities: class → probability, the most probable first.
-        top: how many of them are to be shown.
-        unsure: whether the highest is in the unsure band; None where that is not known.
+        top: number of them to show.
+        unsure: whether the highest is in the unsure band; None where there is no band.
     """
 
     path: Path
@@ -59,42 +59,42 @@ class Rejection:
         return {"path": str(self.path), "reason": self.reason}
 
 
-class Outlet(Protocol):
-    """Takes what came of the files, one at a time."""
+class Writer(Protocol):
+    """Writes predictions and rejections, one at a time."""
 
     def __call__(self, outcome: Prediction | Rejection, /) -> None:
-        """Write it; lines and rows hold predictions only."""
+        """Write one; lines and rows leave rejections out."""
 
 
-def lines(ui: Ui) -> Outlet:
-    """Return an outlet that prints a line a file; `?` marks what is unsure."""
+def lines(ui: Ui) -> Writer:
+    """Return a writer of one line per file; `?` marks unsure predictions."""
 
-    def put(outcome: Prediction | Rejection) -> None:
+    def write(outcome: Prediction | Rejection) -> None:
         if isinstance(outcome, Prediction):
             classes = "  ".join(f"{label:>12}  {score:.4f}" for label, score in outcome.shown)
             ui.put(f"{classes} {'?' if outcome.unsure else ' '} {outcome.path}")
 
-    return put
+    return write
 
 
 @contextlib.contextmanager
-def rows(ui: Ui, top: int) -> Iterator[Outlet]:
-    """Take standard output for CSV rows: path, label, score, unsure (true, false, or empty), and the next labels and scores."""
+def rows(ui: Ui, top: int) -> Iterator[Writer]:
+    """Write CSV rows to standard output: path, label, score, unsure (true, false or empty), and further labels and scores."""
     with ui.rows() as stream:
         writer = csv.writer(stream, lineterminator="\n")
         more = [name for k in range(2, top + 1) for name in (f"label_{k}", f"score_{k}")]
         writer.writerow(["path", "label", "score", "unsure", *more])
 
-        def put(outcome: Prediction | Rejection) -> None:
+        def write(outcome: Prediction | Rejection) -> None:
             if isinstance(outcome, Prediction):
                 first, *others = outcome.shown
                 writer.writerow([outcome.path, *first, _UNSURE[outcome.unsure], *itertools.chain(*others)])
 
-        yield put
+        yield write
 
 
 @contextlib.contextmanager
-def json_lines(ui: Ui) -> Iterator[Outlet]:
-    """Take standard output for JSON objects, one a line: predictions, and rejected files with `path` and `reason`."""
+def json_lines(ui: Ui) -> Iterator[Writer]:
+    """Write one JSON object per line to standard output: predictions, and rejected files with `path` and `reason`."""
     with ui.rows() as stream:
         yield lambda outcome: print(strict.text(outcome.as_json()), file=stream)

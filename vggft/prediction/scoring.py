@@ -25,7 +25,7 @@ class Scorer:
 
     Attributes:
         score: pictures uint8 (n, size, size, 3) → class probabilities (n, classes), for any n.
-        batch_size: how many pictures it likes at once.
+        batch_size: number of pictures that it predicts best at once.
     """
 
     score: Callable[[NDArray[np.uint8]], NDArray[np.float64]]
@@ -38,7 +38,7 @@ class Scorer:
 
 @dataclass(frozen=True)
 class File:
-    """A file that is to be predicted; `reason`: why it cannot be opened, if so."""
+    """A file to predict; `reason`: why it cannot be opened, or empty."""
 
     path: Path
     reason: str = ""
@@ -46,12 +46,12 @@ class File:
 
 @dataclass(frozen=True)
 class Scored:
-    """What came of a file.
+    """A file that was predicted or rejected.
 
     Attributes:
         digest: sha256 of its bytes; empty where it could not be read.
-        probabilities: (classes,); None where there are none.
-        reason: why there are none.
+        probabilities: (classes,); None where it was rejected.
+        reason: why it was rejected.
     """
 
     path: Path
@@ -68,24 +68,24 @@ class _Decoded:
 
 
 def scored(files: Iterable[File], decoder: Decoder, scorer: Scorer) -> Generator[Scored, None, None]:
-    """Yield what comes of each file, in order. To be closed by who does not go to the end."""
+    """Yield each file with its probabilities, in order. A caller that stops early must close the generator."""
     for batch in _batches(iter(files), decoder, scorer.batch_size):
         interrupts.check()
-        usable = [one.picture for one in batch if not isinstance(one.picture, str)]
+        usable = [decoded.picture for decoded in batch if not isinstance(decoded.picture, str)]
         rows: Iterator[NDArray[np.float64]] = iter(scorer(np.stack(usable)) if usable else ())
-        for one in batch:
-            if isinstance(one.picture, str):
-                yield Scored(one.path, one.digest, reason=one.picture)
+        for decoded in batch:
+            if isinstance(decoded.picture, str):
+                yield Scored(decoded.path, decoded.digest, reason=decoded.picture)
                 continue
             p = next(rows)
             if np.isfinite(p).all():
-                yield Scored(one.path, one.digest, p)
-            else:  # the features of such a picture are kept in no cache, either
-                yield Scored(one.path, one.digest, reason="its features are no numbers that float16 can hold")
+                yield Scored(decoded.path, decoded.digest, p)
+            else:  # featurize rejects such a picture, too
+                yield Scored(decoded.path, decoded.digest, reason="its features are not finite in float16")
 
 
 def _batches(files: Iterator[File], decoder: Decoder, size: int) -> Iterator[list[_Decoded]]:
-    """Yield `size` files at a time, decoded, with as many on their way."""
+    """Yield `size` decoded files at a time, while as many more are decoded."""
     waiting: deque[Future[_Decoded]] = deque()
     with interrupts.threads(os.cpu_count()) as pool:
         while True:

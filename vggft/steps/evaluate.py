@@ -13,7 +13,7 @@ from featurize.errors import VggftError
 from featurize.wording import counted
 from heads import predictions
 from heads.metrics import Metrics, confusion, measure
-from vggft.prediction import judging, labelled, models, scoring
+from vggft.prediction import inference, labelled, scoring, selection
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
@@ -25,8 +25,8 @@ _CONFUSION_SHOWN = 10  # columns that fit on a line
 
 
 @dataclass
-class _Found:
-    """What came of the files: images with their targets and probabilities, and those that were rejected."""
+class _Evaluated:
+    """The predicted images with their targets and probabilities, the rejected files, and known images by split."""
 
     paths: list[str] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
@@ -36,73 +36,71 @@ class _Found:
 
 
 def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
-    """Predict every image below a folder's class folders, and judge the model of that name, the recommended or the best one.
+    """Predict every image below a folder's class folders, and compute metrics of the named, recommended or best model.
 
     Writes evaluate.json and evaluate-predictions.csv into the report folder.
 
     Raises:
-        VggftError: a folder that is none of the model's classes, no images, no model yet, an unknown one, or a report
-            folder that cannot be written.
+        VggftError: folders that are not the model's classes, no images, no such model, or a report folder that cannot be
+            written.
     """
     folder = options.folder.expanduser()
-    choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
-    method = choice.method
-    classes = method.classes
+    choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
+    classes = choice.model.classes
     files = labelled.files(folder, classes)
     workspace.report_folder()
-    ui.say(f"model: {method.name} ({choice.why})")
-    found = _Found()
-    splits = {s.digest: s.split for split in found.seen for s in workspace.dataset.accepted(split)}
+    ui.say(f"model: {choice.model.name} ({choice.reason})")
+    evaluated = _Evaluated()
+    splits = {s.digest: s.split for split in evaluated.seen for s in workspace.dataset.accepted(split)}
     decode = decoder(workspace.settings.fingerprint)
-    scored = scoring.scored((file for _, file in files), decode, judging.from_pixels(method, workspace))
-    with contextlib.closing(scored), ui.progress("evaluating", len(files)) as advance:
-        for done, ((label, _), one) in enumerate(zip(files, scored, strict=True), start=1):
-            if one.probabilities is None:
-                ui.warn(f"rejected {one.path}: {one.reason}")
-                found.rejected.append({"path": str(one.path), "reason": one.reason})
+    scored_files = scoring.scored((file for _, file in files), decode, inference.from_pixels(choice.model, workspace))
+    with contextlib.closing(scored_files), ui.progress("evaluating", len(files)) as advance:
+        for done, ((label, _), scored) in enumerate(zip(files, scored_files, strict=True), start=1):
+            if scored.probabilities is None:
+                ui.warn(f"rejected {scored.path}: {scored.reason}")
+                evaluated.rejected.append({"path": str(scored.path), "reason": scored.reason})
             else:
-                found.paths.append(str(one.path))
-                found.targets.append(classes.index(label))
-                found.probabilities.append(one.probabilities)
-                if one.digest in splits:
-                    found.seen[splits[one.digest]] += 1
+                evaluated.paths.append(str(scored.path))
+                evaluated.targets.append(classes.index(label))
+                evaluated.probabilities.append(scored.probabilities)
+                if scored.digest in splits:
+                    evaluated.seen[splits[scored.digest]] += 1
             advance(done)
-    if not found.paths:
-        first = found.rejected[0]
+    if not evaluated.paths:
+        first = evaluated.rejected[0]
         raise VggftError(
-            f"{folder}: none of its files can be used ({len(files)} in all; the first: {first['path']}: {first['reason']}). "
+            f"{folder}: none of its {counted(len(files), 'file')} can be used (the first: {first['path']}: {first['reason']}). "
             "Expected pictures."
         )
-    p, targets = np.stack(found.probabilities), np.asarray(found.targets, np.int64)
+    p, targets = np.stack(evaluated.probabilities), np.asarray(evaluated.targets, np.int64)
     metrics, matrix = measure(p, targets), confusion(p, targets)
-    ui.print(f"{method.name} on {counted(metrics.n, 'image')} of {folder}")
+    ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
-    _warn(found, len(found.paths), ui)
+    _warn(evaluated.seen, metrics.n, ui)
     result = {
-        "model": method.name,
-        "kind": method.kind,
+        "model": choice.model.name,
+        "kind": choice.model.kind,
         "folder": str(folder.absolute()),
         "classes": list(classes),
         "metrics": metrics.as_json(),
         "confusion": matrix.tolist(),
-        "seen": found.seen,
-        "rejected": found.rejected,
+        "seen": evaluated.seen,
+        "rejected": evaluated.rejected,
     }
-    return {**result, **_write(workspace, result, found, classes, ui)}
+    return {**result, **_write(workspace, result, evaluated, classes, ui)}
 
 
-def _warn(found: _Found, n: int, ui: Ui) -> None:
-    """Say what makes the numbers better than they are."""
-    train, validate = found.seen["train"], found.seen["validate"]
-    if train or validate:
+def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:
+    """Warn of images that make the numbers optimistic, and of the use of the test split."""
+    if seen["train"] or seen["validate"]:
         ui.warn(
-            f"of {counted(n, 'image')} {train} among those the model was trained on, {validate} among those that chose it: "
-            "the numbers are optimistic"
+            f"the numbers are optimistic: of {counted(n, 'image')} {seen['train']} trained the model and {seen['validate']} "
+            "selected it"
         )
-    if found.seen["test"]:
+    if seen["test"]:
         ui.warn(
-            f"of {counted(n, 'image')} {found.seen['test']} of the test split: whoever chooses by these numbers has no images "
-            "left that chose nothing"
+            f"{seen['test']} of {counted(n, 'image')} are of the test split. Selecting models on these numbers uses up the test "
+            "split"
         )
 
 
@@ -117,19 +115,19 @@ def _show(m: Metrics, classes: Sequence[str], matrix: NDArray[np.int64], ui: Ui)
         ("average precision", _number(m.average_precision)),
         ("calibration error", f"{m.calibration_error:.4f}"),
     ]
-    ui.table("All classes together", ("metric", "value"), rows)
+    ui.table("All classes", ("metric", "value"), rows)
     if m.auc_reason:
         ui.print(f"no AUC and no average precision: {m.auc_reason}")
     if len(classes) <= _CLASSES_SHOWN:
         by_class = [
-            (name, str(one.n), *map(_number, (one.precision, one.recall, one.f1, one.auc, one.average_precision)))
-            for name, one in zip(classes, m.per_class, strict=True)
+            (name, str(c.n), *map(_number, (c.precision, c.recall, c.f1, c.auc, c.average_precision)))
+            for name, c in zip(classes, m.per_class, strict=True)
         ]
         columns = ("class", "images", "precision", "recall", "F1", "AUC", "average precision")
-        ui.table("Each class against the others", columns, by_class)
+        ui.table("Each class against the rest", columns, by_class)
     if len(classes) <= _CONFUSION_SHOWN:
         counts = [(name, *map(str, row)) for name, row in zip(classes, matrix.tolist(), strict=True)]
-        ui.table("Confusion (rows: truth)", ("", *classes), counts)
+        ui.table("Confusion (rows: true class)", ("", *classes), counts)
 
 
 def _number(value: float | None) -> str:
@@ -137,13 +135,13 @@ def _number(value: float | None) -> str:
 
 
 def _write(
-    workspace: Workspace, result: Mapping[str, Any], found: _Found, classes: Sequence[str], ui: Ui
+    workspace: Workspace, result: Mapping[str, Any], evaluated: _Evaluated, classes: Sequence[str], ui: Ui
 ) -> dict[str, str]:
-    """Write the result, and a row an image, so that anyone can recompute it; return where."""
+    """Write the result and one row per image, from which it can be recomputed; return the paths."""
     header = ["path", "label", "predicted", *predictions.columns(classes)]
     rows = [
         (path, classes[target], classes[int(p.argmax())], *p.tolist())
-        for path, target, p in zip(found.paths, found.targets, found.probabilities, strict=True)
+        for path, target, p in zip(evaluated.paths, evaluated.targets, evaluated.probabilities, strict=True)
     ]
     report, table = workspace.report / "evaluate.json", workspace.report / "evaluate-predictions.csv"
     with workspace.writing():

@@ -14,12 +14,11 @@ from finetune import examples, store
 from finetune.plan import Plan
 from finetune.store import Settings
 from heads.specs import NAME, NAMES, SCRATCH
-from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
-from vggft.workspace import filling
+from vggft.workspace import filling, provenance
 from vggft.workspace.filling import Filling
 from vggft.workspace.workspace import Workspace
 
@@ -53,8 +52,8 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
         made = {
-            **models.provenance(workspace),
-            **models.versions(),
+            **provenance.current(workspace),
+            **provenance.versions(),
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
@@ -64,7 +63,7 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
             job = Job.of(workspace, cache, begun)
             prepared = prepare(job, ui)
         except Exception:  # nothing was trained yet that could be resumed
-            begun.give_up()
+            begun.discard()
             raise
         return {"resumed": False, **train(job, prepared, ui)}
 
@@ -112,9 +111,9 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
 
 def _require_same(workspace: Workspace, settings: Settings) -> None:
     """Check that a resumed run gives the result of an uninterrupted one."""
-    begun_with, current = settings.provenance, {**models.provenance(workspace), **models.versions()}
+    begun_with, current = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
     folder = workspace.finetune / settings.name
-    for key in models.provenance(workspace):
+    for key in provenance.current(workspace):
         if begun_with[key] != current[key]:
             raise VggftError(
                 f"{settings.name}: begun with another {key} ({begun_with[key][:12]}…, now {current[key][:12]}…): images, labels, "

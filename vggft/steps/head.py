@@ -19,11 +19,11 @@ from heads.metrics import Metrics
 from heads.search import Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
-from vggft.prediction import models
 from vggft.steps import leaderboard
 from vggft.steps.board import Board
 from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
+from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 FEW = 200  # validation images below which the leaderboard offers cross-validation
@@ -145,7 +145,7 @@ def _pooled(workspace: Workspace, samples: Sequence[Sample], poolings: Sequence[
 
 
 def _check_folds(everything: Features, number: int) -> None:
-    most = folds.most(everything.targets, everything.groups, number)
+    most = folds.max_folds(everything.targets, everything.groups, number)
     if most < number:
         raise VggftError(
             f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies form one "
@@ -166,9 +166,9 @@ def _leaks(dataset: Dataset, everything: Features, test: Features | None, ui: Ui
 def _train(workspace: Workspace, work: _Work, setting: Setting, inputs: _Inputs, board: Board) -> None:
     if not work.train:
         return
-    provenance = {**models.provenance(workspace), **models.versions()}
+    trained_from = {**provenance.current(workspace), **provenance.versions()}
     for result in board.succeeded(search.train_all(work.train, setting, inputs.train, inputs.validation)):
-        head = replace(result.head, provenance={**provenance, **result.head.provenance})
+        head = replace(result.head, provenance={**trained_from, **result.head.provenance})
         board.add(replace(result, head=head))
     if not board.results:
         raise VggftError(f"no head could be trained. {board.failed[0].name}: {board.failed[0].reason}.")

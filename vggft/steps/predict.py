@@ -1,4 +1,4 @@
-"""Class and score of each image, by a named model or the recommended one; written as they come, but for --json."""
+"""Class and score of each image, by a named model or the recommended one; written as they come, except with --json."""
 
 import contextlib
 from typing import Any
@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from featurize.errors import VggftError
-from vggft.prediction import band, inputs, judging, models, output, scoring
+from vggft.prediction import band, inference, inputs, output, scoring, selection
 from vggft.prediction.band import Band
-from vggft.prediction.models import Model
-from vggft.prediction.output import Outlet, Prediction, Rejection
+from vggft.prediction.model import Model
+from vggft.prediction.output import Prediction, Rejection, Writer
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.filling import decoder
@@ -20,8 +20,8 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     """Predict every image among the files and folders, and those that standard input lists.
 
     Raises:
-        VggftError: options that contradict each other or the model, a path that does not exist, no files at all, no model
-            yet, or an unknown one.
+        VggftError: options that contradict each other or the model, a path that does not exist, no files at all, or no such
+            model.
     """
     forms = {"--csv": options.csv, "--json": ui.json, "--json-lines": options.json_lines}
     chosen_forms = [form for form, chosen in forms.items() if chosen]
@@ -33,32 +33,32 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
             f"--top {options.top}: expected 1 to {len(classes)}, the number of classes ({', '.join(classes)})."
         )
     inputs.require(options.paths)
-    choice = models.chosen(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
-    method = choice.method
+    choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
+    model = choice.model
     predictions: list[dict[str, Any]] = []  # filled for --json only, as are the rejections: there may be many files
     rejections: list[dict[str, Any]] = []
     files = rejected = 0
     with contextlib.ExitStack() as stack:
-        write = stack.enter_context(_outlet(options, ui))
-        scorer = judging.from_pixels(method, workspace)
-        ui.say(f"model: {method.name} ({choice.why})")
-        unsure = _band(workspace, method, ui)
-        found = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
-        stack.enter_context(contextlib.closing(found))
+        write = stack.enter_context(_writer(options, ui))
+        scorer = inference.from_pixels(model, workspace)
+        ui.say(f"model: {model.name} ({choice.reason})")
+        unsure_band = _band(model, ui)
+        scored_files = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
+        stack.enter_context(contextlib.closing(scored_files))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
-        for one in found:
-            if one.probabilities is None:
-                ui.warn(f"rejected {one.path}: {one.reason}")
-                rejection = Rejection(one.path, one.reason)
+        for scored in scored_files:
+            if scored.probabilities is None:
+                ui.warn(f"rejected {scored.path}: {scored.reason}")
+                rejection = Rejection(scored.path, scored.reason)
                 write(rejection)
                 rejected += 1
                 if ui.json:
                     rejections.append(rejection.as_json())
             else:
-                falling = np.argsort(-one.probabilities, kind="stable")
-                p = {method.classes[i]: float(one.probabilities[i]) for i in falling}
-                score = float(one.probabilities.max())
-                prediction = Prediction(one.path, p, options.top, unsure.unsure(score) if unsure else None)
+                falling = np.argsort(-scored.probabilities, kind="stable")
+                p = {model.classes[i]: float(scored.probabilities[i]) for i in falling}
+                unsure = unsure_band.unsure(float(scored.probabilities.max())) if unsure_band else None
+                prediction = Prediction(scored.path, p, options.top, unsure)
                 write(prediction)
                 if ui.json:
                     predictions.append(prediction.as_json())
@@ -69,27 +69,27 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
-        "model": method.name,
-        "unsure_below": unsure.threshold if unsure else None,
-        "unsure_band": unsure.as_json() if unsure else None,
+        "model": model.name,
+        "unsure_below": unsure_band.threshold if unsure_band else None,
+        "unsure_band": unsure_band.as_json() if unsure_band else None,
         "predictions": predictions,
         "rejected": rejections if ui.json else rejected,
     }
 
 
-def _outlet(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManager[Outlet]:
+def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManager[Writer]:
     if options.csv:
         return output.rows(ui, options.top)
     return output.json_lines(ui) if options.json_lines else contextlib.nullcontext(output.lines(ui))
 
 
-def _band(workspace: Workspace, method: Model, ui: Ui) -> Band | None:
-    """Choose the unsure band, and say it; None where the validation predictions are not there, which is said, too."""
+def _band(model: Model, ui: Ui) -> Band | None:
+    """Choose the unsure band and report it; None, with a warning, where the validation predictions cannot be used."""
     try:
-        kept = method.validation_predictions(workspace)
+        validation = model.validation_predictions()
     except VggftError as error:
-        ui.warn(f"{error} Without it nobody knows which predictions are unsure: none is marked")
+        ui.warn(f"{error} Without them no prediction can be marked as unsure.")
         return None
-    chosen = band.choose(kept.probabilities, kept.targets)
+    chosen = band.choose(validation.probabilities, validation.targets)
     ui.say(str(chosen))
     return chosen

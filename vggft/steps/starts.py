@@ -5,9 +5,10 @@ from featurize.errors import VggftError
 from heads import features, store
 from heads.head import Head
 from heads.population import untrained
-from heads.search import Result, best_first
+from heads.search import best_first
 from heads.specs import BEST, SCRATCH, UNTRAINED
 from vggft.prediction import models
+from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 
@@ -20,10 +21,10 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
     if wanted == SCRATCH:
         return None
     if wanted == BEST:
-        return _head(models.fresh_heads(workspace)[0])
+        return models.fresh_heads(workspace)[0].head
     if (workspace.finetune / wanted).exists():
         raise VggftError(f"--from {wanted}: a tuned network. Expected a head; see heads/leaderboard.csv.")
-    fresh, stale = models.sorted_out(workspace, store.load_all(workspace.heads))
+    fresh, stale = models.fresh_and_stale(workspace, store.load_all(workspace.heads))
     for result in fresh:
         if result.head.name == wanted:
             return result.head
@@ -36,14 +37,9 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
     raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
 
 
-def _head(method: models.Model) -> Head:
-    assert isinstance(method.made, Result)
-    return method.made.head
-
-
 def _why(workspace: Workspace, head: Head) -> str:
     """Return why a head does not fit the workspace's current state."""
-    current, classes = models.provenance(workspace), workspace.dataset.classes
+    current, classes = provenance.current(workspace), workspace.dataset.classes
     if head.classes != classes:
         return f"its classes are {', '.join(head.classes)}, and those of the data are {', '.join(classes)}"
     fingerprint = head.provenance.get("fingerprint")

@@ -1,22 +1,22 @@
 """Learning curves as PNG."""
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from featurize import durable
-from heads.history import Epoch
+from vggft.prediction.model import Model
 
 
-def plot(path: Path, histories: Mapping[str, Sequence[Epoch]], references: Mapping[str, tuple[float, float]]) -> None:
-    """Draw loss and accuracy against epochs, a row of two panels for each history.
+def plot(path: Path, models: Sequence[Model]) -> None:
+    """Draw loss and accuracy against epochs: a row of two panels for each model that was trained in epochs.
 
-    Args:
-        histories: name → learning curve; dashed for training (with dropout), solid for validation.
-        references: name → (log-loss, accuracy) on validation of methods without epochs, drawn as dotted lines.
+    Dashed: training (with dropout); solid: validation; dotted: the validation metrics of models without epochs.
     """
     from matplotlib.figure import Figure
 
+    histories = {model.name: model.history for model in models if model.history}
+    references = {m.name: (m.validation.log_loss, m.validation.accuracy) for m in models if not m.history}
     figure = Figure(figsize=(10, 3.2 * len(histories)), layout="constrained")
     panels = figure.subplots(len(histories), 2, squeeze=False)
     for (left, right), (name, history) in zip(panels, histories.items(), strict=True):

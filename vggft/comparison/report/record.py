@@ -1,4 +1,7 @@
-"""The comparison as data: every number that is shown, as JSON and CSV, and the predictions that they come from."""
+"""The comparison as data: every number that is shown, as JSON and CSV, and the predictions that the numbers come from.
+
+Its files keep older words of vggft: a "method" in them is a model, a "probe" a perturbation.
+"""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,79 +13,80 @@ import numpy as np
 from featurize import durable
 from heads.metrics import CALIBRATION_BINS
 from vggft.comparison import costs, statistics, verdict
+from vggft.comparison.advice import Advice
 from vggft.comparison.comparison import Comparison
 from vggft.comparison.costs import Cost
-from vggft.comparison.perturbations import PLAIN, Probed
+from vggft.comparison.fold_files import FoldResult
+from vggft.comparison.perturbations import UNPERTURBED, PerturbedPredictions
+from vggft.comparison.report import sentences
 from vggft.comparison.verdict import Pair
-from vggft.prediction.models import REPORT
+from vggft.prediction.selection import REPORT
 
-CLASSES_SHOWN = 20  # more have no table in the terminal, and no confusion matrix in compare.csv
+CLASSES_SHOWN = 20  # with more there is no table of classes in the terminal, and no confusion matrix in compare.csv
 
 
 @dataclass(frozen=True)
 class Record:
-    """All that `vggft compare` found.
+    """Everything that `vggft compare` reports.
 
     Attributes:
         provenance: manifest, fingerprint, versions.
-        ranked_by: what the best head is best by (`heads.search.Criterion`).
-        names: what the two that are compared first are called in the workspace.
-        costs: method → cost.
-        featurizing: seconds of featurizing the training and validation images, shared by all; None if that is not known.
-        probed: None where changed pictures were left out; probed_on: the split that they come from.
-        offers: what to do where the images do not allow a verdict.
-        stale: methods made from another state of the data, which were not compared.
-        left_out: methods that were not compared for other reasons, with these.
-        validation: method → validation log-loss, of all methods of the workspace's present state.
-        chosen: with outer folds, what each would have chosen (`vggft.comparison.nested.Folds.evidence`).
+        ranked_by: what the heads are ranked by (`heads.search.Criterion`).
+        costs: model → cost.
+        featurizing: seconds of featurizing the training and validation images, shared by all models; None if not known.
+        perturbed: None where perturbed images were left out; perturbed_split: the split that they come from.
+        advice: what to do next.
+        stale: models made from an earlier state of the data, which were not compared.
+        left_out: models that were not compared for other reasons, with these.
+        validation: fresh model → validation log-loss.
+        folds: the results of nested cross-validation.
     """
 
     comparison: Comparison
     provenance: Mapping[str, str]
     ranked_by: str
-    names: Mapping[str, str]
     costs: Mapping[str, Cost]
     featurizing: float | None
-    probed: Probed | None = None
-    probed_on: str = ""
-    offers: Sequence[str] = ()
+    perturbed: PerturbedPredictions | None = None
+    perturbed_split: str = ""
+    advice: Sequence[Advice] = ()
     stale: Sequence[str] = ()
     left_out: Sequence[str] = ()
     validation: Mapping[str, float] = field(default_factory=dict)
-    chosen: Sequence[Mapping[str, Any]] = ()
+    folds: Sequence[FoldResult] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return all numbers, nothing rounded."""
-        found, evidence = self.comparison, self.comparison.evidence
-        contrast = found.contrast
+        comparison, predictions, first = self.comparison, self.comparison.predictions, self.comparison.first
         return {
-            "measured_on": evidence.source,
+            "measured_on": predictions.source,
             "provenance": dict(self.provenance),
             "validation_log_loss": dict(self.validation),
             "heads_ranked_by": self.ranked_by,
-            "images": len(evidence.samples),
-            "groups": len({sample.group for sample in evidence.samples}),
-            "classes": list(evidence.classes),
-            "recommendation": found.verdict.sentence,
-            "use": found.verdict.use,
-            "images_needed": found.verdict.images_needed,
+            "images": len(predictions.samples),
+            "groups": len({sample.group for sample in predictions.samples}),
+            "classes": list(predictions.classes),
+            "recommendation": sentences.recommendation(comparison),
+            "outcome": comparison.verdict.outcome.value,
+            "use": comparison.use,
+            "images_needed": comparison.verdict.images_needed,
             "images_needed_cap": verdict.CAP,
-            "images_count_as": contrast.effective,
+            "images_count_as": first.effective,
             "images_at_least": verdict.FEWEST,
             "log_loss_that_matters": verdict.RELEVANT,
             "contrast": {
-                "head": contrast.b,
-                "tuned": contrast.a,
-                "in_workspace": dict(self.names),
-                "log_loss_difference": contrast.log_loss_difference,
-                "log_loss_difference_interval": list(contrast.log_loss_interval),
-                "accuracy_difference": contrast.accuracy_difference,
-                "accuracy_difference_interval": list(contrast.accuracy_interval),
-                "p_value": contrast.p_value,
+                "head": first.b,
+                "tuned": first.a,
+                "in_workspace": dict(comparison.in_workspace),
+                "log_loss_difference": first.log_loss_difference,
+                "log_loss_difference_interval": list(first.log_loss_interval),
+                "accuracy_difference": first.accuracy_difference,
+                "accuracy_difference_interval": list(first.accuracy_interval),
+                "p_value": first.p_value,
             },
-            "methods": [self._method(row.as_json()) for row in found.rows],
-            "pairs": [pair_json(pair) for pair in found.pairs],
-            "no_p_value": found.no_p_value,
+            "methods": [self._with_cost(row.as_json()) for row in comparison.rows],
+            "pairs": [pair_json(pair) for pair in comparison.pairs],
+            "no_p_value": sentences.no_p_value(comparison.no_p_value),
             "bootstrap": {
                 "draws": statistics.DRAWS,
                 "seed": statistics.SEED,
@@ -93,35 +97,35 @@ class Record:
             "log_loss_clip": float(np.finfo(np.float64).eps),
             "featurize_seconds": self.featurizing,
             "machine": costs.machine(),
-            "probes": self._probes(),
-            "offers": list(self.offers),
+            "probes": self._perturbations(),
+            "offers": [sentences.advise(advice) for advice in self.advice],
             "stale": list(self.stale),
             "left_out": list(self.left_out),
-            "folds": [dict(fold) for fold in self.chosen],
+            "folds": [{"fold": k, **result.as_json()} for k, result in enumerate(self.folds, start=1)],
         }
 
-    def _method(self, row: dict[str, Any]) -> dict[str, Any]:
+    def _with_cost(self, row: dict[str, Any]) -> dict[str, Any]:
         cost = self.costs.get(row["name"])
         return {**row, "cost": cost.as_json() if cost else None}
 
-    def _probes(self) -> dict[str, Any] | None:
-        if self.probed is None:
+    def _perturbations(self) -> dict[str, Any] | None:
+        if self.perturbed is None:
             return None
-        methods = {
-            name: {
-                probe: {
-                    "accuracy": self.probed.accuracy(name, probe),
-                    **({} if probe == PLAIN else {"changed": self.probed.changed(name, probe)}),
+        models = {
+            model: {
+                name: {
+                    "accuracy": self.perturbed.accuracy(model, name),
+                    **({} if name == UNPERTURBED else {"changed": self.perturbed.changed(model, name)}),
                 }
-                for probe in own
+                for name in predicted
             }
-            for name, own in self.probed.predicted.items()
+            for model, predicted in self.perturbed.predicted.items()
         }
         return {
-            "images": len(self.probed.samples),
-            "measured_on": self.probed_on,
-            "left_out": self.probed.left_out,
-            "methods": methods,
+            "images": len(self.perturbed.samples),
+            "measured_on": self.perturbed_split,
+            "left_out": self.perturbed.left_out,
+            "methods": models,
         }
 
 
@@ -144,12 +148,12 @@ def pair_json(pair: Pair) -> dict[str, Any]:
 
 
 def write(folder: Path, record: Record) -> dict[str, Any]:
-    """Write compare.json, compare.csv, pairs.csv, predictions.csv and, with probes, probes.csv; return what is in the first."""
+    """Write compare.json, compare.csv, pairs.csv, predictions.csv and, with perturbations, probes.csv; return the JSON object."""
     result = record.as_json()
     folder.mkdir(exist_ok=True)
     durable.write_csv(folder / "predictions.csv", *_predictions(record.comparison))
-    if record.probed is not None:
-        durable.write_csv(folder / "probes.csv", *_probe_predictions(record))
+    if record.perturbed is not None:
+        durable.write_csv(folder / "probes.csv", *_perturbed_predictions(record.comparison, record.perturbed))
     else:
         (folder / "probes.csv").unlink(missing_ok=True)  # of an earlier comparison
     pairs = [_flat(pair) for pair in result["pairs"]]
@@ -162,24 +166,24 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
 
 
 def _table_row(row: Mapping[str, Any], result: Mapping[str, Any]) -> dict[str, Any]:
-    """Return one method in one row: all its numbers, the confusion matrix where it is small."""
-    probes = (result["probes"] or {"methods": {}})["methods"].get(row["name"], {})
+    """Return all numbers of a model as one row, with the confusion matrix where it is small."""
+    perturbations = (result["probes"] or {"methods": {}})["methods"].get(row["name"], {})
     per_class = {
         f"class.{label}.{key}": value
-        for label, own in zip(result["classes"], row["per_class"], strict=True)
-        for key, value in own.items()
+        for label, scores in zip(result["classes"], row["per_class"], strict=True)
+        for key, value in scores.items()
     }
-    kept = {key: value for key, value in row.items() if key not in ("per_class", "confusion", "cost")}
-    flat = {"measured_on": result["measured_on"], **_flat(kept), **_flat(row["cost"] or {})}
+    metrics = {key: value for key, value in row.items() if key not in ("per_class", "confusion", "cost")}
+    flat = {"measured_on": result["measured_on"], **_flat(metrics), **_flat(row["cost"] or {})}
     flat["featurize_seconds"] = result["featurize_seconds"]
-    if probes:
+    if perturbations:
         flat["probes_measured_on"] = result["probes"]["measured_on"]
-        flat |= _flat({f"probe.{name}": own for name, own in probes.items()})
+        flat |= _flat({f"probe.{name}": values for name, values in perturbations.items()})
     if len(result["classes"]) <= CLASSES_SHOWN:
         flat |= {
-            f"confusion.{true}/{said}": number  # no folder, and so no class, has a slash in its name
+            f"confusion.{true}/{predicted}": number  # no folder, and so no class, has a slash in its name
             for true, counts in zip(result["classes"], row["confusion"], strict=True)
-            for said, number in zip(result["classes"], counts, strict=True)
+            for predicted, number in zip(result["classes"], counts, strict=True)
         }
     return {key: "" if value is None else value for key, value in {**flat, **per_class}.items()}
 
@@ -189,7 +193,7 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
-            flat |= {f"{key}.{inner}": own for inner, own in _flat(value).items()}
+            flat |= {f"{key}.{inner}": item for inner, item in _flat(value).items()}
         elif isinstance(value, list):
             flat |= {f"{key}_low": value[0], f"{key}_high": value[1]}
         else:
@@ -197,28 +201,29 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def _predictions(found: Comparison) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """One row a method and image."""
-    evidence = found.evidence
-    classes = evidence.classes
+def _predictions(comparison: Comparison) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Return one row per model and image."""
+    predictions = comparison.predictions
+    classes = predictions.classes
     header = ["path", "digest", "group", "label", "fold", "method", "predicted", *(f"p_{name}" for name in classes)]
-    fold = [""] * len(evidence.samples) if evidence.fold is None else (evidence.fold + 1).tolist()
+    fold = [""] * len(predictions.samples) if predictions.fold is None else (predictions.fold + 1).tolist()
     rows = (
         (s.path, s.digest, s.group, s.label, k, c.name, classes[int(p.argmax())], *p.tolist())
-        for c in (row.candidate for row in found.rows)
-        for s, k, p in zip(evidence.samples, fold, c.probabilities, strict=True)
+        for c in (row.candidate for row in comparison.rows)
+        for s, k, p in zip(predictions.samples, fold, c.probabilities, strict=True)
     )
     return header, rows
 
 
-def _probe_predictions(record: Record) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
-    """One row a method, probe and image."""
-    probed, classes = record.probed, record.comparison.evidence.classes
-    assert probed is not None
+def _perturbed_predictions(
+    comparison: Comparison, perturbed: PerturbedPredictions
+) -> tuple[list[str], Iterator[tuple[Any, ...]]]:
+    """Return one row per model, perturbation and image."""
+    classes = comparison.predictions.classes
     rows = (
-        (s.path, s.digest, s.label, method, probe, classes[int(said)], float(probed.scores[method][probe][i]))
-        for method, own in probed.predicted.items()
-        for probe, predicted in own.items()
-        for i, (s, said) in enumerate(zip(probed.samples, predicted, strict=True))
+        (s.path, s.digest, s.label, model, name, classes[int(position)], float(perturbed.scores[model][name][i]))
+        for model, by_perturbation in perturbed.predicted.items()
+        for name, positions in by_perturbation.items()
+        for i, (s, position) in enumerate(zip(perturbed.samples, positions, strict=True))
     )
     return ["path", "digest", "label", "method", "probe", "predicted", "score"], rows

@@ -1,4 +1,4 @@
-"""Quality against cost as PNG: what each method's log-loss took in seconds."""
+"""Quality against cost as PNG: the log-loss of each model, and the seconds that it took."""
 
 import io
 from pathlib import Path
@@ -8,13 +8,13 @@ from vggft.comparison.report.record import Record
 
 
 def plot(path: Path, record: Record) -> None:
-    """Draw log-loss against total seconds, a point a method; none where it is not known what featurizing took."""
+    """Draw log-loss against total seconds, one point per model; none where the time of featurizing is not known."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(8, 5), layout="constrained")
     axes = figure.subplots()
-    evidence = record.comparison.evidence
-    best = (*record.names.values(), record.comparison.verdict.use)
+    predictions = record.comparison.predictions
+    named = record.comparison.in_workspace.values()
     kinds: dict[str, list[tuple[str, float, float]]] = {}
     for row in record.comparison.rows:
         cost = record.costs.get(row.name)
@@ -23,17 +23,17 @@ def plot(path: Path, record: Record) -> None:
     for kind, points in kinds.items():
         axes.scatter([x for _, x, _ in points], [y for _, _, y in points], label=kind)
         for name, x, y in points:
-            if name in best or kind == "tuned":
+            if name in named or kind == "tuned":
                 side = "right" if kind == "tuned" else "left"  # tuned networks are at the right edge: they take longest
                 axes.annotate(name, (x, y), xytext=(0, 6), textcoords="offset points", fontsize="small", ha=side)
     if kinds:
         axes.set_xscale("log")
-        axes.set_yscale("log")  # one head that is far off would leave the others in one spot
+        axes.set_yscale("log")  # one very bad head would squeeze all others together
         axes.legend()
     axes.set(
-        xlabel="seconds in all: featurizing, heads, fine-tuning (log scale)",
-        ylabel=f"log-loss on {len(evidence.samples)} images ({evidence.source})",
-        title="What it costs, and what it brings",
+        xlabel="total seconds: featurizing, training (log scale)",
+        ylabel=f"log-loss on {len(predictions.samples)} images ({predictions.source})",
+        title="Quality against cost",
     )
     axes.grid(alpha=0.3)
     image = io.BytesIO()

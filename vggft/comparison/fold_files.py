@@ -1,0 +1,126 @@
+"""The folds of nested cross-validation on disk: `report/cv/<key>/`.
+
+folds.json   everything that decides the results; the folder's name is its hash, which proves that vggft made the folder
+fold-N.npz   the result of a finished fold
+fold-N/      the workspace of a fold while it is trained
+"""
+
+import hashlib
+import io
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize import durable
+from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
+from featurize.data.dataset import Dataset
+from finetune import store as runs
+from heads import store as heads
+from vggft.workspace.workspace import Settings, Workspace
+
+ABOUT = "folds.json"
+
+_FOLD = re.compile(r"fold-\d+(\.npz)?$")
+# Names in a fold's workspace, besides those of `finetune.store`.
+_FILES = frozenset({ABOUT, "heads", "finetune", "report", "lock", "lock.txt", "leaderboard.csv", "suspects.csv"})
+
+
+@dataclass(frozen=True)
+class FoldResult:
+    """The result of one fold.
+
+    Attributes:
+        probabilities: model → (held-out images, classes).
+        head, network: the models that validation selected in this fold.
+        unchanged: no epoch of fine-tuning was better than the head that this network started from.
+        seconds: of the fold; None where it was interrupted.
+    """
+
+    probabilities: Mapping[str, NDArray[np.float64]]
+    head: str
+    network: str
+    unchanged: bool
+    seconds: float | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the probabilities."""
+        return {key: value for key, value in asdict(self).items() if key != "probabilities"}
+
+    def save(self, path: Path) -> None:
+        """Write it to an .npz file."""
+        names = list(self.probabilities)
+        about = json.dumps({**self.as_json(), "names": names}).encode()
+        arrays = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
+        buffer = io.BytesIO()
+        np.savez(buffer, about=np.frombuffer(about, np.uint8), **arrays)  # type: ignore[arg-type]
+        durable.write_bytes(path, buffer.getvalue())
+
+    @classmethod
+    def read(cls, path: Path) -> "FoldResult | None":
+        """Return what `save` wrote; None where it is missing or damaged, so that the fold has to be trained again."""
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                about = json.loads(arrays["about"].tobytes())
+                names = about.pop("names")
+                return cls({name: arrays[f"p{i}"] for i, name in enumerate(names)}, **about)
+        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, NotImplementedError, RuntimeError):
+            return None
+
+
+class Fold(Workspace):
+    """A workspace with the features of another one, and its images split in another way."""
+
+    def __init__(self, whole: Workspace, root: Path, dataset: Dataset) -> None:
+        """Take the images of `dataset`. Nothing is written before something is trained."""
+        super().__init__(root, whole.architecture)
+        self._whole = whole
+        self._dataset = dataset
+
+    @property
+    def settings(self) -> Settings:
+        """The settings of the whole workspace."""
+        return self._whole.settings
+
+    @property
+    def dataset(self) -> Dataset:
+        """The images, with the splits of this fold."""
+        return self._dataset
+
+    def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
+        """Open the cache of the whole workspace."""
+        return self._whole.cache(fingerprint, recheck=recheck)
+
+
+def key(about: str) -> str:
+    """Return the name of the folder whose folds.json has this text."""
+    return hashlib.sha256(about.encode()).hexdigest()[:16]
+
+
+def remove_others(place: Path, but: Path) -> None:
+    """Delete the folds of other models or images below `place`; nothing that vggft cannot prove to be its own."""
+    for folder in place.glob("*/"):
+        if folder != but and _is_provable(folder):
+            durable.remove_known(folder, is_ours)
+            durable.remove_known(folder, lambda path, provable=folder: path == provable)  # type: ignore[misc]
+
+
+def _is_provable(folder: Path) -> bool:
+    """Return whether a folder is no link and is named after the folds.json in it."""
+    try:
+        return not folder.is_symlink() and key((folder / ABOUT).read_text(encoding="utf-8")) == folder.name
+    except (OSError, ValueError):
+        return False
+
+
+def is_ours(path: Path) -> bool:
+    """Return whether a file or folder in such a folder has a name that vggft gives."""
+    named = path.name in _FILES or path.name in heads.FILES or bool(_FOLD.match(path.name)) or runs.is_ours(path)
+    return named or (path.is_dir() and path.parent.name in ("heads", "finetune"))  # of a head or a run

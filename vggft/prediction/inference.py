@@ -1,0 +1,77 @@
+"""Predicting with models: images of the workspace from the cache, and any pictures from their pixels."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.cache.feature_cache import FeatureCache
+from featurize.data.dataset import Sample
+from featurize.engines import Engine
+from vggft.prediction.model import CachedImages, Model
+from vggft.prediction.scoring import Scorer
+from vggft.workspace.backbone import start_engine
+from vggft.workspace.workspace import Workspace
+
+
+def groups(models: Sequence[Model]) -> list[list[Model]]:
+    """Return models as they are best predicted: heads together, as they read the same features; networks one by one.
+
+    Only one network is in memory at a time.
+    """
+    heads = [model for model in models if not model.tuned]
+    return [*([heads] if heads else []), *([model] for model in models if model.tuned)]
+
+
+def from_cache(
+    models: Sequence[Model],
+    workspace: Workspace,
+    cache: FeatureCache,
+    samples: Sequence[Sample],
+    progress: Callable[[int], None] = lambda done: None,
+) -> dict[str, NDArray[np.float64]]:
+    """Return model → class probabilities (n, classes) of images of the workspace.
+
+    Args:
+        cache: where their features are; what several models read is read once.
+        progress: called with the number of models that have predicted.
+
+    Raises:
+        VggftError: features are missing or, for a network that was tuned from pixels, image files; or a model's own files.
+    """
+    probabilities: dict[str, NDArray[np.float64]] = {}
+    for group in groups(models):
+        poolings = list(dict.fromkeys(pooling for model in group for pooling in model.poolings))
+        images = CachedImages(workspace, cache, samples, poolings)
+        for model in group:
+            probabilities[model.name] = model.predict_cached(images)
+            progress(len(probabilities))
+    return probabilities
+
+
+def from_pixels(model: Model, workspace: Workspace, engine: Engine | None = None) -> Scorer:
+    """Return what turns pictures into class probabilities.
+
+    The frozen part runs on an engine and is rounded to float16, as in the cache: the numbers are those of `from_cache`.
+
+    Args:
+        engine: a running one with the workspace's weights; None: the fastest here is started.
+
+    Raises:
+        VggftError: files of the model, or the weights, are missing or damaged.
+    """
+    predict, layer = model.predictor(), model.layer
+    if layer is None:
+        return Scorer(predict)
+    if engine is None:
+        engine = start_engine(
+            workspace.architecture, workspace.settings.fingerprint, workspace.settings.weights_file_path
+        )
+    frozen = engine
+
+    def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+        with np.errstate(over="ignore"):
+            outputs = frozen(pictures, [layer])[0].astype(np.float16)
+        return predict(outputs)
+
+    return Scorer(score, frozen.batch_size)

@@ -1,0 +1,188 @@
+"""What a head and a tuned network have in common as models: how they are described, and how they predict."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.cache.feature_cache import FeatureCache
+from featurize.data.dataset import Sample
+from featurize.engines import CPU_BATCH
+from featurize.errors import VggftError
+from finetune import examples
+from finetune.examples import Rows
+from heads import features, predictions
+from heads.head import Pooling
+from heads.history import Epoch
+from heads.metrics import Metrics, losses
+from heads.predictions import Predictions
+from heads.search import merit
+from vggft.workspace.filling import decoder
+from vggft.workspace.workspace import Workspace
+
+Kind = Literal["logistic", "dense", "tuned"]
+
+# Largest difference between the log-loss of stored validation predictions and the recorded one. For tuned networks the
+# predictions are computed once more after training, and a GPU does not sum in the same order twice.
+_SAME_LOSS = 1e-3
+
+# Outputs (n, height, width, filters), float16 as cached, or pictures uint8 (n, size, size, 3) → class probabilities (n, classes).
+Predictor = Callable[[NDArray[Any]], NDArray[np.float64]]
+
+_ROWS_AT_ONCE = 8 * CPU_BATCH  # cached outputs or pictures in memory at once
+
+
+@dataclass(frozen=True)
+class CachedImages:
+    """Images of a workspace and their cached features.
+
+    Attributes:
+        poolings: those of the heads that are to predict; all are read in one pass, when the first is asked for.
+    """
+
+    workspace: Workspace
+    cache: FeatureCache
+    samples: Sequence[Sample]
+    poolings: Sequence[Pooling]
+
+    @cached_property
+    def pooled(self) -> Mapping[Pooling, NDArray[Any]]:
+        """Pooling → pooled features (n, inputs), as `heads.features.read` returns them."""
+        targets = self.workspace.dataset.targets(self.samples)
+        return features.read(self.cache, self.samples, targets, self.poolings).pooled
+
+    def outputs(self, layer: str | None) -> Iterator[NDArray[Any]]:
+        """Yield the cached outputs of a layer, some hundred images at a time; None: the decoded pictures, from their files."""
+        digests = [sample.digest for sample in self.samples]
+        if layer is None:
+            files = {sample.digest: [self.workspace.dataset.root / sample.path] for sample in self.samples}
+            fingerprint = self.cache.fingerprint
+            source = examples.from_pixels(files, decoder(fingerprint), fingerprint.size, digests)
+        else:
+            source = examples.from_cache(self.cache, layer, digests)
+        return Rows(source, _ROWS_AT_ONCE).batches(np.arange(len(digests)), _ROWS_AT_ONCE)
+
+
+@dataclass(frozen=True)
+class Model(ABC):
+    """A trained classifier of a workspace.
+
+    Attributes:
+        folder: its folder in the workspace.
+    """
+
+    folder: Path
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Its name in the workspace, which no other model has."""
+
+    @property
+    @abstractmethod
+    def kind(self) -> Kind:
+        """How it was trained."""
+
+    @property
+    @abstractmethod
+    def classes(self) -> tuple[str, ...]:
+        """Class names in the order of its probabilities."""
+
+    @property
+    @abstractmethod
+    def seconds(self) -> float:
+        """Seconds of its training; of a tuned network without that of the head it started from."""
+
+    @property
+    @abstractmethod
+    def parameters(self) -> int:
+        """Number of trained parameters."""
+
+    @property
+    @abstractmethod
+    def validation(self) -> Metrics:
+        """Metrics on the validation images."""
+
+    @property
+    @abstractmethod
+    def history(self) -> Sequence[Epoch]:
+        """Its learning curve; empty where it was not trained in epochs."""
+
+    @property
+    @abstractmethod
+    def provenance(self) -> Mapping[str, Any]:
+        """What it was trained from and with."""
+
+    @property
+    @abstractmethod
+    def layer(self) -> str | None:
+        """The layer of the frozen network whose outputs it reads; None: it reads pixels."""
+
+    @property
+    @abstractmethod
+    def poolings(self) -> tuple[Pooling, ...]:
+        """How it pools the outputs of `layer`; empty where it does not."""
+
+    @property
+    @abstractmethod
+    def start(self) -> str | None:
+        """The name of the head that it was tuned from; None for a head."""
+
+    @property
+    @abstractmethod
+    def unchanged(self) -> bool:
+        """True for a tuned network that is, to rounding, a head of this workspace: its best epoch was 0."""
+
+    @property
+    @abstractmethod
+    def files(self) -> Sequence[Path]:
+        """The files that predicting needs."""
+
+    @abstractmethod
+    def predictor(self) -> Predictor:
+        """Read its files, and return what turns outputs of `layer`, or pictures, into class probabilities.
+
+        Raises:
+            VggftError: its files are missing, damaged, or not those that training wrote.
+        """
+
+    @abstractmethod
+    def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
+        """Return class probabilities (n, classes) of images of the workspace.
+
+        Raises:
+            VggftError: features or, where it reads pixels, image files are missing; or its own files are, or are damaged.
+        """
+
+    @property
+    def tuned(self) -> bool:
+        """True for a tuned network, False for a head."""
+        return self.kind == "tuned"
+
+    @property
+    def rank(self) -> tuple[bool, tuple[float, int]]:
+        """Order by `heads.search.merit`, unchanged networks last: they differ from their heads by rounding only."""
+        return self.unchanged, merit(self.validation, self.parameters)
+
+    @property
+    def size_on_disk(self) -> int | None:
+        """Bytes of its files on disk; None where one is missing."""
+        return sum(path.stat().st_size for path in self.files) if all(path.exists() for path in self.files) else None
+
+    def validation_predictions(self) -> Predictions:
+        """Return what it predicted for the validation images after its training.
+
+        Raises:
+            VggftError: missing, damaged, or not what its validation metrics were computed from.
+        """
+        path = self.folder / predictions.FILE
+        stored = predictions.read(path, self.classes)
+        difference = abs(float(losses(stored.probabilities, stored.targets).mean()) - self.validation.log_loss)
+        if len(stored.targets) != self.validation.n or difference > _SAME_LOSS:
+            raise VggftError(f"{path}: not the predictions that the validation metrics of {self.name} come from.")
+        return stored

@@ -1,0 +1,124 @@
+"""A tuned network as a model: it reads the cached outputs of its split point."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, Literal
+from zipfile import BadZipFile
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize import durable, interrupts
+from featurize.backbone.network import between
+from featurize.backend import load_keras
+from featurize.engines import CPU_BATCH
+from featurize.errors import VggftError
+from finetune.network import LOGITS_LAYER
+from finetune.store import NETWORK, Run
+from heads.head import Pooling, probabilities
+from heads.history import Epoch
+from heads.metrics import Metrics
+from vggft.prediction.model import CachedImages, Model, Predictor
+
+
+@dataclass(frozen=True)
+class NetworkModel(Model):
+    """A tuned network of a workspace.
+
+    Attributes:
+        run: the run that tuned it.
+        start_present: the head that it started from is in the workspace, with the same weights.
+    """
+
+    run: Run
+    start_present: bool = False
+
+    @property
+    def network(self) -> Path:
+        """Its Keras file, from pixels to scores."""
+        return self.folder / NETWORK
+
+    @property
+    def name(self) -> str:
+        return self.run.name
+
+    @property
+    def kind(self) -> Literal["tuned"]:
+        return "tuned"
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return self.run.classes
+
+    @property
+    def seconds(self) -> float:
+        return self.run.seconds
+
+    @property
+    def parameters(self) -> int:
+        return self.run.parameters
+
+    @property
+    def validation(self) -> Metrics:
+        return self.run.validation
+
+    @property
+    def history(self) -> Sequence[Epoch]:
+        return self.run.history
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        return self.run.settings.provenance
+
+    @property
+    def layer(self) -> str | None:
+        return self.run.split_point
+
+    @property
+    def poolings(self) -> tuple[Pooling, ...]:
+        return ()
+
+    @property
+    def start(self) -> str:
+        return self.run.start
+
+    @property
+    def unchanged(self) -> bool:
+        return self.run.best_epoch == 0 and self.start_present
+
+    @property
+    def files(self) -> Sequence[Path]:
+        return [self.network]
+
+    def predictor(self) -> Predictor:
+        path = self.network
+        try:
+            part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
+        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+            raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
+        return partial(_predict, part)
+
+    def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
+        predict = self.predictor()  # a damaged network is reported before anything is read
+        return np.concatenate([predict(outputs) for outputs in images.outputs(self.layer)])
+
+
+def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
+    """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
+    batches = []
+    for first in range(0, len(inputs), CPU_BATCH):
+        interrupts.check()
+        batch = inputs[first : first + CPU_BATCH].astype(np.float32)
+        batches.append(probabilities(part.predict_on_batch(batch)))
+    return np.concatenate(batches)
+
+
+@lru_cache(maxsize=1)  # a comparison asks for the same network once per perturbation
+def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
+    """Return the Keras model above the split point, up to the logits; `changed`: when the file was written."""
+    if sha256 and durable.sha256(path) != sha256:
+        raise VggftError(f"{path}: not the file that training wrote. Tune again: vggft finetune")
+    network = load_keras().saving.load_model(path, compile=False)
+    return between(network, split_point, [LOGITS_LAYER])

@@ -1,0 +1,40 @@
+"""What a model was trained from and with: the state of the workspace, and the versions of the software."""
+
+import importlib.metadata
+import platform
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from featurize.backend import load_keras
+from vggft.workspace.workspace import Workspace
+
+
+def current(workspace: Workspace) -> dict[str, str]:
+    """Return what identifies the workspace's present state: its images, labels and splits, and its features."""
+    return {"manifest": workspace.dataset.identity, "fingerprint": workspace.settings.fingerprint.key}
+
+
+def matches(state: Mapping[str, str], recorded: Mapping[str, Any]) -> bool:
+    """Return whether a recorded provenance is of this state (`current`): if not, the model is stale."""
+    return all(recorded.get(key) == value for key, value in state.items())
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what trains a model, to be recorded with it."""
+    keras = load_keras()
+    import joblib
+    import sklearn
+
+    backend = keras.backend.backend()
+    return {
+        "python": platform.python_version(),
+        "keras": keras.__version__,
+        "backend": backend,
+        backend: importlib.metadata.version(backend),
+        "vggft": importlib.metadata.version("vggft"),
+        "numpy": np.__version__,
+        "scikit-learn": sklearn.__version__,
+        "joblib": joblib.__version__,
+    }
