@@ -122,7 +122,7 @@ def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: 
     from finetune import checkpoint, examples
     from finetune.network import above
     from finetune.plan import Plan
-    from finetune.train import State, Watch, train
+    from finetune.train import Callbacks, State, train
 
     network, weights = _network(workspace)
     from finetune.program import Program
@@ -148,7 +148,7 @@ def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: 
         before = kept[0] if kept else None
         number = before.epoch + 1 if before else 1
         plan = Plan(number, options.batch_size, patience=10**6)
-        train(program, (training, validation), plan, before, Watch(epoch=keep))
+        train(program, (training, validation), plan, before, Callbacks(epoch=keep))
 
     return epoch
 

@@ -1,11 +1,10 @@
-"""How often the intervals of a comparison hold the truth, on losses as they really are: with a few that are very large.
+"""Coverage of the intervals of a comparison, on losses as they occur: with a few that are very large.
 
     python benchmarks/interval_coverage.py vggft-work/report [--images 40 80 150 300] [--rounds 200]
 
-What the methods of a comparison said of its images (predictions.csv) is taken for the truth. Samples are drawn from it, and for
-each sample and each pair of methods, 95% intervals of the differences in log-loss and accuracy are made by
-`vggft.comparison.statistics` and by the percentiles of a plain bootstrap. "The worst pair" is the pair for which
-they hold least often.
+The predictions of a comparison (predictions.csv) are the population. Samples are drawn from it, and for each sample and each pair
+of models, 95% intervals of the differences in log-loss and accuracy are computed by `vggft.comparison.statistics` and by the
+percentiles of a plain bootstrap. The worst pair is the pair with the lowest coverage.
 """
 
 import argparse
@@ -29,11 +28,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=200)
     options = parser.parse_args()
     loss, otherwise, right = read(options.report / "predictions.csv")
-    population, methods = loss.shape
-    pairs = list(combinations(range(methods), 2))
-    print(
-        f"{methods} methods on {population} images, {len(pairs)} pairs; of 100 intervals so many hold the truth (worst pair):"
-    )
+    population, models = loss.shape
+    pairs = list(combinations(range(models), 2))
+    print(f"{models} models on {population} images, {len(pairs)} pairs; coverage in % (worst pair):")
     print("images  log-loss: vggft  bootstrap alone  accuracy: vggft  bootstrap alone")
     for n in options.images:
         held = np.zeros((4, len(pairs)))
@@ -52,7 +49,7 @@ def main() -> None:
 
 
 def read(path: Path) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """Return log-losses, those of the other classes, and whether the class is right, (images, methods) each."""
+    """Return log-losses, those of the other classes, and whether the prediction is correct, (images, models) each."""
     rows = defaultdict(list)
     with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
         for row in csv.DictReader(file):

@@ -1,1 +1,1 @@
-"""Stage 3 of vggft: the last block and the best head trained together, from the cached outputs of the block below."""
+"""Stage 3 of vggft: fine-tuning of the last block and the best head from the cached outputs of the block below."""

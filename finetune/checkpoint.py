@@ -1,4 +1,4 @@
-"""A training on disk, so that it can go on after any interruption: one file, replaced as a whole after every epoch."""
+"""Checkpoints: the state of a training in one file, atomically replaced after every epoch, so that it can be resumed."""
 
 import hashlib
 import io
@@ -21,10 +21,10 @@ _DIGEST = 32  # bytes of a sha256
 
 
 def write(path: Path, state: State) -> None:
-    """Write a state: the sha256 of what follows (32 bytes), and a NumPy archive with the arrays, and all else as JSON.
+    """Write a state: 32 bytes of sha256, then a NumPy archive of the arrays and a JSON document with everything else.
 
     Raises:
-        VggftError: the disk is full, or cannot be written; the file that was there is as it was.
+        VggftError: the disk is full or not writable; the previous checkpoint is left unchanged.
     """
     about = {
         "version": CHECKPOINT_VERSION,
@@ -40,19 +40,19 @@ def write(path: Path, state: State) -> None:
     buffer = io.BytesIO()
     np.savez(buffer, **arrays)
     data = buffer.getvalue()
-    durable.write_bytes(path, hashlib.sha256(data).digest() + data, then="go on: vggft finetune --resume")
+    durable.write_bytes(path, hashlib.sha256(data).digest() + data, then="continue with: vggft finetune --resume")
 
 
 def read(path: Path) -> State:
-    """Read what `write` wrote. Nothing is unpickled.
+    """Read a checkpoint. Nothing is unpickled.
 
     Raises:
-        VggftError: damaged, or of another version.
+        VggftError: the file is damaged or has another version.
     """
     try:
         data = path.read_bytes()
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
-            raise ValueError("its sha256 differs")
+            raise ValueError("sha256 differs")
         with np.load(io.BytesIO(data[_DIGEST:]), allow_pickle=False) as arrays:
             about = json.loads(arrays["about"].tobytes())
             if about["version"] != CHECKPOINT_VERSION:
@@ -67,5 +67,5 @@ def read(path: Path) -> State:
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
         raise VggftError(
-            f"{path}: damaged ({error}). Delete {path.parent.parent} and tune again: vggft finetune"
+            f"{path}: damaged ({error}). Delete {path.parent.parent} and run again: vggft finetune"
         ) from None

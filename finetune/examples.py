@@ -1,7 +1,7 @@
-"""The images that training sees, in any order: from memory where they fit, else read a window ahead of the training.
+"""Training inputs in any order: from memory if they fit, else read one window ahead of training.
 
-Either way the batches are the same: an order is a permutation of all images, never of a part of them. What does not fit
-is read in windows of that order, each in the order of the disk, while the window before it is trained on.
+The batches are the same either way, because the order is always a permutation of all images. If the inputs do not fit, they are
+read in windows of that order; each window is read in the order of the disk, while training uses the window before it.
 """
 
 import threading
@@ -20,20 +20,21 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
 from featurize.pixels.decoding import Decoder
 
-_PIECE_BYTES = 8_000_000  # read at once on the way to where they are kept
-_DECODE_AHEAD = 32
+_PIECE_BYTES = 8_000_000  # size of one read
+_DECODE_AHEAD = 32  # pictures
 
 Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True)
 class Source:
-    """Where the inputs of n images come from.
+    """A source of the inputs of n images.
 
     Attributes:
-        pieces: positions (k,) → pairs of places among these k and the inputs for them, a few at a time, in any order.
+        pieces: positions (k,) → an iterator over (indices into these k positions, their inputs), a few images at a time, in any
+            order.
         n: number of images.
-        shape, dtype: of the input of one image.
+        shape, dtype: shape and dtype of one input.
     """
 
     pieces: Callable[[Positions], Iterator[tuple[Positions, NDArray[Any]]]]
@@ -43,26 +44,26 @@ class Source:
 
     @property
     def row_bytes(self) -> int:
-        """What the input of one image takes in memory."""
+        """Bytes of one input in memory."""
         return int(np.prod(self.shape)) * np.dtype(self.dtype).itemsize
 
 
 def from_cache(cache: FeatureCache, name: str, digests: Sequence[str]) -> Source:
-    """Return cached outputs of a layer, float16 (n, height, width, filters), of images by digest."""
+    """Return a source of cached outputs of the layer `name`, float16 (n, height, width, filters)."""
     shape = cache.architecture.layer(name).shape(cache.fingerprint.size)
-    at_once = max(1, _PIECE_BYTES // cached_bytes(cache.architecture, name, cache.fingerprint.size))
+    rows = max(1, _PIECE_BYTES // cached_bytes(cache.architecture, name, cache.fingerprint.size))
 
     def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
-        yield from cache.pieces(name, [digests[i] for i in positions], at_once)
+        yield from cache.pieces(name, [digests[i] for i in positions], rows)
 
     return Source(pieces, len(digests), shape, np.float16)
 
 
 def from_pixels(files: Mapping[str, Sequence[Path]], decoder: Decoder, size: int, digests: Sequence[str]) -> Source:
-    """Return pictures uint8 (n, size, size, 3) of images by digest, decoded whenever they are asked for.
+    """Return a source of pictures, uint8 (n, size, size, 3), decoded each time they are read.
 
     Args:
-        files: digest → files with those bytes.
+        files: digest → files with this digest.
     """
 
     def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
@@ -72,8 +73,8 @@ def from_pixels(files: Mapping[str, Sequence[Path]], decoder: Decoder, size: int
         for digest, picture in runner.decoded({d: files[d] for d in at}, decoder, _DECODE_AHEAD):
             if isinstance(picture, str):
                 raise VggftError(
-                    f"{files[digest][0]}: {picture}. From pixels, every image that featurize saw is needed. Put it back, and go "
-                    "on (a training: vggft finetune --resume); or run vggft featurize, to go on without it, and tune anew."
+                    f"{files[digest][0]}: {picture}. Tuning from pixels needs every image. Restore it and run the command again, "
+                    "or resume the run: vggft finetune --resume. Or run vggft featurize without it, and tune again."
                 )
             yield np.array(at[digest]), picture
 
@@ -85,8 +86,8 @@ class Examples:
     """Images of one split.
 
     Attributes:
-        rows: their inputs.
-        targets: positions of the true classes, int64 (n,).
+        rows: the inputs.
+        targets: indices of the true classes, int64 (n,).
     """
 
     rows: "Rows"
@@ -94,77 +95,80 @@ class Examples:
 
 
 class Rows:
-    """The inputs of n images, in memory or read a window ahead.
+    """The inputs of n images, in memory or streamed.
 
     Attributes:
-        window: images read at once where they are streamed; None where all are in memory.
+        window: number of images in a window, if streamed; None if all inputs are in memory.
     """
 
     def __init__(
-        self, source: Source, window: int | None = None, progress: Callable[[int], None] = lambda done: None
+        self, source: Source, window: int | None = None, progress: Callable[[int], None] = lambda count: None
     ) -> None:
-        """Take a source; without a window all of it is read, now, and kept.
+        """Without a window, read all inputs into memory.
 
         Args:
-            progress: told how many inputs are read.
+            progress: called with the number of inputs read so far.
         """
         self.window = window
         self._source = source
         self._all = None if window else self._read(np.arange(source.n), threading.Event(), progress)
 
     def batches(self, order: Positions, size: int) -> Iterator[NDArray[Any]]:
-        """Yield the inputs of `order`, `size` at a time (a divisor of the window), the last time those that are left."""
+        """Yield the inputs of `order` in batches of `size`, a divisor of the window; the last batch may be smaller."""
         if self._all is not None:
             for first in range(0, len(order), size):
                 yield self._all[order[first : first + size]]
             return
         assert self.window is not None
-        parts = [order[first : first + self.window] for first in range(0, len(order), self.window)]
-        enough = threading.Event()
+        windows = [order[first : first + self.window] for first in range(0, len(order), self.window)]
+        stop = threading.Event()
         with ThreadPoolExecutor(1) as reader:
             try:
-                following = reader.submit(self._read, parts[0], enough)
-                for i in range(len(parts)):
-                    rows = following.result()
-                    if i + 1 < len(parts):
-                        following = reader.submit(self._read, parts[i + 1], enough)
+                next_window = reader.submit(self._read, windows[0], stop)
+                for i in range(len(windows)):
+                    rows = next_window.result()
+                    if i + 1 < len(windows):
+                        next_window = reader.submit(self._read, windows[i + 1], stop)
                     for first in range(0, len(rows), size):
                         yield rows[first : first + size]
             finally:
-                enough.set()  # nobody waits for a window that nobody wants: after Ctrl-C, say
+                stop.set()  # do not wait for a window that is no longer needed, for example after Ctrl-C
 
     def _read(
-        self, positions: Positions, enough: threading.Event, progress: Callable[[int], None] = lambda done: None
+        self, positions: Positions, stop: threading.Event, progress: Callable[[int], None] = lambda count: None
     ) -> NDArray[Any]:
         rows = np.empty((len(positions), *self._source.shape), self._source.dtype)
-        done = 0
-        for places, piece in self._source.pieces(positions):
-            rows[places] = piece
-            done += len(places)
-            progress(done)
-            if enough.is_set():
+        count = 0
+        for indices, piece in self._source.pieces(positions):
+            rows[indices] = piece
+            count += len(indices)
+            progress(count)
+            if stop.is_set():
                 break
         return rows
 
 
 def require_memory(memory: int, row_bytes: int, batch_size: int) -> None:
-    """See that two batches of inputs, of so many bytes each, fit into `memory` bytes.
+    """Check that two batches of inputs fit into `memory` bytes.
+
+    Args:
+        row_bytes: bytes of one input.
 
     Raises:
-        VggftError: they do not.
+        VggftError: they do not fit.
     """
-    least = 2 * batch_size * row_bytes
-    if memory < least:
+    required = 2 * batch_size * row_bytes
+    if memory < required:
         raise VggftError(
-            f"--memory: {memory / 1e6:.1f} MB do not hold two batches of {batch_size} images, which take {least / 1e6:.1f} MB. "
-            "Expected more, or a smaller --batch-size."
+            f"--memory: {memory / 1e6:.1f} MB is too little for two batches of {batch_size} images ({required / 1e6:.1f} MB). "
+            "Increase it, or lower --batch-size."
         )
 
 
 def windows(sources: Sequence[Source], memory: int, batch_size: int) -> list[int | None]:
-    """Return the window of each source: None where all fit into `memory` bytes together, else what streaming has room for.
+    """Return the window of each source: None if all sources fit into `memory` bytes together, else the largest that fits.
 
-    Streaming, at most two windows of one source are in memory, and of the others nothing, as one is read at a time.
+    While streaming, at most two windows are in memory, because sources are read one after the other.
     """
     if sum(source.n * source.row_bytes for source in sources) <= memory:
         return [None for _ in sources]
@@ -172,10 +176,10 @@ def windows(sources: Sequence[Source], memory: int, batch_size: int) -> list[int
 
 
 def cached_bytes(architecture: Architecture, name: str, size: int) -> int:
-    """Return what a row of a layer takes in memory, for pictures of `size` pixels."""
+    """Return the bytes in memory of one cached output of a layer, for pictures of `size` × `size` pixels."""
     return int(np.prod(architecture.layer(name).shape(size))) * np.dtype(np.float16).itemsize
 
 
 def picture_bytes(size: int) -> int:
-    """Return what a picture takes in memory."""
+    """Return the bytes in memory of a picture of `size` × `size` pixels."""
     return size * size * 3

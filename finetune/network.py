@@ -1,4 +1,4 @@
-"""Backbone and head as one network: from pixels to scores, which layers are frozen, and the parity gate."""
+"""Backbone and head as one network from pixels to scores; freezing layers; the parity gate."""
 
 from typing import Any
 
@@ -13,9 +13,9 @@ from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
 from heads.head import Head, unfolded, with_both_classes
 
-# Largest difference of a probability between the assembled network (float32, from pixels) and the head on cached
-# float16 features, by the precision that these were computed in. Storage alone moves a probability by less than 1e-4,
-# computing in 16 bits by 2.5e-3 (seen on 16 photographs); a wrong layer, order or preprocessing by far more.
+# Largest allowed difference between the probabilities of the assembled network (float32, from pixels) and of the head on cached
+# float16 features, by the precision in which the features were computed. Storage in float16 changes a probability by less than
+# 1e-4, and computing in 16 bits by 2.5e-3 (measured on 16 photographs); a wrong layer, order or preprocessing by far more.
 PARITY_BOUNDS = {FULL_PRECISION: 2e-3, MIXED_PRECISION: 1e-2}
 PARITY_IMAGES = 16
 
@@ -23,18 +23,18 @@ LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
 
 
 def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
-    """Put a head on the backbone.
+    """Build a network from the backbone and a head.
 
-    What standardised the head's inputs when it was trained is a layer of its own again. Folded into the first dense layer,
-    its inputs are far from mean 0 and variance 1, and steps of SGD undo in an epoch what the head has learnt.
+    A head that was trained on standardised features gets a normalisation layer again. With the scaler folded into the first dense
+    layer, its inputs would be far from mean 0 and variance 1, and an epoch of SGD would undo the head's training.
 
     Args:
-        weights, preprocess, size: as for `featurize.backbone.network.build`.
-        head: trained on the top layer's outputs for pictures of this size.
+        weights, preprocess, size: as in `featurize.backbone.network.build`.
+        head: a head that was trained on outputs of the top layer for pictures of this size.
 
     Returns:
-        keras.Model: pixels float32 (batch, size, size, 3), RGB 0–255 → scores (batch, 1), the probability of the second
-        class, or (batch, classes). Built-in layers only.
+        keras.Model: pixels float32 (batch, size, size, 3), RGB 0–255 → scores (batch, 1), the probability of the second of two
+        classes, or (batch, classes). All layers are built into Keras.
     """
     keras = load_keras()
 
@@ -49,7 +49,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     for i, layer in enumerate(layers):
         last = i == len(layers) - 1
         if last and head.dropout:
-            # Without a seed, PyTorch's layer does not ask the state that `finetune.program` sets for each step.
+            # Without a seed, the layer ignores the state that `finetune.program` sets for each step (on PyTorch).
             x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout")(x)
         name = LOGITS_LAYER if last else f"head_dense{i + 1}"
         dense.append(keras.layers.Dense(layer.bias.size, activation=None if last else layer.activation, name=name))
@@ -72,64 +72,65 @@ def _pooled(keras: Any, x: Any, pooling: str) -> Any:
 
 
 def freeze(network: Any, architecture: Architecture, split_point: str | None) -> None:
-    """Freeze all convolutions at and below the split point, and thaw those above it; None: thaw all."""
+    """Freeze all convolutions up to the split point, and unfreeze those above it; None unfreezes all."""
     frozen = architecture.up_to(split_point)
     for layer in architecture.convolutions:
         network.get_layer(layer.name).trainable = layer not in frozen
 
 
 def above(network: Any, architecture: Architecture, split_point: str | None) -> Any:
-    """Return the part of an assembled network from the split point to the logits, sharing its weights; freeze the rest."""
+    """Freeze the network up to the split point, and return the part above it, to the logits; the weights are shared."""
     freeze(network, architecture, split_point)
     return between(network, split_point, [LOGITS_LAYER])
 
 
 class ParityError(VggftError):
-    """The assembled network does not give what its head gave."""
+    """The assembled network and its head give different probabilities."""
 
 
 def check_parity(
     network: Any, pictures: NDArray[np.uint8], expected: NDArray[np.float64], precision: Precision = FULL_PRECISION
 ) -> float:
-    """The parity gate: the network, fed pixels, must give what the head gave on cached features.
+    """The parity gate: from pixels, the network must give the same probabilities as the head on cached features.
 
     Args:
-        pictures: uint8 (n, size, size, 3); expected: the head's probabilities (n, classes).
-        precision: that of the features which the head read.
+        pictures: uint8 (n, size, size, 3).
+        expected: the head's probabilities (n, classes).
+        precision: precision in which the cached features were computed.
 
     Returns:
-        The largest absolute difference of a probability.
+        The largest absolute difference between two probabilities.
 
     Raises:
-        ParityError: it is above its bound, so this network is not the one that made the features and the head.
+        ParityError: the difference is too large, so head or features belong to another network.
     """
-    found = with_both_classes(network.predict_on_batch(pictures.astype(np.float32)))
-    difference = float(np.abs(found - expected).max())
+    actual = with_both_classes(network.predict_on_batch(pictures.astype(np.float32)))
+    difference = float(np.abs(actual - expected).max())
     bound = PARITY_BOUNDS[precision]
     if not difference <= bound:
         raise ParityError(
-            f"parity gate: network and head differ by {difference:.2g} in a probability on {len(pictures)} images; expected "
-            f"{bound:g} at most. Head or features belong to another network: run vggft featurize and vggft head again."
+            f"parity gate: probabilities of network and head differ by {difference:.2g} on {len(pictures)} images, expected at "
+            f"most {bound:g}. Head or features belong to another network: run vggft featurize and vggft head again."
         )
     return difference
 
 
 def moved_layers(network: Any, weights: Weights, split_point: str | None) -> list[str]:
-    """Return the convolutions whose weights differ from those it was built with.
+    """Return the convolutions whose weights differ from the pretrained `weights`.
 
     Raises:
-        VggftError: a layer at or below the split point moved.
+        VggftError: a frozen layer has changed.
     """
     architecture, moved = weights.architecture, []
     for layer in architecture.convolutions:
-        now = network.get_layer(layer.name).get_weights()
-        if any(not np.array_equal(a, b) for a, b in zip(now, weights.arrays[layer.name], strict=True)):
+        trained = network.get_layer(layer.name).get_weights()
+        if any(not np.array_equal(a, b) for a, b in zip(trained, weights.arrays[layer.name], strict=True)):
             moved.append(layer.name)
     frozen = {layer.name for layer in architecture.up_to(split_point)}
     wrong = [name for name in moved if name in frozen]
     if wrong:
         raise VggftError(
-            f"frozen layers moved in training: {', '.join(wrong)}. This is a bug of vggft: nothing was saved."
+            f"frozen layers changed in training: {', '.join(wrong)}. This is a bug in vggft; nothing was saved."
         )
     return moved
 
@@ -140,5 +141,5 @@ def tuned_layers(architecture: Architecture, split_point: str | None) -> list[st
 
 
 def parameters(network: Any) -> int:
-    """Return how many numbers are trained of a network that `freeze` has seen, the head's among them."""
+    """Return the number of trainable parameters of a network after `freeze`, including the head's."""
     return int(sum(np.prod(w.shape) for w in network.trainable_weights))

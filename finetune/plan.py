@@ -1,4 +1,4 @@
-"""How a network is tuned: the settings of one training."""
+"""Training settings of fine-tuning."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
@@ -9,8 +9,8 @@ from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Se
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]
 
-# Learning rates where none is given. SGD's is that of the original experiment; Adam's steps do not shrink with the
-# gradient, so its rate is smaller, as is usual where weights are already good.
+# Default learning rates. SGD's is that of the original experiment. Adam's is smaller, as usual for pretrained weights, because
+# its steps do not shrink with the gradient.
 RATES: dict[Optimizer, float] = {"sgd": 1e-4, "adam": 1e-5}
 _BY_OPTIMIZER: Any = None
 
@@ -19,18 +19,18 @@ _BY_OPTIMIZER: Any = None
 class Plan(Options):
     """Settings of one training.
 
-    What the help texts leave out:
-        batch_size: the last step of an epoch takes what is left.
-        seed: order and dropout of a step are functions of seed, epoch and step alone.
-        optimizer: Adam after Kingma & Ba, arXiv:1412.6980; other parameters as Keras has them.
-        learning_rate: of the head, and of all other layers unless `layer_decay` lowers it.
-        schedule: "cosine" as in Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts.
-        layer_decay: the discriminative rates of Howard & Ruder, arXiv:1801.06146; the head has the full rate.
-        l2_sp: α of the penalty α/2 · ‖w − w⁰‖² on tuned convolutions, w⁰ the pretrained weights (Li, Grandvalet & Davoine,
-            arXiv:1802.01483, equation 5, without its term for the head).
-        class_weight: as scikit-learn has it.
-        clip: the norm is that of all gradients together.
-        precision: "mixed_float16": convolutions in 16 bits, weights, head and validation in 32.
+    In addition to the help texts:
+        batch_size: the last batch of an epoch may be smaller.
+        seed: order and dropout masks depend only on seed, epoch and step.
+        optimizer: Adam: Kingma & Ba, arXiv:1412.6980, with Keras's defaults for its other parameters.
+        learning_rate: of the head, and of the other layers unless `layer_decay` is below 1.
+        schedule: "cosine": Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts.
+        layer_decay: discriminative learning rates, Howard & Ruder, arXiv:1801.06146; the head has the full rate.
+        l2_sp: α of the penalty α/2 · ‖w − w⁰‖² on tuned convolutions, where w⁰ are the pretrained weights (Li, Grandvalet &
+            Davoine, arXiv:1802.01483, equation 5, without its term for the head).
+        class_weight: as in scikit-learn.
+        clip: the norm of all gradients together.
+        precision: "mixed_float16" computes convolutions in 16 bits; weights, head and validation stay in 32 bits.
     """
 
     epochs: Annotated[

@@ -1,9 +1,8 @@
-"""The part of a network above the split point, compiled: it takes steps, predicts, and can be put back where it was.
+"""The part of a network above the split point, compiled for training and prediction.
 
-What a step does is a function of the weights, the optimizer's variables and (seed, epoch, step): the masks of dropout are
-seeded anew for each step. So training that was stopped after any epoch goes on to the same bits (where the backend computes
-the same sum twice alike, as TensorFlow and JAX do on a CPU), and training from the cache and from pixels can be compared
-step by step.
+A step depends only on the weights, the optimizer's variables and (seed, epoch, step): the dropout masks are seeded for each step.
+So a training that is resumed after any epoch gives bit-identical weights (if the backend is deterministic, as TensorFlow and JAX
+are on a CPU), and training from the cache can be compared with training from pixels step by step.
 """
 
 from collections.abc import Sequence
@@ -26,9 +25,11 @@ Arrays = list[NDArray[Any]]
 
 @dataclass(frozen=True)
 class Means:
-    """What a step, or an epoch of steps, found on its training images, with dropout: means over the images.
+    """Mean training metrics of a step or an epoch, with dropout.
 
-    `loss` is what is minimised, penalties, smoothing and class weights included; `log_loss` and `accuracy` are without them.
+    Attributes:
+        loss: the minimised loss, with penalties, label smoothing and class weights.
+        log_loss, accuracy: without them.
     """
 
     loss: float
@@ -37,16 +38,16 @@ class Means:
 
 
 class Program:
-    """Trains a part of an assembled network in place (in another precision: a copy, whose weights `hand_back` returns)."""
+    """Trains a part of an assembled network in place; in mixed precision a copy of it, see `hand_back`."""
 
     def __init__(self, part: Any, plan: Plan, targets: NDArray[np.int64], pretrained: Weights) -> None:
-        """Compile.
+        """Compile the part.
 
         Args:
-            part: from the split point, or from pixels, to the logits; what is frozen in it stays.
-            plan: how to train.
-            targets: of the training images, (n,): they decide class weights and how many steps an epoch has.
-            pretrained: weights of the backbone that `plan.l2_sp` pulls towards.
+            part: model from the split point, or from pixels, to the logits. Frozen layers stay frozen.
+            plan: training settings.
+            targets: classes of the training images, (n,); they determine class weights and the number of steps.
+            pretrained: pretrained backbone weights, for the L2-SP penalty.
         """
         self.plan = plan
         self.outputs = part.output_shape[-1]
@@ -72,39 +73,39 @@ class Program:
                 keras.metrics.CategoricalCrossentropy(from_logits=True, name="log_loss"),
                 keras.metrics.CategoricalAccuracy(name="accuracy"),
             ]
-        # XLA is left off on TensorFlow: measured on CPUs, its training step is slower, and each batch size costs seconds more.
+        # No XLA on TensorFlow: on CPUs, training steps are slower, and compiling takes seconds for each batch size.
         jit = keras.backend.backend() == "jax"
         self._model.compile(self._optimizer, loss=loss, metrics=metrics, jit_compile=jit)
-        self._judge = self._model
-        if inner is not part:  # a model of its own: what is compiled is kept in the file of a network
-            self._judge = keras.Model(part.input, part.output)
-            self._judge.compile(jit_compile=jit)
+        self._inference = self._model
+        if inner is not part:  # a separate model, because Keras saves the compile settings of `part` with the network
+            self._inference = keras.Model(part.input, part.output)
+            self._inference.compile(jit_compile=jit)
         self._optimizer.build(self._model.trainable_variables)
 
     def step(self, inputs: NDArray[Any], targets: NDArray[np.int64], epoch: int, number: int) -> Means:
-        """Take one step.
+        """Train on one batch.
 
         Args:
-            inputs: of any numeric type, (batch, …); they travel as they are, and are cast to float32 on the device.
-            targets: positions of the true classes, (batch,).
-            epoch, number: which step of which epoch it is, from 1.
+            inputs: (batch, …), any numeric type; cast to float32 on the device.
+            targets: indices of the true classes, (batch,).
+            epoch, number: numbers of the epoch and of the step in it, from 1.
         """
         for i, layer in enumerate(self._dropouts):
             state = layer.seed_generator.state
-            drawn = np.random.default_rng([self.plan.seed, epoch, number, i]).integers(2**31, size=2)
-            state.assign(ops.convert_to_tensor(drawn, dtype=state.dtype))
+            seeds = np.random.default_rng([self.plan.seed, epoch, number, i]).integers(2**31, size=2)
+            state.assign(ops.convert_to_tensor(seeds, dtype=state.dtype))
         y = self._encoded(targets)
         logs = self._model.train_on_batch(inputs, y, self._weights[targets], return_dict=True)
         return Means(float(logs["loss"]), float(logs["log_loss"]), float(logs["accuracy"]))
 
     def predict(self, inputs: NDArray[Any]) -> NDArray[np.float64]:
-        """Return class probabilities (batch, classes), computed in float32 whatever the precision of training."""
-        return probabilities(ops.convert_to_numpy(self._judge.predict_on_batch(inputs)))
+        """Return class probabilities (batch, classes), computed in float32 in any training precision."""
+        return probabilities(ops.convert_to_numpy(self._inference.predict_on_batch(inputs)))
 
     def objective(self, p: NDArray[np.float64], targets: NDArray[np.int64]) -> float:
-        """Return what training minimises, for images with class probabilities `p` and the present weights.
+        """Return the training loss, penalties included, for class probabilities `p` (n, classes) and the current weights.
 
-        Probabilities below the resolution of float64 count as that, as in `heads.metrics.losses`.
+        Probabilities are clipped at the resolution of float64, as in `heads.metrics.losses`.
         """
         smooth = self.plan.label_smoothing
         y = np.eye(self._classes)[targets] * (1 - smooth) + smooth / self._classes
@@ -112,7 +113,7 @@ class Program:
         return float(np.mean(self._weights[targets] * -(y * np.log(clipped)).sum(axis=1)) + self._model.penalty())
 
     def hand_back(self) -> None:
-        """Give the trained weights to the part that was handed in."""
+        """Copy the trained weights to the original part, if training uses a copy."""
         if self.plan.precision != FULL_PRECISION:
             self._part.set_weights(self._model.get_weights())
 
@@ -121,16 +122,16 @@ class Program:
         return [np.array(w) for w in self._model.get_weights()]
 
     def set_weights(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Set all weights, here and in the part that was handed in."""
+        """Set all weights, also those of the original part."""
         self._model.set_weights(list(arrays))
         self.hand_back()
 
     def optimizer(self) -> Arrays:
-        """Return a copy of the optimizer's variables: steps taken, momenta, the scale of a 16-bit loss."""
+        """Return a copy of the optimizer's variables: step count, momenta, loss scale."""
         return [np.array(variable.numpy()) for variable in self._optimizer.variables]
 
     def set_optimizer(self, arrays: Sequence[NDArray[Any]]) -> None:
-        """Put the optimizer's variables back."""
+        """Set the optimizer's variables."""
         for variable, array in zip(self._optimizer.variables, arrays, strict=True):
             variable.assign(array)
 
@@ -141,7 +142,7 @@ class Program:
 
 
 class _Penalised(keras.Model):
-    """A model with a penalty on its weights, which is no part of what is saved."""
+    """A model with a penalty on its weights; the penalty is not saved with the model."""
 
     penalty: Any
 
@@ -151,7 +152,7 @@ class _Penalised(keras.Model):
 
 
 class _Accuracy(keras.metrics.MeanMetricWrapper):
-    """The part of logits of two classes on the right side of 0."""
+    """Binary accuracy from logits."""
 
     def __init__(self) -> None:
         super().__init__(lambda y, logits: ops.equal(y > 0.5, logits > 0), name="accuracy")
@@ -174,7 +175,7 @@ class _Pull:
 
 
 def _class_weights(kind: str | None, targets: NDArray[np.int64], classes: int) -> NDArray[np.float32]:
-    """Return a weight for each class; 1 for those that training never sees."""
+    """Return the weight of each class; 1 for classes without training images."""
     from sklearn.utils.class_weight import compute_class_weight
 
     weights = np.ones(classes, np.float32)
@@ -184,26 +185,26 @@ def _class_weights(kind: str | None, targets: NDArray[np.int64], classes: int) -
 
 
 class _LayerRates:
-    """An optimizer's mix-in: a factor on the rate of each variable."""
+    """Optimizer mix-in: a factor on the learning rate of each variable."""
 
     factors: Sequence[float]
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Move one variable."""
+        """Update one variable."""
         factor = self.factors[self._get_variable_index(variable)]  # type: ignore[attr-defined]
         super().update_step(gradient, variable, learning_rate * factor)  # type: ignore[misc]
 
 
 class LayeredSgd(_LayerRates, keras.optimizers.SGD):
-    """SGD by layers."""
+    """SGD with a learning rate for each layer."""
 
 
 class LayeredAdam(_LayerRates, keras.optimizers.Adam):
-    """Adam by layers."""
+    """Adam with a learning rate for each layer."""
 
 
 def _tuned(model: Any, architecture: Architecture) -> list[Any]:
-    """Return the convolutions of a model that are trained, from the pixels up."""
+    """Return the trainable convolutions of a model, from input to output."""
     trained = {layer.name: layer for layer in model.layers if layer.trainable}
     return [trained[layer.name] for layer in architecture.convolutions if layer.name in trained]
 
@@ -221,14 +222,14 @@ def _optimizer(plan: Plan, model: Any, tuned: Sequence[Any], steps: int) -> Any:
 
 
 def _factors(decay: float, model: Any, tuned: Sequence[Any]) -> list[float]:
-    """Return the factor of each trainable variable: 1 in the head, `decay` in the highest convolution, and so on down."""
-    down = enumerate(reversed(tuned), start=1)
-    factor = {id(v): decay**depth for depth, layer in down for v in layer.trainable_variables}
+    """Return the factor of each trainable variable: 1 in the head, `decay` in the last convolution, and so on down."""
+    from_last = enumerate(reversed(tuned), start=1)
+    factor = {id(v): decay**depth for depth, layer in from_last for v in layer.trainable_variables}
     return [factor.get(id(variable), 1.0) for variable in model.trainable_variables]
 
 
 def _recast(part: Any, architecture: Architecture, precision: str) -> Any:
-    """Return a copy of a part whose backbone computes in another precision; the head stays in float32."""
+    """Return a copy of a part with the backbone in another precision; the head stays in float32."""
 
     def copy(layer: Any) -> Any:
         config = layer.get_config()
@@ -236,6 +237,6 @@ def _recast(part: Any, architecture: Architecture, precision: str) -> Any:
             config["dtype"] = precision
         return type(layer).from_config(config)
 
-    made = keras.models.clone_model(part, clone_function=copy)
-    made.set_weights(part.get_weights())
-    return made
+    recast = keras.models.clone_model(part, clone_function=copy)
+    recast.set_weights(part.get_weights())
+    return recast

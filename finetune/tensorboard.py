@@ -1,4 +1,4 @@
-"""Learning curves for TensorBoard, where TensorFlow is installed to write them, whatever backend trains."""
+"""Learning curves for TensorBoard, if TensorFlow is installed; with any Keras backend."""
 
 import importlib.util
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from featurize import durable
 from featurize.backend import load_quietly
 from heads.history import Epoch
 
-# Tags, and what is shown under them of training and of validation: in one panel, as the tag is the same.
+# Tag → attributes of `Epoch` for training and validation; curves with the same tag share a panel.
 _TAGS = {
     "loss": ("loss", "val_loss"),
     "log_loss": ("log_loss", "val_log_loss"),
@@ -22,21 +22,21 @@ _EVENTS = "events.out.tfevents."
 
 
 def is_ours(path: Path) -> bool:
-    """Return whether a file or folder has a name that `Log` gives."""
+    """Return whether a file or folder has a name that `Log` uses."""
     return path.match(f"{_EVENTS}*.vggft") or path.name in (*_SPLITS, "tensorboard")
 
 
 class Log:
-    """Event files below a folder, `train/` and `validation/`; a row an epoch. Without TensorFlow it writes nothing."""
+    """Event files in `train/` and `validation/`, one row per epoch. Without TensorFlow, nothing is written."""
 
     def __init__(self, folder: Path, history: Sequence[Epoch] = ()) -> None:
-        """Begin a log, in the place of an earlier one, with the epochs that are done."""
+        """Start a log with the epochs so far, replacing an earlier log."""
         self._writers: list[Any] = []
         if importlib.util.find_spec("tensorflow") is None:
             return
         tf = load_quietly("tensorflow")
         self._write, self._failure = tf.summary.write, tf.errors.OpError
-        # As `tf.summary.scalar`, which only works where the package tensorboard is installed, too.
+        # Like `tf.summary.scalar`, which requires the package tensorboard.
         plugin = tf.compat.v1.SummaryMetadata.PluginData(plugin_name="scalars")
         self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class="DATA_CLASS_SCALAR")
         durable.refuse_link(folder)
@@ -48,10 +48,10 @@ class Log:
             self.write(epoch)
 
     def write(self, epoch: Epoch) -> None:
-        """Add an epoch; it can be seen at once.
+        """Write an epoch and flush the files.
 
         Raises:
-            OSError: it cannot be written; nothing more will be.
+            OSError: the log cannot be written; later calls write nothing.
         """
         try:
             for column, writer in enumerate(self._writers):
@@ -63,8 +63,8 @@ class Log:
                 writer.flush()
         except self._failure as error:
             self._writers = []
-            reason = error.message.rpartition("}} ")[2].partition("\n")[0]  # without TensorFlow's name of the operation
-            raise OSError(f"the log for TensorBoard cannot be written ({reason})") from None
+            reason = error.message.rpartition("}} ")[2].partition("\n")[0]  # without the name of TensorFlow's operation
+            raise OSError(f"the TensorBoard log cannot be written ({reason})") from None
 
     def close(self) -> None:
         """Close the files."""

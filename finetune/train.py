@@ -1,6 +1,6 @@
-"""Training above the split point, epoch by epoch, epoch 0 (the head as it came) included.
+"""The training loop above the split point. Epoch 0 is the untuned network.
 
-Every training image is used in every epoch and every validation image judges it: no step is left out at the end.
+Every epoch uses all training images, and is evaluated on all validation images.
 """
 
 import time
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class State:
-    """All there is to know of a training after an epoch: enough to go on as if it had never stopped.
+    """State of a training after an epoch, complete enough to resume it without any difference.
 
     Attributes:
-        history: a row an epoch, from epoch 0 on.
-        start, validation: metrics on validation of epoch 0 and of the best epoch.
-        weights, optimizer: as they are after the last epoch.
-        best: the weights of the best epoch.
-        diverged: epoch and step at which the loss or a weight became NaN or infinite, if it did.
+        history: learning curve, from epoch 0.
+        start, validation: validation metrics of epoch 0 and of the best epoch.
+        weights, optimizer: variables after the last epoch.
+        best: weights of the best epoch.
+        diverged: epoch and step in which the loss or a weight became NaN or infinite; None if training did not diverge.
     """
 
     history: tuple[Epoch, ...]
@@ -43,16 +43,16 @@ class State:
 
     @property
     def epoch(self) -> int:
-        """The last epoch."""
+        """The number of the last epoch."""
         return self.history[-1].epoch
 
     @property
     def best_epoch(self) -> int:
-        """The epoch that is kept."""
+        """The number of the best epoch."""
         return best(self.history).epoch
 
     def ended(self, plan: Plan) -> Literal["diverged", "epochs", "patience"] | None:
-        """Return why there is nothing more to train, or None if there is."""
+        """Return the reason why training has ended, or None if it has not."""
         if self.diverged:
             return "diverged"
         if self.epoch >= plan.epochs:
@@ -61,7 +61,7 @@ class State:
 
 
 def best(history: Sequence[Epoch]) -> Epoch:
-    """Return the epoch with the lowest validation log-loss, the first of them."""
+    """Return the epoch with the lowest validation log-loss; the first one, if there are several."""
     return min(history, key=lambda epoch: epoch.val_log_loss)
 
 
@@ -74,13 +74,15 @@ class Diverged(Exception):
 
 
 @dataclass(frozen=True)
-class Watch:
-    """Who is told how training goes.
+class Callbacks:
+    """Callbacks for training progress.
 
-    `step(epoch, images of it done, loss so far)`; `epoch(state)`, which keeps the state.
+    Attributes:
+        step: called after each step with the epoch, its number of images so far, and their mean loss.
+        epoch: called with the state after each epoch, for example to save a checkpoint.
     """
 
-    step: Callable[[int, int, float], None] = lambda epoch, done, loss: None
+    step: Callable[[int, int, float], None] = lambda epoch, images, loss: None
     epoch: Callable[[State], None] = lambda state: None
 
 
@@ -89,62 +91,62 @@ def train(
     data: tuple[Examples, Examples],
     plan: Plan,
     state: State | None = None,
-    watch: Watch | None = None,
+    callbacks: Callbacks | None = None,
 ) -> State:
-    """Train until the plan says stop, and leave the network with the weights of the best epoch.
+    """Train until the plan ends the training. The program is left with the weights of the best epoch.
 
     Args:
-        program: with the weights to start from; where `state` is given they are replaced by those of it.
+        program: the network part to train; its weights are the start, unless `state` is given.
         data: training and validation images.
-        state: how far it was trained before; None: from epoch 0.
-        watch: told of every step and epoch.
+        state: the state to resume from; None starts at epoch 0.
+        callbacks: called after every step and epoch.
     """
     training, validation = data
-    watch = watch or Watch()
+    callbacks = callbacks or Callbacks()
     if state is None:
-        began = time.perf_counter()
-        measured, objective = _judge(program, validation, plan, 0)
-        row = _row(0, None, objective, measured, time.perf_counter() - began)
-        now = program.weights()
-        state = State((row,), measured, measured, now, program.optimizer(), now)
-        watch.epoch(state)
+        start = time.perf_counter()
+        metrics, objective = _evaluate(program, validation, plan, 0)
+        row = _row(0, None, objective, metrics, time.perf_counter() - start)
+        weights = program.weights()
+        state = State((row,), metrics, metrics, weights, program.optimizer(), weights)
+        callbacks.epoch(state)
     else:
         program.set_weights(state.weights)
         program.set_optimizer(state.optimizer)
     while not state.ended(plan):
-        state = _next(program, (training, validation), plan, state, watch)
-        watch.epoch(state)
+        state = _next(program, (training, validation), plan, state, callbacks)
+        callbacks.epoch(state)
     program.set_weights(state.best)
     return state
 
 
-def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state: State, watch: Watch) -> State:
-    """Train one epoch more."""
+def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state: State, callbacks: Callbacks) -> State:
+    """Train and evaluate the next epoch."""
     training, validation = data
-    began = time.perf_counter()
+    start = time.perf_counter()
     number, steps = state.epoch + 1, -(-len(training.targets) // plan.batch_size)
     try:
-        means = _one_epoch(program, training, plan, number, watch)
-        now = program.weights()
-        # A loss alone does not tell: on CPUs, TensorFlow's ReLU makes 0 of NaN.
-        if not all(np.isfinite(array).all() for array in now):
+        means = _train_epoch(program, training, plan, number, callbacks)
+        weights = program.weights()
+        # A finite loss is not enough: on CPUs, TensorFlow's ReLU turns NaN into 0.
+        if not all(np.isfinite(array).all() for array in weights):
             raise Diverged(number, steps)
         program.hand_back()
-        measured, objective = _judge(program, validation, plan, number, steps)
-    except Diverged as stop:
-        return replace(state, diverged=stop.at)
-    row = _row(number, means, objective, measured, time.perf_counter() - began)
-    state = replace(state, history=(*state.history, row), weights=now, optimizer=program.optimizer())
-    return replace(state, validation=measured, best=now) if state.best_epoch == number else state
+        metrics, objective = _evaluate(program, validation, plan, number, steps)
+    except Diverged as error:
+        return replace(state, diverged=error.at)
+    row = _row(number, means, objective, metrics, time.perf_counter() - start)
+    state = replace(state, history=(*state.history, row), weights=weights, optimizer=program.optimizer())
+    return replace(state, validation=metrics, best=weights) if state.best_epoch == number else state
 
 
-def _row(number: int, means: "Means | None", objective: float, measured: Metrics, seconds: float) -> Epoch:
+def _row(number: int, means: "Means | None", objective: float, metrics: Metrics, seconds: float) -> Epoch:
     return Epoch(
         number,
         means.loss if means else None,
         means.accuracy if means else None,
-        measured.log_loss,
-        measured.accuracy,
+        metrics.log_loss,
+        metrics.accuracy,
         seconds,
         log_loss=means.log_loss if means else None,
         val_loss=objective,
@@ -152,34 +154,37 @@ def _row(number: int, means: "Means | None", objective: float, measured: Metrics
 
 
 def order(plan: Plan, epoch: int, n: int) -> NDArray[np.intp]:
-    """Return in which order an epoch sees n images: a permutation of all of them, a function of seed and epoch."""
+    """Return the order of n images in an epoch: a permutation that depends only on seed and epoch."""
     return np.random.default_rng([plan.seed, epoch]).permutation(n)
 
 
-def _one_epoch(program: "Program", data: Examples, plan: Plan, number: int, watch: Watch) -> "Means":
-    """Take every step of one epoch."""
+def _train_epoch(program: "Program", data: Examples, plan: Plan, number: int, callbacks: Callbacks) -> "Means":
     from finetune.program import Means
 
-    chosen = order(plan, number, len(data.targets))
+    permutation = order(plan, number, len(data.targets))
     sums = np.zeros(3)
-    done = 0
-    for step, inputs in enumerate(data.rows.batches(chosen, plan.batch_size), start=1):
+    images = 0
+    for step, inputs in enumerate(data.rows.batches(permutation, plan.batch_size), start=1):
         interrupts.check()
-        targets = data.targets[chosen[done : done + len(inputs)]]
+        targets = data.targets[permutation[images : images + len(inputs)]]
         means = program.step(inputs, targets, number, step)
         if not np.isfinite(means.loss):
             raise Diverged(number, step)
         sums += np.array([means.loss, means.log_loss, means.accuracy]) * len(inputs)
-        done += len(inputs)
-        watch.step(number, done, sums[0] / done)
-    return Means(*(float(value) for value in sums / done))
+        images += len(inputs)
+        callbacks.step(number, images, sums[0] / images)
+    return Means(*(float(value) for value in sums / images))
 
 
-def _judge(program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0) -> tuple[Metrics, float]:
-    """Return metrics and objective on all images of a split; numbers that are none are the fault of the last step."""
-    in_order = np.arange(len(data.targets))
+def _evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0) -> tuple[Metrics, float]:
+    """Return metrics and objective on all images of a split.
+
+    Raises:
+        Diverged: a prediction is NaN or infinite; attributed to the last of the epoch's `steps`.
+    """
+    all_images = np.arange(len(data.targets))
     parts = []
-    for inputs in data.rows.batches(in_order, plan.batch_size):
+    for inputs in data.rows.batches(all_images, plan.batch_size):
         interrupts.check()
         parts.append(program.predict(inputs))
         if not np.isfinite(parts[-1]).all():

@@ -15,7 +15,7 @@ from featurize import durable
 from featurize.errors import VggftError
 
 HEAD_VERSION = 4
-FILES = ("head.json", "weights.npz")
+HEAD_FILE, WEIGHTS_FILE = HEAD_FILES = ("head.json", "weights.npz")
 
 Pooling = Literal["flatten", "avg", "max", "avgmax"]
 Kind = Literal["dense", "logistic"]
@@ -120,7 +120,7 @@ class Head:
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
         folder.mkdir(parents=True, exist_ok=True)
-        durable.write_bytes(folder / FILES[1], buffer.getvalue())
+        durable.write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
         description = {
             "version": HEAD_VERSION,
             "name": self.name,
@@ -133,7 +133,7 @@ class Head:
             "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "provenance": dict(self.provenance),
         }
-        durable.write_json(folder / FILES[0], description)
+        durable.write_json(folder / HEAD_FILE, description)
 
 
 def folded(layer: Layer, scaler: Scaler) -> Layer:
@@ -159,7 +159,7 @@ def unfolded(layer: Layer, scaler: Scaler) -> Layer:
     return Layer((kernel * scaler.scale.reshape(-1, 1)).astype(np.float32), bias.astype(np.float32), layer.activation)
 
 
-def load(folder: Path) -> Head:
+def load_head(folder: Path) -> Head:
     """Read a head written by `Head.save`. Nothing is unpickled.
 
     Raises:
@@ -167,12 +167,12 @@ def load(folder: Path) -> Head:
     """
     retrain = "Train it again: vggft head"
     try:
-        description = json.loads((folder / FILES[0]).read_text(encoding="utf-8"))
+        description = json.loads((folder / HEAD_FILE).read_text(encoding="utf-8"))
         if description["version"] != HEAD_VERSION:
             raise VggftError(f"{folder}: head version {description['version']}, expected {HEAD_VERSION}. {retrain}")
-        data = (folder / FILES[1]).read_bytes()
+        data = (folder / WEIGHTS_FILE).read_bytes()
         if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
-            raise VggftError(f"{folder / FILES[1]}: damaged, or from another head (sha256 differs). {retrain}")
+            raise VggftError(f"{folder / WEIGHTS_FILE}: damaged, or from another head (sha256 differs). {retrain}")
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             layers = tuple(
                 Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])

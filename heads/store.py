@@ -14,17 +14,16 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from heads import head, predictions
-from heads.head import Head
+from heads import predictions
+from heads.head import HEAD_FILE, HEAD_FILES, Head, load_head
 from heads.history import read_history, write_history
 from heads.logistic import SearchPoint
 from heads.metrics import Metrics
 from heads.search import Result, Spread, best_first, criterion
 
-HEAD, WEIGHTS = head.FILES
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
-FILES = (HEAD, WEIGHTS, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
+FILES = (*HEAD_FILES, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
 
 _SEARCH_COLUMNS = ("strength", "log_loss", "unconverged")  # "strength" is C
 
@@ -62,9 +61,9 @@ def save(folder: Path, result: Result) -> None:
     durable.replace_folder(new, target)
 
 
-def _holds_head(folder: Path, expected: Head) -> bool:
+def _holds_head(folder: Path, head: Head) -> bool:
     try:
-        return head.load(folder).digest == expected.digest
+        return load_head(folder).digest == head.digest
     except VggftError:
         return False
 
@@ -88,7 +87,7 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
         VggftError: a head is damaged.
     """
     results = []
-    for path in sorted(folder.glob(f"[!.]*/{HEAD}")):
+    for path in sorted(folder.glob(f"[!.]*/{HEAD_FILE}")):
         try:
             results.append(_load(path.parent))
         except VggftError as error:
@@ -99,17 +98,17 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 
 def _load(folder: Path) -> Result:
-    loaded = head.load(folder)
-    if loaded.name != folder.name:
+    head = load_head(folder)
+    if head.name != folder.name:
         raise VggftError(
-            f"{folder}: a copy of the head {loaded.name!r}, which would be counted twice. Move it out of {folder.parent}."
+            f"{folder}: a copy of the head {head.name!r}, which would be counted twice. Move it out of {folder.parent}."
         )
     try:
         metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
         history = folder / HISTORY
-        dense = loaded.kind == "dense"
+        dense = head.kind == "dense"
         return Result(
-            loaded,
+            head,
             metrics["seconds"],
             Metrics.of_json(metrics["validation"]),
             history=read_history(history) if dense else (),
@@ -141,14 +140,14 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
     by = criterion(results)
     rows = []
     for rank, result in enumerate([*best_first(results), *stale], start=1):
-        h, v, f, s = result.head, result.validation, result.folds, result.spread
+        head, v, f, s = result.head, result.validation, result.folds, result.spread
         fresh = rank <= len(results)
-        row = [rank if fresh else None, h.name, h.kind, h.pooling, h.parameters, result.seconds]
+        row = [rank if fresh else None, head.name, head.kind, head.pooling, head.parameters, result.seconds]
         row += [v.n, v.accuracy, *v.accuracy_interval, v.log_loss, v.auc, v.macro.f1]
         row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
         row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
-        recipe = h.provenance.get("recipe", {})
-        row += [h.provenance.get("folds"), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
+        recipe = head.provenance.get("recipe", {})
+        row += [head.provenance.get("folds"), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
         row += [by if fresh else None]
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
@@ -160,14 +159,14 @@ def _read_search(path: Path) -> list[SearchPoint]:
     return [SearchPoint(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
 
 
-def read_out_of_fold(folder: Path, trained: Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
+def read_out_of_fold(folder: Path, head: Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
     """Return the out-of-fold probabilities (n, classes) that a head in `folder` gave n images.
 
     Raises:
         VggftError: the predictions are missing or damaged.
     """
-    path = folder / trained.name / OUT_OF_FOLD
-    columns = predictions.columns(trained.classes)
+    path = folder / head.name / OUT_OF_FOLD
+    columns = predictions.columns(head.classes)
     try:
         rows = {(row["digest"], row["label"]): row for row in durable.read_csv(path)}
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])

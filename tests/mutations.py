@@ -29,7 +29,7 @@ class Mutation(NamedTuple):
 MUTATIONS = [
     Mutation(
         "featurize/data/splits.py",
-        "return {group: min(splits, key=SPLITS.index) for group, splits in found.items() if splits}",
+        "return {group: min(splits, key=SPLITS.index) for group, splits in known.items() if splits}",
         "return {}",
         "unit/test_splits.py",
     ),
@@ -85,7 +85,7 @@ MUTATIONS = [
     ),
     Mutation(
         "featurize/durable.py",
-        "if path.is_symlink():\n            left.append(path)\n        elif path.is_dir():",
+        "if path.is_symlink():\n            remaining.append(path)\n        elif path.is_dir():",
         "if path.is_dir():",
         "resilience/test_deletion.py",
     ),

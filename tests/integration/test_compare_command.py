@@ -199,6 +199,18 @@ def test_a_damaged_network_is_said_to_be_one(again, damage):
         unknown.predictor()
 
 
+def test_a_network_that_kept_epoch_0_is_named_after_the_head_it_started_from(again, ui):
+    present = models.load(again)
+    best, other = present.heads[:2]
+    path = present.networks[0].folder / "run.json"
+    run = {**json.loads(path.read_text()), "best_epoch": 0, "start": other.name, "start_digest": other.head.digest}
+    path.write_text(json.dumps(run))
+    found = command.run(again, CompareOptions(quick=True), ui)
+    assert (found["outcome"], found["use"]) == ("unchanged", best.name)
+    assert f"no epoch of fine-tuning was better than {other.name}, the head that " in found["recommendation"]
+    assert f"which validation ranks below {best.name};" in found["recommendation"]
+
+
 def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     """It loads, and predicts, but it is not the one that run.json tells of."""
     (run,) = again.finetune.iterdir()

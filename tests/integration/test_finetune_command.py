@@ -103,7 +103,7 @@ def test_bad_input_changes_nothing(here):
         ("--optimizer", "lion"): "--optimizer 'lion': expected sgd or adam",
         ("--lr", "-1"): "--lr -1.0: expected a number, above 0",
         ("--memory", "lots"): "--memory 'lots': expected an amount of memory, such as 2GB",
-        ("--memory", "10kB"): "MB do not hold two batches of 12 images",
+        ("--memory", "10kB"): "MB is too little for two batches of 12 images",
         ("--name", "a/b"): "--name 'a/b': expected letters",
         ("--name", ".."): "--name '..': expected letters",
         ("--precision", "int8"): "--precision 'int8': expected auto, float32 or mixed_float16",
@@ -226,7 +226,7 @@ def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
     assert "one/run.json: damaged" in capsys.readouterr().err
     compared = compare.run(work, CompareOptions(quick=True), ui)
     assert compared["contrast"]["tuned"] == "two"
-    assert "Delete its folder, or move it elsewhere" in capsys.readouterr().err
+    assert "Delete or move its folder" in capsys.readouterr().err
 
 
 def test_what_tensorboard_shows(work, ui):
@@ -268,7 +268,7 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
     monkeypatch.setattr(checkpoint, "write", write_on_a_full_disk)
     message = refused("finetune", "--epochs", "2", "--name", "full", "--lr", "1e-3", "-w", work.root)
     assert "checkpoint.bin: cannot be written (No space left on device)" in message
-    assert "free some space or fix the permissions, and go on: vggft finetune --resume" in message
+    assert "free some space or fix the permissions, and continue with: vggft finetune --resume" in message
     assert sorted(path.name for path in (work.finetune / "full" / "unfinished").iterdir()) == [
         "checkpoint.bin",
         "head.json",

@@ -128,7 +128,7 @@ def test_bad_input_changes_nothing(copied):
         (["--seeds", "0"], ["--seeds 0"]),
         (["--cv", "1"], ["--cv 1"]),
         (["--cv", "-3"], ["--cv -3"]),
-        (["--class-weight", "none"], ["--class-weight none", "balanced"]),
+        (["--class-weight", "none"], ["--class-weight 'none'", "balanced"]),
         (["--head", "max-25"], ["--head max-25", "max-256", "logistic-max"]),
         (["--grid", copied / "grid.toml"], ["line 5", "'droput'", "'dropout'"]),
         (["--grid", copied / "none.toml"], ["none.toml"]),

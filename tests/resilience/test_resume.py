@@ -17,7 +17,7 @@ from featurize.errors import VggftError
 from finetune import checkpoint
 from finetune import network as networks
 from finetune.plan import Plan
-from finetune.train import Watch, train
+from finetune.train import Callbacks, train
 
 TARGETS = np.arange(12) % 3
 
@@ -59,7 +59,7 @@ def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops)
 
         state = checkpoint.read(path) if path.exists() else None
         try:
-            return train(one, (data, data), plan, state, Watch(epoch=keep)), tuned(network)
+            return train(one, (data, data), plan, state, Callbacks(epoch=keep)), tuned(network)
         except Killed:
             return None
 
@@ -90,7 +90,7 @@ def test_a_damaged_checkpoint_is_noticed(weights, small_features, tmp_path):
     path = tmp_path / "run" / "unfinished" / "checkpoint.bin"
     path.parent.mkdir(parents=True)
     one = program(network, "block2_pool", plan, TARGETS, weights)
-    train(one, (data, data), plan, watch=Watch(epoch=lambda state: checkpoint.write(path, state)))
+    train(one, (data, data), plan, callbacks=Callbacks(epoch=lambda state: checkpoint.write(path, state)))
     assert checkpoint.read(path).epoch == 1
     sound = path.read_bytes()
     for place in (0.2, 0.5, 0.9):

@@ -118,7 +118,7 @@ def test_too_little_memory():
     least = 2 * 8 * cached_bytes(VGG16, "block4_pool", 64)
     assert least == 2 * 8 * 4 * 4 * 512 * 2
     require_memory(least, cached_bytes(VGG16, "block4_pool", 64), 8)
-    with pytest.raises(VggftError, match=r"--memory: 0\.3 MB do not hold two batches of 8 images, which take 0\.3 MB"):
+    with pytest.raises(VggftError, match=r"--memory: 0\.3 MB is too little for two batches of 8 images \(0\.3 MB\)"):
         require_memory(least - 1, cached_bytes(VGG16, "block4_pool", 64), 8)
 
 

@@ -14,7 +14,7 @@ from featurize.pixels import images
 from finetune import network as networks
 from finetune import store
 from finetune.plan import Plan
-from finetune.train import Watch, train
+from finetune.train import Callbacks, train
 from heads import predictions
 from heads.head import Head, Layer, Scaler, folded, probabilities, unfolded
 
@@ -145,7 +145,7 @@ def test_a_loss_that_is_no_number_keeps_the_best_epoch(weights, small_features):
     data = examples(small_features["block2_pool"], np.arange(12) % 2)
     plan = Plan(3, 4, learning_rate=1e38)
     seen = []
-    state = tune(network, "block2_pool", (data, data), plan, weights, watch=Watch(epoch=seen.append))
+    state = tune(network, "block2_pool", (data, data), plan, weights, callbacks=Callbacks(epoch=seen.append))
     assert state.ended(plan) == "diverged"
     assert state.diverged in ((1, 2), (1, 3))
     assert [now.diverged for now in seen] == [None, state.diverged]  # kept, too: who resumes does not train it again

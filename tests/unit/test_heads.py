@@ -9,7 +9,7 @@ from small_features import features, maps, no_progress
 
 from featurize.errors import VggftError
 from heads import search, store
-from heads.head import Head, Layer, load, pool
+from heads.head import Head, Layer, load_head, pool
 from heads.plan import Plan
 from heads.search import Setting
 from heads.specs import DenseSpec, LogisticSpec
@@ -143,12 +143,12 @@ def test_a_kill_between_two_renames_loses_no_head(tmp_path, monkeypatch):
 def test_damaged_heads_are_named(tmp_path):
     layer = Layer(np.ones((8, 1), np.float32), np.zeros(1, np.float32), "sigmoid")
     Head("h", "dense", "avg", ("a", "b"), (layer,)).save(tmp_path)
-    assert load(tmp_path).parameters == 9
+    assert load_head(tmp_path).parameters == 9
     data = bytearray((tmp_path / "weights.npz").read_bytes())
     data[100] ^= 1
     (tmp_path / "weights.npz").write_bytes(data)
     with pytest.raises(VggftError, match="damaged"):
-        load(tmp_path)
+        load_head(tmp_path)
     for content, message in (
         ({"version": 99}, "version 99"),
         ([], "not a readable head"),
@@ -156,4 +156,4 @@ def test_damaged_heads_are_named(tmp_path):
     ):
         (tmp_path / "head.json").write_text(json.dumps(content))
         with pytest.raises(VggftError, match=message):
-            load(tmp_path)
+            load_head(tmp_path)

@@ -10,28 +10,28 @@ from vggft.comparison.statistics import holm, images_needed, mcnemar, resample
 SIMULATIONS = 300
 
 
-def said(logits):
-    """Return log-losses, those of the other class, and right answers, of logits of the true one of two classes."""
+def outcomes(logits):
+    """Return log-losses, those of the other class, and correctness, from logits of the true class of two."""
     return np.logaddexp(0, -logits), np.logaddexp(0, logits), logits > 0
 
 
-def two_methods(rng, n):
-    """Two methods that find the same images hard: log-losses, otherwise, and right answers, (n, 2) each."""
+def two_models(rng, n):
+    """Two models that find the same images hard: log-losses, those of the other class, and correctness, (n, 2) each."""
     hard = rng.normal(1.6, 1.3, n)
-    return said(1.5 * np.stack([hard + rng.normal(0, 0.6, n), 1.25 * (hard + rng.normal(0.15, 0.7, n))], axis=1))
+    return outcomes(1.5 * np.stack([hard + rng.normal(0, 0.6, n), 1.25 * (hard + rng.normal(0.15, 0.7, n))], axis=1))
 
 
 def one_too_sure(rng, n):
-    """A method that is wrong on 3 images of 100, by 10 nats, and one whose log-loss is the same on average."""
+    """A model that is wrong on 3 images of 100, by 10 nats, and one whose log-loss is the same on average."""
     sure = np.where(rng.random(n) < 0.03, -10.0, 10.0)
-    even = -np.log(np.expm1(said(np.array(10.0))[0] * 0.97 + said(np.array(-10.0))[0] * 0.03))
-    return said(np.stack([sure, np.full(n, even)], axis=1))
+    even = -np.log(np.expm1(outcomes(np.array(10.0))[0] * 0.97 + outcomes(np.array(-10.0))[0] * 0.03))
+    return outcomes(np.stack([sure, np.full(n, even)], axis=1))
 
 
 def one_better(rng, n):
-    """Two methods of which the second is better on all images, and surer for it."""
+    """Two models of which the second is better on all images, and surer for it."""
     easy = rng.normal(2.2, 1.7, n)
-    return said(2 * np.stack([easy, easy + 1 + rng.normal(0, 0.4, n)], axis=1))
+    return outcomes(2 * np.stack([easy, easy + 1 + rng.normal(0, 0.4, n)], axis=1))
 
 
 def covered(monkeypatch, draw, truth_of):
@@ -49,22 +49,22 @@ def covered(monkeypatch, draw, truth_of):
 
 
 @pytest.mark.parametrize("n", [20, 40, 150])
-@pytest.mark.parametrize("methods", [two_methods, one_too_sure, one_better])
-def test_intervals_cover(monkeypatch, n, methods):
+@pytest.mark.parametrize("models", [two_models, one_too_sure, one_better])
+def test_intervals_cover(monkeypatch, n, models):
     """The second is what bootstrap alone fails at: 30 of 100 times, 40 images hold none of those that it is wrong about.
 
     The third is what it fails at where what is unseen may only speak against the surer one: 80 of 100 intervals of 20 images.
     """
 
     def draw(rng):
-        return (*methods(rng, n), [str(i) for i in range(n)])
+        return (*models(rng, n), [str(i) for i in range(n)])
 
-    log_loss, accuracy = covered(monkeypatch, draw, lambda rng: (*methods(rng, 2_000_000), None))
+    log_loss, accuracy = covered(monkeypatch, draw, lambda rng: (*models(rng, 2_000_000), None))
     slack = 3 * np.sqrt(0.95 * 0.05 / SIMULATIONS)
     assert log_loss >= 0.95 - slack
     assert accuracy >= 0.95 - slack
     if n == 150:  # they are not that wide for nothing, either
-        assert max(log_loss, accuracy if methods is two_methods else 0) <= 0.95 + slack
+        assert max(log_loss, accuracy if models is two_models else 0) <= 0.95 + slack
 
 
 def test_intervals_of_groups_cover(monkeypatch):
@@ -74,7 +74,7 @@ def test_intervals_of_groups_cover(monkeypatch):
         hard, better = rng.normal(1.2, 1.3, groups), rng.normal(0, 0.8, groups)
         of = np.repeat(np.arange(groups), 8)
         logits = np.stack([hard[of], (hard + better)[of]], axis=1) + rng.normal(0, 0.3, (len(of), 2))
-        return *said(logits), [f"video {i}" for i in of]
+        return *outcomes(logits), [f"video {i}" for i in of]
 
     log_loss, accuracy = covered(monkeypatch, lambda rng: frames(rng, 25), lambda rng: frames(rng, 100_000))
     assert min(log_loss, accuracy) >= 0.92
@@ -86,8 +86,8 @@ def test_intervals_of_groups_cover(monkeypatch):
     assert max(covered(monkeypatch, parted, lambda rng: frames(rng, 100_000))) < 0.75
 
 
-def test_intervals_are_seeded_and_do_not_depend_on_the_other_methods():
-    found = two_methods(np.random.default_rng(1), 60)
+def test_intervals_are_seeded_and_do_not_depend_on_the_other_models():
+    found = two_models(np.random.default_rng(1), 60)
     groups = [str(i) for i in range(60)]
     alone, again = resample(*found, groups), resample(*found, groups)
     assert alone.log_loss_interval(0, 1) == again.log_loss_interval(0, 1)
@@ -100,7 +100,7 @@ def test_intervals_are_seeded_and_do_not_depend_on_the_other_methods():
 
 
 @pytest.mark.parametrize("of_a_group", [1, 10])
-def test_methods_that_always_agree_still_have_an_interval(of_a_group):
+def test_models_that_always_agree_still_have_an_interval(of_a_group):
     """And it is as wide for 50 groups of ten images as for 50 images."""
     groups = [str(i // of_a_group) for i in range(50 * of_a_group)]
     nothing = np.zeros((len(groups), 2))
@@ -108,8 +108,8 @@ def test_methods_that_always_agree_still_have_an_interval(of_a_group):
     assert (low, high) == pytest.approx((-0.035, 0.035), abs=0.008)
 
 
-def test_what_a_sure_method_was_not_seen_to_do_may_go_either_way():
-    """Of a method that is nowhere wrong, and would pay for it, against one that is never sure; then of two that differ little."""
+def test_what_a_sure_model_was_not_seen_to_do_may_go_either_way():
+    """Of a model that is nowhere wrong, and would pay for it, against one that is never sure; then of two that differ little."""
     groups = [str(i) for i in range(30)]
     loss = np.stack([np.full(30, 4.5e-5), np.full(30, 0.3)], axis=1)
     seen = float(np.mean(loss[:, 0]) - np.mean(loss[:, 1]))

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.head import FILES, Head, Pooling
+from heads.head import HEAD_FILES, Head, Pooling
 from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result
@@ -88,7 +88,7 @@ class HeadModel(Model):
 
     @property
     def files(self) -> Sequence[Path]:
-        return [self.folder / name for name in FILES]
+        return [self.folder / name for name in HEAD_FILES]
 
     def predictor(self) -> Predictor:
         return self.head.predict

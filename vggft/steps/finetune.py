@@ -63,7 +63,7 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
             job = Job.of(workspace, cache, begun)
             prepared = prepare(job, ui)
         except Exception:  # nothing was trained yet that could be resumed
-            begun.give_up()
+            begun.discard()
             raise
         return {"resumed": False, **train(job, prepared, ui)}
 

@@ -26,7 +26,7 @@ from finetune.network import PARITY_IMAGES
 from finetune.plan import Plan
 from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
-from finetune.train import State, Watch
+from finetune.train import Callbacks, State
 from finetune.train import train as train_epochs
 from heads.head import Head
 from heads.predictions import Predictions
@@ -232,7 +232,7 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
             advance((epoch - 1 - before) * n + images, what=f"epoch {epoch}/{plan.epochs}, {doing}")
 
         def on_epoch(now: State) -> None:
-            begun.keep(now)
+            begun.save(now)
             if not now.diverged:
                 try:
                     log.write(now.history[-1])
@@ -240,7 +240,9 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
                     ui.warn(f"{error}: training continues without curves for TensorBoard")
                 ui.say(_line(now, plan))
 
-        state = train_epochs(program, (prepared.training, prepared.validation), plan, state, Watch(on_step, on_epoch))
+        state = train_epochs(
+            program, (prepared.training, prepared.validation), plan, state, Callbacks(on_step, on_epoch)
+        )
     log.close()
     return state
 
