@@ -155,7 +155,7 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
         assert strict_json(done.stdout)["splits"] == found["splits"]
     for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
         message = refused("featurize", copied / "data", "-w", copied / "work", option, value)
-        assert "no image ever moves to another split" in message
+        assert "images never change their split" in message
 
 
 def test_other_layers_and_preprocessing(copied):
