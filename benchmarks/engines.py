@@ -1,15 +1,15 @@
-"""Images a second, from files on disk: vggft's engines against Keras's `model.predict`, measured in turn.
+"""Throughput in images per second, from files on disk: vggft's engines and Keras's `model.predict`.
 
     python benchmarks/engines.py FOLDER [--rounds 5] [--images 64] [--engines winograd,mnn,keras] [--json]
 
-FOLDER holds photographs at any depth. Two outputs of VGG16, block4_pool and block5_pool, are computed of the same files by
+FOLDER contains photographs at any depth. The outputs block4_pool and block5_pool of VGG16 are computed for the same files by
 
-- Keras: `model.predict` over `keras.utils.image_dataset_from_directory`, in batches of 32, into memory, tf.data's autotuning off;
-- vggft with each engine: `featurize.runner` from the files to a cache committed on disk, which is thrown away again.
+- Keras: `model.predict` over `keras.utils.image_dataset_from_directory`, batches of 32, results in memory, no autotuning;
+- vggft with each engine: `featurize.runner`, from files to a cache on disk.
 
-Each lives in a process of its own and runs once before it counts: loading and tracing are not in the times. The rounds
-go A B C A B C …, so that whatever else the machine does meets all of them. The errors are those of the cached float16
-numbers (their rounding included) against Keras in float32, from the same decoded pictures.
+Each contender runs in its own process, with one untimed warm-up round for loading and tracing. Rounds alternate (A B C A B C …),
+so that other load on the machine affects all contenders. Errors are relative errors of the cached float16 features against Keras
+in float32, from the same decoded pictures.
 """
 
 import argparse
@@ -52,11 +52,11 @@ PACKAGES = ("vggft", "tensorflow", "keras", "numpy", "pillow", "scipy", "numba",
 
 
 def main() -> None:
-    """Parse the command line; run as the parent, or as one contender."""
+    """Parse the command line; run as the parent process or as a contender."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--images", type=int, default=64, help="at most so many of the folder's (default 64)")
+    parser.add_argument("--images", type=int, default=64, help="maximum number of images (default 64)")
     parser.add_argument("--engines", default="winograd,mnn,keras")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--contender", help=argparse.SUPPRESS)
@@ -70,44 +70,44 @@ def main() -> None:
     print(json.dumps(result) if options.json else table(result))
 
 
-def select(source: Path, folder: Path, wanted: int) -> None:
-    """Copy pictures, evenly spread over `source` and no two alike, to below `folder`."""
+def select(source: Path, folder: Path, number: int) -> None:
+    """Copy up to `number` distinct pictures, evenly selected from `source`, to `folder/pictures/all`."""
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
-    paths = paths[:: max(1, len(paths) // wanted)][:wanted]
-    unlike = {hashlib.sha256(path.read_bytes()).digest(): path for path in paths}
+    paths = paths[:: max(1, len(paths) // number)][:number]
+    distinct = {hashlib.sha256(path.read_bytes()).digest(): path for path in paths}
     (folder / "pictures" / "all").mkdir(parents=True)
-    for number, path in enumerate(unlike.values()):
-        shutil.copy(path, folder / "pictures" / "all" / f"{number:05}{path.suffix.lower()}")
-    if not unlike:
-        sys.exit(f"{source}: no pictures there")
+    for i, path in enumerate(distinct.values()):
+        shutil.copy(path, folder / "pictures" / "all" / f"{i:05}{path.suffix.lower()}")
+    if not distinct:
+        sys.exit(f"{source}: no pictures")
 
 
 def compare(folder: Path, rounds: int, names: list[str]) -> dict[str, Any]:
-    """Start every contender, run the rounds in turn, and return all that was found. `listen` ends what is started here."""
+    """Start all contenders, run the rounds, and return the results. Contenders exit with this process, see `listen`."""
     count = len(files(folder))
     children: dict[str, subprocess.Popen[str]] = {}
-    found: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {}
     for name in (PREDICT, *names):
         command = [sys.executable, __file__, str(folder), "--contender", name]
         children[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        found[name] = answer(name, children[name]) | {"rounds": []}
-        print(f"{name}: {found[name].get('skipped', 'warmed up')}", file=sys.stderr)
-    running = [name for name in children if "skipped" not in found[name]]
+        results[name] = reply(name, children[name]) | {"rounds": []}
+        print(f"{name}: {results[name].get('skipped', 'warmed up')}", file=sys.stderr)
+    running = [name for name in children if "skipped" not in results[name]]
     for _ in range(rounds):
         for name in running:
             print("go", file=children[name].stdin, flush=True)
-            found[name]["rounds"].append(count / answer(name, children[name])["seconds"])
-        print("images/s:", *(f"{name} {found[name]['rounds'][-1]:.2f}" for name in running), file=sys.stderr)
+            results[name]["rounds"].append(count / reply(name, children[name])["seconds"])
+        print("images/s:", *(f"{name} {results[name]['rounds'][-1]:.2f}" for name in running), file=sys.stderr)
     for name in running:
-        ratios = [own / keras for own, keras in zip(found[name]["rounds"], found[PREDICT]["rounds"], strict=True)]
-        found[name]["images_per_second"] = statistics.median(found[name]["rounds"])
-        found[name]["times_predict"] = statistics.median(ratios)
+        ratios = [a / b for a, b in zip(results[name]["rounds"], results[PREDICT]["rounds"], strict=True)]
+        results[name]["images_per_second"] = statistics.median(results[name]["rounds"])
+        results[name]["times_predict"] = statistics.median(ratios)
     versions = {d.name: d.version for name in PACKAGES for d in importlib.metadata.distributions(name=name)}
-    return {"machine": machine(), "versions": versions, "images": count, "contenders": found}
+    return {"machine": machine(), "versions": versions, "images": count, "contenders": results}
 
 
-def answer(name: str, child: subprocess.Popen[str]) -> dict[str, Any]:
-    """Wait for a contender's next line."""
+def reply(name: str, child: subprocess.Popen[str]) -> dict[str, Any]:
+    """Wait for the next line from a contender."""
     line = child.stdout.readline() if child.stdout else ""
     if not line:
         sys.exit(f"{name} ended with status {child.wait()}")
@@ -115,31 +115,31 @@ def answer(name: str, child: subprocess.Popen[str]) -> dict[str, Any]:
 
 
 def compete(name: str, folder: Path) -> None:
-    """Be one contender: warm up, say so, then run a round for each line on standard input."""
-    speak = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
-    os.dup2(2, 1)  # whatever libraries print must not end up between the answers
-    orders: SimpleQueue[str] = SimpleQueue()
-    threading.Thread(target=listen, args=(orders,), daemon=True).start()
+    """Run as a contender: warm up, reply, then run and time a round for each line on standard input."""
+    replies = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
+    os.dup2(2, 1)  # output that libraries print must not mix with the replies
+    requests: SimpleQueue[str] = SimpleQueue()
+    threading.Thread(target=listen, args=(requests,), daemon=True).start()
     try:
-        play, said = predict(folder) if name == PREDICT else vggft(name, folder)
+        run_round, description = predict(folder) if name == PREDICT else vggft(name, folder)
     except VggftError as error:  # not installed
-        play, said = time.time, {"skipped": str(error)}
-    print(json.dumps(said), file=speak)
-    while orders.get():
-        began = time.perf_counter()
-        play()
-        print(json.dumps({"seconds": time.perf_counter() - began}), file=speak)
+        run_round, description = time.time, {"skipped": str(error)}
+    print(json.dumps(description), file=replies)
+    while requests.get():
+        start = time.perf_counter()
+        run_round()
+        print(json.dumps({"seconds": time.perf_counter() - start}), file=replies)
 
 
-def listen(orders: "SimpleQueue[str]") -> None:
-    """Pass the parent's orders on; when the parent is gone, end this process, even in the middle of a round."""
+def listen(requests: "SimpleQueue[str]") -> None:
+    """Queue the parent's requests. Exit when the parent exits, even during a round."""
     for line in sys.stdin:
-        orders.put(line)
+        requests.put(line)
     os._exit(0)
 
 
 def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
-    """Return a round of Keras as its documentation has it; also keep its outputs for vggft's pixels, to find errors."""
+    """Return a round of Keras as in its documentation; also save Keras's outputs for vggft's pixels as the reference."""
     keras = load_keras()
     import tensorflow as tf
 
@@ -154,35 +154,35 @@ def predict(folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
     dataset = keras.utils.image_dataset_from_directory(
         folder / "pictures", label_mode=None, image_size=(224, 224), batch_size=32, shuffle=False, verbose=False
     )
-    # With tf.data's autotuning, predict returns only when its thread next wakes, after 10 ms · 2ⁿ: 64 images were done
-    # after 9.0 s and returned after 10.2 s. That is a timer and not Keras's speed; without it, nothing else was slower.
+    # With tf.data's autotuning, predict returns only at the next wake-up of its thread, after 10 ms · 2ⁿ: 64 images were finished
+    # after 9.0 s, and predict returned after 10.2 s. Turning autotuning off made nothing else slower.
     options = tf.data.Options()
     options.autotune.enabled = False
     prepared = dataset.map(vgg16.preprocess_input, num_parallel_calls=os.cpu_count()).prefetch(2).with_options(options)
-    play = partial(model.predict, prepared, verbose=0)
-    play()
-    return play, {}
+    run_round = partial(model.predict, prepared, verbose=0)
+    run_round()
+    return run_round, {}
 
 
 def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]]:
-    """Return a round of vggft with one engine, and what is to be said of it: the errors of what it caches."""
+    """Return a round of vggft with one engine, and a description with the errors of the cached features."""
     fingerprint = Fingerprint.of(VGG16, precision=engines.choose(VGG16, cast(EngineName, name)).precision)
     engine = engines.create(name, weights.load(VGG16, weights.locate(VGG16)), fingerprint)
     work = {hashlib.sha256(path.read_bytes()).hexdigest(): [path] for path in files(folder)}
-    place = folder / name
+    cache_folder = folder / name
 
-    def play() -> None:
-        shutil.rmtree(place, ignore_errors=True)
-        cache = FeatureCache(place, fingerprint, VGG16)
+    def run_round() -> None:
+        shutil.rmtree(cache_folder, ignore_errors=True)
+        cache = FeatureCache(cache_folder, fingerprint, VGG16)
         runner.run(work, LAYERS, filling.decoder(fingerprint), engine, cache)
         cache.save_index()
 
-    play()
+    run_round()
     errors = {}
     for layer, expected in np.load(folder / "reference.npz").items():
-        rows = zip(FeatureCache(place, fingerprint, VGG16).read(layer, list(work)), expected, strict=True)
+        rows = zip(FeatureCache(cache_folder, fingerprint, VGG16).read(layer, list(work)), expected, strict=True)
         errors[layer] = max(float(np.linalg.norm(row - true) / np.linalg.norm(true)) for row, true in rows)
-    return play, {"engine": engine.name, "precision": fingerprint.precision, "largest_relative_error": errors}
+    return run_round, {"engine": engine.name, "precision": fingerprint.precision, "largest_relative_error": errors}
 
 
 def files(folder: Path) -> list[Path]:
@@ -191,19 +191,19 @@ def files(folder: Path) -> list[Path]:
 
 
 def machine() -> str:
-    """Name the processor, the number of its cores, and Python's version."""
-    known = Path("/proc/cpuinfo")
-    models = re.findall("model name\t: (.*)", known.read_text(encoding="utf-8")) if known.is_file() else []
+    """Return processor, number of cores and Python version."""
+    cpuinfo = Path("/proc/cpuinfo")
+    models = re.findall("model name\t: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else []
     return f"{[*models, platform.machine()][0]}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def table(result: dict[str, Any]) -> str:
-    """Lay the result out for people."""
+    """Format the result for display."""
     lines = [result["machine"], ", ".join(f"{name} {version}" for name, version in result["versions"].items())]
     lines.append(f"\n{result['images']:>4} images     images/s  × predict   largest error: {', '.join(LAYERS)}")
-    for name, found in result["contenders"].items():
-        errors = ", ".join(f"{value:.1e}" for value in found.get("largest_relative_error", {}).values())
-        speeds = f"{found['images_per_second']:>8.2f}  {found['times_predict']:>9.2f}" if found["rounds"] else "skipped"
+    for name, row in result["contenders"].items():
+        errors = ", ".join(f"{value:.1e}" for value in row.get("largest_relative_error", {}).values())
+        speeds = f"{row['images_per_second']:>8.2f}  {row['times_predict']:>9.2f}" if row["rounds"] else "skipped"
         lines.append(f"{name:<14} {speeds}   {errors}")
     return "\n".join(lines)
 

@@ -1,16 +1,17 @@
-"""Seconds of an epoch of fine-tuning: from cached outputs, in memory and streamed, and from pixels by Keras's `fit`.
+"""Seconds per epoch of fine-tuning: from cached outputs, in memory and streamed, and from pixels with Keras's `fit`.
 
     python benchmarks/finetune_speed.py FOLDER [--unfreeze block5] [--train 160] [--validate 80] [--batch-size 16] [--rounds 5]
                                         [--memory 20MB] [--json]
 
-FOLDER holds class folders of photographs (or train/ and validate/ with them). So many are taken from all classes and
-featurized once, which does not count; one head is trained. Then one process trains, in turn, round after round, an epoch each:
+FOLDER contains class folders of photographs, or train/ and validate/ with class folders. `--train` and `--validate` images are
+selected evenly from all classes and featurized, and one head is trained; neither is timed. Then one process trains alternately,
+one epoch per round:
 
-- from the cache, as `vggft finetune` does it: every step, the validation pass, the checkpoint at the end;
-- the same, but with only `--memory` for features, so that they are read from the cache in every epoch;
-- from pixels: `fit` of the same network with the same layers frozen, over `image_dataset_from_directory`, which decodes.
+- from the cache, as `vggft finetune` does: all steps, the validation pass and the checkpoint;
+- the same with only `--memory` for features, so that they are read from the cache in every epoch;
+- from pixels: `fit` of the same network with the same frozen layers, over `image_dataset_from_directory`.
 
-All have the same batch size, optimizer and images. The first epoch of each, which compiles, does not count.
+Batch size, optimizer and images are the same. The first epoch of each, which compiles, is not timed.
 """
 
 import argparse
@@ -36,7 +37,7 @@ SPLITS = ("train", "validate")
 
 
 def main() -> None:
-    """Parse the command line, measure, print."""
+    """Parse the command line, measure, and print the result."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--unfreeze", default="block5")
@@ -45,7 +46,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument(
-        "--memory", type=number_of_bytes, default="20MB", help="for features that are streamed (default 20MB)"
+        "--memory", type=number_of_bytes, default="20MB", help="memory for streamed features (default 20MB)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     options = parser.parse_args()
@@ -55,20 +56,20 @@ def main() -> None:
 
 
 def lay_out(source: Path, folder: Path, numbers: dict[str, int]) -> None:
-    """Copy photographs to `folder/<split>/<class>`, as many of each class as of the others."""
+    """Copy photographs to `folder/<split>/<class>`, the same number of each class."""
     classes: dict[str, list[Path]] = {}
     for path in sorted(source.rglob("*")):
         if path.suffix.lower() in SUFFIXES:
             classes.setdefault(path.parent.name, []).append(path)
-    waiting = [path for row in zip(*classes.values(), strict=False) for path in row]
-    if len(waiting) < sum(numbers.values()):
-        sys.exit(f"{source}: {len(waiting)} pictures in classes of one size, expected {sum(numbers.values())}")
+    paths = [path for row in zip(*classes.values(), strict=False) for path in row]
+    if len(paths) < sum(numbers.values()):
+        sys.exit(f"{source}: {len(paths)} pictures in classes of equal size, expected {sum(numbers.values())}")
     for split, number in numbers.items():
-        for path in waiting[:number]:
-            place = folder / split / path.parent.name
-            place.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, place)
-        del waiting[:number]
+        for path in paths[:number]:
+            class_folder = folder / split / path.parent.name
+            class_folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, class_folder)
+        del paths[:number]
 
 
 def vggft(*arguments: Any) -> None:
@@ -78,7 +79,7 @@ def vggft(*arguments: Any) -> None:
 
 
 def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """Make features and head, train all in turn, and return the seconds of each round."""
+    """Prepare features and a head, train alternately, and return the seconds of each round."""
     from featurize.backbone.vgg16 import VGG16
     from vggft.workspace.workspace import Workspace
 
@@ -95,10 +96,10 @@ def compare(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
     seconds: dict[str, list[float]] = {name: [] for name in epochs}
     for number in range(options.rounds + 1):
         for name, epoch in epochs.items():
-            began = time.perf_counter()
+            start = time.perf_counter()
             epoch()
             if number:
-                seconds[name].append(time.perf_counter() - began)
+                seconds[name].append(time.perf_counter() - start)
     machine = f"{platform.machine()}, {platform.system()}"
     return {"unfreeze": options.unfreeze, "train": options.train, "validate": options.validate, "machine": machine} | {
         "seconds": seconds
@@ -118,7 +119,7 @@ def _network(workspace: Any) -> Any:
 
 
 def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: int) -> Callable[[], None]:
-    """Return what trains one epoch more, from cached outputs, and keeps it at `path`."""
+    """Return a function that trains the next epoch from cached outputs and writes a checkpoint to `path`."""
     from finetune import checkpoint, examples
     from finetune.network import above
     from finetune.plan import Plan
@@ -138,23 +139,23 @@ def from_cache(workspace: Any, options: argparse.Namespace, path: Path, memory: 
     training, validation = (examples.Examples(r, t) for r, t in zip(rows, targets, strict=True))
     part = above(network, workspace.architecture, below)
     program = Program(part, Plan(batch_size=options.batch_size), targets[0], weights)
-    kept: list[State] = []
+    states: list[State] = []
 
     def epoch() -> None:
-        def keep(state: State) -> None:
+        def save(state: State) -> None:
             checkpoint.write(path, state)
-            kept[:] = [state]
+            states[:] = [state]
 
-        before = kept[0] if kept else None
+        before = states[0] if states else None
         number = before.epoch + 1 if before else 1
         plan = Plan(number, options.batch_size, patience=10**6)
-        train(program, (training, validation), plan, before, Callbacks(epoch=keep))
+        train(program, (training, validation), plan, before, Callbacks(epoch=save))
 
     return epoch
 
 
 def from_pixels(workspace: Any, options: argparse.Namespace, data: Path) -> Callable[[], None]:
-    """Return what trains one epoch more, as one does with Keras alone."""
+    """Return a function that trains the next epoch with Keras alone."""
     from featurize.backend import load_keras
     from finetune.network import freeze
     from finetune.plan import Plan
@@ -188,17 +189,17 @@ def table(result: dict[str, Any]) -> str:
     memory, streamed, pixels = seconds
     lines = [
         f"--unfreeze {result['unfreeze']}, {result['train']} training and {result['validate']} validation images, "
-        f"{len(seconds[memory])} rounds in turn, medians; {result['machine']}",
+        f"{len(seconds[memory])} alternating rounds, medians; {result['machine']}",
         "",
     ]
-    lines += [f"{name:34}{statistics.median(own):8.2f} s an epoch" for name, own in seconds.items()]
+    lines += [f"{name:34}{statistics.median(rounds):8.2f} s per epoch" for name, rounds in seconds.items()]
 
-    def ratio(one: str, other: str) -> str:
-        found = [b / a for a, b in zip(seconds[one], seconds[other], strict=True)]
-        return f"{statistics.median(found):.2f} (rounds: {min(found):.2f} to {max(found):.2f})"
+    def ratio(numerator: str, denominator: str) -> str:
+        ratios = [a / b for a, b in zip(seconds[numerator], seconds[denominator], strict=True)]
+        return f"{statistics.median(ratios):.2f} (rounds: {min(ratios):.2f} to {max(ratios):.2f})"
 
-    lines += ["", f"from pixels to from the cache: {ratio(memory, pixels)}"]
-    lines += [f"streamed to in memory: {ratio(memory, streamed)}"]
+    lines += ["", f"ratio, pixels / cache in memory: {ratio(pixels, memory)}"]
+    lines += [f"ratio, streamed / in memory: {ratio(streamed, memory)}"]
     return "\n".join(lines)
 
 

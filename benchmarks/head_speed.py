@@ -1,19 +1,18 @@
-"""Seconds to train heads on cached features: the baseline, one pooled head, all twelve, the classic with and without a cache.
+"""Seconds to train heads on cached features: the baseline, one head, twelve heads, the classic head with and without a cache.
 
     python benchmarks/head_speed.py FOLDER [--images 2000] [--rounds 3] [--pixels 96] [--json]
 
-FOLDER holds class folders of photographs (or train/ and validate/ with them). So many pictures are cut from them at random,
-all pieces of one photograph a group, and featurized once, which does not count. Then, in turn, round after round, each in a
-process of its own:
+FOLDER contains class folders of photographs, or train/ and validate/ with class folders. `--images` random crops of them, all of
+one photograph in one group, are featurized; this is not timed. Then, in alternating rounds, each in its own process:
 
-- `vggft head --head logistic-max`, its search included; `--head max-256`; all twelve pooled heads; for 50 epochs each,
-  early stopping off, so that all take as many steps;
+- `vggft head --head logistic-max` with its search for C, `--head max-256`, and all twelve pooled heads; dense heads for 50 epochs
+  without early stopping, so that all take the same number of steps;
 - the classic head for a few epochs from the cache;
-- the classic head on the frozen network without a cache: Keras's `fit` over so many `--pixels` pictures with
-  `image_dataset_from_directory`, every frozen layer computed in every epoch.
+- the classic head on the frozen network without a cache: Keras's `fit` over `--pixels` pictures with
+  `image_dataset_from_directory`, which computes the frozen layers in every epoch.
 
-Times are those of the whole command, Python's and Keras's start included, and those that the command reports as training.
-The classic's 50 epochs are reckoned from the few that were measured.
+Times are those of the whole command, including the start of Python and Keras, and the training times that it reports. The time of
+50 epochs of the classic head is extrapolated from a few epochs.
 """
 
 import argparse
@@ -35,7 +34,7 @@ from PIL import Image, ImageOps
 from heads.specs import CLASSIC, POOLED
 
 EPOCHS = 50
-FEW = 3  # epochs of the classic that are measured
+FEW = 3  # measured epochs of the classic head
 SUFFIXES = {".jpg", ".jpeg", ".png"}
 
 COMMANDS: dict[str, tuple[str, ...]] = {
@@ -50,12 +49,12 @@ COMMANDS: dict[str, tuple[str, ...]] = {
 
 
 def main() -> None:
-    """Parse the command line; run as the parent, or as the one without a cache."""
+    """Parse the command line; run as the parent process, or as the measurement without a cache."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--images", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--pixels", type=int, default=96, help="pictures of an epoch without a cache (default 96)")
+    parser.add_argument("--pixels", type=int, default=96, help="pictures per epoch without a cache (default 96)")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--without-cache", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -68,28 +67,28 @@ def main() -> None:
 
 
 def cut(source: Path, folder: Path, images: int) -> None:
-    """Write pieces of the photographs below `source`, 60 to 95% of each side, some mirrored, to class folders."""
+    """Write random crops of the photographs in `source`, 60 to 95% of each side, some mirrored, to class folders."""
     paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not paths:
-        sys.exit(f"{source}: no pictures there")
+        sys.exit(f"{source}: no pictures")
     rng = random.Random(0)
     for number in range(images):
         path = paths[number % len(paths)]
         with Image.open(path) as picture:
-            whole = picture.convert("RGB")
+            photograph = picture.convert("RGB")
         share = rng.uniform(0.6, 0.95)
-        width, height = (round(side * share) for side in whole.size)
-        left, top = rng.randint(0, whole.width - width), rng.randint(0, whole.height - height)
-        piece = whole.crop((left, top, left + width, top + height))
+        width, height = (round(side * share) for side in photograph.size)
+        left, top = rng.randint(0, photograph.width - width), rng.randint(0, photograph.height - height)
+        crop = photograph.crop((left, top, left + width, top + height))
         if rng.random() < 0.5:
-            piece = ImageOps.mirror(piece)
-        place = folder / path.parent.name
-        place.mkdir(parents=True, exist_ok=True)
-        piece.save(place / f"{number % len(paths):06}-{number // len(paths)}.jpg", quality=90)
+            crop = ImageOps.mirror(crop)
+        class_folder = folder / path.parent.name
+        class_folder.mkdir(parents=True, exist_ok=True)
+        crop.save(class_folder / f"{number % len(paths):06}-{number // len(paths)}.jpg", quality=90)
 
 
 def compare(source: Path, folder: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """Make the features, run all in turn, and return the seconds of each round."""
+    """Compute the features, run the rounds, and return the seconds of each round."""
     cut(source, folder / "data", options.images)
     work = folder / "work"
     vggft("featurize", folder / "data", "-w", work, "--group-by", r"(\d{6})-\d+\.jpg")
@@ -100,17 +99,17 @@ def compare(source: Path, folder: Path, options: argparse.Namespace) -> dict[str
     wall: dict[str, list[float]] = {name: [] for name in COMMANDS}
     training: dict[str, list[float]] = {name: [] for name in COMMANDS}
     reading: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    pixels: list[float] = []  # seconds an image
+    pixels: list[float] = []  # seconds per image
     for _ in range(options.rounds):
         for name, arguments in COMMANDS.items():
-            began = time.perf_counter()
-            found = vggft("head", "-w", work, "--retrain", *arguments)
-            wall[name].append(time.perf_counter() - began)
-            reading[name].append(found["seconds"].pop("reading"))
-            training[name].append(sum(found["seconds"].values()))
+            start = time.perf_counter()
+            result = vggft("head", "-w", work, "--retrain", *arguments)
+            wall[name].append(time.perf_counter() - start)
+            reading[name].append(result["seconds"].pop("reading"))
+            training[name].append(sum(result["seconds"].values()))
         command = [sys.executable, __file__, str(few), "--without-cache"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        pixels.append(json.loads(done.stdout.splitlines()[-1]))
+        process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        pixels.append(json.loads(process.stdout.splitlines()[-1]))
     return {
         "images": options.images,
         "pixels": options.pixels,
@@ -123,14 +122,14 @@ def compare(source: Path, folder: Path, options: argparse.Namespace) -> dict[str
 
 
 def vggft(*arguments: Any) -> Any:
-    """Run the command line; return what it said as JSON."""
+    """Run a vggft command; return its JSON output."""
     command = [sys.executable, "-m", "vggft", *map(str, arguments), "--json", "--quiet"]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return json.loads(done.stdout)
+    process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(process.stdout)
 
 
 def without_cache(folder: Path) -> float:
-    """Return seconds an image of one epoch of Keras's `fit`: frozen network and classic head, from files."""
+    """Return the seconds per image of an epoch of Keras's `fit` from files, with frozen network and classic head."""
     import numpy as np
 
     from featurize.backbone import weights
@@ -152,9 +151,9 @@ def without_cache(folder: Path) -> float:
     network.compile(keras.optimizers.Adam(CLASSIC.learning_rate), "binary_crossentropy", jit_compile=False)
     data = keras.utils.image_dataset_from_directory(folder, label_mode="binary", image_size=(224, 224), verbose=False)
     network.fit(data, epochs=1, verbose=0)  # tracing
-    began = time.perf_counter()
+    start = time.perf_counter()
     network.fit(data, epochs=1, verbose=0)
-    return (time.perf_counter() - began) / sum(1 for _ in folder.glob("*/*"))
+    return (time.perf_counter() - start) / sum(1 for _ in folder.glob("*/*"))
 
 
 def table(result: dict[str, Any]) -> str:
@@ -164,26 +163,26 @@ def table(result: dict[str, Any]) -> str:
         return statistics.median(values)
 
     rounds = len(result["pixels_seconds_an_image"])
-    lines = [f"{result['images']} images, {rounds} rounds in turn, medians; {result['machine']}", ""]
+    lines = [f"{result['images']} images, {rounds} alternating rounds, medians; {result['machine']}", ""]
     lines.append(f"{'':34}{'whole command':>16}{'reading':>12}{'training':>12}")
     for name in COMMANDS:
-        values = [median(result[what][name]) for what in ("wall", "reading", "training")]
+        values = [median(result[column][name]) for column in ("wall", "reading", "training")]
         lines.append(f"{name:34}{values[0]:14.1f} s{values[1]:10.1f} s{values[2]:10.1f} s")
-    one, twelve = "max-256 alone", "twelve pooled heads"
-    for what in ("wall", "training"):
-        ratio = median([b / a for a, b in zip(result[what][one], result[what][twelve], strict=True)])
-        lines.append(f"twelve heads to one, {'whole command' if what == 'wall' else what}: {ratio:.2f}")
+    single, twelve = "max-256 alone", "twelve pooled heads"
+    for column in ("wall", "training"):
+        ratio = median([b / a for a, b in zip(result[column][single], result[column][twelve], strict=True)])
+        lines.append(f"ratio, twelve heads / one head, {'whole command' if column == 'wall' else column}: {ratio:.2f}")
     few = f"classic, {FEW} epochs"
     cached = [r + t / FEW * EPOCHS for r, t in zip(result["reading"][few], result["training"][few], strict=True)]
     epochs = [seconds * result["images"] * EPOCHS for seconds in result["pixels_seconds_an_image"]]
     lines.append(
-        f"classic, {EPOCHS} epochs from the cache, reckoned from {FEW} (reading counted once): {median(cached):.0f} s"
+        f"classic, {EPOCHS} epochs from the cache, extrapolated from {FEW} (one reading of features): {median(cached):.0f} s"
     )
     lines.append(
-        f"classic, {EPOCHS} epochs without a cache, reckoned from one over {result['pixels']} pictures: {median(epochs):.0f} s"
+        f"classic, {EPOCHS} epochs without a cache, extrapolated from {result['pixels']} pictures: {median(epochs):.0f} s"
     )
     ratio = median([b / a for a, b in zip(cached, epochs, strict=True)])
-    lines.append(f"without a cache to from the cache: {ratio:.0f}")
+    lines.append(f"ratio, without cache / with cache: {ratio:.0f}")
     return "\n".join(lines)
 
 

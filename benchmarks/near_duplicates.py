@@ -1,9 +1,9 @@
-"""How similar copies of a picture are to it, and different pictures to each other: what the threshold of leaks rests on.
+"""Similarity of modified copies to their originals, and of different pictures: the basis of `heads.leaks.THRESHOLD`.
 
     python benchmarks/near_duplicates.py FOLDER [--images 60]
 
-FOLDER holds pictures at any depth. The cosine similarity is that of average-pooled block5_pool, as in `heads.leaks`. Of some
-pictures, spread evenly, copies are made in seven ways; of all, the nearest other one is looked for.
+FOLDER contains pictures at any depth. Similarity is the cosine similarity of average-pooled block5_pool, as in `heads.leaks`. It
+is measured between each picture and its nearest other picture, and between evenly selected pictures and seven modified copies.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from heads.leaks import THRESHOLD
 
 
 def crop(share: float) -> Callable[[Image.Image], Image.Image]:
-    """Return what cuts so much off each side."""
+    """Return a function that crops each side by `share` of the shorter side."""
     return lambda picture: ImageOps.crop(picture, round(share * min(picture.size)))
 
 
@@ -57,22 +57,24 @@ def main() -> None:
     similar = originals @ originals.T
     np.fill_diagonal(similar, -1)
     nearest = np.sort(similar.max(axis=1))[::-1]
-    print(f"{len(nearest)} different pictures, similarity to the nearest other one:")
+    print(f"{len(nearest)} different pictures, similarity to the nearest other picture:")
     print(
         f"  highest {nearest[0]:.3f}, median {np.median(nearest):.3f}, {np.mean(nearest >= THRESHOLD):.1%} ≥ {THRESHOLD}"
     )
-    chosen = list(range(0, len(decoded), max(1, len(decoded) // options.images)))[: options.images]
-    sources = [list(decoded)[i] for i in chosen]
-    print(f"copies of {len(chosen)} of them, similarity to the original:")
-    for what, (change, quality) in COPIES.items():
+    selected = list(range(0, len(decoded), max(1, len(decoded) // options.images)))[: options.images]
+    sources = [list(decoded)[i] for i in selected]
+    print(f"copies of {len(selected)} pictures, similarity to the original:")
+    for label, (change, quality) in COPIES.items():
         copies = [images.decode_resized(copy(data, change, quality), 224) for data in sources]
-        own = (unit(engine, copies) * originals[chosen]).sum(axis=1)
-        found = np.mean(own >= THRESHOLD)
-        print(f"  {what:26} lowest {own.min():.3f}, median {np.median(own):.3f}, {found:5.0%} ≥ {THRESHOLD}")
+        similarity = (unit(engine, copies) * originals[selected]).sum(axis=1)
+        detected = np.mean(similarity >= THRESHOLD)
+        print(
+            f"  {label:26} lowest {similarity.min():.3f}, median {np.median(similarity):.3f}, {detected:5.0%} ≥ {THRESHOLD}"
+        )
 
 
 def decode(data: bytes) -> NDArray[np.uint8] | None:
-    """Return the picture as featurize sees it; None where there is none."""
+    """Decode and resize as in featurize; return None for files that cannot be decoded."""
     try:
         return images.decode_resized(data, 224)
     except images.Unreadable:
@@ -80,17 +82,17 @@ def decode(data: bytes) -> NDArray[np.uint8] | None:
 
 
 def copy(data: bytes, change: Callable[[Image.Image], Image.Image], quality: int) -> bytes:
-    """Return a changed picture as a JPEG file."""
+    """Return a modified copy of a picture as JPEG data."""
     buffer = io.BytesIO()
     with Image.open(io.BytesIO(data)) as picture:
-        whole = Image.new("RGBA", picture.size, "white")
-        whole.alpha_composite(picture.convert("RGBA"))
-    change(whole.convert("RGB")).save(buffer, format="JPEG", quality=quality)
+        opaque = Image.new("RGBA", picture.size, "white")
+        opaque.alpha_composite(picture.convert("RGBA"))
+    change(opaque.convert("RGB")).save(buffer, format="JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def unit(engine: Any, pictures: list[NDArray[np.uint8]]) -> NDArray[np.float32]:
-    """Return average-pooled features of length 1 (n, 512)."""
+    """Return average-pooled features (n, 512), normalised to length 1."""
     parts = [
         pool(engine(np.stack(pictures[first : first + 16]), [VGG16.top])[0].astype(np.float16), "avg")
         for first in range(0, len(pictures), 16)

@@ -1,4 +1,4 @@
-"""Importing Keras: seconds long, so inside what needs it, and without TensorFlow's opening page about CUDA."""
+"""Importing Keras and TensorFlow: only where they are needed, because it takes seconds, and without their start-up messages."""
 
 import functools
 import importlib
@@ -14,19 +14,18 @@ from featurize.errors import VggftError
 def load_keras() -> ModuleType:
     """Import Keras on the backend that KERAS_BACKEND names, with the settings that features and models rely on.
 
-    A person's ~/.keras/keras.json chooses nothing but the backend: images are channels last and numbers float32, for the
-    whole process.
+    The user's ~/.keras/keras.json selects only the backend: images are channels-last and numbers float32, for the whole process.
 
     Raises:
-        VggftError: there is no such backend here.
+        VggftError: the backend is not installed.
     """
     try:
         keras = load_quietly("keras")
     except (ImportError, ValueError) as error:
-        wanted = os.environ.get("KERAS_BACKEND", "as configured")
+        name = os.environ.get("KERAS_BACKEND", "as configured")
         raise VggftError(
-            f"Keras does not start with backend {wanted}: {error}. Install that backend, or set KERAS_BACKEND to one "
-            "that is installed: tensorflow, jax or torch."
+            f"Keras does not start with backend {name}: {error}. Install that backend, or set KERAS_BACKEND to an installed one: "
+            "tensorflow, jax or torch."
         ) from None
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
@@ -37,9 +36,9 @@ def load_keras() -> ModuleType:
 
 @functools.cache
 def _use_full_float32(backend: str) -> None:
-    """Turn TensorFloat-32 off, which GPUs use for float32 convolutions by default.
+    """Turn off TensorFloat-32, which GPUs use for float32 convolutions by default.
 
-    Its mantissa has 10 bits: features would be as far from float32 as those of float16, and share the CPU's fingerprint.
+    With its mantissa of 10 bits, features would differ from float32 as much as in float16, but have the CPU's fingerprint.
     """
     if backend == "jax":
         import jax
@@ -55,13 +54,13 @@ def _use_full_float32(backend: str) -> None:
 
 
 def load_quietly(name: str) -> ModuleType:
-    """Import Keras or TensorFlow; in the command line, without what they print meanwhile."""
+    """Import Keras or TensorFlow; in the command line, their start-up messages are hidden."""
     if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         with descriptors.hidden():
             importlib.import_module(name)
         interrupts.check()
-        # Its warning about tracing again at another batch size: meant, the last batch of an epoch is a short one.
+        # TensorFlow warns about retracing for another batch size, which is expected: the last batch of an epoch is smaller.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
     return sys.modules[name]
 
@@ -75,5 +74,5 @@ def gpus() -> list[str]:
         return [f"cuda:{i}" for i in range(torch.cuda.device_count())]
     try:
         return list(keras.distribution.list_devices("gpu"))
-    except RuntimeError:  # JAX's way of saying that there is none
+    except RuntimeError:  # JAX raises it if there is none
         return []

@@ -1,7 +1,7 @@
-"""File descriptors 1 and 2: sending what is printed on them elsewhere, also by C++ libraries.
+"""Redirecting file descriptors 1 and 2, and so the output of C++ libraries.
 
-They belong to the whole process, so only the command line redirects them: a Python program that uses vggft, perhaps from
-several threads, prints what the libraries print.
+File descriptors belong to the whole process, so only the command line redirects them. In a Python program that uses vggft,
+libraries print as usual.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ _hiding = False
 
 
 def redirect(to: int, *descriptors: int) -> list[int]:
-    """Send what is written on some descriptors to another one; return duplicates of what they were."""
+    """Redirect descriptors to the descriptor `to`; return duplicates of the originals."""
     _flush()
     originals = [os.dup(descriptor) for descriptor in descriptors]
     for descriptor in descriptors:
@@ -25,7 +25,7 @@ def redirect(to: int, *descriptors: int) -> list[int]:
 
 @contextlib.contextmanager
 def redirected(to: int, *descriptors: int) -> Iterator[list[int]]:
-    """Send what is written on some descriptors to another one for a while; the value is duplicates of what they were."""
+    """Redirect descriptors to the descriptor `to` inside the context; the context's value is duplicates of the originals."""
     originals = redirect(to, *descriptors)
     try:
         yield originals
@@ -37,35 +37,35 @@ def redirected(to: int, *descriptors: int) -> Iterator[list[int]]:
 
 
 def hide_libraries() -> None:
-    """Let `hidden` hide something from now on; for the command line, whose process is its own."""
+    """Activate `hidden`, for the command line."""
     global _hiding  # noqa: PLW0603 (descriptors are global, too)
     _hiding = True
 
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Keep what a library prints while it loads (no setting silences all of it) off descriptors 1 and 2.
+    """Hide what libraries print while they load, for which they have no complete setting. Inactive before `hide_libraries`.
 
-    It is shown upon failure, other than by ImportError and ValueError: something is not installed, which the caller reports.
-    Without `hide_libraries`, nothing is hidden.
+    After an exception, the output is shown, except for ImportError and ValueError, which mean that something is not installed and
+    are reported by the caller.
     """
     if not _hiding:
         yield
         return
-    with tempfile.TemporaryFile() as unseen, redirected(unseen.fileno(), 1, 2) as (_, stderr):
+    with tempfile.TemporaryFile() as hidden_output, redirected(hidden_output.fileno(), 1, 2) as (_, stderr):
         try:
             yield
         except (ImportError, ValueError):
             raise
         except BaseException:
             _flush()
-            unseen.seek(0)
-            os.write(stderr, unseen.read())
+            hidden_output.seek(0)
+            os.write(stderr, hidden_output.read())
             raise
 
 
 def _flush() -> None:
-    """Empty Python's buffers, and C's: into a pipe or file, printf writes only when its buffer is full."""
+    """Flush Python's buffers and C's; on a pipe or file, printf writes only when its buffer is full."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()

@@ -1,10 +1,10 @@
 """Ctrl-C and SIGTERM in the command line: a flag that every loop checks, and a thread that ends the process if none does.
 
-An exception that a signal raises wherever Python happens to be may be swallowed by a library, or abort the process inside C++.
-So a signal sets a flag, and `check` raises KeyboardInterrupt at the next step. Where no step comes (TensorFlow is being imported,
-numba compiles, a file does not answer), the process ends after `_PATIENCE` as if killed, which loses no finished work.
+An exception raised by a signal handler can be swallowed by a library, or abort the process inside C++. So a signal only sets a
+flag, and `check` raises KeyboardInterrupt at the next step of a loop. If there is no next step (while TensorFlow is imported,
+numba compiles, or a file system does not respond), the process exits after `_PATIENCE` as if killed, which loses no work.
 
-Without `listen`, in a Python program that uses vggft, Ctrl-C is Python's, and `check` does nothing.
+Without `listen`, in a Python program that uses vggft, Python handles Ctrl-C, and `check` does nothing.
 """
 
 import contextlib
@@ -21,25 +21,25 @@ from typing import Any, NoReturn
 
 EXIT_CODE = 130
 
-_PATIENCE = 1.5  # seconds from a signal to the end where no check is reached: less than two, with the end itself
-_TIDYING = 20.0  # seconds from a signal to the end where one is: finished rows are still written
-_SAME = 1.0  # seconds within which a second signal repeats the first: the terminal's, passed on by a wrapper
+_PATIENCE = 1.5  # seconds from a signal to the exit if `check` is not called; less than two in total
+_TIDYING = 20.0  # seconds from a signal to the exit if `check` was called; enough to write finished rows
+_SAME = 1.0  # seconds in which a second signal counts as the first: the terminal's signal, forwarded by a wrapper
 
 
 class _Heard:
-    """What is known of signals since `listen`."""
+    """State of the signals since `listen`."""
 
     signal = False
-    raised = False  # by `check`
+    raised = False  # whether `check` has raised KeyboardInterrupt
     message = "interrupted."
     tell: Callable[[str], None] | None = None
 
 
 def listen() -> None:
-    """Take SIGTERM, and SIGINT unless it is ignored (as by a shell's `&`), from now to the end of the process."""
+    """Handle SIGTERM and SIGINT until the end of the process; SIGINT not if it is ignored, as after a shell's `&`."""
     watched, written = socket.socketpair()
     written.setblocking(False)
-    # Python's C code writes there even while the main thread is inside a library and no handler can be called.
+    # Python's C code writes to this socket even while the main thread is inside a library and cannot call a handler.
     signal.set_wakeup_fd(written.detach(), warn_on_full_buffer=False)
     signal.signal(signal.SIGTERM, _handle)
     if signal.getsignal(signal.SIGINT) != signal.SIG_IGN:
@@ -49,25 +49,25 @@ def listen() -> None:
 
 
 def announce(message: str, tell: Callable[[str], None]) -> None:
-    """Name what is said on standard error where the process ends without an exception; `tell` passes it on to programs."""
+    """Set the message for an exit without an exception: for standard error, and for programs through `tell`."""
     _Heard.message, _Heard.tell = message, tell
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt, once, if there was a signal. To be called in every loop of the main thread."""
+    """Raise KeyboardInterrupt after a signal, once. Every loop of the main thread must call this."""
     if _Heard.signal and not _Heard.raised and threading.current_thread() is threading.main_thread():
         _Heard.raised = True
         raise KeyboardInterrupt
 
 
 def heard() -> bool:
-    """Return whether there was a signal, so that an error may be what became of it."""
+    """Return whether there was a signal, which may be the cause of an error."""
     return _Heard.signal
 
 
 @contextlib.contextmanager
 def threads(number: int | None = None) -> Iterator[ThreadPoolExecutor]:
-    """Hand out a pool of threads that is not waited for at the end: one may be reading a file that does not answer."""
+    """Return a thread pool that is not joined at the end, because a thread may be blocked by a file system."""
     pool = ThreadPoolExecutor(number)
     try:
         yield pool
@@ -76,7 +76,7 @@ def threads(number: int | None = None) -> Iterator[ThreadPoolExecutor]:
 
 
 def leave() -> NoReturn:
-    """End the process, whatever its threads are doing."""
+    """Exit the process without waiting for its threads."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
@@ -88,7 +88,7 @@ def _handle(signum: int, frame: Any) -> None:
 
 
 def _watch(watched: socket.socket, stderr: int) -> None:
-    """Read signals as they come; see that the first one ends the process in time, and that a second one ends it now."""
+    """Wait for signals. Exit the process in time after the first one, and immediately after a second one."""
     began: float | None = None
     while True:
         left = None if began is None else began + (_TIDYING if _Heard.raised else _PATIENCE) - time.monotonic()
@@ -105,15 +105,15 @@ def _watch(watched: socket.socket, stderr: int) -> None:
 
 
 def _end(stderr: int) -> NoReturn:
-    show_cursor = "\x1b[?25h" if os.isatty(stderr) else ""  # a progress bar hides it
+    show_cursor = "\x1b[?25h" if os.isatty(stderr) else ""  # progress bars hide the cursor
     _write(stderr, f"{show_cursor}error: {_Heard.message}\n")
-    if _Heard.tell:  # in a thread of its own: nobody may be reading
-        telling = threading.Thread(target=_Heard.tell, args=(_Heard.message,), daemon=True)
-        telling.start()
-        telling.join(0.2)
+    if _Heard.tell:  # in a thread, because writing blocks if nothing reads the output
+        thread = threading.Thread(target=_Heard.tell, args=(_Heard.message,), daemon=True)
+        thread.start()
+        thread.join(0.2)
     os._exit(EXIT_CODE)
 
 
 def _write(stderr: int, text: str) -> None:
     with contextlib.suppress(OSError):
-        os.write(stderr, text.encode())  # not by rich, which may be at work
+        os.write(stderr, text.encode())  # not with rich, which may be writing in another thread

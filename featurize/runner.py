@@ -250,7 +250,7 @@ class _Shards:
             self._wait(self._writers - 1)
         except (
             Exception
-        ):  # do not try again, for example on a full disk; after an interrupt (no Exception), rows are kept
+        ):  # writing failed, for example on a full disk: drop the rows (an interrupt is not an Exception)
             self._clear()
             raise
         self._writing.append(self._writer.submit(self._write, self._parts))

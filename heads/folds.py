@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]  # indices of training images, indices of held-out images
 
 
-def most(targets: NDArray[np.integer[Any]], groups: Sequence[str], limit: int) -> int:
+def max_folds(targets: NDArray[np.integer[Any]], groups: Sequence[str], limit: int) -> int:
     """Return the largest number of folds, up to `limit`, for which at least two classes have a group in every fold.
 
     Returns less than 2 if cross-validation is not possible. A class with fewer groups than that may be held out without being
@@ -21,7 +21,7 @@ def most(targets: NDArray[np.integer[Any]], groups: Sequence[str], limit: int) -
     return min(limit, numbers[-2]) if len(numbers) > 1 else 0
 
 
-def share_out(targets: NDArray[np.integer[Any]], groups: Sequence[str], folds: int, seed: int) -> list[Fold]:
+def split(targets: NDArray[np.integer[Any]], groups: Sequence[str], folds: int, seed: int) -> list[Fold]:
     """Return the training and held-out indices of each fold; every image is held out exactly once.
 
     Args:
@@ -33,5 +33,5 @@ def share_out(targets: NDArray[np.integer[Any]], groups: Sequence[str], folds: i
 
     splitter = StratifiedGroupKFold(folds, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # classes that are not in every fold: see `most`
+        warnings.simplefilter("ignore", UserWarning)  # classes that are not in every fold: see `max_folds`
         return list(splitter.split(np.zeros(len(targets)), targets, np.asarray(groups)))

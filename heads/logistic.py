@@ -154,10 +154,10 @@ def _search(
     import joblib
     from threadpoolctl import threadpool_limits
 
-    number = folds.most(y, groups, FOLDS)
+    number = folds.max_folds(y, groups, FOLDS)
     if number < 2:
         return ()
-    parts = folds.share_out(y, groups, number, seed)
+    parts = folds.split(y, groups, number, seed)
     parts = [(train, held_out) for train, held_out in parts if len(np.unique(y[train])) > 1]
     tasks = [(C, part) for C in reversed(C_VALUES) for part in parts]  # the slowest fits first
 

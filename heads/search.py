@@ -170,7 +170,7 @@ def cross_validate(
         features: the training and validation images together.
         number: number of folds.
     """
-    parts = folds.share_out(features.targets, features.groups, number, setting.plan.seed)
+    parts = folds.split(features.targets, features.groups, number, setting.plan.seed)
     fold_of_image = np.zeros(len(features), np.int64)
     for k, (_, held_out) in enumerate(parts):
         fold_of_image[held_out] = k
@@ -213,10 +213,10 @@ def _train_fold(
 def _find_epochs(group: Sequence[DenseSpec], setting: Setting, train: Features) -> list[int]:
     """Return the number of epochs for each head, found by early stopping on some of these images."""
     plan = setting.plan
-    parts = folds.most(train.targets, train.groups, _INNER_FOLDS)
+    parts = folds.max_folds(train.targets, train.groups, _INNER_FOLDS)
     if parts < 2:  # too few groups to set any aside
         return [plan.epochs] * len(group)
-    inner, held_out = (train.take(rows) for rows in folds.share_out(train.targets, train.groups, parts, plan.seed)[0])
+    inner, held_out = (train.take(rows) for rows in folds.split(train.targets, train.groups, parts, plan.seed)[0])
     best = {}
     with setting.progress(f"{_label(group)}, number of epochs", plan.epochs, "epochs") as advance:
         for trained in population.train_together(group, setting.classes, inner, plan, held_out, advance):

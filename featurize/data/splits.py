@@ -157,7 +157,7 @@ def _at_least_one(
 def set_aside_duplicates(samples: Sequence[Sample]) -> list[Sample]:
     """Mark validation and test samples as "duplicate" if their bytes also occur under another label or in another split.
 
-    Copies in training are kept: the evaluation is already free of leaks without the others.
+    Copies in training are kept: without the others, validation and test share no image with training.
     """
     conflicting = {copies[0].digest: copies for copies in conflicts(samples)}
     result = []

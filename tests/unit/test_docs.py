@@ -92,6 +92,13 @@ def test_files_of_the_repository_named_in_the_text_exist(page):
         assert (ROOT / path).is_file(), path
 
 
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+def test_rooms_named_in_the_text_exist(name):
+    rooms = re.findall(r"`((?:featurize|heads|finetune|vggft|tests|docs)/[\w/.]+)`", (ROOT / name).read_text("utf-8"))
+    assert rooms
+    assert [room for room in rooms if not (ROOT / room).exists()] == []
+
+
 def test_python_blocks_compile(page):
     for body in blocks(page, "python"):
         compile(body, "page", "exec")

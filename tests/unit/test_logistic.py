@@ -51,14 +51,14 @@ def test_no_fold_parts_a_group(monkeypatch):
 
     data = features(60, 2, groups=[f"g{i // 6}" for i in range(60)])
     seen = []
-    share_out = folds.share_out
+    split = folds.split
 
     def watch(*arguments):
-        parts = share_out(*arguments)
+        parts = split(*arguments)
         seen.extend(parts)
         return parts
 
-    monkeypatch.setattr(folds, "share_out", watch)
+    monkeypatch.setattr(folds, "split", watch)
     logistic.train(SPEC, ["a", "b"], data, seed=0)
     groups = np.array(data.groups)
     assert len(seen) == 5

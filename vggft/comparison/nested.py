@@ -120,7 +120,7 @@ class NestedCrossValidation:
                 workspace.cache(), self.samples, dataset.targets(self.samples), ["avg"], progress=advance
             )
         together = leaks.together(read)
-        most = folds.most(together.targets, together.groups, number)
+        most = folds.max_folds(together.targets, together.groups, number)
         if most < number:
             raise VggftError(
                 f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies form one "
@@ -128,7 +128,7 @@ class NestedCrossValidation:
             )
         self.targets = read.targets
         self.groups = np.asarray(together.groups)
-        self.parts = folds.share_out(read.targets, together.groups, number, _SEED)
+        self.parts = folds.split(read.targets, together.groups, number, _SEED)
         self._ranking = ranking(present)
         self.runs = self._repeatable_runs()
         self._about = self._describe()
@@ -245,13 +245,13 @@ class NestedCrossValidation:
         """Return the images with those that fold k holds out as the test split, and a fifth of the others as validation."""
         learnt, held_out = self.parts[k]
         groups = self.groups[learnt].tolist()
-        parts = folds.most(self.targets[learnt], groups, _VALIDATION_PARTS)
+        parts = folds.max_folds(self.targets[learnt], groups, _VALIDATION_PARTS)
         if parts < 2:
             raise VggftError(
                 f"--cv {self.number}: too few images to hold a validation split back in each fold (two classes need two groups "
                 "each). Add images, or use more folds."
             )
-        validation = folds.share_out(self.targets[learnt], groups, parts, _SEED)[0][1]
+        validation = folds.split(self.targets[learnt], groups, parts, _SEED)[0][1]
         splits = np.full(len(self.samples), "train", dtype="U8")
         splits[held_out] = "test"
         splits[learnt[validation]] = "validate"

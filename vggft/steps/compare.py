@@ -167,7 +167,7 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
     """Return how to get a verdict from more images, which select nothing."""
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
-    number = folds.most(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
+    number = folds.max_folds(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
     default = workspace.root.resolve() == DEFAULT_WORKSPACE.resolve()
     where = "" if default else f" -w {shlex.quote(str(workspace.root))}"
     reserve = ReserveTest(f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}")

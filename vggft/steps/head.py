@@ -145,7 +145,7 @@ def _pooled(workspace: Workspace, samples: Sequence[Sample], poolings: Sequence[
 
 
 def _check_folds(everything: Features, number: int) -> None:
-    most = folds.most(everything.targets, everything.groups, number)
+    most = folds.max_folds(everything.targets, everything.groups, number)
     if most < number:
         raise VggftError(
             f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies form one "
