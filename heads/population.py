@@ -34,7 +34,7 @@ class TrainedHead:
         best: the epoch (1, 2, …) whose weights are kept; 0 if `head` is None.
         history: the learning curve; empty without validation images.
         diverged: the epoch in which the loss became NaN or infinite, or None.
-        seconds: the head's even share of the training time of all heads.
+        seconds: time until the head was finished, divided by the number of heads that were trained together.
     """
 
     spec: DenseSpec

@@ -63,7 +63,7 @@ class Result:
     """A trained head and its metrics.
 
     Attributes:
-        seconds: training time; heads that are trained together get an even share.
+        seconds: training time; for heads trained together, divided by their number.
         validation: metrics on the validation images.
         history: learning curve of a dense head.
         search: results of the search for C of a logistic regression.

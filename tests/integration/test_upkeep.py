@@ -132,7 +132,7 @@ def test_export(base, in_shards):
     before = file.read_bytes()
     assert "the file exists" in refused("cache", "export", file, "-w", base / "work")
     assert file.read_bytes() == before
-    assert "no folder" in refused("cache", "export", base / "none" / "x.h5", "-w", base / "work")
+    assert "no such folder" in refused("cache", "export", base / "none" / "x.h5", "-w", base / "work")
 
 
 @pytest.mark.parametrize("command", ["info", "verify", "prune", "export"])

@@ -147,7 +147,7 @@ def test_refused_before_the_work(featurized, disk):
     before = snapshot(disk)
     message = refused("featurize", featurized[0] / "data", "-w", disk / "work")
     room = f"{5 * PAGE / 1000:.0f} kB free, about"
-    assert all(words in message for words in ("of 24 images:", room, "--workspace", "block3_pool"))
+    assert all(words in message for words in ("of 24 images:", room, "--workspace", "--layers"))
     assert snapshot(disk) == before
 
 
