@@ -7,8 +7,8 @@ import os
 import sys
 from types import ModuleType
 
-from featurize import descriptors, interrupts
 from featurize.errors import VggftError
+from featurize.process import descriptors, interrupts
 
 
 def load_keras() -> ModuleType:

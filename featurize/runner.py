@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import interrupts
 from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS
 from featurize.pixels import decoding
 from featurize.pixels.decoding import Decoder
+from featurize.process import interrupts
 
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import interrupts
+from featurize.process import interrupts
 from finetune.examples import Examples
 from finetune.plan import Plan
 from heads.history import Epoch

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import interrupts
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from heads.head import Pooling, pool
 
 _ROWS_AT_ONCE = 256  # feature maps in memory at once: 13 MB

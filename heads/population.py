@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from featurize import interrupts
 from featurize.backend import load_keras
+from featurize.process import interrupts
 from heads.features import Features
 from heads.head import Head, Layer, Scaler, folded, output_activation, with_both_classes
 from heads.history import Epoch

@@ -16,9 +16,9 @@ from PIL import Image
 from processes import start, vggft_apart, wait_until  # noqa: F401
 from tiny import TINY, tiny_weights
 
-from featurize import descriptors, interrupts
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
+from featurize.process import descriptors, interrupts
 from vggft.cli import app
 from vggft.comparison import costs
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions

@@ -96,7 +96,7 @@ MUTATIONS = [
         "unit/test_durable.py",
     ),
     Mutation(
-        "featurize/interrupts.py",
+        "featurize/process/interrupts.py",
         "        _Heard.raised = True\n        raise KeyboardInterrupt",
         "        _Heard.raised = True",
         "resilience/test_kills.py",

@@ -5,7 +5,7 @@ import sys
 
 def main() -> None:
     """Run the command line; leave with its exit code."""
-    from featurize import interrupts
+    from featurize.process import interrupts
 
     try:
         interrupts.listen()

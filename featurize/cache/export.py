@@ -8,10 +8,11 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featurize import durable, interrupts
+from featurize import durable
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset
 from featurize.errors import VggftError
+from featurize.process import interrupts
 
 EXPORT_VERSION = 1
 _ROWS_AT_ONCE = 256

@@ -23,12 +23,13 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable, interrupts
+from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged, Stamp
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from featurize.wording import counted
 
 FINGERPRINT_FILE = "fingerprint.json"

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featurize import durable, interrupts
+from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from featurize.wording import counted
 
 SPLIT_FOLDERS = {

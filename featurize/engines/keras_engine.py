@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import backend, interrupts
+from featurize import backend
 from featurize.backbone import network
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.engines.compiled import Run, compiled
+from featurize.process import interrupts
 
 # Pictures a step: enough to keep a few cores busy. VGG16's widest layer takes 16·224·224·64·4 bytes, 205 MB, for 16 pictures.
 CPU_BATCH = 16

@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import descriptors, interrupts
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
+from featurize.process import descriptors, interrupts
 
 _ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import ThreadpoolController
 
-from featurize import interrupts
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
+from featurize.process import interrupts
 
 FILTERS = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
 _PIXELS = "pixels"  # what lies below the first layer

@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from featurize import descriptors
+from featurize.process import descriptors
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the C library is not to be found by that name")

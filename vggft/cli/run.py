@@ -9,9 +9,9 @@ from typing import Any
 
 import typer
 
-from featurize import interrupts
 from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from vggft.cli.commands import Command
 
 # Exit codes, documented in docs/guide.md.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import interrupts
+from featurize.process import interrupts
 
 Floats = NDArray[np.float64]
 

@@ -10,11 +10,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable, interrupts
+from featurize import durable
 from featurize.backbone.network import between
 from featurize.backend import load_keras
 from featurize.engines import CPU_BATCH
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from finetune.network import LOGITS_LAYER
 from finetune.store import NETWORK, Run
 from heads.head import Pooling, probabilities

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import interrupts
 from featurize.engines import CPU_BATCH
 from featurize.pixels.decoding import Decoder, decode_or_reason, unreadable
+from featurize.process import interrupts
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from featurize import descriptors, interrupts
+from featurize.process import descriptors, interrupts
 from vggft.ui import strict
 
 # Columns of a table that goes to a file or a pipe, where nothing says how wide it may be.

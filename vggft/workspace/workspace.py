@@ -21,7 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from featurize import durable, interrupts
+from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import upkeep
 from featurize.cache.feature_cache import FeatureCache
@@ -31,6 +31,7 @@ from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, read_manifest, write_manifest
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from finetune import store as runs
 
 SCHEMA = 1
