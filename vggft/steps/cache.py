@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import featurize.cache.export
 from featurize.cache import estimate, upkeep
-from featurize.cache import export as exporting
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
@@ -218,13 +218,13 @@ def _agreed(ui: Ui) -> bool:
 def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     """Write one plain HDF5 file: features, labels, splits, paths."""
     dataset, cache, file = workspace.dataset, workspace.cache(), options.file
-    layers = exporting.complete_layers(cache, dataset)
+    layers = featurize.cache.export.complete_layers(cache, dataset)
     left_out = [layer for layer in cache.layers if layer not in layers]
     if left_out:
         ui.warn(f"left out, because not every image has them: {', '.join(left_out)}")
     rows = len(dataset.accepted())
     estimate.require_room(file.absolute().parent, estimate.bytes_needed(cache, layers, rows), rows)
     with ui.progress("exporting", rows * len(layers), "rows") as advance:
-        exporting.export(cache, dataset, layers, file, advance)
+        featurize.cache.export.export(cache, dataset, layers, file, advance)
     ui.print(f"{file}: {', '.join(layers)} of {counted(rows, 'image')}, {size(file.stat().st_size)}")
     return {"file": str(file), "images": rows, "layers": layers, "bytes": file.stat().st_size}

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import finetune.network
+import finetune.train
 from featurize import runner
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
@@ -20,14 +22,12 @@ from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune import examples, store
-from finetune import network as networks
 from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
 from finetune.plan import Plan
 from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
 from finetune.train import Callbacks, State
-from finetune.train import train as train_epochs
 from heads.head import Head
 from heads.predictions import Predictions
 from vggft.ui.console import Ui
@@ -93,12 +93,12 @@ def prepare(job: Job, ui: Ui) -> Prepared:
     settings, split_point = job.settings, job.settings.split_point
     if split_point is not None:
         _fill(job, split_point, ui)
-    tuned = networks.tuned_layers(job.weights.architecture, split_point)
+    tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)
     span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
     source = f"cached {split_point}" if split_point else "pixels"
     ui.say(f"{settings.name}: tuning {span} from {source}, starting from {job.head.name}")
     fingerprint = job.cache.fingerprint
-    network = networks.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
+    network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
     parity = _parity_gate(job, network, ui)
     training, validation = _examples(job, ui)
     return Prepared(network, parity, training, validation)
@@ -109,11 +109,11 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
     from finetune.program import Program  # Keras is loaded by now
 
     plan, split_point, network = job.settings.plan, job.settings.split_point, prepared.network
-    part = networks.above(network, job.weights.architecture, split_point)
+    part = finetune.network.above(network, job.weights.architecture, split_point)
     program = Program(part, plan, prepared.training.targets, job.weights)
     state = _train_epochs(job, prepared, program, ui)
-    moved = networks.moved_layers(network, job.weights, split_point)
-    tuned = networks.tuned_layers(job.weights.architecture, split_point)
+    moved = finetune.network.moved_layers(network, job.weights, split_point)
+    tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)
     if state.best_epoch and moved != tuned:
         unmoved = ", ".join(name for name in tuned if name not in moved)
         ui.warn(f"unchanged after training: {unmoved}. The steps were too small for float32; try a higher --lr")
@@ -123,7 +123,7 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         start_digest=job.head.digest,
         start_provenance=job.head.provenance,
         classes=job.dataset.classes,
-        parameters=networks.parameters(network),
+        parameters=finetune.network.parameters(network),
         images={"train": len(prepared.training.targets), "validate": len(prepared.validation.targets)},
         best_epoch=state.best_epoch,
         ended=str(state.ended(plan)),
@@ -172,8 +172,8 @@ def _parity_gate(job: Job, network: Any, ui: Ui) -> float:
         )
     expected = job.head.predict(job.cache.read(job.cache.architecture.top, digests))
     precision = job.cache.fingerprint.precision
-    parity = networks.check_parity(network, np.stack(pictures), expected, precision)
-    limit = networks.PARITY_BOUNDS[precision]
+    parity = finetune.network.check_parity(network, np.stack(pictures), expected, precision)
+    limit = finetune.network.PARITY_BOUNDS[precision]
     ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} (limit {limit:g})")
     return parity
 
@@ -240,7 +240,7 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
                     ui.warn(f"{error}: training continues without curves for TensorBoard")
                 ui.say(_line(now, plan))
 
-        state = train_epochs(
+        state = finetune.train.train(
             program, (prepared.training, prepared.validation), plan, state, Callbacks(on_step, on_epoch)
         )
     log.close()
