@@ -25,15 +25,15 @@ def markdown() -> str:
 
 
 def _section(command: Command) -> str:
-    own = offered(command.options) if command.options else ()
-    arguments = [field for field in own if field.required]
+    step_fields = offered(command.options) if command.options else ()
+    arguments = [field for field in step_fields if field.required]
     usage = " ".join(["vggft", command.name, *(field.metavar for field in arguments), "[OPTIONS]"])
     parts = [f"## vggft {command.name}", command.help, f"```\n{usage}\n```"]
     if command.method:
         names = [*(field.name for field in arguments), "…"]
         parts.append(f"Python: `Experiment.{command.method}({', '.join(names)})`")
     parts += [f"`{field.metavar}`: {_help(field)}" for field in arguments]
-    options = [field for field in own if not field.required]
+    options = [field for field in step_fields if not field.required]
     if command.shared not in (Shared, Writing):
         options += [field for field in offered(command.shared) if field.name == "workspace"]
     if options:

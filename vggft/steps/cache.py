@@ -167,10 +167,10 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
                 f"{workspace.cache_folder}: no features of the workspace's fingerprint ({settled.key}), so all would count as "
                 "stale. Nothing was deleted. Run vggft featurize first."
             )
-        perturbations = [own for own in places.values() if own and _is_perturbation(own, settled)]
-        stale = [path for path, own in places.items() if own not in (settled, None, *perturbations)]
+        perturbations = [other for other in places.values() if other and _is_perturbation(other, settled)]
+        stale = [path for path, other in places.items() if other not in (settled, None, *perturbations)]
         aside = [path for path in upkeep.quarantine_folders(workspace.cache_folder) if path.parent not in stale]
-        caches = [workspace.cache(own) for own in (settled, *perturbations)]
+        caches = [workspace.cache(fingerprint) for fingerprint in (settled, *perturbations)]
         plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
         result = {
             "removed": False,
@@ -191,21 +191,21 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             ui.say(f"{path}: {size(upkeep.occupied(path))} of stale features")
         for path in aside:
             ui.say(f"{path}: {size(upkeep.occupied(path))} of quarantined files")
-        for cache, own in plan.surplus:
-            if own.rows:
-                ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or stored twice")
+        for cache, surplus in plan.surplus:
+            if surplus.rows:
+                ui.say(f"{cache.folder}: {counted(surplus.rows, 'row')} of images that are gone, or stored twice")
         if not (options.yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
-        left = [path for own in stale for path in upkeep.remove(own)]  # first, because rewritten files need space
-        left += [path for own in aside for path in upkeep.remove_quarantined(own)]
+        left = [path for folder in stale for path in upkeep.remove(folder)]  # first, because rewritten files need space
+        left += [path for folder in aside for path in upkeep.remove_quarantined(folder)]
         for path in left:
             ui.warn(f"not deleted, because vggft may not have written it: {path}")
-        for cache, own in plan.surplus:
-            if own.keep:
-                with ui.progress("rewriting files", len(own.keep), "files") as advance:
-                    upkeep.drop(cache, own, advance)
+        for cache, surplus in plan.surplus:
+            if surplus.keep:
+                with ui.progress("rewriting files", len(surplus.keep), "files") as advance:
+                    upkeep.drop(cache, surplus, advance)
         freed = before - upkeep.occupied(workspace.cache_folder)
     ui.print(f"removed; {size(freed)} freed")
     return {**result, "removed": True, "bytes_freed": freed}

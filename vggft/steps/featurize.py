@@ -110,10 +110,10 @@ def _featurize(
         cache = workspace.cache(fingerprint)  # under the lock now
     damaged = len(cache.damaged) + len(cache.lost)
     reused = len(files) - len(cache.missing(layers, list(files)))
-    done = fill(cache, filling, ui)
+    filled = fill(cache, filling, ui)
     seconds = time.perf_counter() - began
     samples = [
-        replace(s, status="rejected", reason=done.rejected[s.digest]) if s.digest in done.rejected else s
+        replace(s, status="rejected", reason=filled.rejected[s.digest]) if s.digest in filled.rejected else s
         for s in scan.samples
     ]
     dataset = split_rules.build(scan, samples, split.shares, assigned)
@@ -122,19 +122,21 @@ def _featurize(
         str(scan.root), scan.classes, fingerprint, file, split.shares, split.group_by, layers=tuple(layers)
     )
     workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
-    rate = done.computed / seconds if done.computed else None
+    rate = filled.computed / seconds if filled.computed else None
     _tell(workspace, scan, dataset, ui)
     if split.reserve_test:
         moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
         ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
     if rate is not None:
-        ui.print(f"computed {done.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {done.engine}, reused {reused}")
+        ui.print(
+            f"computed {filled.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, reused {reused}"
+        )
     else:
         ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
     ui.print(f"cache: {cache.folder}")
     return {
         "images": len(dataset.accepted()),
-        "computed": done.computed,
+        "computed": filled.computed,
         "reused": reused,
         "duplicates": len(dataset.duplicates),
         "rejected": len(dataset.rejected),
@@ -142,11 +144,11 @@ def _featurize(
         "classes": list(dataset.classes),
         "splits": dataset.split_counts,
         "layers": layers,
-        "engine": done.engine,
+        "engine": filled.engine,
         "images_per_second": rate,
         "cache": str(cache.folder),
         "manifest": str(workspace.manifest),
-        "conflicts": [[s.path for s in own] for own in splits.conflicts(dataset.samples)],
+        "conflicts": [[s.path for s in copies] for copies in splits.conflicts(dataset.samples)],
     }
 
 
@@ -241,8 +243,11 @@ def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
         for name in dataset.classes:
             if classes and name not in classes:
                 ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")
-    for own in splits.conflicts(dataset.samples)[:_SHOWN]:
-        ui.warn("identical files under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
+    for identical in splits.conflicts(dataset.samples)[:_SHOWN]:
+        ui.warn(
+            "identical files under two labels or in two splits: "
+            + ", ".join(f"{s.path} ({s.split})" for s in identical)
+        )
     if dataset.duplicates:
         copies = "copy" if len(dataset.duplicates) == 1 else "copies"
         ui.warn(f"{len(dataset.duplicates)} {copies} in validation or test left out (status duplicate in the manifest)")

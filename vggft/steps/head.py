@@ -64,10 +64,10 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
 
 
 def _specs(options: HeadOptions) -> list[Spec]:
-    own = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
+    custom = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
     if not options.head:
-        return [*own, CLASSIC] if own else list(DEFAULTS)
-    known = {spec.name: spec for spec in [*DEFAULTS, *own]}
+        return [*custom, CLASSIC] if custom else list(DEFAULTS)
+    known = {spec.name: spec for spec in [*DEFAULTS, *custom]}
     for name in options.head:
         if name not in known:
             raise VggftError(

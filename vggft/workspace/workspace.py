@@ -196,8 +196,8 @@ class Workspace:
 
         who = self.root / "lock.txt"
         lock = filelock.FileLock(self.root / "lock")
-        for own in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
-            durable.refuse_link(own)
+        for path in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
+            durable.refuse_link(path)
         for folder in upkeep.fingerprints(self.cache_folder):
             durable.refuse_link(folder / "shards")
             durable.refuse_link(folder / "damaged")
