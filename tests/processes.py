@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -23,12 +24,18 @@ from featurize.backbone.vgg16 import VGG16
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["preloaded"])
 
+# What `python -m vggft` does, with the tiny network.
 TINY_MAIN = f"""
 import sys
+from vggft import __main__
 from vggft.cli import app
-sys.path.append({str(Path(__file__).parent)!r})
-from tiny import TINY
-app.main(TINY)
+vgg16_main = app.main
+def main():
+    sys.path.append({str(Path(__file__).parent)!r})
+    from tiny import TINY
+    vgg16_main(TINY)
+app.main = main
+__main__.main()
 """
 
 
@@ -108,13 +115,14 @@ def _call(function, arguments, cwd, streams):
 
 
 def _command(words, network, pause):
+    from vggft import __main__
     from vggft.cli import app
     from vggft.workspace import backbone
 
     create = backbone.create
     backbone.create = lambda *arguments: Slow(create(*arguments), pause)
-    sys.argv = words
-    app.main(network)
+    sys.argv, app.main = words, partial(app.main, network)
+    __main__.main()
 
 
 class Slow:

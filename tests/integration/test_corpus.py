@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 from conftest import paint, strict_json
 from PIL import Image, ImageCms, features
+from processes import command
+from tiny import TINY
 
 from featurize import engines
-from featurize.backbone.vgg16 import VGG16
 from featurize.pixels import images
 from vggft.workspace.workspace import Workspace
 
@@ -201,12 +202,12 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 
 
 def humble(*arguments) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", HUMBLE, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    words = [sys.executable, "-c", HUMBLE, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory, published):
+def corpus(tmp_path_factory, weights):
     """All of it in two class folders, and one run over it."""
     base = tmp_path_factory.mktemp("corpus")
     for label in "ab":
@@ -217,13 +218,13 @@ def corpus(tmp_path_factory, published):
     absent = () if humble("-c", f"open({str(base / 'try.png')!r})").returncode else ("locked.png", "locked")
     for name in ODD.keys() - absent:
         ODD[name][0](base / "data" / PLACES[name])
-    done = humble("-m", "vggft", "featurize", base / "data", "-w", base / "work", "--json")
+    done = humble(*command("featurize", base / "data", "-w", base / "work", "--json")[1:])
     assert done.stdout, done.stderr
     with (base / "work" / "manifest.csv").open(newline="") as file:
         rows = {row["path"]: row for row in csv.DictReader(file)}
     if not absent:
         (base / "data" / PLACES["locked"]).chmod(0o700)  # so that it can be deleted
-    return SimpleNamespace(done=done, rows=rows, workspace=Workspace(base / "work", VGG16), absent=absent)
+    return SimpleNamespace(done=done, rows=rows, workspace=Workspace(base / "work", TINY), absent=absent)
 
 
 def test_the_run(corpus):
@@ -257,21 +258,21 @@ def test_bad(corpus, name):
     assert re.fullmatch({**BAD, **ODD}[name][1], row["reason"])
 
 
-def test_what_is_cached_are_the_features_of_those_pixels(corpus, published):
+def test_what_is_cached_are_the_features_of_those_pixels(corpus, weights):
     fingerprint = corpus.workspace.settings.fingerprint
     upright = [Image.fromarray(np.asarray(pixels).astype(np.uint8)) for _, pixels in GOOD.values()]
-    squares = np.stack([np.asarray(image.resize((224, 224), Image.Resampling.BILINEAR)) for image in upright])
-    engine = engines.create(engines.choose(VGG16, "auto", fingerprint.precision).name, published, fingerprint)
-    (expected,) = engine(squares, ["block5_pool"])
+    squares = np.stack([np.asarray(image.resize((32, 32), Image.Resampling.BILINEAR)) for image in upright])
+    engine = engines.create(engines.choose(TINY, "auto", fingerprint.precision).name, weights, fingerprint)
+    (expected,) = engine(squares, ["block3_pool"])
     digests = [corpus.rows[PLACES[name]]["digest"] for name in GOOD]
-    found = corpus.workspace.cache().read("block5_pool", digests).astype(np.float64)
+    found = corpus.workspace.cache().read("block3_pool", digests).astype(np.float64)
     difference = np.linalg.norm((found - expected).reshape(len(GOOD), -1), axis=1)
     assert (difference / np.linalg.norm(expected.reshape(len(GOOD), -1), axis=1)).max() <= 1e-3
 
 
 def test_all_orientations_give_the_same_row(corpus):
     digests = [corpus.rows[PLACES[name]]["digest"] for name in ["upright.png", *TURNED]]
-    upright, *others = corpus.workspace.cache().read("block5_pool", digests)
+    upright, *others = corpus.workspace.cache().read("block3_pool", digests)
     assert len(set(digests)) == 25
     assert all(np.array_equal(other, upright) for other in others)
 
@@ -283,7 +284,7 @@ data = pathlib.Path(sys.argv[1]).read_bytes()
 peak = lambda: int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) // 1024
 start = peak()
 try:
-    images.decode_resized(data, 224)
+    images.decode_resized(data, 32)
 except images.Unreadable as error:
     print(error, peak() - start, sep="\\n")
 """
@@ -292,8 +293,8 @@ except images.Unreadable as error:
 def decoded_alone(path: Path, data: bytes, before="") -> list[str]:
     """Decode in a process of its own; return the reason, and by how many MiB its memory grew at most."""
     path.write_bytes(data)
-    command = [sys.executable, "-c", before + ALONE, path]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
+    words = [sys.executable, "-c", before + ALONE, path]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=True).stdout.splitlines()
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

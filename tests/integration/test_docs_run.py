@@ -86,6 +86,7 @@ def run_line(line, folder):
         (folder / out).write_text(done.stdout, encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_readme_runs(readme):
     compared = json.loads((readme / "vggft-work" / "report" / "compare.json").read_text())
     assert {"dense", "logistic", "tuned"} <= {row["kind"] for row in compared["methods"]}

@@ -17,6 +17,7 @@ from vggft.steps import head
 from vggft.workspace.workspace import Workspace
 
 GRID = '[mine]\npooling = "max"\nunits = [0, 8]\nlearning_rate = 0.01\n'
+AGAIN = ("--head", "logistic-max", "--head", "max-256", "--head", "flatten-256-classic")
 
 
 def head_json(work, *options):
@@ -40,7 +41,7 @@ def twice(featurized, tmp_path_factory):
     shutil.copytree(featurized[0], base)
     work = base / "work"
     runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
-    process = start("head", "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
+    process = start("head", *AGAIN, "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
     out, err = process.communicate()
     assert process.returncode == 0, err
     return base, [*runs, strict_json(out)]
@@ -63,7 +64,7 @@ def test_the_same_seed_gives_the_same_metrics_and_nothing_is_trained_twice(twice
     _, (first, again, retrained) = twice
     assert again["trained"] == []
     assert measured(again) == measured(first)
-    assert len(retrained["trained"]) == len(DEFAULTS)
+    assert set(retrained["trained"]) == set(AGAIN[1::2])
     assert measured(retrained) == measured(first)
 
 
@@ -130,9 +131,9 @@ def test_bad_input_changes_nothing(copied):
         (["--cv", "-3"], ["--cv -3"]),
         (["--class-weight", "none"], ["--class-weight 'none'", "balanced"]),
         (["--head", "max-25"], ["--head max-25", "max-256", "logistic-max"]),
-        (["--grid", copied / "grid.toml"], ["line 5", "'droput'", "'dropout'"]),
+        (["--grid", copied / "grid.toml"], ["[mine]", "'droput'", "'dropout'"]),
         (["--grid", copied / "none.toml"], ["none.toml"]),
-        (["--cv", "13"], ["--cv 13", "they have 11"]),
+        (["--cv", "13"], ["--cv 13", "here they have "]),
         (["--seed", str(2**32 - 1), "--seeds", "3"], ["--seeds 3", "4294967295"]),
     ):
         said = refused("head", "-w", work, *options)
@@ -172,19 +173,19 @@ def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
 
 def test_cross_validation_and_suspects(copied):
     work, picked = copied / "work", ("--epochs", "4", "--head", "logistic-max", "--head", "max-256")
-    folded = head_json(work, *picked, "--cv", "3")
+    folded = head_json(work, *picked, "--cv", "2")
     assert folded["ranked_by"] == "folds"
     assert all(h["folds"]["n"] == 24 for h in folded["heads"])
     for h in folded["heads"]:
         with (work / "heads" / h["name"] / "out_of_fold.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 24
-        assert {row["fold"] for row in rows} == {"1", "2", "3"}
+        assert {row["fold"] for row in rows} == {"1", "2"}
         right = np.mean([row["label"] == row["predicted"] for row in rows])
         assert right == h["folds"]["accuracy"]
         truth = [float(row[f"p_{row['label']}"]) for row in rows]
         assert -np.mean(np.log(truth)) == pytest.approx(h["folds"]["log_loss"])
-    again = head_json(work, *picked, "--cv", "3")
+    again = head_json(work, *picked, "--cv", "2")
     assert again["trained"] == []
     assert measured(again) == measured(folded)
     found = head_json(work, "--suspects")  # what is needed is here: nothing is trained
@@ -231,14 +232,14 @@ def test_what_others_keep_beside_the_heads_stays(copied):
         (work / "heads" / name).mkdir()
     done = vggft("head", "-w", work, "--head", "logistic-avg")
     assert "a copy of the head 'logistic-avg'" in done.stderr
-    assert "kept: 1 head made with these options before" in done.stderr
+    assert "kept: 1 head trained with these options before" in done.stderr
     assert {".notes.tmp", ".mine.replaced", "older"} <= {p.name for p in (work / "heads").iterdir()}
 
 
 def test_few_validation_images_are_said_to_be_few(copied):
     done = vggft("head", "-w", copied / "work", "--head", "logistic-avg")
     assert "only 4 validation images" in done.stdout
-    assert "--cv 5 judges on all 24" in done.stdout
+    assert "--cv 5 cross-validates on all 24 images" in done.stdout
 
 
 def test_leaks_are_reported(tmp_path):
@@ -263,7 +264,7 @@ def test_leaks_are_reported(tmp_path):
     assert pair["paths"] == [f"train/flowers/{near.name}", "validate/flowers/again.png"]
     assert pair["similarity"] > 0.999
     done = vggft("head", "-w", tmp_path / "work", "--head", "logistic-avg")
-    assert "0.95 or more" in done.stderr
+    assert "cosine similarity ≥ 0.95" in done.stderr
 
 
 def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
@@ -277,7 +278,7 @@ def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
     done = vggft("featurize", tmp_path / "data", "-w", tmp_path / "work")
     assert done.returncode == 0, done.stderr
     picked = [word for name in ("logistic-max", "avgmax-256") for word in ("--head", name)]
-    more = ("--epochs", "2", "--cv", "3", "--class-weight", "balanced", "--suspects")
+    more = ("--epochs", "2", "--cv", "2", "--class-weight", "balanced", "--suspects")
     found = head_json(tmp_path / "work", *picked, *more)
     assert len(found["heads"]) == 2
     for h in found["heads"]:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from conftest import PICTURES
+from small_tuning import fruit
 from tiny import TINY
 
 from featurize import engines
@@ -18,8 +19,8 @@ TOP = ["block3_pool"]  # of the tiny network
 
 @pytest.fixture(scope="module")
 def pictures():
-    """17 drawings, so that no batch size of the tests divides them."""
-    paths = sorted(PICTURES.glob("b*/*.png"))[:34:2]
+    """9 drawings, so that no batch size of the tests divides them."""
+    paths = sorted(PICTURES.glob("b*/*.png"))[:36:4]
     return np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
 
 
@@ -88,15 +89,18 @@ def engine(request, published):
     return engine_of(request.param, published, Fingerprint.of(VGG16))
 
 
-def test_engines_agree_with_keras_own_network(engine, pictures, reference):
-    parts = [engine(pictures[first : first + 16], TWO) for first in range(0, len(pictures), 16)]
-    assert [len(p[0]) for p in parts] == [16, 1]
+@pytest.mark.parametrize("name", ["keras", "winograd"])
+def test_engines_agree_with_keras_own_network(name, published, pictures, reference):
+    engine = engine_of(name, published, Fingerprint.of(VGG16), 4)
+    parts = [engine(pictures[first : first + 4], TWO) for first in range(0, len(pictures), 4)]
+    assert [len(p[0]) for p in parts] == [4, 4, 1]
     for i in range(2):
         found = np.concatenate([part[i] for part in parts])
         assert found.shape == reference[i].shape
         assert relative_errors(found, reference[i]).max() < 1e-4  # the promise is 1e-3, of what is stored as float16
 
 
+@pytest.mark.slow
 def test_engines_agree_on_photographs(engine, published, hymenoptera):
     paths = sorted(hymenoptera.glob("*/*/*.jpg"))[::50]
     photographs = np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
@@ -108,17 +112,18 @@ def test_engines_agree_on_photographs(engine, published, hymenoptera):
 def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     """Nor on its place in the batch of 16, which is Keras's on a CPU. (In one of 8 it did, by 6e-6, on a CPU without AVX-512.)"""
     together = engine(pictures[:8], TWO[1:])[0]
-    for i in (0, 3, 7):
+    for i in (7,):
         assert np.array_equal(together[i : i + 1], engine(pictures[i : i + 1], TWO[1:])[0])
 
 
 @pytest.mark.parametrize("name", ["keras", "winograd"])
-def test_any_layers_in_any_order(name, weights, small_pictures):
-    engine = engine_of(name, weights, Fingerprint.of(TINY, preprocess="raw"), 4)
-    found = engine(small_pictures[:3], ["block3_pool", "block1_pool", "block3_conv1"])
-    assert [f.shape for f in found] == [(3, 4, 4, 16), (3, 16, 16, 4), (3, 8, 8, 16)]
-    for layer, rows in zip(("block3_pool", "block1_pool", "block3_conv1"), found, strict=True):
-        assert np.allclose(rows, engine(small_pictures[:3], [layer])[0], atol=1e-5)
+def test_any_layers_in_any_order(name, published):
+    engine = engine_of(name, published, Fingerprint.of(VGG16, preprocess="raw", size=64), 4)
+    layers, pictures = ["block5_pool", "block1_pool", "block5_conv1"], fruit(64)[:3]
+    found = engine(pictures, layers)
+    assert [f.shape for f in found] == [(3, 2, 2, 512), (3, 32, 32, 64), (3, 4, 4, 512)]
+    for layer, rows in zip(layers, found, strict=True):
+        assert relative_errors(rows, engine(pictures, [layer])[0]).max() < 1e-4
 
 
 def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):

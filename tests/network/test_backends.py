@@ -14,10 +14,10 @@ TESTS = Path(__file__).parent.parent
 @pytest.mark.parametrize(
     ("backend", "tests"),
     [
-        ("jax", "block4_pool or sgd"),
-        pytest.param("jax", "adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
-        ("torch", "block4_pool or sgd"),
-        pytest.param("torch", "adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
+        pytest.param("jax", "TINY-block2_pool or sgd", marks=pytest.mark.slow),
+        pytest.param("jax", "VGG16-block4_pool or adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
+        pytest.param("torch", "TINY-block2_pool or sgd", marks=pytest.mark.slow),
+        pytest.param("torch", "VGG16-block4_pool or adam or mixed or killed_and_interrupted", marks=pytest.mark.slow),
     ],
 )
 def test_equality_and_resuming(backend, tests):
@@ -26,7 +26,7 @@ def test_equality_and_resuming(backend, tests):
     if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
         pytest.skip("these tests already run on another backend")
     files = [TESTS / "network" / "test_equality.py", TESTS / "resilience" / "test_resume.py"]
-    command = [sys.executable, "-m", "pytest", "-q", "-k", tests, *files]
+    command = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-k", tests, *files]
     environment = {**os.environ, "KERAS_BACKEND": backend}
     done = subprocess.run(command, env=environment, cwd=TESTS.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout

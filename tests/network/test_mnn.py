@@ -61,10 +61,10 @@ def engine(published):
 
 @pytest.fixture(scope="module")
 def keras_engine(published):
-    return engines.KerasEngine(published, Fingerprint.of(VGG16))
+    return engines.KerasEngine(published, Fingerprint.of(VGG16), 11)
 
 
-@pytest.mark.parametrize("kind", ["drawings", "photographs"])
+@pytest.mark.parametrize("kind", ["drawings", pytest.param("photographs", marks=pytest.mark.slow)])
 def test_agrees_with_keras(kind, engine, keras_engine, request):
     pictures = request.getfixturevalue(kind)
     for name, found, expected in zip(TWO, engine(pictures, TWO), keras_engine(pictures, TWO), strict=True):
@@ -76,10 +76,10 @@ def test_agrees_with_keras(kind, engine, keras_engine, request):
 def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
     together = engine(drawings, TWO)
     backwards = engine(drawings[::-1], TWO)
-    alone = [engine(drawings[i : i + 1], TWO) for i in range(len(drawings))]
+    alone = [engine(drawings[i : i + 1], TWO) for i in range(0, len(drawings), 3)]
     for i in range(2):
         assert np.array_equal(together[i], backwards[i][::-1])
-        assert np.array_equal(together[i], np.concatenate([one[i] for one in alone]))
+        assert np.array_equal(together[i][::3], np.concatenate([one[i] for one in alone]))
     assert relative_errors(together[1][1:], together[1][:-1]).min() > 0.1  # and rows are not all alike
 
 
@@ -89,11 +89,12 @@ def test_any_layers_in_any_order_from_raw_pixels(published):
     fingerprint = Fingerprint.of(VGG16, preprocess="raw", size=64)
     found = mnn_engine.MnnEngine(published, fingerprint)(pictures, wanted)
     assert [f.shape for f in found] == [(3, 2, 2, 512), (3, 32, 32, 64), (3, 4, 4, 512)]
-    for own, expected in zip(found, engines.KerasEngine(published, fingerprint)(pictures, wanted), strict=True):
+    for own, expected in zip(found, engines.KerasEngine(published, fingerprint, 3)(pictures, wanted), strict=True):
         assert relative_errors(own, expected).max() < 1e-3
 
 
 def test_from_a_cached_layer(engine, drawings):
+    drawings = drawings[:5]
     wanted = ["block5_conv1", "block5_pool"]
     cached, *expected = engine(drawings, ["block4_pool", *wanted])
     found = engine(cached.astype(np.float16), wanted, "block4_pool")

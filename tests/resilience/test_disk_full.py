@@ -15,6 +15,7 @@ from tiny import TINY
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.errors import VggftError
+from featurize.wording import size
 from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
 from vggft.workspace import backbone
@@ -146,7 +147,7 @@ def test_refused_before_the_work(featurized, disk):
     leave(disk, 5)
     before = snapshot(disk)
     message = refused("featurize", featurized[0] / "data", "-w", disk / "work")
-    room = f"{5 * PAGE / 1000:.0f} kB free, about"
+    room = f"{size(5 * PAGE)} free, about"
     assert all(words in message for words in ("of 24 images:", room, "--workspace", "--layers"))
     assert snapshot(disk) == before
 

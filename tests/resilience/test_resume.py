@@ -189,8 +189,8 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     assert done.returncode == 0, done.stderr
     found = strict_json(done.stdout)
     assert found["resumed"] is True
-    assert "a window of 4 images ahead" in done.stderr  # and it makes no difference
-    assert "going on after epoch" in done.stderr
+    assert ": 4 images at a time are read ahead" in done.stderr  # and it makes no difference
+    assert "resuming after epoch" in done.stderr
     assert arrays(work, "broken") == arrays(work, "whole")
     assert curve(work, "broken") == curve(work, "whole")
     keys = ("best_epoch", "epochs", "ended", "validation", "start_validation", "moved", "parity")

@@ -50,7 +50,7 @@ def test_three_data_sets_of_which_the_answer_is_known(gain, use, outcome):
 
 def test_no_difference_is_rarely_taken_for_one(monkeypatch):
     """Of 100 comparisons of models that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
-    monkeypatch.setattr(statistics, "DRAWS", 500)
+    monkeypatch.setattr(statistics, "DRAWS", 300)
     claims = sum(
         compared(predictions(0, n=120, seed=seed)).verdict.outcome is not Outcome.NO_DIFFERENCE for seed in range(100)
     )
@@ -118,13 +118,13 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
     assert "(100 images, one of each set of near-duplicates)" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("classes", [3, 300])
+@pytest.mark.parametrize("classes", [3, 100])
 def test_many_classes(tmp_path, classes, ui, capsys):
-    found = compared(predictions(1.0, n=260, classes=classes))
+    found = compared(predictions(1.0, n=90, classes=classes))
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
     tables.show(kept, ui)
-    assert (result["methods"][0]["auc"] is None) == (classes == 300)  # not every class has an image
+    assert (result["methods"][0]["auc"] is None) == (classes == 100)  # not every class has an image
 
 
 def test_a_class_may_be_called_like_a_column(tmp_path):

@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import featurize.data.assigned
+import featurize.data.scan
 from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
 from featurize.cache.fingerprint import Fingerprint
-from featurize.data import assigned as memory
-from featurize.data import scan as scanning
 from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
+from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.wording import counted
@@ -64,7 +65,7 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
-            before = _Before(None, (), memory.read(workspace.splits))
+            before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
         return _featurize(workspace, options, before, ui, lock)
 
 
@@ -120,7 +121,7 @@ def _featurize(
     settings = Settings(
         str(scan.root), scan.classes, fingerprint, file, split.shares, split.group_by, layers=tuple(layers)
     )
-    workspace.settle(dataset, settings, memory.remember(assigned, dataset.samples))
+    workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
     rate = done.computed / seconds if done.computed else None
     _tell(workspace, scan, dataset, ui)
     if split.reserve_test:
@@ -164,13 +165,13 @@ def _refuse_overlap(workspace: Path, data: Path) -> None:
 
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:
-    assigned = memory.read(workspace.splits)
+    assigned = featurize.data.assigned.read(workspace.splits)
     settings = workspace.settings
     try:
         samples = workspace.dataset.samples
         if not assigned:
             ui.warn(f"{workspace.splits} is missing: splits are taken from {workspace.manifest.name}")
-        return _Before(settings, samples, assigned or memory.remember([], samples))
+        return _Before(settings, samples, assigned or featurize.data.assigned.remember([], samples))
     except VggftError:
         splits_are = (
             "splits are kept"
@@ -200,7 +201,7 @@ def _fingerprint(
     return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
 
 
-def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:
+def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> Scan:
     with contextlib.ExitStack() as bar:
         advance: Advance | None = None
 
@@ -209,10 +210,10 @@ def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> 
             advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
             advance(done)
 
-        return scanning.scan(data, known, group_by, progress)
+        return featurize.data.scan.scan(data, known, group_by, progress)
 
 
-def _require_same_data(scan: scanning.Scan, before: _Before) -> None:
+def _require_same_data(scan: Scan, before: _Before) -> None:
     """Check that a folder is not a completely different data set from the one that this workspace was made from.
 
     Raises:
@@ -228,7 +229,7 @@ def _require_same_data(scan: scanning.Scan, before: _Before) -> None:
             )
 
 
-def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -> None:
+def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     counts = ", ".join(f"{number} {split}" for split, number in dataset.split_counts.items() if number)
     ui.print(
         f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
