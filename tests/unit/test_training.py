@@ -75,9 +75,9 @@ def test_training_numbers_are_means_over_the_images(network, cached, weights):
 
 def test_sgd_is_what_it_says(network, cached, weights):
     """Two steps: the second is the gradient's and 0.9 of the first."""
-    _, first, _ = step(network, cached, weights, Plan(momentum=0.0, learning_rate=1e-7))
+    _, first, _ = step(network, cached, weights, Plan(momentum=0.0, learning_rate=1e-4))
     fresh = networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))
-    before, twice, _ = step(fresh, cached, weights, Plan(momentum=0.9, learning_rate=1e-7), steps=2)
+    before, twice, _ = step(fresh, cached, weights, Plan(momentum=0.9, learning_rate=1e-4), steps=2)
     for name in first:
         moved = first[name] - before[name]
         ratio = np.vdot(twice[name] - before[name], moved) / np.vdot(moved, moved)
@@ -85,9 +85,9 @@ def test_sgd_is_what_it_says(network, cached, weights):
 
 
 def test_layer_decay(network, cached, weights):
-    before, after, _ = step(network, cached, weights, Plan(learning_rate=1e-6))
+    before, after, _ = step(network, cached, weights, Plan(learning_rate=1e-3))
     fresh = networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))
-    _, decayed, _ = step(fresh, cached, weights, Plan(learning_rate=1e-6, layer_decay=0.5))
+    _, decayed, _ = step(fresh, cached, weights, Plan(learning_rate=1e-3, layer_decay=0.5))
     found = {n: np.linalg.norm(decayed[n] - before[n]) / np.linalg.norm(after[n] - before[n]) for n in before}
     expected = {"block3_conv1": 0.25, "block3_conv2": 0.5, "head_dense1": 1, "logits": 1}
     assert found == pytest.approx(expected, rel=0.02)
