@@ -1,4 +1,4 @@
-"""The front door: command line, workspace, comparison, prediction; and `Experiment`, which is all of that for Python."""
+"""The command line, and `Experiment`, the Python interface."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ __all__ = ["Experiment", "Model", "read_picture"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then: the command line has to answer at once."""
+    """Import the Python interface on first use, because it takes time that the command line saves."""
     if name not in __all__:
         raise AttributeError(f"module 'vggft' has no attribute {name!r}")
     from vggft import api

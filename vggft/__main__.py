@@ -1,10 +1,10 @@
-"""The console script, also as `python -m vggft`: nothing is imported before signals are listened to."""
+"""The console script, also as `python -m vggft`. Signals are handled before anything else is imported."""
 
 import sys
 
 
 def main() -> None:
-    """Run the command line; leave with its exit code."""
+    """Run the command line, and exit with its exit code."""
     from featurize.process import interrupts
 
     try:
@@ -12,11 +12,11 @@ def main() -> None:
         from vggft.cli import app
 
         app.main()
-    except KeyboardInterrupt:  # before or after a command, which says more
+    except KeyboardInterrupt:  # outside of a command, which has a more specific message
         print("error: interrupted.", file=sys.stderr)
         interrupts.leave()
     except SystemExit as end:
-        if end.code == interrupts.EXIT_CODE:  # a thread may be waiting for a file that does not answer
+        if end.code == interrupts.EXIT_CODE:  # a thread may be blocked by a file system
             interrupts.leave()
         raise
 

@@ -1,4 +1,4 @@
-"""What the commands do, for Python: one object for a workspace, one for a model that predicts arrays."""
+"""The Python interface: `Experiment`, a workspace, and `Model`, which predicts arrays."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,14 +32,14 @@ Picture = NDArray[np.uint8]
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Read a picture as vggft does for all its commands: upright, transparency on white, 16 bits as 8.
+    """Decode an image file as all commands do: upright, transparency on white, 16 bits reduced to 8.
 
     Returns:
-        uint8 (height, width, 3), RGB: what `Model.predict` takes. `PIL.Image.convert("RGB")` gives other pixels wherever a
-        picture is transparent or stored turned.
+        uint8 (height, width, 3), RGB, for `Model.predict`. `PIL.Image.convert("RGB")` gives other pixels for transparent or
+        rotated images.
 
     Raises:
-        VggftError: the file cannot be read, or is no picture.
+        VggftError: the file cannot be read, or is not an image.
     """
     try:
         return images.decode(Path(path).read_bytes())
@@ -53,12 +53,12 @@ class Model:
     """A head or tuned network that is ready to predict.
 
     Attributes:
-        name: what it is called in the workspace.
-        classes: names, in the order of the probabilities.
+        name: its name in the workspace.
+        classes: class names, in the order of the probabilities.
     """
 
     def __init__(self, name: str, classes: Sequence[str], score: Callable[[Picture], NDArray[np.float64]], fit: Any):
-        """Take what `Experiment.model` has loaded."""
+        """Wrap a loaded model; created by `Experiment.model`."""
         self.name = name
         self.classes = tuple(classes)
         self._score = score
@@ -68,12 +68,11 @@ class Model:
         """Return class probabilities, float64 (n, classes); each row sums to 1.
 
         Args:
-            pictures: n arrays uint8 (height, width, 3), RGB from 0 to 255, of any sizes; or one array (n, height, width, 3).
-                Of files, `read_picture` gives the pixels that the model learnt from.
-                They are resized as the images were that the model learnt from.
+            pictures: n arrays uint8 (height, width, 3), RGB from 0 to 255, of any sizes, as `read_picture` returns them; or one
+                array (n, height, width, 3). They are resized as the training images were.
 
         Raises:
-            VggftError: an array of another type or shape, or no arrays.
+            VggftError: not arrays, or arrays of another type or shape.
         """
         if not hasattr(pictures, "__len__"):
             raise VggftError(
@@ -81,12 +80,13 @@ class Model:
             )
         if isinstance(pictures, np.ndarray) and pictures.ndim != 4:
             raise VggftError(
-                f"an array of shape {pictures.shape}: expected (n, height, width, 3), or a list of pictures, of one, too."
+                f"an array of shape {pictures.shape}: expected (n, height, width, 3), or a list of pictures."
             )
-        done = []
+        batches = []
         for first in range(0, len(pictures), _AT_ONCE):
-            done.append(self._score(np.stack([self._fit(one) for one in pictures[first : first + _AT_ONCE]])))
-        return np.concatenate(done) if done else np.empty((0, len(self.classes)))
+            batch = np.stack([self._fit(picture) for picture in pictures[first : first + _AT_ONCE]])
+            batches.append(self._score(batch))
+        return np.concatenate(batches) if batches else np.empty((0, len(self.classes)))
 
 
 _AT_ONCE = 64  # pictures resized and predicted at a time
@@ -95,19 +95,19 @@ _AT_ONCE = 64  # pictures resized and predicted at a time
 class Experiment:
     """A workspace. Each method does what its command does, and returns what the command prints with `--json`.
 
-    Arguments are the options of the command by the same names (but `--from` is `start`: `from` is a keyword of Python), with the
-    same defaults and bounds. Where a command would end with an error, a method raises `featurize.errors.VggftError`, whose
-    message names options as the command line does.
+    Arguments are the options of the command, with the same names, defaults and bounds; only `--from` is `start`, because `from`
+    is a keyword of Python. Errors are `featurize.errors.VggftError`, with the message of the command.
     """
 
     def __init__(
         self, folder: str | Path = DEFAULT_WORKSPACE, architecture: Architecture = VGG16, *, quiet: bool = True
     ) -> None:
-        """Name the workspace's folder; it need not exist.
+        """Open a workspace. Nothing is read or written yet.
 
         Args:
-            architecture: the network that is run and tuned.
-            quiet: show warnings only; otherwise messages, tables and progress, as the commands do.
+            folder: folder of the workspace; it need not exist.
+            architecture: the network to run and tune.
+            quiet: show only warnings; otherwise also messages, tables and progress, as the commands do.
         """
         self.workspace = Workspace(Path(folder), architecture)
         self._ui = Ui(quiet=quiet)

@@ -1,7 +1,7 @@
-"""`featurize`, `heads` and `finetune` are those installed beside `vggft`, whatever else has their names.
+"""Imports `featurize`, `heads` and `finetune` from beside `vggft`, even if other modules have these names.
 
-A person may keep a `finetune.py` or a folder `heads/` where they work, and that place is searched first by `python -m vggft`
-and by every script in it.
+The user's folder may contain a `finetune.py` or a folder `heads/`, and `python -m vggft` and every script in that folder search
+it first.
 """
 
 import sys
@@ -16,11 +16,11 @@ _MARK = " of vggft: "  # in the first line of each stage's __init__.py
 
 
 class _Siblings:
-    """Finds the stages, and nothing else."""
+    """Import finder for the stages only."""
 
     @staticmethod
     def find_spec(name: str, path: Sequence[str] | None = None, target: ModuleType | None = None) -> ModuleSpec | None:
-        """Return where a stage lies. Raises ImportError if the package there is missing or not ours."""
+        """Return the location of a stage. Raises ImportError if the package is missing or not vggft's."""
         if name not in STAGES:
             return None
         file = _PLACE / name / "__init__.py"
@@ -37,7 +37,7 @@ def use_siblings() -> None:
     """Import the stages from beside `vggft` from now on.
 
     Raises:
-        ImportError: a module of one of these names, from elsewhere, has been imported before.
+        ImportError: another module with one of these names was imported before.
     """
     for name in STAGES:
         module = sys.modules.get(name)

@@ -103,7 +103,7 @@ def _read_h5(architecture: Architecture, path: Path) -> Convolutions:
             file.get("model_weights", file).visititems(visit)  # a whole model has optimizer_weights beside them
     except OSError as error:
         raise VggftError(f"{path}: damaged HDF5 file ({error}). Delete it or put a fresh copy in its place.") from None
-    convolutions = {layer: (own[4], own[1]) for layer, own in arrays.items() if own.keys() == {1, 4}}
+    convolutions = {layer: (by_rank[4], by_rank[1]) for layer, by_rank in arrays.items() if by_rank.keys() == {1, 4}}
     if convolutions.keys() & set(architecture.names):
         return convolutions
     return _read_keras_weights(architecture, path, len(convolutions))
@@ -149,4 +149,4 @@ def _read_keras(path: Path) -> Convolutions:
 
 def _convolutions_of(model: Any) -> Convolutions:
     weights = {layer.name: layer.get_weights() for layer in model.layers}
-    return {name: (own[0], own[1]) for name, own in weights.items() if [array.ndim for array in own] == [4, 1]}
+    return {name: (pair[0], pair[1]) for name, pair in weights.items() if [array.ndim for array in pair] == [4, 1]}

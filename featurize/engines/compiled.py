@@ -16,7 +16,7 @@ Run = Callable[[NDArray[Any]], list[NDArray[Any]]]
 
 
 def compiled(part: Any, *, half: bool) -> Run:
-    """Return rows (n, ...) of any numeric type → one array a layer, for a part that `featurize.backbone.between` made.
+    """Return rows (n, ...) of any numeric type → one array a layer, for a part that `featurize.backbone.network.between` made.
 
     Args:
         half: return float16, in which a row that holds a number beyond float16 is NaN throughout; else what the part computes.

@@ -155,7 +155,7 @@ class Field:
             VggftError: not a number where one is expected.
         """
         if isinstance(text, list):
-            return [self.parse(one) for one in text]
+            return [self.parse(item) for item in text]
         if self.kind not in (int, float) or self.option.memory:
             return text
         try:
@@ -260,10 +260,10 @@ def described(options: type[Checked]) -> Sequence[Field]:
 
 def offered(options: type[Options]) -> Sequence[Field]:
     """Return the arguments and options that a command with these options has, nested ones in their place."""
-    found: list[Field] = []
+    collected: list[Field] = []
     for field in described(options):
-        found += offered(field.kind) if issubclass(field.kind, Options) else [field] if field.option.help else []
-    return found
+        collected += offered(field.kind) if issubclass(field.kind, Options) else [field] if field.option.help else []
+    return collected
 
 
 def _field(hint: Any, field: Any) -> Field:

@@ -15,8 +15,10 @@ def takes(options: type[Options]) -> Callable[[_Method], _Method]:
 
     def documented(method: _Method) -> _Method:
         declared = inspect.signature(method)
-        own = [parameter for parameter in declared.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD]
-        shown = [*own, *(_parameter(field) for field in offered(options) if not field.required)]
+        explicit = [
+            parameter for parameter in declared.parameters.values() if parameter.kind is not parameter.VAR_KEYWORD
+        ]
+        shown = [*explicit, *(_parameter(field) for field in offered(options) if not field.required)]
         method.__signature__ = declared.replace(parameters=shown)  # type: ignore[attr-defined]
         arguments = "\n".join(f"    {field.name}: {description(field)}" for field in offered(options))
         method.__doc__ = f"{inspect.getdoc(method)}\n\nArgs:\n{arguments}"

@@ -212,17 +212,18 @@ def test_a_workspace_among_the_classes_is_refused(tmp_path):
 
 
 def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritten(copied, monkeypatch, ui):
+    from featurize.data import scan
     from vggft.steps import featurize
 
     new = copied / "new"
-    look = featurize.scanning.scan
+    look = scan.scan
 
     def slow(*arguments):
         found = look(*arguments)
         shutil.copytree(copied / "work", new)  # while this one was hashing, another finished
         return found
 
-    monkeypatch.setattr(featurize.scanning, "scan", slow)
+    monkeypatch.setattr(scan, "scan", slow)
     with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace uses 0\.2"):
         featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}

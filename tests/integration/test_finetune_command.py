@@ -125,13 +125,11 @@ def test_a_head_of_other_classes_or_features(here, work):
     assert vggft("featurize", data, "-w", other.root).returncode == 0
     shutil.copytree(work.heads, other.heads)
     message = refused("finetune", "--from", "avg-256", "-w", other.root)
-    assert (
-        "--from avg-256: stale: its classes are bugs, flowers, and those of the data are birds, bugs, fruit" in message
-    )
+    assert "--from avg-256: stale: its classes are bugs, flowers; those of the data are birds, bugs, fruit" in message
     raw = here / "raw"
     assert vggft("featurize", work.dataset.root, "--preprocess", "raw", "-w", raw).returncode == 0
     shutil.copytree(work.heads, raw / "heads")
-    assert "it reads features of fingerprint " in refused("finetune", "--from", "avg-256", "-w", raw)
+    assert "it was trained on features of fingerprint " in refused("finetune", "--from", "avg-256", "-w", raw)
     assert "stale" in refused("finetune", "-w", raw)
 
 
@@ -165,7 +163,7 @@ def test_a_loss_that_is_no_number(here):
     found = strict_json(done.stdout)
     assert found["ended"] == "diverged"
     assert "the loss or a weight became NaN or infinite at epoch 1, step" in found["failed"][0]
-    assert "Try a tenth of the rate: --lr 1e+37" in done.stderr
+    assert "Try a tenth of the learning rate: --lr 1e+37" in done.stderr
     assert (found["best_epoch"], found["moved"]) == (0, [])
     assert found["validation"] == found["start_validation"]
     done = vggft("finetune", "--resume", "-w", here / "work", "--json")

@@ -1,4 +1,4 @@
-"""The command line: a typer application made of the table of commands, and the console script."""
+"""The typer application, generated from the table of commands, and the entry point of the command line."""
 
 import inspect
 import io
@@ -19,7 +19,7 @@ from vggft.cli.run import FAILED, INTERRUPTED, architecture, close_standard_outp
 HELP = "Transfer learning and fine-tuning of VGG16 on one machine: frozen layers are computed once."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
-# Plain help: rich, which would draw it in boxes, takes longer to import than all the rest.
+# Without rich, which takes longer to import than everything else.
 app = typer.Typer(
     name="vggft", help=HELP, rich_markup_mode=None, pretty_exceptions_enable=False, context_settings=_CONTEXT
 )
@@ -39,16 +39,16 @@ def before_any_command(
         bool, typer.Option("--version", is_eager=True, callback=_show_version, help="Show the version.")
     ] = False,
 ) -> None:
-    """Do nothing: what comes before a command is in its options."""
+    """Do nothing; --version is handled by its callback."""
 
 
 def function(command: Command) -> Callable[..., None]:
-    """Return what typer is to call: its parameters are the command's arguments and options, all of them text or switches."""
+    """Return a function for typer, whose parameters are the command's arguments and options: text, lists of text, or switches."""
 
     def invoke(**values: Any) -> None:
         run(command, {name: value for name, value in values.items() if value not in (None, [], False)})
 
-    # Arguments are explained here: typer would list them with their Python type.
+    # Arguments are described here, because typer would list them with their Python type.
     arguments = [f"{field.metavar}: {field.option.help}" for field in command.fields if field.required]
     invoke.__doc__ = "\n\n".join([command.help, *arguments])
     parameters = [_parameter(field) for field in command.fields]
@@ -96,26 +96,26 @@ _add_commands()
 
 
 def main(network: Architecture = VGG16) -> None:
-    """Understand and run the command line, for one network."""
+    """Parse and run the command line, for one network."""
     architecture.set(network)
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
-        if getattr(sys, name) is None:  # closed, as cron and daemons may have it
+        if getattr(sys, name) is None:  # closed, for example under cron or in a daemon
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: PTH123, SIM115
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # file names that are no Unicode are shown, not crashed on
+        if isinstance(stream, io.TextIOWrapper):  # file names that are not Unicode must not raise an error
             stream.reconfigure(errors="backslashreplace")
     descriptors.hide_libraries()
-    # A notebook's shell names a backend that may not be installed here; Keras imports matplotlib, and fails.
+    # In the shell of a notebook, MPLBACKEND may name a backend that is not installed; Keras imports matplotlib and would fail.
     os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]
     if arguments in ([], *([group] for group in GROUPS)):
         arguments = [*arguments, "--help"]
     try:
         code = app(arguments, prog_name="vggft", standalone_mode=False)
-        if code == INTERRUPTED:  # outside of `execute`, which ends by itself: typer has caught it, and nobody was told
+        if code == INTERRUPTED:  # typer caught Ctrl-C outside of `execute`, before it was reported
             raise KeyboardInterrupt
         sys.exit(code)
-    except typer.TyperException as error:  # a command line that cannot be understood
+    except typer.TyperException as error:  # invalid command line
         from vggft.ui.console import Ui
 
         context = getattr(error, "ctx", None)

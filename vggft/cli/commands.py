@@ -1,4 +1,4 @@
-"""The table of commands: what each does, the options it has, and the step that does it."""
+"""The table of commands: help text, options, and the function in `vggft.steps` that runs each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Shared(Options):
 
 @dataclass(frozen=True)
 class Writing(Shared):
-    """Options of commands that write in the workspace, which one process at a time may do."""
+    """Options of commands that write in the workspace; only one process at a time may write."""
 
     wait: Annotated[bool, Option("Wait for another vggft process that is writing in this workspace.")] = False
 
@@ -55,12 +55,12 @@ class Command:
     Attributes:
         name: as typed after vggft.
         help: one sentence.
-        step: function in `vggft.steps`, called with the workspace, the options if it has any, and the Ui.
-        options: of the step; None: it has none.
-        shared: of the command line.
-        kept: what an interrupt leaves.
-        waits: for its turn to write, also without --wait.
-        method: of `vggft.Experiment`, which does the same; empty: none.
+        step: function in `vggft.steps`; its arguments are the workspace, the options (if any), and the Ui.
+        options: options of the step; None if it has none.
+        shared: options that only the command line has.
+        kept: message after an interruption: what was kept, and how to continue.
+        waits: wait for other writing processes even without --wait.
+        method: the corresponding method of `vggft.Experiment`; empty if there is none.
     """
 
     name: str
@@ -121,7 +121,7 @@ COMMANDS = (
         "Evaluate a model on a folder of labelled images.",
         "evaluate.run",
         EvaluateOptions,
-        waits=True,  # it writes when all is computed, which must not be lost
+        waits=True,  # it writes only at the end, when the results must not be lost
         method="evaluate",
     ),
     Command("doctor", "Check device, backend, weights and disk, and say what to fix.", "doctor.run", None),

@@ -1,4 +1,4 @@
-"""The reference of all commands and options as Markdown, for the documentation: python -m vggft.cli.reference"""
+"""The command reference as Markdown, for the documentation. To print it: python -m vggft.cli.reference"""
 
 from collections.abc import Iterable
 
@@ -7,14 +7,14 @@ from vggft.cli.commands import COMMANDS, GROUPS, Command, Shared, Writing
 
 
 def markdown() -> str:
-    """Return one page: every command with its arguments and options, and what they are called in Python."""
+    """Return one page: every command with its arguments, its options, and their names in Python."""
     shared = {field.name: field for kind in (Shared, Writing) for field in offered(kind)}
     groups = ", ".join(f"`vggft {name}` ({text[0].lower()}{text[1:-1]})" for name, text in GROUPS.items())
     return "\n\n".join(
         [
             "# Commands",
             "`vggft COMMAND --help` shows the same in the terminal. In Python, the options of a command are keyword arguments of "
-            f"the method of `vggft.Experiment` that is named with it. Commands with a second word: {groups}.",
+            f"the method of `vggft.Experiment` that is shown with it. Groups of commands: {groups}.",
             *map(_section, COMMANDS),
             "## Options of every command",
             "`--wait` is an option of the commands that write in the workspace. In Python, the workspace and `quiet` are "
@@ -25,15 +25,15 @@ def markdown() -> str:
 
 
 def _section(command: Command) -> str:
-    own = offered(command.options) if command.options else ()
-    arguments = [field for field in own if field.required]
+    step_fields = offered(command.options) if command.options else ()
+    arguments = [field for field in step_fields if field.required]
     usage = " ".join(["vggft", command.name, *(field.metavar for field in arguments), "[OPTIONS]"])
     parts = [f"## vggft {command.name}", command.help, f"```\n{usage}\n```"]
     if command.method:
         names = [*(field.name for field in arguments), "…"]
         parts.append(f"Python: `Experiment.{command.method}({', '.join(names)})`")
     parts += [f"`{field.metavar}`: {_help(field)}" for field in arguments]
-    options = [field for field in own if not field.required]
+    options = [field for field in step_fields if not field.required]
     if command.shared not in (Shared, Writing):
         options += [field for field in offered(command.shared) if field.name == "workspace"]
     if options:

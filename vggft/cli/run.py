@@ -1,4 +1,4 @@
-"""Running one command: reading its options, saying errors in a line or two, leaving with an exit code."""
+"""Running one command: parsing its options, reporting errors in one line, and exiting with an exit code."""
 
 import importlib
 import os
@@ -22,7 +22,7 @@ architecture: ContextVar[Architecture] = ContextVar("architecture")
 
 
 def run(command: Command, given: Mapping[str, Any]) -> None:
-    """Run a command with the options that were given: switches, and texts that are still to be read, by name."""
+    """Run a command with the options that were given, name → switch or unparsed text."""
 
     def invoke(ui: Any) -> dict[str, Any]:
         from vggft.workspace.workspace import Workspace
@@ -46,7 +46,7 @@ def _step(name: str) -> Callable[..., dict[str, Any]]:
 def execute(
     command: Callable[[Any], dict[str, Any]], json: bool, quiet: bool, debug: bool, kept: str = "Nothing was changed."
 ) -> None:
-    """Run one command; say errors in a line or two; leave with one of the exit codes above."""
+    """Run one command, report errors in one line, and exit with one of the exit codes above."""
     from vggft.ui.console import Ui
 
     ui = Ui(json=json, quiet=quiet)
@@ -56,7 +56,7 @@ def execute(
         interrupts.check()
         result = command(ui)
         ui.result(result)
-    except BrokenPipeError:  # the reader has seen enough
+    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         close_standard_output()
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
@@ -67,13 +67,13 @@ def execute(
             raise
         ui.error(str(error))
         raise typer.Exit(FAILED) from None
-    except Exception as error:  # a bug of ours, or something no one foresaw: said in a line all the same
+    except Exception as error:  # a bug in vggft, or an unforeseen condition
         if debug:
             raise
-        if interrupts.heard():  # a terminal's Ctrl-C reaches child processes, too, and their end is an error here
+        if interrupts.heard():  # Ctrl-C in a terminal also kills child processes, which causes an error here
             ui.error(interrupted)
             sys.exit(INTERRUPTED)
-        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} With --debug it says where it happened.")
+        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} Run it again with --debug for the traceback.")
         raise typer.Exit(FAILED) from None
     if result.get("rejected") or result.get("failed"):
         raise typer.Exit(PARTIAL)
@@ -82,6 +82,6 @@ def execute(
 
 
 def close_standard_output() -> None:
-    """Leave nothing for the interpreter to flush into a pipe that nobody reads."""
+    """Redirect standard output to nowhere, so that the interpreter does not flush into a closed pipe."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)

@@ -18,12 +18,12 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+import finetune.store
+import heads.store
 from featurize import durable
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Dataset
-from finetune import store as runs
-from heads import store as heads
 from vggft.workspace.workspace import Settings, Workspace
 
 ABOUT = "folds.json"
@@ -122,5 +122,10 @@ def _is_provable(folder: Path) -> bool:
 
 def is_ours(path: Path) -> bool:
     """Return whether a file or folder in such a folder has a name that vggft gives."""
-    named = path.name in _FILES or path.name in heads.FILES or bool(_FOLD.match(path.name)) or runs.is_ours(path)
+    named = (
+        path.name in _FILES
+        or path.name in heads.store.FILES
+        or bool(_FOLD.match(path.name))
+        or finetune.store.is_ours(path)
+    )
     return named or (path.is_dir() and path.parent.name in ("heads", "finetune"))  # of a head or a run

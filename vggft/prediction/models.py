@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import finetune.store
+import heads.store
 from featurize.errors import VggftError
-from finetune import store as runs
-from heads import store as heads
 from heads.search import Criterion, Result, best_first, criterion
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
@@ -72,12 +72,12 @@ def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = 
     Raises:
         VggftError: one of them is damaged.
     """
-    results = heads.load_all(workspace.heads, on_damage)
+    results = heads.store.load_all(workspace.heads, on_damage)
     digests = {result.head.digest for result in results}
     fresh, stale = fresh_and_stale(workspace, results)
     networks = [
         NetworkModel(workspace.finetune / run.name, run, run.start_digest in digests)
-        for run in runs.load_all(workspace.finetune, on_damage)
+        for run in finetune.store.load_all(workspace.finetune, on_damage)
     ]
     networks.sort(key=lambda network: network.rank)
     state = provenance.current(workspace)
@@ -102,7 +102,7 @@ def fresh_heads(workspace: Workspace) -> tuple[HeadModel, ...]:
     Raises:
         VggftError: there are none, or only stale ones.
     """
-    results = heads.load_all(workspace.heads)
+    results = heads.store.load_all(workspace.heads)
     fresh, stale = fresh_and_stale(workspace, results)
     if fresh:
         return tuple(_head_model(workspace, result) for result in best_first(fresh))

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import featurize.cache.export
 from featurize.cache import estimate, upkeep
-from featurize.cache import export as exporting
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
@@ -21,30 +21,30 @@ from vggft.workspace.workspace import SCHEMA, Workspace
 def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Show what the cache holds."""
     settled = _settled(workspace)
-    found = [
-        upkeep.info(folder, own, workspace.architecture)
-        for folder, own in upkeep.fingerprints(workspace.cache_folder).items()
+    summaries = [
+        upkeep.info(folder, fingerprint, workspace.architecture)
+        for folder, fingerprint in upkeep.fingerprints(workspace.cache_folder).items()
     ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
-    for one in found:
-        ui.print(f"\n{one.folder.name} ({_use(one.fingerprint, settled)}): {_described(one.fingerprint)}")
-        ui.print(f"{counted(one.images, 'image')} in {counted(one.files, 'file')}, {size(one.stored)}")
-        if one.layers:
+    for summary in summaries:
+        ui.print(f"\n{summary.folder.name} ({_use(summary.fingerprint, settled)}): {_described(summary.fingerprint)}")
+        ui.print(f"{counted(summary.images, 'image')} in {counted(summary.files, 'file')}, {size(summary.stored)}")
+        if summary.layers:
             rows = [
-                (name, str(own.rows), size(own.stored), size(own.raw), f"{own.raw / own.stored:.1f}")
-                for name, own in one.layers.items()
+                (name, str(layer.rows), size(layer.stored), size(layer.raw), f"{layer.raw / layer.stored:.1f}")
+                for name, layer in summary.layers.items()
             ]
             ui.table("", ("layer", "rows", "on disk", "in memory", "ratio"), rows)
-        if one.damaged:
-            ui.print(f"{counted(one.damaged, 'file')} damaged or missing; vggft featurize computes their rows again")
-        if one.set_aside:
-            ui.print(f"{counted(one.set_aside, 'damaged file')} quarantined; vggft cache prune deletes them")
-    if not found:
+        if summary.damaged:
+            ui.print(f"{counted(summary.damaged, 'file')} damaged or missing; vggft featurize recomputes their rows")
+        if summary.set_aside:
+            ui.print(f"{counted(summary.set_aside, 'damaged file')} quarantined; vggft cache prune deletes them")
+    if not summaries:
         ui.print("no features yet")
     return {
         "schema": SCHEMA,
         "cache": str(workspace.cache_folder),
-        "fingerprints": [_as_json(one, settled) for one in found],
+        "fingerprints": [_as_json(summary, settled) for summary in summaries],
     }
 
 
@@ -69,7 +69,7 @@ def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> str:
 
 
 def _is_perturbation(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
-    """True for what `vggft compare` computed of changed pictures, in the way that the features in use are made."""
+    """Return whether these are features of perturbed images, otherwise computed like the features in use."""
     return fingerprint is not None and bool(fingerprint.probe) and replace(fingerprint, probe="") == settled
 
 
@@ -80,19 +80,20 @@ def _described(fingerprint: Fingerprint | None) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _as_json(one: Info, settled: Fingerprint | None) -> dict[str, Any]:
+def _as_json(summary: Info, settled: Fingerprint | None) -> dict[str, Any]:
     return {
-        "folder": str(one.folder),
-        "in_use": settled is not None and (one.fingerprint == settled or _is_perturbation(one.fingerprint, settled)),
-        "fingerprint": asdict(one.fingerprint) if one.fingerprint else None,
-        "images": one.images,
-        "files": one.files,
-        "bytes": one.stored,
-        "damaged": one.damaged,
-        "set_aside": one.set_aside,
+        "folder": str(summary.folder),
+        "in_use": settled is not None
+        and (summary.fingerprint == settled or _is_perturbation(summary.fingerprint, settled)),
+        "fingerprint": asdict(summary.fingerprint) if summary.fingerprint else None,
+        "images": summary.images,
+        "files": summary.files,
+        "bytes": summary.stored,
+        "damaged": summary.damaged,
+        "set_aside": summary.set_aside,
         "layers": {
-            name: {"rows": own.rows, "bytes": own.stored, "raw_bytes": own.raw, "ratio": own.raw / own.stored}
-            for name, own in one.layers.items()
+            name: {"rows": layer.rows, "bytes": layer.stored, "raw_bytes": layer.raw, "ratio": layer.raw / layer.stored}
+            for name, layer in summary.layers.items()
         },
     }
 
@@ -109,9 +110,9 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         with ui.progress(f"verifying {folder.name}", unit="files") as advance:
             files += len(list((folder / "shards").glob("*.h5")))
             findings += upkeep.verify(folder, fingerprint, advance)
-    damaged = [{"path": str(found.path), "reason": found.reason} for found in findings]
-    for found in findings:
-        ui.warn(f"{found.path}: {found.reason}")
+    damaged = [{"path": str(finding.path), "reason": finding.reason} for finding in findings]
+    for finding in findings:
+        ui.warn(f"{finding.path}: {finding.reason}")
     without: list[str] = []
     if settled:
         without = workspace.cache().missing(workspace.settings.layers or [workspace.architecture.top], accepted)
@@ -120,15 +121,15 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     sound = not findings and not without
     if sound:
         ui.print(f"✓ {counted(files, 'file')}, all checksums match")
-    in_use = [found for found in findings if settled is None or settled.key in found.path.parts]
+    in_use = [finding for finding in findings if settled is None or settled.key in finding.path.parts]
     if without or in_use:
-        ui.print("Run vggft featurize: it quarantines damaged files and computes missing rows again.")
-    folders = [path.name for path, own in places.items() if _is_perturbation(own, settled)]
-    perturbed = [found for found in findings if not set(folders).isdisjoint(found.path.parts)]
+        ui.print("Run vggft featurize: it quarantines damaged files and recomputes missing rows.")
+    folders = [path.name for path, fingerprint in places.items() if _is_perturbation(fingerprint, settled)]
+    perturbed = [finding for finding in findings if not set(folders).isdisjoint(finding.path.parts)]
     if perturbed:
-        ui.print("Some of this is of changed pictures: vggft compare computes it again.")
+        ui.print("Some of these features are of perturbed images: vggft compare recomputes them.")
     if len(in_use) + len(perturbed) < len(findings):
-        ui.print("Some of these are stale: vggft cache prune deletes them.")
+        ui.print("Some of these features are stale: vggft cache prune deletes them.")
     if settled is None:
         ui.print("The first vggft featurize was interrupted. Run it again to continue.")
     return {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
@@ -166,10 +167,10 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
                 f"{workspace.cache_folder}: no features of the workspace's fingerprint ({settled.key}), so all would count as "
                 "stale. Nothing was deleted. Run vggft featurize first."
             )
-        perturbations = [own for own in places.values() if own and _is_perturbation(own, settled)]
-        stale = [path for path, own in places.items() if own not in (settled, None, *perturbations)]
+        perturbations = [other for other in places.values() if other and _is_perturbation(other, settled)]
+        stale = [path for path, other in places.items() if other not in (settled, None, *perturbations)]
         aside = [path for path in upkeep.quarantine_folders(workspace.cache_folder) if path.parent not in stale]
-        caches = [workspace.cache(own) for own in (settled, *perturbations)]
+        caches = [workspace.cache(fingerprint) for fingerprint in (settled, *perturbations)]
         plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
         result = {
             "removed": False,
@@ -180,7 +181,8 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
         gone = sum(not (workspace.dataset.root / s.path).exists() for s in workspace.dataset.samples)
         if gone:
             ui.warn(
-                f"{counted(gone, 'file')} missing since the last featurize. Run it first to delete their features, too"
+                f"{counted(gone, 'file')} missing since the last featurize. To delete their features, too, run vggft featurize "
+                "first"
             )
         if plan.empty:
             ui.print("nothing to delete: every row belongs to an image of the last featurize")
@@ -189,21 +191,21 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             ui.say(f"{path}: {size(upkeep.occupied(path))} of stale features")
         for path in aside:
             ui.say(f"{path}: {size(upkeep.occupied(path))} of quarantined files")
-        for cache, own in plan.surplus:
-            if own.rows:
-                ui.say(f"{cache.folder}: {counted(own.rows, 'row')} of images that are gone, or stored twice")
+        for cache, surplus in plan.surplus:
+            if surplus.rows:
+                ui.say(f"{cache.folder}: {counted(surplus.rows, 'row')} of images that are gone, or stored twice")
         if not (options.yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
-        left = [path for own in stale for path in upkeep.remove(own)]  # first: files that are written anew need room
-        left += [path for own in aside for path in upkeep.remove_quarantined(own)]
+        left = [path for folder in stale for path in upkeep.remove(folder)]  # first, because rewritten files need space
+        left += [path for folder in aside for path in upkeep.remove_quarantined(folder)]
         for path in left:
-            ui.warn(f"not deleted, because it may not be vggft's: {path}")
-        for cache, own in plan.surplus:
-            if own.keep:
-                with ui.progress("rewriting files", len(own.keep), "files") as advance:
-                    upkeep.drop(cache, own, advance)
+            ui.warn(f"not deleted, because vggft may not have written it: {path}")
+        for cache, surplus in plan.surplus:
+            if surplus.keep:
+                with ui.progress("rewriting files", len(surplus.keep), "files") as advance:
+                    upkeep.drop(cache, surplus, advance)
         freed = before - upkeep.occupied(workspace.cache_folder)
     ui.print(f"removed; {size(freed)} freed")
     return {**result, "removed": True, "bytes_freed": freed}
@@ -218,13 +220,13 @@ def _agreed(ui: Ui) -> bool:
 def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     """Write one plain HDF5 file: features, labels, splits, paths."""
     dataset, cache, file = workspace.dataset, workspace.cache(), options.file
-    layers = exporting.complete_layers(cache, dataset)
+    layers = featurize.cache.export.complete_layers(cache, dataset)
     left_out = [layer for layer in cache.layers if layer not in layers]
     if left_out:
         ui.warn(f"left out, because not every image has them: {', '.join(left_out)}")
     rows = len(dataset.accepted())
     estimate.require_room(file.absolute().parent, estimate.bytes_needed(cache, layers, rows), rows)
     with ui.progress("exporting", rows * len(layers), "rows") as advance:
-        exporting.export(cache, dataset, layers, file, advance)
+        featurize.cache.export.export(cache, dataset, layers, file, advance)
     ui.print(f"{file}: {', '.join(layers)} of {counted(rows, 'image')}, {size(file.stat().st_size)}")
     return {"file": str(file), "images": rows, "layers": layers, "bytes": file.stat().st_size}

@@ -1,4 +1,4 @@
-"""Heads against tuned networks on the same images: which one to use, and a report that holds every number."""
+"""Comparing heads with tuned networks on the same images: the recommendation, and a report of all numbers."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -101,7 +101,7 @@ def _nested(
 
 
 def _perturb(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui) -> PerturbedPredictions | None:
-    """Let models predict perturbed images. A failure must not lose the rest of the comparison."""
+    """Predict perturbed images. A failure is only a warning: the rest of the comparison is kept."""
     samples = workspace.dataset.accepted("test" if split == "test" else "validate")
     try:
         return perturbations.predict(workspace, compared, samples, ui)

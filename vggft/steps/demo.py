@@ -1,4 +1,4 @@
-"""The whole story on the bundled drawings: featurize, head, finetune, compare."""
+"""All four steps on the bundled drawings: featurize, head, finetune, compare."""
 
 import time
 from pathlib import Path
@@ -15,7 +15,7 @@ TUNE_EPOCHS = 3
 
 
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
-    """Run the four commands on 132 public-domain drawings in four classes, and say what was written where."""
+    """Run the four commands on 132 public-domain drawings in four classes, and print where the results are."""
     began = time.perf_counter()
     options = FinetuneOptions.of(epochs=TUNE_EPOCHS)
     say = ui.print
@@ -28,7 +28,7 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     say("\n$ vggft compare")
     compared = compare.run(workspace, CompareOptions(), ui)
     seconds = time.perf_counter() - began
-    say(f"\nDone in {seconds:.0f} s. What was written, all below {workspace.root}:")
+    say(f"\nDone in {seconds:.0f} s. Results in {workspace.root}:")
     written = {
         "manifest": str(workspace.manifest),
         "cache": featurized["cache"],
@@ -38,7 +38,7 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     }
     for what, path in written.items():
         say(f"  {what:<12} {path}")
-    say("Now yours: vggft featurize DATA, a folder with one folder of images for each class.")
+    say("Next, your own images, in one folder for each class: vggft featurize DATA")
     return {
         "featurize": featurized,
         "head": heads,

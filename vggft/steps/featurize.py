@@ -8,15 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import featurize.data.assigned
+import featurize.data.scan
 from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
 from featurize.cache.fingerprint import Fingerprint
-from featurize.data import assigned as memory
-from featurize.data import scan as scanning
 from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
+from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.wording import counted
@@ -64,7 +65,7 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
-            before = _Before(None, (), memory.read(workspace.splits))
+            before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
         return _featurize(workspace, options, before, ui, lock)
 
 
@@ -109,10 +110,10 @@ def _featurize(
         cache = workspace.cache(fingerprint)  # under the lock now
     damaged = len(cache.damaged) + len(cache.lost)
     reused = len(files) - len(cache.missing(layers, list(files)))
-    done = fill(cache, filling, ui)
+    filled = fill(cache, filling, ui)
     seconds = time.perf_counter() - began
     samples = [
-        replace(s, status="rejected", reason=done.rejected[s.digest]) if s.digest in done.rejected else s
+        replace(s, status="rejected", reason=filled.rejected[s.digest]) if s.digest in filled.rejected else s
         for s in scan.samples
     ]
     dataset = split_rules.build(scan, samples, split.shares, assigned)
@@ -120,20 +121,22 @@ def _featurize(
     settings = Settings(
         str(scan.root), scan.classes, fingerprint, file, split.shares, split.group_by, layers=tuple(layers)
     )
-    workspace.settle(dataset, settings, memory.remember(assigned, dataset.samples))
-    rate = done.computed / seconds if done.computed else None
+    workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
+    rate = filled.computed / seconds if filled.computed else None
     _tell(workspace, scan, dataset, ui)
     if split.reserve_test:
         moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
         ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
     if rate is not None:
-        ui.print(f"computed {done.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {done.engine}, reused {reused}")
+        ui.print(
+            f"computed {filled.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, reused {reused}"
+        )
     else:
         ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
     ui.print(f"cache: {cache.folder}")
     return {
         "images": len(dataset.accepted()),
-        "computed": done.computed,
+        "computed": filled.computed,
         "reused": reused,
         "duplicates": len(dataset.duplicates),
         "rejected": len(dataset.rejected),
@@ -141,11 +144,11 @@ def _featurize(
         "classes": list(dataset.classes),
         "splits": dataset.split_counts,
         "layers": layers,
-        "engine": done.engine,
+        "engine": filled.engine,
         "images_per_second": rate,
         "cache": str(cache.folder),
         "manifest": str(workspace.manifest),
-        "conflicts": [[s.path for s in own] for own in splits.conflicts(dataset.samples)],
+        "conflicts": [[s.path for s in copies] for copies in splits.conflicts(dataset.samples)],
     }
 
 
@@ -164,13 +167,13 @@ def _refuse_overlap(workspace: Path, data: Path) -> None:
 
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:
-    assigned = memory.read(workspace.splits)
+    assigned = featurize.data.assigned.read(workspace.splits)
     settings = workspace.settings
     try:
         samples = workspace.dataset.samples
         if not assigned:
             ui.warn(f"{workspace.splits} is missing: splits are taken from {workspace.manifest.name}")
-        return _Before(settings, samples, assigned or memory.remember([], samples))
+        return _Before(settings, samples, assigned or featurize.data.assigned.remember([], samples))
     except VggftError:
         splits_are = (
             "splits are kept"
@@ -200,7 +203,7 @@ def _fingerprint(
     return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
 
 
-def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> scanning.Scan:
+def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> Scan:
     with contextlib.ExitStack() as bar:
         advance: Advance | None = None
 
@@ -209,10 +212,10 @@ def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> 
             advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
             advance(done)
 
-        return scanning.scan(data, known, group_by, progress)
+        return featurize.data.scan.scan(data, known, group_by, progress)
 
 
-def _require_same_data(scan: scanning.Scan, before: _Before) -> None:
+def _require_same_data(scan: Scan, before: _Before) -> None:
     """Check that a folder is not a completely different data set from the one that this workspace was made from.
 
     Raises:
@@ -228,7 +231,7 @@ def _require_same_data(scan: scanning.Scan, before: _Before) -> None:
             )
 
 
-def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -> None:
+def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     counts = ", ".join(f"{number} {split}" for split, number in dataset.split_counts.items() if number)
     ui.print(
         f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
@@ -240,8 +243,11 @@ def _tell(workspace: Workspace, scan: scanning.Scan, dataset: Dataset, ui: Ui) -
         for name in dataset.classes:
             if classes and name not in classes:
                 ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")
-    for own in splits.conflicts(dataset.samples)[:_SHOWN]:
-        ui.warn("identical files under two labels or in two splits: " + ", ".join(f"{s.path} ({s.split})" for s in own))
+    for identical in splits.conflicts(dataset.samples)[:_SHOWN]:
+        ui.warn(
+            "identical files under two labels or in two splits: "
+            + ", ".join(f"{s.path} ({s.split})" for s in identical)
+        )
     if dataset.duplicates:
         copies = "copy" if len(dataset.duplicates) == 1 else "copies"
         ui.warn(f"{len(dataset.duplicates)} {copies} in validation or test left out (status duplicate in the manifest)")

@@ -51,13 +51,13 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
         if options.precision == "auto":
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
-        made = {
+        origin = {
             **provenance.current(workspace),
             **provenance.versions(),
             "features": asdict(workspace.settings.fingerprint),
             "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
         }
-        settings = Settings(name, unfreeze, split_point, plan, memory, options.start, made)
+        settings = Settings(name, unfreeze, split_point, plan, memory, options.start, origin)
         begun = store.begin(workspace.finetune, settings, head)
         try:
             job = Job.of(workspace, cache, begun)
@@ -130,7 +130,7 @@ def _free(workspace: Workspace, name: str | None, otherwise: str) -> str:
     """Return the name of a new run: the one that was asked for, or else `otherwise`, with a number where it is taken."""
     if name is None:
         return store.free_name([workspace.finetune, workspace.heads], otherwise)
-    if any(one.folder.name == name for one in store.unfinished(workspace.finetune)):
+    if any(run.folder.name == name for run in store.unfinished(workspace.finetune)):
         raise VggftError(f"--name {name}: that run is unfinished. Continue it: {RESUME} --name {name}")
     if (workspace.finetune / name).exists():
         raise VggftError(

@@ -31,7 +31,7 @@ _FOLDS = 5  # where --suspects has to cross-validate
 
 
 def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
-    """Train heads on the training split, judge on all of the validation split, keep all, mark the best.
+    """Train heads on the training split, evaluate them on the validation split, and mark the best.
 
     Raises:
         VggftError: options out of range, no features yet, or no head that could be trained.
@@ -49,7 +49,7 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
     for spec in specs:
         place = workspace.heads / spec.name
         if place.is_symlink() or (place.exists() and not place.is_dir()):
-            raise VggftError(f"{place}: is in the way of the head of that name, which is a folder. Move it away.")
+            raise VggftError(f"{place}: in the way of the folder of a head. Move it away.")
     with workspace.writing():
         board = Board(workspace, options.plan, ui)
         work = _work(options, specs, board)
@@ -64,14 +64,14 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
 
 
 def _specs(options: HeadOptions) -> list[Spec]:
-    own = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
+    custom = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
     if not options.head:
-        return [*own, CLASSIC] if own else list(DEFAULTS)
-    known = {spec.name: spec for spec in [*DEFAULTS, *own]}
+        return [*custom, CLASSIC] if custom else list(DEFAULTS)
+    known = {spec.name: spec for spec in [*DEFAULTS, *custom]}
     for name in options.head:
         if name not in known:
             raise VggftError(
-                f"--head {name}: no such head. There are: {', '.join(known)}. Define others with --grid FILE."
+                f"--head {name}: no such head. Expected one of: {', '.join(known)}. Define others with --grid FILE."
             )
     return [known[name] for name in dict.fromkeys(options.head)]
 

@@ -1,6 +1,6 @@
-"""The arguments and options of every step; those of a training stand in `heads.plan` and `finetune.plan`.
+"""The arguments and options of every step; training options are in `heads.plan` and `finetune.plan`.
 
-Cheap to import: the command line reads it before it knows which command is wanted.
+Cheap to import: the command line imports it for every command.
 """
 
 from dataclasses import dataclass, field, replace

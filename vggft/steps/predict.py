@@ -1,4 +1,4 @@
-"""Class and score of each image, by a named model or the recommended one; written as they come, except with --json."""
+"""Predicting images with a named or the recommended model; results are written as they come, except with --json."""
 
 import contextlib
 from typing import Any

@@ -23,7 +23,9 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
     if wanted == BEST:
         return models.fresh_heads(workspace)[0].head
     if (workspace.finetune / wanted).exists():
-        raise VggftError(f"--from {wanted}: a tuned network. Expected a head; see heads/leaderboard.csv.")
+        raise VggftError(
+            f"--from {wanted}: a tuned network. Expected the name of a head; heads/leaderboard.csv lists them."
+        )
     fresh, stale = models.fresh_and_stale(workspace, store.load_all(workspace.heads))
     for result in fresh:
         if result.head.name == wanted:
@@ -41,15 +43,15 @@ def _why(workspace: Workspace, head: Head) -> str:
     """Return why a head does not fit the workspace's current state."""
     current, classes = provenance.current(workspace), workspace.dataset.classes
     if head.classes != classes:
-        return f"its classes are {', '.join(head.classes)}, and those of the data are {', '.join(classes)}"
+        return f"its classes are {', '.join(head.classes)}; those of the data are {', '.join(classes)}"
     fingerprint = head.provenance.get("fingerprint")
     if fingerprint != current["fingerprint"]:
-        return f"it reads features of fingerprint {fingerprint}, and the current ones are {current['fingerprint']}"
+        return f"it was trained on features of fingerprint {fingerprint}; the current ones are {current['fingerprint']}"
     return "images, labels or splits have changed since it was trained"
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:
-    """Return a head of the form of avg-256 with random weights; its input is standardised as for every head.
+    """Return a head like avg-256, with standardised inputs and random weights.
 
     Raises:
         VggftError: a training image without features.

@@ -1,6 +1,6 @@
-"""One fine-tuning run, from where it is to its end: network, parity gate, training, report.
+"""One fine-tuning run, new or resumed: network, parity gate, training, report.
 
-`prepare` returns what `train` needs, so that nothing is trained that was not checked first.
+`prepare` returns what `train` needs, so nothing is trained that has not passed the parity gate.
 """
 
 from collections import defaultdict
@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+import finetune.network
+import finetune.train
 from featurize import runner
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
@@ -20,14 +22,12 @@ from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune import examples, store
-from finetune import network as networks
 from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
 from finetune.plan import Plan
 from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
 from finetune.train import Callbacks, State
-from finetune.train import train as train_epochs
 from heads.head import Head
 from heads.predictions import Predictions
 from vggft.ui.console import Ui
@@ -46,12 +46,12 @@ def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
 
 @dataclass(frozen=True)
 class Job:
-    """A run that was begun, and the data it is trained on; the workspace's lock is held.
+    """An unfinished run and its training data. The workspace's lock must be held.
 
     Attributes:
         begun: the run on disk.
-        settings: as it was begun, apart from the memory for inputs.
-        head: what it starts from.
+        settings: its settings, with the memory for inputs of this command.
+        head: the initial head.
     """
 
     workspace: Workspace
@@ -63,7 +63,7 @@ class Job:
 
     @classmethod
     def of(cls, workspace: Workspace, cache: FeatureCache, begun: Unfinished, memory: int | None = None) -> "Job":
-        """Read what a run was begun with; `memory`: bytes of inputs in memory, if other than that."""
+        """Read the settings, head and weights of a run; `memory`: bytes for inputs, None for what its settings say."""
         settings = begun.settings if memory is None else replace(begun.settings, memory=memory)
         weights = load_weights(cache.architecture, cache.fingerprint, workspace.settings.weights_file_path)
         return cls(workspace, cache, begun, settings, begun.head, weights)
@@ -76,7 +76,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that may be trained: the network has passed the parity gate, and the inputs are read or can be streamed."""
+    """A run that is ready to train: the network has passed the parity gate, and the inputs are read or can be streamed."""
 
     network: Any
     parity: float
@@ -88,32 +88,32 @@ def prepare(job: Job, ui: Ui) -> Prepared:
     """Compute what the cache lacks, assemble the network, check it, and read the inputs.
 
     Raises:
-        VggftError: images that are needed are gone, or the parity gate.
+        VggftError: required images are missing, or the parity gate fails.
     """
     settings, split_point = job.settings, job.settings.split_point
     if split_point is not None:
         _fill(job, split_point, ui)
-    tuned = networks.tuned_layers(job.weights.architecture, split_point)
+    tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)
     span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
     source = f"cached {split_point}" if split_point else "pixels"
     ui.say(f"{settings.name}: tuning {span} from {source}, starting from {job.head.name}")
     fingerprint = job.cache.fingerprint
-    network = networks.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
+    network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
     parity = _parity_gate(job, network, ui)
     training, validation = _examples(job, ui)
     return Prepared(network, parity, training, validation)
 
 
 def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
-    """Train the epochs that are left, save and report."""
+    """Train the remaining epochs, save the network, and report."""
     from finetune.program import Program  # Keras is loaded by now
 
     plan, split_point, network = job.settings.plan, job.settings.split_point, prepared.network
-    part = networks.above(network, job.weights.architecture, split_point)
+    part = finetune.network.above(network, job.weights.architecture, split_point)
     program = Program(part, plan, prepared.training.targets, job.weights)
     state = _train_epochs(job, prepared, program, ui)
-    moved = networks.moved_layers(network, job.weights, split_point)
-    tuned = networks.tuned_layers(job.weights.architecture, split_point)
+    moved = finetune.network.moved_layers(network, job.weights, split_point)
+    tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)
     if state.best_epoch and moved != tuned:
         unmoved = ", ".join(name for name in tuned if name not in moved)
         ui.warn(f"unchanged after training: {unmoved}. The steps were too small for float32; try a higher --lr")
@@ -123,7 +123,7 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         start_digest=job.head.digest,
         start_provenance=job.head.provenance,
         classes=job.dataset.classes,
-        parameters=networks.parameters(network),
+        parameters=finetune.network.parameters(network),
         images={"train": len(prepared.training.targets), "validate": len(prepared.validation.targets)},
         best_epoch=state.best_epoch,
         ended=str(state.ended(plan)),
@@ -172,8 +172,8 @@ def _parity_gate(job: Job, network: Any, ui: Ui) -> float:
         )
     expected = job.head.predict(job.cache.read(job.cache.architecture.top, digests))
     precision = job.cache.fingerprint.precision
-    parity = networks.check_parity(network, np.stack(pictures), expected, precision)
-    limit = networks.PARITY_BOUNDS[precision]
+    parity = finetune.network.check_parity(network, np.stack(pictures), expected, precision)
+    limit = finetune.network.PARITY_BOUNDS[precision]
     ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} (limit {limit:g})")
     return parity
 
@@ -191,7 +191,7 @@ def _examples(job: Job, ui: Ui) -> tuple[Examples, Examples]:
             sources.append(examples.from_cache(job.cache, split_point, digests))
     windows = examples.windows(sources, job.settings.memory, job.settings.plan.batch_size)
     if windows[0]:
-        ui.say(f"the inputs do not fit into --memory: {windows[0]} images at a time are read ahead of the training")
+        ui.say(f"the inputs do not fit into --memory: {windows[0]} images at a time are read ahead of training")
     inputs = []
     for samples, source, window in zip(splits, sources, windows, strict=True):
         with ui.progress("reading", source.n) if window is None else nullcontext(_silent) as advance:
@@ -240,7 +240,7 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
                     ui.warn(f"{error}: training continues without curves for TensorBoard")
                 ui.say(_line(now, plan))
 
-        state = train_epochs(
+        state = finetune.train.train(
             program, (prepared.training, prepared.validation), plan, state, Callbacks(on_step, on_epoch)
         )
     log.close()
@@ -249,15 +249,15 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
 
 def _line(state: State, plan: Plan) -> str:
     row = state.history[-1]
-    judged = f"validation log-loss {row.val_log_loss:.4f}, accuracy {row.val_accuracy:.3f}"
+    metrics = f"validation log-loss {row.val_log_loss:.4f}, accuracy {row.val_accuracy:.3f}"
     if row.loss is None:
-        return f"epoch 0 (the head as it is): {judged}"
+        return f"epoch 0 (the untuned head): {metrics}"
     best = " ← best so far" if state.best_epoch == row.epoch else ""
-    return f"epoch {row.epoch}/{plan.epochs}: training loss {row.loss:.4f}, {judged}, {row.seconds:.1f} s{best}"
+    return f"epoch {row.epoch}/{plan.epochs}: training loss {row.loss:.4f}, {metrics}, {row.seconds:.1f} s{best}"
 
 
 def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
-    """Say what came of a run; return it for programs."""
+    """Print the result of a run, and return it for --json."""
     folder, plan = workspace.finetune / run.name, run.settings.plan
     v, s, trained = run.validation, run.start_validation, run.history[-1].epoch
     failed = []
@@ -266,7 +266,7 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
         lower = f"--lr {plan.learning_rate / 10:g}"
         failed = [f"the loss or a weight became NaN or infinite at {where}"]
         ui.warn(
-            f"{failed[0]}: training stopped there, and epoch {run.best_epoch} is kept. Try a tenth of the rate: {lower}"
+            f"{failed[0]}: training stopped, and epoch {run.best_epoch} is kept. Try a tenth of the learning rate: {lower}"
         )
     elif run.ended == "patience":
         ui.say(
@@ -277,7 +277,7 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
         f"{s.accuracy:.3f}), log-loss {v.log_loss:.4f} (head {s.log_loss:.4f})"
     )
     if run.best_epoch == 0:
-        ui.print(f"no epoch beat {run.start}: the network is the head on the pretrained weights")
+        ui.print(f"no epoch was better than {run.start}: the network is that head on the pretrained backbone")
     ui.print(f"network: {folder / store.NETWORK}")
     return {
         "name": run.name,

@@ -1,4 +1,4 @@
-"""What a person sees: results on standard output, progress and messages on standard error."""
+"""Terminal output: results on standard output, progress and messages on standard error."""
 
 import contextlib
 import sys
@@ -14,12 +14,12 @@ from rich.text import Text
 from featurize.process import descriptors, interrupts
 from vggft.ui import strict
 
-# Columns of a table that goes to a file or a pipe, where nothing says how wide it may be.
+# Columns of a table that is written to a file or a pipe, which have no width.
 _FILE_WIDTH = 110
 
 
 def duration(seconds: float) -> str:
-    """Write a length of time for people, roughly."""
+    """Format a duration for display, rounded."""
     if seconds < 100:
         return f"{seconds:.0f} s"
     if seconds < 6000:
@@ -28,10 +28,10 @@ def duration(seconds: float) -> str:
 
 
 class Advance(Protocol):
-    """Moves a progress bar on."""
+    """Updates a progress bar."""
 
     def __call__(self, done: int, of: int | None = None, /, *, what: str | None = None) -> None:
-        """Show that `done` of `of` are done, and what is done; both may be left out where they do not change."""
+        """Show `done` of `of`, and `what` is being done; `of` and `what` may be omitted if they have not changed."""
 
 
 class _RateColumn(ProgressColumn):
@@ -45,16 +45,16 @@ class _RateColumn(ProgressColumn):
 
 
 class Ui:
-    """Speaks to the person and to programs.
+    """Output of one command, for people and for programs.
 
-    With `json`, standard output carries one object and nothing else: whatever libraries print on file descriptor 1 in
-    the meantime goes to standard error.
+    With `json`, standard output contains exactly one object: whatever libraries print on file descriptor 1 goes to
+    standard error.
     """
 
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
-        self._emitted = False  # an object was begun: no other one may follow
+        self._emitted = False  # standard output may contain only one object
         self._on_terminal = sys.stdout.isatty()
         self._stdout = _claimed() if json else sys.stdout
         self._err = Console(stderr=True, quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
@@ -64,52 +64,52 @@ class Ui:
             self._out.width = max(self._out.width, _FILE_WIDTH)
 
     def within(self, part: str) -> "Ui":
-        """Return what a part of a longer piece of work speaks to: only its progress is shown, under the name `part`."""
+        """Return the output of a part of a longer command: only its progress is shown, under the name `part`."""
         return _Part(self, part)
 
     def say(self, message: str) -> None:
-        """Say one thing on standard error, unless quiet."""
+        """Print a message on standard error, unless quiet."""
         self._err.print(message, markup=False)
 
     def warn(self, message: str) -> None:
-        """Say what the person must not miss, also when quiet."""
-        # Through the console of the progress bar, if there is one, which then makes room.
+        """Print a warning on standard error, also if quiet."""
+        # On the console of the progress bar, which is then redrawn below the message.
         console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True) if self.quiet else self._err
         console.print(f"warning: {message}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
-        """Say why it did not work, also when quiet, and to programs."""
+        """Print an error on standard error, also if quiet, and emit it with `json`."""
         Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
             f"error: {message}", markup=False, style="red"
         )
         self.tell_programs(message)
 
     def tell_programs(self, message: str) -> None:
-        """Emit {"error": …} where programs read standard output, unless it has its object already."""
+        """With `json`, emit {"error": …}, unless an object was emitted before."""
         if self.json and not self._emitted:
-            with contextlib.suppress(OSError):  # of a full disk, say, which is what the error may be about
+            with contextlib.suppress(OSError):  # such as a full disk, which may also be the error
                 self._emit({"error": message})
 
     def print(self, message: str) -> None:
-        """Print one line of the result on standard output, unless programs read it."""
+        """Print a line of the result on standard output, unless quiet or with `json`."""
         self._out.print(message, markup=False, soft_wrap=True)
 
     def put(self, message: str) -> None:
-        """Print one line that the command is there for: as `print`, but also when quiet."""
+        """Print a line of the requested output, such as a prediction: as `print`, but also if quiet."""
         self._results.print(message, markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others are numbers."""
         table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(columns):
-            # A name may be folded where there is little room; numbers must not be cut.
+            # On a narrow terminal, names are wrapped; numbers are never cut.
             table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
         for row in rows:
             table.add_row(*(Text(cell) for cell in row))
         self._out.print(table)
 
     def result(self, value: dict[str, Any]) -> None:
-        """Hand the result to programs, with `--json`."""
+        """With `json`, emit the result of the command."""
         if self.json:
             self._emit(value)
 
@@ -121,9 +121,9 @@ class Ui:
 
     @contextlib.contextmanager
     def rows(self) -> Iterator[TextIO]:
-        """Hand out standard output for rows that programs read as they come, each sent on at its end.
+        """Open standard output for rows that programs read; every line is flushed.
 
-        Until the end of it all else that is printed goes to standard error. File names that are no Unicode keep their bytes.
+        Inside the context, everything else goes to standard error. File names that are not Unicode keep their bytes.
         """
         with (
             descriptors.redirected(2, 1) as (stdout,),
@@ -133,12 +133,12 @@ class Ui:
 
     @property
     def lines_are_progress(self) -> bool:
-        """True where results come line by line on a terminal, so that a progress bar would only be in their way."""
+        """True if results are printed line by line on a terminal, where a progress bar would be in the way."""
         return self._on_terminal and not self.json
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None, unit: str = "images") -> Iterator[Advance]:
-        """Show a bar with rate and time left; the value is called with how much is done so far (of how much)."""
+        """Show a progress bar with rate and time left; call the context's value to update it."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -158,24 +158,24 @@ class Ui:
 
 
 def _claimed() -> TextIO:
-    """Return standard output; whatever else is written on file descriptor 1 from now on goes to standard error."""
+    """Return standard output, and redirect everything else that is written to file descriptor 1 to standard error."""
     (stdout,) = descriptors.redirect(2, 1)
     return open(stdout, "w", encoding="utf-8", newline="\n")  # noqa: PTH123 (a descriptor), SIM115
 
 
 class _Part(Ui):
-    """What `Ui.within` returns."""
+    """The output of a part of a command; see `Ui.within`."""
 
     def __init__(self, whole: Ui, part: str) -> None:
         super().__init__(quiet=True)
         self._whole, self._part = whole, part
 
     def warn(self, message: str) -> None:
-        """Say nothing: the whole says what matters of its parts."""
+        """Print nothing: the command itself reports what matters."""
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None, unit: str = "images") -> Iterator[Advance]:
-        """Show a bar of the whole."""
+        """Show the progress bar of the command, with the name of the part."""
         with self._whole.progress(f"{self._part}: {what}", total, unit) as advance:
 
             def named(done: int, of: int | None = total, /, *, what: str | None = None) -> None:

@@ -4,22 +4,22 @@ import json
 import re
 from typing import Any
 
-_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python keeps a byte of a file name that is no UTF-8
+_SURROGATE = re.compile("[\ud800-\udfff]")  # how Python represents the bytes of a file name that are not UTF-8
 
 
 def text(value: Any) -> str:
-    """Write a value as JSON on one line.
+    """Return a value as one line of JSON.
 
     Raises:
-        ValueError: a NaN or an infinity in it, which is a bug here.
+        ValueError: the value contains NaN or infinity, which is a bug in vggft.
     """
     return json.dumps(_printable(value), allow_nan=False)
 
 
 def _printable(value: Any) -> Any:
-    """Write bytes of file names that are no Unicode as \\xff: JSON has no other way, and lone surrogates are no text."""
+    """Replace bytes of file names that are not Unicode by \\xff: JSON has no other way, and lone surrogates are no text."""
     if isinstance(value, str):
-        return _SURROGATE.sub(lambda found: f"\\x{ord(found[0]) & 0xFF:02x}", value)
+        return _SURROGATE.sub(lambda match: f"\\x{ord(match[0]) & 0xFF:02x}", value)
     if isinstance(value, dict):
         return {_printable(key): _printable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):

@@ -21,18 +21,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import featurize.data.assigned
+import finetune.store
 from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
-from featurize.data import assigned as assigned_splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, read_manifest, write_manifest
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.process import interrupts
-from finetune import store as runs
 
 SCHEMA = 1
 _POLL_SECONDS = 0.2  # between two attempts to take a lock
@@ -155,7 +155,7 @@ class Workspace:
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
-        assigned_splits.write(self.splits, assigned)
+        featurize.data.assigned.write(self.splits, assigned)
         write_manifest(self.manifest, dataset)
         settings = replace(settings, manifest_sha256=durable.sha256(self.manifest))
         durable.write_json(self._settings, {"schema": SCHEMA, **asdict(settings)})
@@ -196,8 +196,8 @@ class Workspace:
 
         who = self.root / "lock.txt"
         lock = filelock.FileLock(self.root / "lock")
-        for own in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
-            durable.refuse_link(own)
+        for path in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
+            durable.refuse_link(path)
         for folder in upkeep.fingerprints(self.cache_folder):
             durable.refuse_link(folder / "shards")
             durable.refuse_link(folder / "damaged")
@@ -231,7 +231,7 @@ class Workspace:
             for folder in (self.root, self.heads, self.finetune, self.report, *upkeep.fingerprints(self.cache_folder)):
                 durable.sweep(folder)
                 durable.sweep(folder / "shards")
-            runs.sweep(self.finetune)
+            finetune.store.sweep(self.finetune)
             yield
         finally:
             who.unlink(missing_ok=True)
