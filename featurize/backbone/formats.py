@@ -69,7 +69,7 @@ def _read_onnx(architecture: Architecture, path: Path) -> Convolutions:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise VggftError(f"{path}: reading it needs the package onnx: pip install 'vggft[{wheel.extra}]'.") from None
+        raise VggftError(f"{path}: reading it needs the package onnx: pip install onnx.") from None
     try:
         initializers = {i.name: i for i in onnx.load(str(path)).graph.initializer}
     except Exception as error:  # protobuf's own exception type depends on its build

