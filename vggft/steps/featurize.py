@@ -104,7 +104,7 @@ def _featurize(
     filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
     require(cache, filling)
     if before.settings is None:
-        lock.enter_context(workspace.writing())
+        lock.enter_context(workspace.writing(new=True))
         if workspace.exists:
             raise _MadeMeanwhile
         cache = workspace.cache(fingerprint)  # under the lock now
