@@ -121,7 +121,7 @@ def _read_keras_weights(architecture: Architecture, path: Path, number: int) -> 
     try:
         model.load_weights(path)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise VggftError(f"{path}: no {architecture.name} weights without top in it ({error}).") from None
+        raise VggftError(f"{path}: contains no {architecture.name} weights without the classifier ({error}).") from None
     return _convolutions_of(model)
 
 

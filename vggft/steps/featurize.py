@@ -129,7 +129,8 @@ def _featurize(
         ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
     if rate is not None:
         ui.print(
-            f"computed {filled.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, reused {reused}"
+            f"computed {counted(filled.computed, 'image')} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, "
+            f"reused {reused}"
         )
     else:
         ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
