@@ -22,7 +22,7 @@ TWO = ["block4_pool", "block5_pool"]
 QUIET = """
 import sys
 import numpy as np
-from featurize import descriptors
+from featurize.process import descriptors
 from featurize.backbone import weights
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint

@@ -10,7 +10,6 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 from threadpoolctl import threadpool_info, threadpool_limits
 
-import featurize
 from featurize import engines
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
@@ -184,7 +183,7 @@ def test_where_numba_cannot_compile_it_is_said_what_to_do(published, monkeypatch
 
 def test_a_broken_installation_is_said_with_what_to_do(published, monkeypatch):
     monkeypatch.setitem(sys.modules, "featurize.engines.winograd", None)
-    monkeypatch.delattr(featurize, "winograd", raising=False)
+    monkeypatch.delattr(engines, "winograd", raising=False)
     assert "featurize.engines.winograd" in engines.starts("winograd")
-    with pytest.raises(VggftError, match=r"does not start .*pip install --upgrade.*--engine"):
+    with pytest.raises(VggftError, match=r"does not start .*pip install.*--engine"):
         engines.create("winograd", published, Fingerprint.of(VGG16, size=32))

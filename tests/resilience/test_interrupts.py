@@ -16,7 +16,7 @@ from vggft.cli import app
 
 LISTENING = """
 import os, signal, sys, threading, time
-from featurize import interrupts
+from featurize.process import interrupts
 signal.signal(signal.SIGINT, signal.default_int_handler)  # also where a shell's & had it ignored
 interrupts.listen()
 interrupts.announce("interrupted. Nothing is lost.", lambda message: print({"error": message}, flush=True))
@@ -177,7 +177,7 @@ def test_before_there_is_a_command_to_interrupt():
 
 def test_while_a_command_gets_ready():
     program = (
-        "import os, signal; from featurize import interrupts; from vggft import __main__; listen = interrupts.listen\n"
+        "import os, signal; from featurize.process import interrupts; from vggft import __main__; listen = interrupts.listen\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "interrupts.listen = lambda: (listen(), os.kill(os.getpid(), signal.SIGINT))\n"
         "import sys; sys.argv = ['vggft', 'doctor', '--json']; __main__.main()"

@@ -53,7 +53,7 @@ def test_a_python_program_keeps_its_descriptors(monkeypatch):
 def test_streams_that_a_program_took_away(missing):
     """As pythonw and some notebooks do it."""
     program = (
-        f"import sys; from featurize import descriptors; sys.{missing} = None; descriptors.hide_libraries()\n"
+        f"import sys; from featurize.process import descriptors; sys.{missing} = None; descriptors.hide_libraries()\n"
         "with descriptors.hidden(): pass"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

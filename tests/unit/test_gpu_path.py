@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from conftest import paint
 from test_runner import MeanEngine, decode, expected
+from tiny import TINY
 
 from featurize import backend, runner
 from featurize.backbone import weights as weight_files
@@ -29,7 +30,7 @@ from featurize.pixels import decoding, images
 from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
 
-TWO = ["block4_pool", "block5_pool"]
+TWO = ["block2_pool", "block3_pool"]
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +58,10 @@ def test_float16_on_the_device_is_numpys(network):
 
 
 def test_a_row_beyond_float16_is_nan_throughout_and_the_others_are_not(network):
-    rows = np.zeros((3, 2, 2, 512), np.float16)
+    rows = np.zeros((3, *TINY.layer("block2_pool").shape(32)), np.float16)
     rows[1] = 60_000
-    found = compiled(between(network, "block4_pool", ["block5_conv1"]), half=True)(rows)[0]
-    wide = compiled(between(network, "block4_pool", ["block5_conv1"]), half=False)(rows)[0]
+    found = compiled(between(network, "block2_pool", ["block3_conv1"]), half=True)(rows)[0]
+    wide = compiled(between(network, "block2_pool", ["block3_conv1"]), half=False)(rows)[0]
     assert wide[1].max() > 65_504
     assert np.isnan(found[1]).all()
     assert np.isfinite(found[[0, 2]]).all()
@@ -195,10 +196,10 @@ def test_a_decoding_process_ends_with_its_parent():
     pytest.fail("still there after 10 s")
 
 
-def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(weights, monkeypatch, tmp_path):
+def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(published, monkeypatch, tmp_path):
     file = tmp_path / "weights.npz"
     file.touch()
-    monkeypatch.setattr(weight_files, "load", lambda architecture, source: weights)
+    monkeypatch.setattr(weight_files, "load", lambda architecture, source: published)
     options = FeaturizeOptions(tmp_path, weights=file, engine="keras")
     monkeypatch.setattr(weight_files, "available", lambda architecture: None)
     assert featurize._fingerprint(options, VGG16, None)[1] == file.resolve()
