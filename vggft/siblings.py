@@ -27,8 +27,8 @@ class _Siblings:
         if not file.is_file() or _MARK not in file.read_text(encoding="utf-8", errors="replace").partition("\n")[0]:
             raise ImportError(
                 f"{file} is {'not part of vggft: another package has overwritten it' if file.is_file() else 'missing'}. "
-                f"vggft needs its own package {name!r} there. Install vggft again (pip install --force-reinstall vggft), in an "
-                f"environment without other packages named {name!r}."
+                f"vggft needs its own package {name!r} there. Reinstall vggft from its folder (pip install --force-reinstall .), "
+                f"in an environment without other packages named {name!r}."
             )
         return PathFinder.find_spec(name, [str(_PLACE)])
 

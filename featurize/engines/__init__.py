@@ -1,4 +1,4 @@
-"""Engines: what runs the frozen network. Each has a room; which one runs is chosen in `selection`."""
+"""Engines that run the frozen network, one module each; `selection` chooses which one runs."""
 
 from featurize.engines.engine import Engine, rate
 from featurize.engines.keras_engine import CPU_BATCH, GPU_BATCH, KerasEngine

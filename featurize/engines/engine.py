@@ -1,4 +1,4 @@
-"""What every engine is: pictures, or outputs of a cached layer, in; outputs of higher layers out."""
+"""The interface of an engine: from pictures or outputs of a cached layer to outputs of higher layers."""
 
 import time
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ class Engine(Protocol):
 
     Attributes:
         name: of the engine, as it is recorded in shards.
-        batch_size: number of rows that it is best handed at once.
+        batch_size: preferred batch size.
         trial: number of rows that suffice to measure its rate.
-        in_flight: number of batches to hand it concurrently, each from its own thread, so that its device never waits.
+        in_flight: number of batches to pass concurrently, each from its own thread, so that the device never waits.
     """
 
     name: str

@@ -25,7 +25,7 @@ from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.process import descriptors, interrupts
 
-_ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
+_ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
 # More threads a session would not help: MNN's thread pool serves two sessions at a time.
 _SESSIONS = 8
@@ -33,14 +33,14 @@ _POLL_SECONDS = 0.1  # between two looks at the converter
 
 
 def load() -> Any:
-    """Import MNN, and see that onnx is there. Raises ImportError."""
+    """Import MNN and onnx. Raises ImportError if one is missing."""
     importlib.import_module("onnx")
     with descriptors.hidden():
         return importlib.import_module("MNN")
 
 
 class MnnEngine:
-    """Runs pictures side by side, each alone in a session, so that a row never depends on its neighbours."""
+    """Runs pictures in parallel, each alone in a session, so that a row never depends on the rest of its batch."""
 
     name = "mnn"
     in_flight = 1

@@ -21,6 +21,7 @@ from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, EngineNam
 
 # The names of OpenBLAS's kernels for AVX-512, the only ones with a fast path for small products.
 _SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
+CPU_PACKAGES = "numba MNN onnx"  # what the CPU engines need, as pip takes it
 _PACKAGES = {"winograd": "numba", "mnn": "MNN"}
 
 
@@ -40,7 +41,7 @@ def require(wanted: EngineName) -> None:
         VggftError: it is not.
     """
     if wanted in _PACKAGES and not _installed(wanted):
-        raise VggftError(f"--engine {wanted}: not installed. Run: pip install 'vggft[cpu]', or use --engine keras.")
+        raise VggftError(f"--engine {wanted}: not installed. Run: pip install {CPU_PACKAGES}, or use --engine keras.")
 
 
 def choose(architecture: Architecture, wanted: EngineName = "auto", precision: Precision | None = None) -> Choice:
@@ -89,7 +90,7 @@ def _for_cpu(architecture: Architecture) -> Choice:
         return Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
     if winograd:
         return Choice("winograd", "no GPU to use; faster than Keras on a CPU")
-    return Choice("keras", "no faster CPU engine is installed; pip install 'vggft[cpu]' brings two")
+    return Choice("keras", f"no faster CPU engine is installed; pip install {CPU_PACKAGES} brings two")
 
 
 def _installed(name: str) -> bool:
@@ -110,7 +111,7 @@ def create(name: str, weights: Weights, fingerprint: Fingerprint) -> Engine:
         return KerasEngine(weights, fingerprint)
     except ImportError as error:
         raise VggftError(
-            f"the engine {name} does not start ({error}). Reinstall it (pip install --upgrade 'vggft[cpu]'), or use "
+            f"the engine {name} does not start ({error}). Reinstall it (pip install --upgrade {CPU_PACKAGES}), or use "
             "--engine keras."
         ) from None
 

@@ -17,12 +17,12 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-FILTERS = 64  # multiplied and transformed back at a time
-TILES = 50  # transformed and multiplied at a time, at most, but a row of them at least
-# Up to so many multiplications, OpenBLAS with AVX-512 multiplies matrices as they lie; larger ones it first copies, which
+FILTERS = 64  # multiplied and transformed back at once
+TILES = 50  # transformed and multiplied at once: at most this many, at least one row
+# Up to this many multiplications, OpenBLAS with AVX-512 multiplies matrices in place; larger ones it copies first, which
 # takes longer here than multiplying (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
 SMALL = 100**3
-GAP = 16  # numbers between stretches of memory, lest all begin in the same place of the processor's cache
+GAP = 16  # numbers between blocks of memory, so that they do not all map to the same cache set
 
 # The p of each m. Of pairs tried beside 1, 1/2 and 2, 3/4 had the smallest error (5e-5 a layer; 4/3 as small, 4 and 1/4
 # six times that), and all numbers made of these are exact in float32.
@@ -49,7 +49,7 @@ _P1, _P2, _P3 = (_exact(p ** np.arange(8)) for p in _EIGHT[1:])  # of Aᵀ
 
 
 def _compiled(function: Any) -> Any:
-    """Compile at the first use on a machine; kept beside this file, or in the user's cache folder."""
+    """Compile at the first use on a machine; the result is kept beside this file, or in the user's cache folder."""
     options: dict[str, Any] = {"nogil": True, "fastmath": {"contract", "nsz"}, "error_model": "numpy"}
     try:
         return njit(cache=True, **options)(function)
@@ -58,7 +58,7 @@ def _compiled(function: Any) -> Any:
 
 
 class Scratch(NamedTuple):
-    """Room for what is on the way, one a thread: tiles half transformed, whole, multiplied, and transformed back."""
+    """Buffers of one thread: tiles half transformed, transformed, multiplied, and transformed back."""
 
     half: NDArray[np.float32]
     tiles: NDArray[np.float32]
@@ -67,7 +67,10 @@ class Scratch(NamedTuple):
 
 
 def tile_side(size: int) -> int:
-    """Return m for pictures of `size` × `size`. Of small ones little of 8×8 tiles is used, and 100 positions are many."""
+    """Return m for pictures of `size` × `size`.
+
+    In small pictures, much of the 8×8 tiles is padding, and the 100 matrix products are small.
+    """
     return 8 if size >= 48 else 4
 
 
@@ -97,7 +100,7 @@ def transform_kernel(kernel: NDArray[np.float32], size: int) -> NDArray[np.float
 
 
 def scratch(layers: list[tuple[int, int, int]]) -> Scratch:
-    """Return room enough for each of `layers`: size, channels and filters of a convolution."""
+    """Allocate buffers that fit each of `layers`: size, channels and filters of a convolution."""
     room = [0, 0, 0, 0]
     for size, channels, filters in layers:
         m = tile_side(size)
@@ -289,15 +292,15 @@ def _transform_back(m, bias, size, rows, full, pooled, scratch):
 
 @_compiled
 def convolve(x, size, u, bias, full, pooled, scratch):
-    """Convolve a picture, add the bias, cut off below zero, and pool where that is wanted.
+    """Convolve a picture, add the bias, apply ReLU, and pool if requested.
 
     Args:
         x: the picture's canvas, (side, side, channels).
         size: the picture's height and width.
         u: the kernel, from `transform_kernel` for that size.
         bias: (filters,).
-        full: canvas for the output; of no size: not wanted.
-        pooled: canvas for the maxima of the output's 2×2 squares; of no size: not wanted.
+        full: canvas for the output; empty: not wanted.
+        pooled: canvas for the maxima of the output's 2×2 squares; empty: not wanted.
         scratch: from `scratch`.
     """
     m = 4 if u.shape[0] == 36 else 8
@@ -313,7 +316,7 @@ def convolve(x, size, u, bias, full, pooled, scratch):
 
 @_compiled
 def convolve_pixels(x, size, kernel, bias, full):
-    """Do the same for RGB pixels by the definition, for which `kernel` is (27, filters)."""
+    """Convolve RGB pixels directly, without Winograd, and apply bias and ReLU; `kernel` is (27, filters)."""
     flat, width = x.reshape(-1), 3 * x.shape[1]
     squares = np.empty((size, 27), F)
     line = np.empty((size, len(bias)), F)
@@ -332,7 +335,7 @@ def convolve_pixels(x, size, kernel, bias, full):
 
 
 def warm_up() -> None:
-    """Compile all of this file, or load what was compiled: a run on next to nothing."""
+    """Compile all functions of this file, or load them from numba's cache, by running them on a tiny input."""
     none = np.empty((0, 0, 0), np.float32)
     x, pixels = (
         np.zeros((canvas_side(2),) * 2 + (FILTERS,), np.float32),

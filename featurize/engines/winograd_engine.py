@@ -1,4 +1,4 @@
-"""The frozen base on `featurize.engines.winograd`: pictures side by side, one a core."""
+"""The frozen base on `featurize.engines.winograd`: pictures in parallel, one per core."""
 
 import os
 import threading
@@ -19,8 +19,8 @@ from featurize.errors import VggftError
 from featurize.process import interrupts
 
 FILTERS = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
-_PIXELS = "pixels"  # what lies below the first layer
-_ROUNDS = 8  # pictures a core in one batch: the cores wait for each other only at its end
+_PIXELS = "pixels"  # name of the input of the first layer
+_ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
 _NONE = np.empty((0, 0, 0), np.float32)
 
 
@@ -62,7 +62,7 @@ class WinogradEngine:
         cores = os.cpu_count() or 1
         self.batch_size, self.trial = _ROUNDS * cores, cores
         self._pool = ThreadPoolExecutor(cores)
-        self._own = _Own(winograd, weights.architecture, self._sizes)
+        self._buffers = _Buffers(winograd, weights.architecture, self._sizes)
         self._blas = ThreadpoolController().select(user_api="blas")
         self._compile()
 
@@ -78,7 +78,7 @@ class WinogradEngine:
         return [np.stack(column) for column in zip(*rows, strict=True)]
 
     def _compile(self) -> None:
-        """Compile, or load what was compiled before; where that is damaged, throw it away and compile again."""
+        """Compile, or load from numba's cache; a damaged cache is deleted and compiled again."""
         try:
             self._winograd.warm_up()
         except Exception:  # numba says nothing of its own about files that a power cut left half-written
@@ -89,8 +89,8 @@ class WinogradEngine:
                 self._winograd.warm_up()
             except Exception as error:
                 raise VggftError(
-                    f"numba could not compile the engine, or not keep it in {place} ({type(error).__name__}: {error}). "
-                    "See that there is room, name another folder in NUMBA_CACHE_DIR, or use --engine keras."
+                    f"numba could not compile the engine or write to {place} ({type(error).__name__}: {error}). "
+                    "Free some disk space, set NUMBA_CACHE_DIR to another folder, or use --engine keras."
                 ) from error
 
     def _place(self) -> Path | None:
@@ -99,7 +99,7 @@ class WinogradEngine:
 
     def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
         source = below or _PIXELS
-        self._own.picture(source)[:] = row if below else preprocessed(row, self._preprocess, self._architecture)
+        self._buffers.picture(source)[:] = row if below else preprocessed(row, self._preprocess, self._architecture)
         chain, names = self._architecture.layers, self._architecture.names
         last = max(names.index(name) for name in layers)
         i = names.index(below) + 1 if below else 0
@@ -113,25 +113,25 @@ class WinogradEngine:
                 i += pooling
             source = names[i]
             i += 1
-        return [self._own.picture(name).copy() for name in layers]
+        return [self._buffers.picture(name).copy() for name in layers]
 
     def _layer(self, source: str, name: str, full: str | None, pooled: str | None) -> None:
-        x, size = self._own.canvas(source), self._sizes[source]
-        to = [self._own.canvas(output) if output else _NONE for output in (full, pooled)]
+        x, size = self._buffers.canvas(source), self._sizes[source]
+        to = [self._buffers.canvas(output) if output else _NONE for output in (full, pooled)]
         if source == _PIXELS:
             self._winograd.convolve_pixels(x, size, *self._kernels[name], to[0])
         else:
-            self._winograd.convolve(x, size, *self._kernels[name], *to, self._own.scratch)
+            self._winograd.convolve(x, size, *self._kernels[name], *to, self._buffers.scratch)
 
     def _pool_alone(self, source: str, name: str) -> None:
-        to = self._own.picture(name)
+        to = self._buffers.picture(name)
         height, width, filters = to.shape
-        squares = self._own.picture(source)[: 2 * height, : 2 * width].reshape(height, 2, width, 2, filters)
+        squares = self._buffers.picture(source)[: 2 * height, : 2 * width].reshape(height, 2, width, 2, filters)
         squares.max((1, 3), out=to)
 
 
-class _Own(threading.local):
-    """What each thread has of its own: a canvas for the output of each layer, and room for what is on the way."""
+class _Buffers(threading.local):
+    """Buffers of one thread: a canvas for the output of each layer, and scratch memory."""
 
     def __init__(self, winograd: Any, architecture: Architecture, sizes: Mapping[str, int]) -> None:
         self._winograd = winograd

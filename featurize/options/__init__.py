@@ -146,7 +146,7 @@ class Field:
             return ", ".join(self.default)
         if self.default is None:
             return ""
-        return f"{self.default} (off)" if self.default == self.option.off else str(self.default)
+        return f"{self.default} (off)" if self.default == self.option.off else _shown(self.default)
 
     def parse(self, text: Any) -> Any:
         """Return the value that a text (or a list of them, or a switch) of the command line stands for, not yet checked.
@@ -196,7 +196,15 @@ class Field:
         return self.kind(read)
 
     def _wrong(self, value: Any) -> VggftError:
-        return VggftError(f"{self.flag} {value!r}: expected {self.expected}.")
+        shown = _shown(value) if self.kind is float and isinstance(value, float) else repr(value)
+        return VggftError(f"{self.flag} {shown}: expected {self.expected}.")
+
+
+def _shown(value: Any) -> str:
+    """Return a number as `:g` writes it, unless that is another number."""
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def number_of_bytes(text: str) -> int:

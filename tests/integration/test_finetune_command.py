@@ -102,7 +102,7 @@ def test_bad_input_changes_nothing(here):
         ("--unfreeze", "block3_pool"): "a pooling layer has no weights to tune",
         ("--from", "nobody"): "no such head. Expected best, scratch, or one of the heads here: ",
         ("--optimizer", "lion"): "--optimizer 'lion': expected sgd or adam",
-        ("--lr", "-1"): "--lr -1.0: expected a number, above 0",
+        ("--lr", "-1"): "--lr -1: expected a number, above 0",
         ("--memory", "lots"): "--memory 'lots': expected an amount of memory, such as 2GB",
         ("--memory", "10kB"): "MB is too little for two batches of 12 images",
         ("--name", "a/b"): "--name 'a/b': expected letters",

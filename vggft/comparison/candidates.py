@@ -1,4 +1,4 @@
-"""What models predicted for the same images: all that a comparison rests on."""
+"""Predictions of several models for the same images: the input of a comparison."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CandidatePredictions:
-    """What candidates predicted for n images.
+    """Predictions of the candidates for n images.
 
     Attributes:
         source: where the images come from.
@@ -62,17 +62,17 @@ class CandidatePredictions:
 
     @property
     def fair(self) -> bool:
-        """True where the images selected nothing."""
+        """True if the images were not used for model selection."""
         return self.source != "validation"
 
     @property
     def grouped(self) -> bool:
-        """True where some of the images belong together."""
+        """True if some images belong to the same group."""
         return len(self.apart) < len(self.samples)
 
     @property
     def apart(self) -> NDArray[np.intp]:
-        """Return the positions of one image of each group: the one whose digest comes first."""
+        """Positions of one image of each group: the one with the lowest digest."""
         order = sorted(range(len(self.samples)), key=lambda i: (self.samples[i].digest, self.samples[i].path))
         first = {self.samples[i].group: i for i in reversed(order)}
         return np.sort(np.fromiter(first.values(), np.intp))

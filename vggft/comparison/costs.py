@@ -1,4 +1,4 @@
-"""What a model costs: trained parameters, seconds of training, milliseconds of a prediction, bytes on disk."""
+"""Costs of a model: trained parameters, seconds of training, milliseconds of a prediction, bytes on disk."""
 
 import os
 import platform
@@ -27,14 +27,14 @@ _Call = tuple[Callable[[NDArray[Any]], Any], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one model costs on this machine.
+    """Costs of one model on this machine.
 
     Attributes:
         parameters: number of trained parameters.
-        training: seconds of its training, without what came before it.
+        training: training time in seconds, without earlier steps.
         total: seconds from images to model: featurizing the training and validation images, training the head that fine-tuning
             started from, and `training`. None where the time of featurizing is not known.
-        size: bytes of what a head adds to the pretrained network, or of a whole tuned network; None where a file is missing.
+        size: bytes that a head adds to the pretrained network, or of a whole tuned network; None if a file is missing.
         latency: batch size → median milliseconds from decoded pictures to probabilities; empty where it was not measured.
     """
 
@@ -45,7 +45,7 @@ class Cost:
     latency: Mapping[int, float]
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it."""
+        """Return the fields as JSON values, with units in the keys."""
         return {
             "parameters": self.parameters,
             "training_seconds": self.training,
@@ -90,7 +90,7 @@ def measure(workspace: Workspace, models: Sequence[Model], timed: bool, ui: Ui) 
 
 
 def _latencies(workspace: Workspace, models: Sequence[Model], ui: Ui) -> dict[str, dict[int, float]]:
-    """Time the frozen network once up to each layer that a model reads, and from there on each model."""
+    """Time the frozen network once up to each layer that a model reads, then each model from there."""
     fingerprint = workspace.settings.fingerprint
     engine = start_engine(workspace.architecture, fingerprint, workspace.settings.weights_file_path)
     rng = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def _frozen(layer: str) -> str:
 
 
 def _outputs(engine: Engine, layer: str, pictures: NDArray[np.uint8]) -> NDArray[np.float16]:
-    """Run an engine on as many pictures at once as it prefers; the outputs are rounded as in the cache."""
+    """Run an engine in its preferred batch size; the outputs are rounded as in the cache."""
     size = engine.batch_size
     batches = [engine(pictures[i : i + size], [layer])[0] for i in range(0, len(pictures), size)]
     with np.errstate(over="ignore"):

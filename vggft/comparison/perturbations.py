@@ -1,4 +1,4 @@
-"""What models predict for perturbed images: grey, mirrored, compressed, blurred, small, rotated."""
+"""Predictions for perturbed images: grey, mirrored, compressed, blurred, small, rotated."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,7 +25,7 @@ UNPERTURBED = "none"  # the name, among the perturbations, of images as they are
 
 @dataclass(frozen=True)
 class PerturbedPredictions:
-    """What models predicted for n images, as they are (`UNPERTURBED`) and perturbed.
+    """Predictions of models for n images, as they are (`UNPERTURBED`) and perturbed.
 
     Attributes:
         targets: positions of the true classes (n,).
@@ -44,7 +44,7 @@ class PerturbedPredictions:
         return float(np.mean(self.predicted[model][perturbation] == self.targets))
 
     def changed(self, model: str, perturbation: str) -> float:
-        """Return the part of the images for which a model predicts another class than for the image as it is."""
+        """Return the fraction of the images for which a model predicts another class than for the image as it is."""
         return float(np.mean(self.predicted[model][perturbation] != self.predicted[model][UNPERTURBED]))
 
 
@@ -60,7 +60,7 @@ def predict(
         None if none of the images can be read.
 
     Raises:
-        VggftError: no room or no weights.
+        VggftError: disk full, or no weights.
     """
     chosen = spread(samples)
     possible = len(chosen)
@@ -93,7 +93,7 @@ def predict(
 
 
 def spread(samples: Sequence[Sample]) -> list[Sample]:
-    """Return at most `MOST` images, spread evenly over their digests, in whatever order they are given."""
+    """Return at most `MOST` images, spread evenly over their digests, independently of their order."""
     if len(samples) <= MOST:
         return list(samples)
     ordered = sorted(samples, key=lambda sample: (sample.digest, sample.path))
@@ -103,7 +103,7 @@ def spread(samples: Sequence[Sample]) -> list[Sample]:
 def _compute(
     workspace: Workspace, caches: Mapping[str, FeatureCache], layers: Sequence[str], samples: Sequence[Sample], ui: Ui
 ) -> list[Sample]:
-    """Compute what the caches lack; return the images that all caches hold, among them perhaps some without a file."""
+    """Compute missing features; return the images that all caches contain, even if their files are gone."""
     root, settings = workspace.dataset.root, workspace.settings
     present = [sample for sample in samples if (root / sample.path).is_file()]
     files = {sample.digest: [root / sample.path] for sample in present}

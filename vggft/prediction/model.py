@@ -1,4 +1,4 @@
-"""What a head and a tuned network have in common as models: how they are described, and how they predict."""
+"""Common interface of heads and tuned networks: description and prediction."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -81,22 +81,22 @@ class Model(ABC):
     @property
     @abstractmethod
     def name(self) -> str:
-        """Its name in the workspace, which no other model has."""
+        """Unique name in the workspace."""
 
     @property
     @abstractmethod
     def kind(self) -> Kind:
-        """How it was trained."""
+        """Kind of training."""
 
     @property
     @abstractmethod
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of its probabilities."""
+        """Class names, in the order of the probabilities."""
 
     @property
     @abstractmethod
     def seconds(self) -> float:
-        """Seconds of its training; of a tuned network without that of the head it started from."""
+        """Training time in seconds; for a tuned network, without that of the head it started from."""
 
     @property
     @abstractmethod
@@ -111,41 +111,41 @@ class Model(ABC):
     @property
     @abstractmethod
     def history(self) -> Sequence[Epoch]:
-        """Its learning curve; empty where it was not trained in epochs."""
+        """Learning curve; empty if not trained in epochs."""
 
     @property
     @abstractmethod
     def provenance(self) -> Mapping[str, Any]:
-        """What it was trained from and with."""
+        """Data and settings of the training."""
 
     @property
     @abstractmethod
     def layer(self) -> str | None:
-        """The layer of the frozen network whose outputs it reads; None: it reads pixels."""
+        """Layer of the frozen network whose outputs are the input; None: pixels are."""
 
     @property
     @abstractmethod
     def poolings(self) -> tuple[Pooling, ...]:
-        """How it pools the outputs of `layer`; empty where it does not."""
+        """Pooling of the outputs of `layer`; empty if not pooled."""
 
     @property
     @abstractmethod
     def start(self) -> str | None:
-        """The name of the head that it was tuned from; None for a head."""
+        """Name of the head that it was tuned from; None for a head."""
 
     @property
     @abstractmethod
     def unchanged(self) -> bool:
-        """True for a tuned network that is, to rounding, a head of this workspace: its best epoch was 0."""
+        """True for a tuned network whose best epoch was 0: up to rounding, it equals the head it started from."""
 
     @property
     @abstractmethod
     def files(self) -> Sequence[Path]:
-        """The files that predicting needs."""
+        """Files needed for prediction."""
 
     @abstractmethod
     def predictor(self) -> Predictor:
-        """Read its files, and return what turns outputs of `layer`, or pictures, into class probabilities.
+        """Read the files; return a function from outputs of `layer`, or pictures, to class probabilities.
 
         Raises:
             VggftError: its files are missing, damaged, or not those that training wrote.
@@ -171,11 +171,11 @@ class Model(ABC):
 
     @property
     def size_on_disk(self) -> int | None:
-        """Bytes of its files on disk; None where one is missing."""
+        """Size of the files in bytes; None if one is missing."""
         return sum(path.stat().st_size for path in self.files) if all(path.exists() for path in self.files) else None
 
     def validation_predictions(self) -> Predictions:
-        """Return what it predicted for the validation images after its training.
+        """Return the predictions for the validation images that were stored after training.
 
         Raises:
             VggftError: missing, damaged, or not what its validation metrics were computed from.

@@ -19,9 +19,9 @@ class Models:
     """The models of a workspace.
 
     Attributes:
-        heads: made from its present state, the best first.
-        networks: tuned from its present state, the best first.
-        stale: made from an earlier state; never compared with the others.
+        heads: trained on the present state, the best first.
+        networks: tuned on the present state, the best first.
+        stale: trained on an earlier state; never compared with the others.
     """
 
     heads: tuple[HeadModel, ...]
@@ -30,7 +30,7 @@ class Models:
 
     @property
     def fresh(self) -> tuple[Model, ...]:
-        """All that are made from the present state."""
+        """Heads and networks trained on the present state."""
         return (*self.heads, *self.networks)
 
     @property
@@ -40,7 +40,7 @@ class Models:
 
     @property
     def heads_ranked_by(self) -> Criterion:
-        """What the order of the heads comes from."""
+        """Criterion that the heads are ranked by."""
         return criterion([model.result for model in self.heads])
 
     @property

@@ -157,7 +157,6 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
     Raises:
         VggftError: not interactive, and no `yes`.
     """
-    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
         settled = workspace.settings.fingerprint
         wanted = sorted({sample.digest for sample in workspace.dataset.samples if sample.digest})

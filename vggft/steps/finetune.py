@@ -39,7 +39,6 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
     plan = options.plan if options.precision == "auto" else replace(options.plan, precision=options.precision)
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
-    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     with workspace.writing():
         head = starts.choose(workspace, options.start)
         name = _free(workspace, options.name, _readable(unfreeze, plan, head.name if head else SCRATCH))
@@ -78,7 +77,6 @@ def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None =
     Raises:
         VggftError: no run of that name, several unfinished runs and no name, or images or a backend other than at its start.
     """
-    _ = workspace.settings
     with workspace.writing():
         unfinished = {run.folder.name: run for run in store.unfinished(workspace.finetune)}
         if name is None and len(unfinished) > 1:

@@ -45,7 +45,6 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
     Raises:
         VggftError: as `run`.
     """
-    _ = workspace.settings  # before the lock makes a folder: is there anything here?
     for spec in specs:
         place = workspace.heads / spec.name
         if place.is_symlink() or (place.exists() and not place.is_dir()):

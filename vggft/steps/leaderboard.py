@@ -80,7 +80,7 @@ def show_suspects(doubted: Sequence[Suspect], images: int, voters: Sequence[str]
     """
     if len(voters) < _FEW_VOTERS:
         ui.warn(
-            f"suspects according to {', '.join(voters)} only; more heads make fewer chance findings: vggft head --cv 5 --suspects"
+            f"suspects according to {', '.join(voters)} only; more heads give fewer false positives: vggft head --cv 5 --suspects"
         )
     rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in doubted[:_SHOWN]]
     title = f"{len(doubted)} of {images} images whose label most of {len(voters)} heads doubt, most doubtful first"

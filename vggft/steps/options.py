@@ -19,7 +19,7 @@ from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName,
 DEFAULT_WORKSPACE = Path("vggft-work")
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
-_AS_BEFORE = "or as before"
+_NEW = "in a new workspace"
 _MODEL = Option(
     "Name of a head or tuned network.",
     metavar="NAME",
@@ -29,7 +29,7 @@ _MODEL = Option(
 
 @dataclass(frozen=True)
 class FeaturizeOptions(Options):
-    """Which images, how they become features, and how they are split. None: as before in this workspace, or the default."""
+    """Which images, how they become features, and how they are split. None: the workspace's value, or the default."""
 
     data: Annotated[
         Path, Option("Folder of class folders, or of train/, validate/ and test/ with them.", metavar="DATA")
@@ -38,22 +38,20 @@ class FeaturizeOptions(Options):
         tuple[str, ...],
         Option("Layer to cache; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
     ] = ()
-    validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate}, {_AS_BEFORE}")] = None
-    test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g}, {_AS_BEFORE}")] = None
+    validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate} {_NEW}")] = None
+    test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g} {_NEW}")] = None
     group_by: Annotated[
         str | None,
         Option("Regular expression; files with the same first capture stay in one split.", metavar="REGEX"),
     ] = None
-    seed: Annotated[int | None, replace(shares.SEED, default=f"{Shares.seed}, {_AS_BEFORE}")] = None
+    seed: Annotated[int | None, replace(shares.SEED, default=f"{Shares.seed} {_NEW}")] = None
     preprocess: Annotated[
         Preprocess | None,
-        Option(
-            "Preprocessing: caffe, as the published weights expect, or raw RGB.", default=f"{PREPROCESS}, {_AS_BEFORE}"
-        ),
+        Option("Preprocessing: caffe, as the published weights expect, or raw RGB.", default=f"{PREPROCESS} {_NEW}"),
     ] = None
     weights: Annotated[
         Path | None,
-        Option("Other VGG16 weights: .h5, .onnx or .keras.", metavar="FILE", default=f"ImageNet, {_AS_BEFORE}"),
+        Option("Other VGG16 weights: .h5, .onnx or .keras.", metavar="FILE", default=f"ImageNet {_NEW}"),
     ] = None
     engine: Annotated[EngineName, Option("Engine for the frozen network; auto picks the fastest on this machine.")] = (
         "auto"
@@ -86,7 +84,7 @@ class HeadOptions(Options):
 
 @dataclass(frozen=True)
 class FinetuneOptions(Options):
-    """What to tune and how. `precision` replaces that of the plan; `memory` None: the default, or as before when resuming."""
+    """What to tune and how. `precision` replaces that of the plan; `memory` None: the default or, to resume, the run's."""
 
     unfreeze: Annotated[
         str | None,
@@ -99,7 +97,7 @@ class FinetuneOptions(Options):
     start: Annotated[
         str, Option("Head to start from: its name, best, or scratch (random weights).", flag="--from", metavar="HEAD")
     ] = "best"
-    name: Annotated[str | None, Option("Run name.", metavar="NAME", default="made from the settings")] = None
+    name: Annotated[str | None, Option("Run name.", metavar="NAME", default="derived from the settings")] = None
     resume: Annotated[
         bool, Option("Continue an interrupted run with its settings; only --name and --memory may be given.")
     ] = False

@@ -184,16 +184,22 @@ class Workspace:
             ) from None
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, *, new: bool = False) -> Iterator[None]:
         """Hold the workspace's only lock, a kernel lock that ends with its process.
 
         Settings and manifest are read again under it, and temporary files of killed processes are removed.
 
+        Args:
+            new: the workspace need not exist; its folder is created.
+
         Raises:
-            VggftError: another process holds it (named) and `waiting` is None, or the folder cannot be written or locked.
+            VggftError: another process holds it (named) and `waiting` is None, or the folder cannot be written or locked; as
+                `settings`, unless `new`.
         """
         import filelock
 
+        if not new:
+            _ = self.settings
         who = self.root / "lock.txt"
         lock = filelock.FileLock(self.root / "lock")
         for path in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
