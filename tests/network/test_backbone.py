@@ -179,6 +179,7 @@ def test_other_errors_of_an_engine_are_not_swallowed(weights, small_pictures, mo
         monkeypatch.setattr(engine, "_run", broken)
         with pytest.raises(RuntimeError, match=message):
             engine(small_pictures[:2], TOP)
+        assert engine.batch_size == size  # a smaller batch was not tried
 
 
 def test_mixed_precision_is_another_fingerprint(published, pictures, reference):

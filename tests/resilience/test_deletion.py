@@ -185,10 +185,12 @@ def test_removing_known_files_follows_no_link_and_keeps_the_rest(tmp_path):
     (folder / "inner").mkdir(parents=True)
     (folder / "inner" / "ours.txt").write_text("")
     (folder / "link").symlink_to(tmp_path / "theirs")
+    (folder / "link.txt").symlink_to(tmp_path / "theirs" / "a" / "0.png")
     left = durable.remove_known(folder, lambda path: True)
-    assert left == [folder / "link"]
+    assert left == [folder / "link", folder / "link.txt"]
     assert not (folder / "inner").exists()
     assert snapshot(tmp_path / "theirs") == snapshot(tmp_path / "copy")
-    (folder / "link").unlink()
+    for path in left:
+        path.unlink()
     assert durable.remove_known(folder, lambda path: True) == []
     assert not folder.exists()

@@ -1,6 +1,7 @@
 """Sharing out: right shares, nobody moves, copies that leak are set aside."""
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
@@ -199,3 +200,5 @@ def test_identity_ignores_names_and_order_but_not_content(tmp_path):
     assert Dataset(tmp_path, ("a",), renamed).identity == made
     assert Dataset(tmp_path, ("a",), tuple(rows[1:])).identity != made
     assert Dataset(tmp_path, ("a", "b"), tuple(rows)).identity != made
+    for change in ({"split": "test"}, {"label": "b"}, {"digest": "0" * 64}):
+        assert Dataset(tmp_path, ("a",), (replace(rows[0], **change), *rows[1:])).identity != made
