@@ -13,7 +13,7 @@ import filelock
 import numpy as np
 import pytest
 from PIL import Image
-from processes import start, vggft_apart, wait_until  # noqa: F401
+from processes import wait_until
 from tiny import TINY, tiny_weights
 
 from featurize.backbone import weights as weight_files

@@ -7,7 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import drawings, paint, refused, snapshot, strict_json, vggft, vggft_apart
+from conftest import drawings, paint, refused, snapshot, strict_json, vggft
+from processes import vggft_apart
 from tiny import TINY
 
 from featurize.backbone.vgg16 import VGG16

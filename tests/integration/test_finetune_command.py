@@ -7,7 +7,8 @@ import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, snapshot, start, strict_json, vggft
+from conftest import drawings, refused, snapshot, strict_json, vggft
+from processes import start
 from small_disk import leave
 from tiny import TINY
 

@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, start, strict_json, vggft
-from processes import wait_until
+from conftest import drawings, refused, snapshot, strict_json, vggft
+from processes import start, wait_until
 from tiny import TINY
 
 from heads import store

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refused, start, strict_json, vggft
-from processes import wait_until
+from conftest import refused, strict_json, vggft
+from processes import start, wait_until
 from small_compare import recompute
 from tiny import TINY
 

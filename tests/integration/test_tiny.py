@@ -1,7 +1,8 @@
 """All stages with a network that is not VGG16: what runs, is tuned, compared and predicts is the one that was handed in."""
 
 import pytest
-from conftest import drawings, refused, strict_json, vggft, vggft_apart
+from conftest import drawings, refused, strict_json, vggft
+from processes import vggft_apart
 from tiny import TINY
 
 from featurize.backbone.vgg16 import VGG16

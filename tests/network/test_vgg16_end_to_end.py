@@ -4,7 +4,8 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import drawings, strict_json, vggft, vggft_apart
+from conftest import drawings, strict_json, vggft
+from processes import vggft_apart
 from small_cache import files
 
 from featurize.backbone.vgg16 import VGG16

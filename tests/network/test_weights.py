@@ -12,7 +12,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from conftest import make_classes, vggft_apart
+from conftest import make_classes
+from processes import vggft_apart
 from tiny import TINY, random_weights, tiny_weights, write_keras_file
 
 from featurize.backbone import network

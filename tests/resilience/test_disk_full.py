@@ -9,7 +9,8 @@ import zlib
 import h5py
 import numpy as np
 import pytest
-from conftest import make_classes, paint, refused, shards, snapshot, start, strict_json, vggft, wait_for_shards
+from conftest import make_classes, paint, refused, shards, snapshot, strict_json, vggft, wait_for_shards
+from processes import start
 from small_disk import PAGE, leave
 from tiny import TINY
 

@@ -9,8 +9,7 @@ import sys
 import time
 
 import pytest
-from conftest import start
-from processes import command
+from processes import command, start
 
 from vggft.cli import app
 

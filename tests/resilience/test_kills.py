@@ -7,7 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import drawings, shards, start, strict_json, vggft, wait_for_shards
+from conftest import drawings, shards, strict_json, vggft, wait_for_shards
+from processes import start
 from tiny import TINY
 
 from featurize.cache.feature_cache import FeatureCache

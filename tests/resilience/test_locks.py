@@ -7,8 +7,8 @@ import time
 
 import numpy as np
 import pytest
-from conftest import refused, strict_json, vggft, vggft_apart
-from processes import Fork, hold_the_lock, start, wait_until
+from conftest import refused, strict_json, vggft
+from processes import Fork, hold_the_lock, start, vggft_apart, wait_until
 from small_cache import featurize, files, layers, same, verify
 from tiny import TINY
 

@@ -9,7 +9,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import drawings, start, strict_json, vggft
+from conftest import drawings, strict_json, vggft
+from processes import start
 from small_tuning import examples, head, program
 from tiny import TINY
 

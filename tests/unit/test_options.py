@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 import numpy as np
 import pytest
 import typer
-from conftest import refused, vggft_apart
+from conftest import refused
+from processes import vggft_apart
 
 from featurize.errors import VggftError
 from featurize.options import Option, Options, number_of_bytes, offered
