@@ -84,6 +84,14 @@ def test_a_file_system_without_locks_is_named(base, monkeypatch):
         pass
 
 
+def test_only_featurize_makes_a_workspace(tmp_path):
+    from featurize.errors import VggftError
+
+    with pytest.raises(VggftError, match="no features here yet"), Workspace(tmp_path / "work", TINY).writing():
+        pass
+    assert not (tmp_path / "work").exists()
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="flock")
 def test_where_hdf5s_own_lock_is_refused(base):
     import fcntl
