@@ -22,6 +22,7 @@ from featurize.cache.index import Index
 from featurize.cache.shards import DIGEST, Stamp, unpack
 from featurize.data import scan
 from vggft.cli.app import app
+from vggft.cli.run import architecture
 from vggft.workspace import backbone, filling
 from vggft.workspace.workspace import Workspace
 
@@ -55,6 +56,7 @@ def in_a_new_process(function, *arguments):
 def featurize(data, work, create):
     """Run the command in this process with the engine that `create` returns; return its seconds."""
     backbone.create = create
+    architecture.set(VGG16)
     began = time.perf_counter()
     status = app(["featurize", str(data), "-w", str(work), "--quiet"], standalone_mode=False)
     assert not status
