@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,11 @@ from vggft.workspace.workspace import Workspace
 
 PICTURES = Path(__file__).parent.parent / "vggft" / "pictures"
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data"
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as a shell's `&` leaves it; every process started here would ignore it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
