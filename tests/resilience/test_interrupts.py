@@ -204,7 +204,7 @@ def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
         time.sleep(seconds)
         process.send_signal(signal.SIGINT)
         out, err = process.stdout, process.stderr
-        assert process.wait(timeout=10) == 130, (out.read(), err.read())
+        assert process.wait(timeout=30) == 130, (out.read(), err.read())
         assert "interrupted" in err.read()
         for stream in (process.stdin, out, err):
             stream.close()
