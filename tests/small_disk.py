@@ -7,7 +7,7 @@ PAGE = mmap.PAGESIZE  # the piece in which a tmpfs gives its room away
 
 
 def leave(disk, pages):
-    """Take all room of a disk but so many pages up with a file, which is returned: without it, there is room again."""
+    """Fill a disk up to the given number of free pages; return the file, whose deletion frees the space."""
     ballast = disk / "ballast"
     with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:

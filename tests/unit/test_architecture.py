@@ -1,4 +1,4 @@
-"""An architecture as a value: its parts, who may name a network, and a stand-in for the engine that runs it."""
+"""Architecture: its layers, which modules may import VGG16, and the stand-in engine."""
 
 import ast
 from pathlib import Path

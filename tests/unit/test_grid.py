@@ -1,4 +1,4 @@
-"""Heads that a person defines: what is understood, and how a slip is said."""
+"""Grid files: which definitions of heads are accepted, and the errors for the others."""
 
 import pytest
 
