@@ -1,4 +1,4 @@
-"""Real things for the tests: pictures made on the spot, bundled drawings, the real network."""
+"""Fixtures: small images drawn by the tests, the bundled drawings, and workspaces built once per session."""
 
 import contextlib
 import json

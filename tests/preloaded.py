@@ -1,4 +1,4 @@
-"""What the server of forks imports: all that commands import, and nothing that starts threads or computes."""
+"""Modules that the fork server imports before forking; none of them starts threads or computes."""
 
 # ruff: noqa: F401
 

@@ -1,4 +1,4 @@
-"""A small cache in several shards (the fixtures `in_shards` and `base`), run, looked at and damaged through the command line."""
+"""A small cache of several shards (fixtures `in_shards` and `base`), and helpers to inspect and damage it."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A comparison of made-up models, and every number of a report recomputed with independent code."""
+"""A comparison of synthetic models, and an independent recomputation of every number of a report."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""Made-up features for tests in which the network's numbers do not matter."""
+"""Synthetic features, for tests where the network's numbers do not matter."""
 
 from contextlib import contextmanager
 

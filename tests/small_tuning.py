@@ -1,4 +1,4 @@
-"""Small networks to tune: the tiny network, or VGG16 on small pictures, with heads whose numbers do not matter."""
+"""Small networks for fine-tuning: the tiny network, or VGG16 on small images, with random heads."""
 
 import numpy as np
 from conftest import PICTURES

@@ -1,4 +1,4 @@
-"""Python: arrays are predicted as files are, and arguments are checked as options are."""
+"""The Python API: arrays give the same predictions as files, and arguments are checked like options."""
 
 import csv
 import shutil

@@ -1,4 +1,4 @@
-"""The command line as a person and a program meet it: every command, every exit code; once each from a clean process."""
+"""The command line: every command and every exit code."""
 
 import csv
 import os

@@ -1,4 +1,4 @@
-"""`vggft compare` in real workspaces: what is compared, what is left out, costs, offers."""
+"""`vggft compare` in real workspaces: which models are compared or left out, costs, and advice."""
 
 import csv
 import json

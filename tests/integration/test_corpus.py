@@ -1,4 +1,4 @@
-"""Every image that exists, through the command line at once: exact pixels, or a reason that a person understands."""
+"""All image formats and many broken files in one run: exact pixels, or a clear reason for rejection."""
 
 import csv
 import io

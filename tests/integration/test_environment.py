@@ -1,4 +1,4 @@
-"""What a person's environment and settings of Keras and matplotlib do not change."""
+"""Keras's and matplotlib's configuration in the environment has no effect on vggft."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""`vggft evaluate`: every number recomputed from the file beside it, folders that are none, and what was seen before."""
+"""`vggft evaluate`: every metric recomputed from its predictions file, unusable folders, images seen in training."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""`vggft featurize`: what is computed, what is not, what is refused before anything changes."""
+"""`vggft featurize`: what is computed, reused and refused."""
 
 import csv
 import hashlib

@@ -1,4 +1,4 @@
-"""`vggft finetune` as a person uses it: any split, any start, names, and what it says of what cannot be."""
+"""`vggft finetune`: split points, starting heads, run names and error messages."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""`vggft head` from outside: what it trains, keeps, reuses and refuses, also when it is killed."""
+"""`vggft head`: which heads are trained, kept, reused and refused, also after a kill."""
 
 import csv
 import json

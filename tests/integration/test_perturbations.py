@@ -1,4 +1,4 @@
-"""Perturbed pictures: what models predict for them, and which images take part."""
+"""Perturbed images: the models' predictions for them, and which images are used."""
 
 import csv
 import json

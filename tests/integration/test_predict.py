@@ -1,4 +1,4 @@
-"""`vggft predict`: what may be named, what comes out in three forms, the unsure band, and memory."""
+"""`vggft predict`: its inputs, its three output formats, the unsure band, and memory."""
 
 import csv
 import io

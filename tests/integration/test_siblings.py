@@ -1,4 +1,4 @@
-"""A person's own `finetune.py`, `featurize.py` and `heads/` are never run in place of vggft's packages, and never in the way."""
+"""A user's own `finetune.py`, `featurize.py` and `heads/` are never imported in place of vggft's packages."""
 
 import os
 import shutil

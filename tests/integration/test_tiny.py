@@ -1,4 +1,4 @@
-"""All stages with a network that is not VGG16: what runs, is tuned, compared and predicts is the one that was handed in."""
+"""All stages with a network other than VGG16."""
 
 import pytest
 from conftest import drawings, refused, strict_json, vggft

@@ -1,4 +1,4 @@
-"""`vggft cache` and the cache as a person meets it: info, prune, export, layers from cached ones, room on the disk."""
+"""`vggft cache`: info, prune and export; layers computed from cached ones; disk space."""
 
 import json
 import shutil

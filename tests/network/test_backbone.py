@@ -1,4 +1,4 @@
-"""The network: preprocessing to the bit, the same numbers as Keras's own VGG16, engines that agree."""
+"""The network: exact preprocessing, the same outputs as Keras's own VGG16, and engines that agree."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""The same promises on Keras's other backends, where they are installed."""
+"""Equality and resuming on JAX and PyTorch, where they are installed."""
 
 import importlib.util
 import os

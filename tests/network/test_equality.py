@@ -1,4 +1,4 @@
-"""The claim: training from cached outputs is training from pixels, with nothing frozen computed again."""
+"""Training from cached outputs equals training from pixels."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""MNN's engine: the same numbers as Keras, rows that do not depend on their neighbours, and a terminal left alone."""
+"""MNN's engine: agrees with Keras, rows are independent of each other, and nothing is printed."""
 
 import subprocess
 import sys

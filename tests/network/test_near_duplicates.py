@@ -1,4 +1,4 @@
-"""Near-duplicates and doubtful labels, on drawings, by the features of VGG16."""
+"""Near-duplicates and suspect labels among drawings, found with VGG16 features."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""VGG16 itself through the command line: its features, its size on the disk, and the promises on photographs."""
+"""VGG16 through the command line: its features, their size on disk, and accuracy on photographs."""
 
 import csv
 

@@ -1,4 +1,4 @@
-"""The weights: found in the stated order, proved by one digest, and a clear word where there are none."""
+"""Weights: search order, verification by digest, and errors."""
 
 import os
 import shutil

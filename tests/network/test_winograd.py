@@ -1,4 +1,4 @@
-"""Winograd's convolutions against the definition, at sizes that no tile divides, and next to the edges of a canvas."""
+"""Winograd convolutions against direct convolution, at sizes that tiles do not divide and at borders."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""What vggft promises of time and memory, measured on the spot: every assertion says its figures."""
+"""Bounds of time and memory."""
 
 import multiprocessing
 import re

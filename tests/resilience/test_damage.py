@@ -1,4 +1,4 @@
-"""Damage of the cache: never read, named by `vggft cache verify`, mended by the next featurize and by nothing else."""
+"""Damaged cache files: never read, reported by `vggft cache verify`, repaired by the next featurize."""
 
 import hashlib
 import os

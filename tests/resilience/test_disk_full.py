@@ -1,4 +1,4 @@
-"""No room left: said in a line, nothing half-written, nothing lost, and the next run computes only what is missing."""
+"""Full disks: a short error, no partial files, no lost results, and a next run that computes only what is missing."""
 
 import hashlib
 import shutil

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: raised at the next check, never in a library; where no check comes, the process ends all the same."""
+"""Ctrl-C and SIGTERM: raised at the next check; without one, the process exits within two seconds."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Real interrupts and real kills of real processes, in the middle of featurize."""
+"""Signals and kills sent to real processes during featurize."""
 
 import random
 import shutil

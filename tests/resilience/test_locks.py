@@ -1,4 +1,4 @@
-"""One writer, many readers."""
+"""One writer and many readers at a time."""
 
 import os
 import shutil

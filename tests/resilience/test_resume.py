@@ -1,4 +1,4 @@
-"""A training that was stopped goes on to the same bits: after any epoch, and after real kills of real processes."""
+"""A resumed training gives the same bits as an uninterrupted one, after any epoch and after real kills."""
 
 import json
 import random

@@ -1,4 +1,4 @@
-"""Where a command speaks to: standard streams that are closed or full, and paths that only look like one."""
+"""Closed and full standard streams, and paths that resemble streams."""
 
 import os
 import shlex

@@ -1,4 +1,4 @@
-"""The cache: what is written comes back, what is damaged is named, and nothing else is believed."""
+"""The cache: rows are read back exactly, and damaged or foreign files are rejected."""
 
 import hashlib
 import os

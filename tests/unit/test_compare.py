@@ -1,4 +1,4 @@
-"""Comparisons whose answer is known, numbers that can be recomputed, odd names."""
+"""Comparisons with a known result, numbers recomputed, and unusual names."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What a person is shown is what there is: names of files and classes as they are on the disk."""
+"""Terminal output shows file and class names unchanged."""
 
 import pytest
 

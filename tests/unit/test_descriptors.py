@@ -1,4 +1,4 @@
-"""What goes to file descriptors 1 and 2, and that a Python program keeps its own."""
+"""Redirection of file descriptors 1 and 2: only in the command line, and always undone."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""What README and docs show: every command line parses, every option exists, every link between pages leads somewhere."""
+"""README and docs: every command line parses, every option exists, every link resolves."""
 
 import re
 import shlex

@@ -1,4 +1,4 @@
-"""Files that matter: whole or not at all."""
+"""Durable writes: a file is complete or absent."""
 
 import pytest
 

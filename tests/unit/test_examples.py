@@ -1,4 +1,4 @@
-"""Where the batches come from makes no difference to what they are."""
+"""Batches are the same from memory, from the cache and from pixels."""
 
 import hashlib
 import threading

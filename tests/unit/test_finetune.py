@@ -1,4 +1,4 @@
-"""Fine-tuning: the gate, what moves and what does not, and a network that plain Keras can use."""
+"""Fine-tuning: the parity gate, which layers change, and a network that plain Keras loads."""
 
 import json
 import subprocess

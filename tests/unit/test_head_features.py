@@ -1,4 +1,4 @@
-"""Reading features for heads: pooled in any order, and refused where they are no numbers."""
+"""Reading features for heads: pooling in any order; NaN and infinity are refused."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""Heads: pooling, what is saved and read back, what is damaged."""
+"""Heads: pooling, saving and loading, damaged files."""
 
 import functools
 import json

@@ -1,4 +1,4 @@
-"""Bytes → pixels: exact values, and a reason where there are none."""
+"""Decoding: exact pixel values, or the reason why a file is no image."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Images in two places at once, and images whose label is doubted."""
+"""Images in two splits or under two labels, and suspect labels."""
 
 import numpy as np
 import pytest

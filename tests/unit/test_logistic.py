@@ -1,4 +1,4 @@
-"""The baseline: folded exactly, C chosen on the training images only."""
+"""Logistic regression: folded exactly into a dense layer, C selected on training images only."""
 
 import warnings
 

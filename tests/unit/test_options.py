@@ -1,4 +1,4 @@
-"""Options: written once, the same on the command line, in Python and in the reference, and checked wherever they come from."""
+"""Options: declared once; the same on the command line, in Python and in the reference; always checked."""
 
 import inspect
 import re

@@ -1,4 +1,4 @@
-"""Dense heads that train together: each as it would alone, the best epoch kept, nothing left out."""
+"""Dense heads trained together: the same result as alone, and the best epoch of each kept."""
 
 import warnings
 from dataclasses import replace

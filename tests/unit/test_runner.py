@@ -1,4 +1,4 @@
-"""The pipeline, with a small engine: every row under its own digest, whatever happens on the way."""
+"""The pipeline with a small engine: each row is stored under its own digest, also after errors and interrupts."""
 
 import hashlib
 import time

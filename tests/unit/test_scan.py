@@ -1,4 +1,4 @@
-"""Folders → samples: layouts, classes, what is passed over and what is refused."""
+"""Scanning folders: layouts, classes, ignored and refused files."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""The pipeline from files to scores: order, overlap, bounds, and what is no picture."""
+"""The pipeline from files to scores: order, overlap, memory, and unreadable files."""
 
 import hashlib
 import threading

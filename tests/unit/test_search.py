@@ -1,4 +1,4 @@
-"""Many heads, one leaderboard: what trains together, cross-validation, seeds, and what is best."""
+"""Training many heads: batches, cross-validation, seeds and ranking."""
 
 import csv
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Each outcome of a comparison in words."""
+"""The sentence of each outcome of a comparison."""
 
 import math
 from dataclasses import replace

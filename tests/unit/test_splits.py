@@ -1,4 +1,4 @@
-"""Sharing out: right shares, nobody moves, copies that leak are set aside."""
+"""Splits: shares, stability, and copies across splits."""
 
 from collections import Counter
 from dataclasses import replace

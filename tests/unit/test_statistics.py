@@ -1,4 +1,4 @@
-"""Intervals that cover, tests that hold their level, numbers of images that have the power they promise: by simulation."""
+"""Coverage of intervals, level of tests and power of sample sizes, by simulation."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""What featurizing costs, from what its runs took."""
+"""Featurizing time, summed over the recorded runs."""
 
 import pytest
 

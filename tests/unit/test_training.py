@@ -1,4 +1,4 @@
-"""Steps and epochs of fine-tuning: nothing left out, honest numbers, and settings that do what they say."""
+"""Steps and epochs of fine-tuning: every image once an epoch, correct losses, and settings that take effect."""
 
 import functools
 import itertools

@@ -1,4 +1,4 @@
-"""Which of two models to use: the rules, and how many images would show a difference."""
+"""The verdict: its rules, and how many images would show a difference."""
 
 import math
 
