@@ -65,5 +65,5 @@ def test_the_promises_on_photographs(hymenoptera, tmp_path):
     assert tuned["start_validation"]["log_loss"] == pytest.approx(best["validation"]["log_loss"], abs=1e-4)
     compared = strict_json(vggft("compare", *work, network=VGG16).stdout)
     assert compared["measured_on"] == "validation"
-    assert "also chose the models" in compared["recommendation"]
+    assert "also selected the models" in compared["recommendation"]
     assert {m["name"] for m in compared["methods"]} == {*(h["name"] for h in heads["heads"]), tuned["name"]}
