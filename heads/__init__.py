@@ -1,1 +1,7 @@
-"""Stage 2 of vggft: cached features → dense heads and a logistic-regression baseline, in seconds."""
+"""Stage 2 of vggft: cached features → dense heads and a logistic-regression baseline, in seconds.
+
+What to train: `specs` (the default heads), `grid` (heads from a TOML file), `plan` (settings of a training).
+Training: `features` (input), `population` and `batched` (dense heads), `logistic`, `folds`, `search` (all of it, and ranking).
+Results: `head` (a trained head), `metrics`, `history`, `predictions`, `store` (on disk).
+Data problems: `leaks` (images in two splits), `suspects` (doubtful labels).
+"""

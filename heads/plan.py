@@ -9,7 +9,7 @@ from featurize.options.choices import ClassWeight, Seed
 
 @dataclass(frozen=True)
 class Plan(Options):
-    """Settings of one training; `class_weight` as scikit-learn has it."""
+    """Settings of one training; `class_weight` as in scikit-learn."""
 
     epochs: Annotated[int, Option("Maximum number of epochs of a dense head; the best is kept.", least=1)] = 50
     patience: Annotated[
