@@ -162,7 +162,7 @@ MUTATIONS = [
 
 
 def copy_of_the_repository(folder: Path) -> Path:
-    """Copy what git knows of, and what it does not ignore."""
+    """Copy all tracked files and all untracked ones that git does not ignore."""
     listed = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
         cwd=ROOT,
@@ -177,7 +177,7 @@ def copy_of_the_repository(folder: Path) -> Path:
 
 
 def caught_by(copy: Path, mutation: Mutation) -> str | None:
-    """Apply a breakage, run its tests, and take it back; return the suite that failed."""
+    """Apply a breakage, run its tests, and revert it; return the suite that failed."""
     path = copy / mutation.file
     sound = path.read_text(encoding="utf-8")
     if sound.count(mutation.old) != 1:
@@ -198,7 +198,7 @@ def caught_by(copy: Path, mutation: Mutation) -> str | None:
 
 
 def main(words: list[str]) -> None:
-    """Print a line for each breakage, and leave with exit code 1 where one was missed."""
+    """Print a line for each breakage; exit with code 1 if one was missed."""
     missed = 0
     with tempfile.TemporaryDirectory() as folder:
         copy = copy_of_the_repository(Path(folder))

@@ -46,7 +46,7 @@ def command(*arguments, network=TINY) -> list[str]:
 
 
 def vggft_apart(*arguments, cwd=None, env=None, timeout=300, network=TINY) -> subprocess.CompletedProcess[str]:
-    """Run the command line in a fresh interpreter, which knows nothing of what this one has loaded."""
+    """Run the command line in a fresh interpreter."""
     return subprocess.run(
         command(*arguments, network=network),
         cwd=cwd,
@@ -149,7 +149,7 @@ def start(*arguments, network=TINY, pause=0.1) -> Fork:
 
 
 def wait_until(condition, process, seconds=120):
-    """Wait for something that a running process does."""
+    """Wait until a running process has done something."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.communicate()

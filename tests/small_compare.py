@@ -18,7 +18,7 @@ from vggft.comparison.verdict import Pair
 
 
 def predictions(gain, *, n=300, classes=2, source="test", groups=None, declared=False, seed=0):
-    """Return what a head, a tuned network that is `gain` better in logits, and two more heads predict for n images."""
+    """Return predictions for n images: of a head, a tuned network `gain` better in logits, and two more heads."""
     rng = np.random.default_rng(seed)
     targets = rng.integers(0, classes, n)
     truth = np.eye(classes)[targets]

@@ -19,7 +19,7 @@ HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
 
 def test_help_answers_at_once():
     def seconds():
-        """Return the processor's time: on a machine that does nothing else, as long as a person waits."""
+        """Return the processor time, which is the waiting time on an idle machine."""
         before = os.times()
         done = vggft_apart("--help", network=VGG16)
         assert done.returncode == 0

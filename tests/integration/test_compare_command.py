@@ -212,7 +212,7 @@ def test_a_network_that_kept_epoch_0_is_named_after_the_head_it_started_from(aga
 
 
 def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
-    """It loads, and predicts, but it is not the one that run.json tells of."""
+    """It loads and predicts, but it is not the network that run.json names."""
     (run,) = again.finetune.iterdir()
     other = again.finetune / "other"
     shutil.copytree(run, other)

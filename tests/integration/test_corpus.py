@@ -208,7 +208,7 @@ def humble(*arguments) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory, weights):
-    """All of it in two class folders, and one run over it."""
+    """All files in two class folders, and one run over them."""
     base = tmp_path_factory.mktemp("corpus")
     for label in "ab":
         (base / "data" / label).mkdir(parents=True)

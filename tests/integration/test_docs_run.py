@@ -29,7 +29,7 @@ PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if _BLOCK.search(
 
 @pytest.fixture(scope="session")
 def readme(tmp_path_factory):
-    """The folder in which everything in README has run."""
+    """The folder in which README's blocks were run."""
 
     def build(base):
         drawings(base / "data", 12, "bugs", "flowers")

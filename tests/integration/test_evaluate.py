@@ -23,7 +23,7 @@ from vggft.workspace.workspace import Workspace
 
 @pytest.fixture
 def work(trained, tmp_path):
-    """The trained workspace without what takes room: its features and its network."""
+    """The trained workspace without its features and its network, which are large."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
     return Workspace(tmp_path / "work", TINY)
 

@@ -36,7 +36,7 @@ def test_featurize_and_again(featurized):
 
 
 def test_every_file_resolves_to_the_row_of_its_digest_with_its_own_label(featurized, weights):
-    """Features against an independent way: this network in Keras, on the decoder's pixels."""
+    """Features against this network in Keras, on the decoder's pixels."""
     base, _ = featurized
     workspace = Workspace(base / "work", TINY)
     with (base / "work" / "manifest.csv").open(newline="") as file:

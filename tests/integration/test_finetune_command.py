@@ -199,7 +199,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
 
 
 def test_names_of_files_change_nothing(here, work, ui):
-    """Not while a run is interrupted, either: the order of training is that of contents."""
+    """Also while a run is interrupted: training orders images by content."""
     one = finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)
     data = here / "renamed"
     for i, path in enumerate(sorted(work.dataset.root.rglob("*.png"), reverse=True)):
@@ -253,7 +253,7 @@ def test_what_tensorboard_shows(work, ui):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
-    """The first checkpoint has room, and a second one beside it has none."""
+    """There is room for the first checkpoint, and none for a second one beside it."""
     shutil.copytree(headed / "work", disk / "work")
     work, write = Workspace(disk / "work", TINY), checkpoint.write
     written = []

@@ -28,7 +28,7 @@ def head_json(work, *options):
 
 
 def measured(found):
-    """All that a run measured, times aside."""
+    """Everything that a run measured, except times."""
     return {h["name"]: {key: value for key, value in h.items() if key != "seconds"} for h in found["heads"]}
 
 

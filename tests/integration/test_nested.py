@@ -46,7 +46,7 @@ def tuned(featurized, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def compared(tuned, tmp_path_factory):
-    """The same workspace after a comparison in 2 folds that nobody disturbed, and what it said."""
+    """The same workspace after an uninterrupted comparison in 2 folds, and its output."""
     work = tmp_path_factory.mktemp("compared") / "work"
     shutil.copytree(tuned, work)
     done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
@@ -75,7 +75,7 @@ def test_every_image_is_predicted_once_and_has_a_p_value(compared):
 
 
 def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
-    """A fold comes to the same, bit for bit, whatever the labels of the images that it holds out."""
+    """A fold gives the same bits whatever the labels of its held-out images."""
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work", TINY)
 
@@ -168,7 +168,7 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
     monkeypatch.setattr(nested.models, "load", lambda fold: loaded.append(methods_load(fold)) or loaded[-1])
 
     def the_other_way_round(chosen, fold, cache, samples):
-        """Predict held-out images all the better the worse a model was on validation."""
+        """Predict held-out images the better, the worse a model was on validation."""
         right = np.eye(2)[fold.dataset.targets(samples)]
         falling = sorted(chosen, key=lambda model: -model.validation.log_loss)
         return {model.name: 0.5 + (right - 0.5) * 0.9 / (1 + i) for i, model in enumerate(falling)}

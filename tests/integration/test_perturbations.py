@@ -52,7 +52,7 @@ def test_perturbations(trained):
 
 
 def test_an_image_that_vanished_is_left_out_of_the_perturbations_and_of_nothing_else(again, trained, ui, capsys):
-    """Its features are cached; those of the changed pictures are not there any more, here."""
+    """Its features are cached; those of the perturbed images are not."""
     data = again.root.parent / "data"
     shutil.copytree(trained[1], data)
     settings = json.loads((again.root / "workspace.json").read_text())

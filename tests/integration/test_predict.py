@@ -235,7 +235,7 @@ def _tiny(data):
 
 @pytest.fixture
 def copied(trained, tmp_path):
-    """The trained workspace without what takes room: its features and its network."""
+    """The trained workspace without its features and its network, which are large."""
     shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache", "network.keras"))
     return Workspace(tmp_path / "work", TINY)
 
@@ -347,7 +347,7 @@ def test_every_model_keeps_its_validation_predictions(trained):
 
 
 def test_a_network_predicts_the_same_from_pixels_as_from_the_cache(trained):
-    """And what plain Keras says of the saved network; what is frozen runs on the engine and is rounded as in the cache."""
+    """Against plain Keras with the saved network; the frozen part runs on the engine, rounded as in the cache."""
     import keras
 
     workspace, data, results = trained
@@ -378,7 +378,7 @@ def test_a_network_predicts_the_same_from_pixels_as_from_the_cache(trained):
 
 
 class _Recorder:
-    """An engine that knows its outputs."""
+    """An engine with prepared outputs."""
 
     name, batch_size, trial, in_flight = "recorder", 7, 1, 1
 

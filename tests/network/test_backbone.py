@@ -26,7 +26,7 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def reference(published, pictures):
-    """What Keras's own VGG16 and its own preprocessing give."""
+    """Outputs of Keras's own VGG16 with its own preprocessing."""
     import keras
 
     model = keras.applications.VGG16(include_top=False, weights=None, input_shape=(224, 224, 3))

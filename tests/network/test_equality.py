@@ -38,7 +38,7 @@ def three_steps(weights, split_point, data, *, from_pixels=False, plan=PLAN):
 
 
 def apart(one, other, start):
-    """Return how far two trainings ended from each other, relative to how far the first one went."""
+    """Return the norm of the difference of two results, relative to the norm of the first one's total update."""
 
     def length(a, b):
         return np.sqrt(sum(np.sum((x - y) ** 2, dtype=np.float64) for x, y in zip(a, b, strict=True)))
@@ -85,7 +85,7 @@ def test_three_steps_from_the_cache_are_three_steps_from_pixels(network, split_p
 
 
 def test_another_mask_or_order_would_be_seen(weights, small_features):
-    """The tolerances above are far below what another seed of dropout, or other batches, do."""
+    """Another dropout seed, or other batches, differ by far more than the tolerances above."""
     data = examples(small_features["block2_pool"], TARGETS)
     start = three_steps(weights, "block2_pool", data, plan=replace(PLAN, learning_rate=1e-30))[1]
     one = three_steps(weights, "block2_pool", data)[1]

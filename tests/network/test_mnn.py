@@ -45,7 +45,7 @@ def relative_errors(found, expected):
 
 @pytest.fixture(scope="module")
 def drawings():
-    """11 of them: a number that no number of cores divides."""
+    """11 images: no usual number of cores divides 11."""
     return read(sorted(PICTURES.glob("*/*.png"))[::17][:11])
 
 

@@ -14,7 +14,7 @@ from vggft.workspace.workspace import Workspace
 
 
 def test_features_are_those_of_keras(tmp_path, published):
-    """Features against an independent way: Keras's own VGG16 and preprocessing, on the decoder's pixels."""
+    """Features against Keras's own VGG16 and preprocessing, on the decoder's pixels."""
     import keras
 
     base = tmp_path
@@ -48,7 +48,7 @@ def test_estimates_come_near_what_is_written(tmp_path):
 
 @pytest.mark.slow
 def test_the_promises_on_photographs(hymenoptera, tmp_path):
-    """Ants and bees: 397 photographs, the accuracies that were promised, and a network that plain Keras can use."""
+    """Ants and bees: 397 photographs through all stages, with the expected accuracies."""
     work = ["-w", tmp_path / "work", "--json"]
     featurized = strict_json(vggft("featurize", hymenoptera, *work, network=VGG16).stdout)
     assert (featurized["images"], featurized["splits"]["train"], featurized["splits"]["validate"]) == (397, 244, 153)

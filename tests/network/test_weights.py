@@ -113,7 +113,7 @@ ONNX = replace(TINY, wheel=VGG16.wheel)  # whose names an ONNX file has to have
 
 
 def write(weights, path):
-    """Write weights in the format that the file's name stands for, as other programs do."""
+    """Write weights in the format that the file name implies."""
     if path.suffix == ".onnx":
         onnx = pytest.importorskip("onnx")
         numbers = []
@@ -145,7 +145,7 @@ def test_every_format_is_read_to_the_bit(tmp_path, name):
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
-    """As those of VGG19 are by VGG16: all that is asked for is there, and more."""
+    """As VGG19's weights for VGG16: everything required is there, and more."""
     deeper = replace(TINY, name="DEEPER", layers=chain(((1, 4), (1, 8), (4, 16))))
     path = write(random_weights(deeper), tmp_path / name)
     surplus = "6 convolutions, expected 4" if name == "x.weights.h5" else "block3_conv3, block3_conv4"
@@ -154,7 +154,7 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
 
 
 def test_offline_with_nothing_installed(tmp_path):
-    """Within 10 seconds, naming the three ways, and nothing written. The network is shut by a proxy that is not there."""
+    """Fails within 10 seconds with three remedies, and writes nothing. A proxy that does not exist blocks the network."""
     site = tmp_path / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(

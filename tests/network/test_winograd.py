@@ -41,7 +41,7 @@ def canvas(size, channels, picture=None):
 
 
 def inside(found, size):
-    """Return the picture on a canvas, having seen that nothing was written beside it."""
+    """Return the image on a canvas, after checking that nothing was written outside it."""
     picture = found[1 : 1 + size, 1 : 1 + size].copy()
     found[1 : 1 + size, 1 : 1 + size] = 0
     assert not found.any()

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="tmpfs and prlim
 
 
 def check_nothing_half_written(work):
-    """See that all of a failed first run is whole, and return the number of rows in it."""
+    """Check that all files of a failed first run are complete; return the number of rows."""
     for name, data in shards(work).items():
         assert name == hashlib.sha256(data).hexdigest() + ".h5"
     assert not list(work.rglob(".*"))
@@ -44,7 +44,7 @@ def check_nothing_half_written(work):
 
 
 def same(one, other, network=TINY):
-    """Tell whether two workspaces are of the same images, in the same splits, with the same features, bit for bit."""
+    """Return whether two workspaces have the same images, splits and features, bit for bit."""
     a, b = Workspace(one, network), Workspace(other, network)
     digests = sorted(s.digest for s in a.dataset.accepted())
     return a.dataset.identity == b.dataset.identity and all(
@@ -53,7 +53,7 @@ def same(one, other, network=TINY):
 
 
 def disturbed(data, work, trouble):
-    """Run the command, bring trouble upon it after its first shard, and return its only error."""
+    """Run the command, disturb it after its first shard, and return its only error."""
     process = start("featurize", data, "-w", work, "--shard", "2", "--json")
     wait_for_shards(work, 1, process)
     process.send_signal(signal.SIGSTOP)

@@ -45,7 +45,7 @@ def test_json_onto_a_full_disk(tmp_path, words):
 
 
 def test_no_second_object_after_half_of_one(capfd):
-    """The rest of it fails, or is interrupted: a program gets what cannot be parsed, and not something that looks whole."""
+    """If writing fails or is interrupted, a program gets unparsable JSON, not an object that looks complete."""
     kept = os.dup(1)
     try:
         ui = Ui(json=True)

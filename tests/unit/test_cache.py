@@ -255,7 +255,7 @@ def test_another_fingerprint_never_sees_old_numbers(cache, tmp_path, other):
 
 
 def test_the_fingerprint_of_the_published_weights_stays():
-    """Caches on people's disks are found by it."""
+    """Existing caches are found by this key."""
     fingerprint = Fingerprint.of(VGG16)
     assert fingerprint.json == (
         '{"decoder":1,"dtype":"float16","preprocess":"caffe","resize":"bilinear","size":224,'

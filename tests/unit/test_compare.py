@@ -98,7 +98,7 @@ def test_images_that_belong_together_have_no_p_value(tmp_path):
 
 
 def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
-    """Nobody said that they belong together: each image three times is each image once."""
+    """Three copies of each image without declared groups count as one image."""
     once = predictions(0.8, n=100)
     thrice = replace(
         once,
@@ -166,7 +166,7 @@ def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
 
 
 def test_folds_in_which_the_models_of_the_workspace_differ():
-    """The ways of selecting are alike; what they select in the workspace is not."""
+    """The selection procedures do equally well; the models they select in the workspace do not."""
     of = predictions(2.0, source="folds")
     by_name = {candidate.name: candidate for candidate in of.candidates}
     ways = [replace(by_name["other"], name="best head"), replace(by_name["other"], name="best network")]

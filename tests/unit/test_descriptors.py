@@ -51,7 +51,7 @@ def test_a_python_program_keeps_its_descriptors(monkeypatch):
 
 @pytest.mark.parametrize("missing", ["stdout", "stderr"])
 def test_streams_that_a_program_took_away(missing):
-    """As pythonw and some notebooks do it."""
+    """As under pythonw and in some notebooks."""
     program = (
         f"import sys; from featurize.process import descriptors; sys.{missing} = None; descriptors.hide_libraries()\n"
         "with descriptors.hidden(): pass"

@@ -154,7 +154,7 @@ def test_a_loss_that_is_no_number_keeps_the_best_epoch(weights, small_features):
 
 @pytest.mark.parametrize("rate", [1e12, 1e18])
 def test_weights_that_are_no_numbers_behind_a_finite_loss(weights, small_features, rate):
-    """On CPUs TensorFlow's ReLU makes 0 of NaN: losses look well, and the network is dead."""
+    """On CPUs TensorFlow's ReLU maps NaN to 0: losses look normal, and the network is dead."""
     network = networks.assemble(weights, "caffe", TINY.size, head("max"))
     data = examples(small_features["block2_pool"], np.arange(12) % 2)
     state = tune(network, "block2_pool", (data, data), Plan(4, 4, learning_rate=rate), weights)
@@ -174,7 +174,7 @@ def test_predictions_that_are_no_numbers_after_the_last_step(weights, small_feat
 
 
 def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
-    """In a process that has never heard of vggft, from nothing but pixels."""
+    """In a process without vggft, from pixels."""
     workspace, data, results = trained
     reported = results["finetune"]
     samples = workspace.dataset.accepted("validate")
@@ -223,7 +223,7 @@ def test_what_a_run_keeps(trained):
 
 
 def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkeypatch):
-    """`run.json` is the last to be written, whatever a kill comes between."""
+    """`run.json` is written last, wherever a kill strikes."""
     workspace, _, results = trained
     (run,) = store.load_all(workspace.finetune)
     judged = predictions.read(workspace.finetune / run.name / predictions.FILE, run.classes)

@@ -19,7 +19,7 @@ SPECS = (LogisticSpec("line", "max"), DenseSpec("net", "avg", units=8, learning_
 
 @functools.cache
 def trained():
-    """Return what came of each of SPECS, and the training and validation images; to be read only."""
+    """Return the result of each of SPECS, and the training and validation images; read-only."""
     setting = Setting(["0", "1", "2"], Plan(3, batch_size=16), no_progress)
     ours, theirs = features(60, 3), features(30, 3, seed=1, split="validate")
     return list(search.train_all(SPECS, setting, ours, theirs)), ours, theirs
@@ -114,7 +114,7 @@ def test_what_others_left_in_a_folder_stays(tmp_path):
 
 
 def test_a_kill_between_two_renames_loses_no_head(tmp_path, monkeypatch):
-    """The old head is away and the new one not there yet: the next command puts the old one back."""
+    """Killed between the two renames: the next command restores the old head."""
     from pathlib import Path
 
     from featurize import durable

@@ -98,7 +98,7 @@ def test_the_batched_program_does_what_keras_does(classes, units, l2):
 
 
 def test_dropout_leaves_the_expectation_as_it_is():
-    """Inverted dropout (Srivastava et al. 2014): what is kept is divided by the probability of being kept; by head."""
+    """Inverted dropout (Srivastava et al. 2014), per head: kept units are divided by the keep probability."""
     from featurize.backend import load_keras
 
     load_keras()

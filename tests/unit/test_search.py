@@ -98,7 +98,7 @@ def test_cross_validation_holds_every_image_out_once(results, cross_validated):
 
 
 def test_out_of_fold_predictions_do_not_know_their_image(results, cross_validated):
-    """An image whose label is turned round changes the predictions of others, but not its own: nobody saw it."""
+    """A flipped label changes the predictions of other images, but not of its own: no model was trained on it."""
     pairs = list(zip(SPECS, results, strict=True))
     targets = BOTH.targets.copy()
     # Two images of one group, one of each class, change places: the folds, stratified by class, stay as they are.

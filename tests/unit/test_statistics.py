@@ -35,7 +35,7 @@ def one_better(rng, n):
 
 
 def covered(monkeypatch, draw, truth_of):
-    """Return how often the 95% intervals of log-loss and accuracy hold the truth."""
+    """Return the coverage of the 95% intervals of log-loss and accuracy."""
     monkeypatch.setattr(statistics, "DRAWS", 1000)
     rng = np.random.default_rng(0)
     loss, _, right, _ = truth_of(rng)

@@ -74,7 +74,7 @@ def test_training_numbers_are_means_over_the_images(network, cached, weights):
 
 
 def test_sgd_is_what_it_says(network, cached, weights):
-    """Two steps: the second is the gradient's and 0.9 of the first."""
+    """Two steps: the second adds 0.9 of the first."""
     _, first, _ = step(network, cached, weights, Plan(momentum=0.0, learning_rate=1e-4))
     fresh = networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))
     before, twice, _ = step(fresh, cached, weights, Plan(momentum=0.9, learning_rate=1e-4), steps=2)
