@@ -4,6 +4,7 @@ import json
 import random
 import shutil
 import signal
+import subprocess
 import time
 import zipfile
 
@@ -216,15 +217,19 @@ def test_killed_at_random(ready, tmp_path):
     rng = random.Random(5)
     work = tmp_path / "work"
     shutil.copytree(ready[0], work)
+    started = time.monotonic()
+    undisturbed = start("finetune", *SETTINGS, "--name", "timed", "-w", work)
+    undisturbed.communicate()
+    seconds = time.monotonic() - started
+    assert undisturbed.returncode == 0
     command = ["finetune", *SETTINGS, "--name", "broken", "-w", work]
     kills = 0
     while True:
         process = start(*command)
         try:
-            out, err = process.communicate(
-                timeout=0.5 + 3 * rng.random() + 0.5 * kills
-            )  # longer and longer, so that it ends on a slow machine, too
-        except Exception:
+            # Longer and longer, so that it ends where the machine has become slower, too.
+            out, err = process.communicate(timeout=seconds * (0.7 * rng.random() + 0.2 * kills))
+        except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()
             kills += 1
