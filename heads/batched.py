@@ -3,7 +3,8 @@
 Heads share no parameters and no optimizer state, so each is trained as it would be alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -78,12 +79,15 @@ class Block(keras.layers.Layer):
         return logits
 
 
+_LEARNING_RATE = 1.0  # of the optimizer; each head has its own factor
+
+
 class AdamPerHead(keras.optimizers.Adam):
     """Adam with a separate learning rate for each head."""
 
     def __init__(self, rates: Sequence[NDArray[np.float32]]) -> None:
         """Set the learning rates: an array (heads, 1) for each trainable variable, in the order of the variables."""
-        super().__init__(learning_rate=1.0)
+        super().__init__(learning_rate=_LEARNING_RATE)
         self.rates = rates
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
@@ -92,19 +96,56 @@ class AdamPerHead(keras.optimizers.Adam):
         super().update_step(gradient, variable, learning_rate * rates)
 
 
-def build(
-    blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, int], outputs: int
-) -> tuple[Any, list[Block]]:
-    """Build and compile one model from several blocks.
+@dataclass(frozen=True)
+class Batched:
+    """A compiled model that trains several blocks at once.
+
+    Attributes:
+        form: blocks, widths and outputs that it was built for.
+        model: takes y, weight, real, x_<input> and noise_<units>.
+        layers: its blocks.
+    """
+
+    form: Hashable
+    model: Any
+    layers: tuple[Block, ...]
+
+
+_KEPT = 4
+_idle: dict[Hashable, Batched] = {}
+
+
+def take(blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, int], outputs: int) -> Batched:
+    """Return a model with all weights 0: one that an earlier training gave back, or a new one.
+
+    Cross-validation trains the same heads in every fold, and TensorFlow takes longer to trace a step than to train some heads.
 
     Args:
         blocks: the name of each block's input, and its heads.
         widths: input name → features per image.
         outputs: units in the last layer of each head.
-
-    Returns:
-        The model (inputs y, weight, real, x_<input> and noise_<units>) and its blocks.
     """
+    form = (tuple((source, tuple(specs)) for source, specs in blocks), tuple(widths.items()), outputs)
+    batched = _idle.pop(form, None)
+    if batched is None:
+        return Batched(form, *_build(blocks, widths, outputs))
+    optimizer = batched.model.optimizer
+    for variable in (*batched.model.variables, *optimizer.variables):
+        variable.assign(ops.zeros_like(variable))
+    optimizer.learning_rate = _LEARNING_RATE
+    return batched
+
+
+def give_back(batched: Batched) -> None:
+    """Keep a model that is not used any more for a later training; the last few are kept."""
+    while len(_idle) >= _KEPT:
+        _idle.pop(next(iter(_idle)), None)
+    _idle[batched.form] = batched
+
+
+def _build(
+    blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, int], outputs: int
+) -> tuple[Any, tuple[Block, ...]]:
     shared = {name: keras.Input((size,), name=name) for name, size in (("y", outputs), ("weight", 1), ("real", 1))}
     entries = dict(shared)
     layers, logits = [], []
@@ -125,4 +166,4 @@ def build(
     adam.build(model.trainable_variables)  # else TensorFlow traces a step twice: once to create the optimizer's variables
     # JAX supports only XLA; on TensorFlow XLA saves about a quarter of a step, but compiling takes seconds.
     model.compile(adam, loss=None, jit_compile=keras.backend.backend() == "jax")
-    return model, layers
+    return model, tuple(layers)

@@ -89,13 +89,16 @@ def train_together(
                 yield TrainedHead(specs[i], head, state.best, state.history, state.diverged, share)
         on_epoch(epoch if training else max(lengths))
         if not training:
+            trainer.release()
             return
 
 
 def untrained(spec: DenseSpec, classes: Sequence[str], train: Features, seed: int) -> Head:
     """Return a head with the initial weights of training, its inputs standardised as in training."""
     trainer = _BatchedTrainer([spec], classes, train, Plan(seed=seed))
-    return trainer.head(0, trainer.weights(0))
+    head = trainer.head(0, trainer.weights(0))
+    trainer.release()
+    return head
 
 
 @dataclass
@@ -155,7 +158,8 @@ class _BatchedTrainer:
         self.place = {i: (b, h) for b, (_, heads) in enumerate(self.blocks) for h, i in enumerate(heads)}
         widths = {name: train.pooled[source.pooling].shape[1] for name, source in self.sources.items()}
         block_specs = [(source, [specs[i] for i in heads]) for (source, _), heads in self.blocks]
-        self.model, self.layers = batched.build(block_specs, widths, self.outputs)
+        self._batched = batched.take(block_specs, widths, self.outputs)
+        self.model, self.layers = self._batched.model, self._batched.layers
         for layer in self.layers:
             _initialise(layer, plan.seed)
         self._y = self._one_hot(train.targets)
@@ -165,6 +169,12 @@ class _BatchedTrainer:
         if self.outputs == 1:
             return targets.astype(np.float32).reshape(-1, 1)
         return np.eye(self.outputs, dtype=np.float32)[targets]
+
+    def release(self) -> None:
+        """Hand the model over to the next training of such heads."""
+        from heads import batched
+
+        batched.give_back(self._batched)
 
     def epoch(self, number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Train for one epoch; return each head's mean training loss and accuracy."""

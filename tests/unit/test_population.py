@@ -106,12 +106,13 @@ def test_dropout_leaves_the_expectation_as_it_is():
 
     rng = np.random.default_rng(0)
     specs = [DenseSpec(f"d{rate}", "avg", 16, 0.01, dropout=rate) for rate in (0.0, 0.25, 0.75)]
-    model, (block,) = batched.build([("avg", specs)], {"avg": 8}, outputs=1)
+    taken = batched.take([("avg", specs)], {"avg": 8}, outputs=1)
+    (block,) = taken.layers
     for variable in block.trainable_variables:
         variable.assign(rng.normal(size=variable.shape).astype(np.float32))
     x, noise = rng.random((5, 8), np.float32), rng.random((5, 16), np.float32)
     ones = np.ones((5, 1), np.float32)
-    logits = model({"x_avg": x, "noise_16": noise, "y": ones, "weight": ones, "real": ones})
+    logits = taken.model({"x_avg": x, "noise_16": noise, "y": ones, "weight": ones, "real": ones})
     kernel1, bias1, kernel2, bias2 = (np.asarray(variable) for variable in block.trainable_variables)
     for h, rate in enumerate((0.0, 0.25, 0.75)):
         hidden = np.maximum(x @ kernel1[:, h] + bias1[h], 0) * (noise >= rate) / (1 - rate)
@@ -163,6 +164,19 @@ def test_every_image_takes_part_in_every_epoch():
     for epoch in found.history:
         assert epoch.loss == pytest.approx(epoch.val_log_loss, rel=1e-5)
         assert epoch.accuracy == pytest.approx(epoch.val_accuracy)
+
+
+def test_a_model_that_is_used_again_remembers_nothing(monkeypatch):
+    """Neither its weights nor Adam's moments, which are NaN here after the second training."""
+    from heads import batched
+
+    plan = Plan(3, batch_size=16)
+    spec = replace(SPEC, standardise=False)
+    first = grown([spec], plan=plan)["d"]
+    monkeypatch.setattr(batched, "_build", None)  # from here on, no model can be built
+    broken = replace(TRAIN, pooled={"avg": TRAIN.pooled["avg"] * np.float32(np.nan)})
+    assert grown([spec], broken, plan=plan)["d"].diverged
+    assert same(grown([spec], plan=plan)["d"], first)
 
 
 def test_a_head_that_diverges_harms_no_other():
