@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import drawings, paint, refused, snapshot, strict_json, vggft
+from conftest import drawings, paint, refused, rewrite, snapshot, strict_json, vggft
 from processes import vggft_apart
 from tiny import TINY
 
@@ -85,7 +85,7 @@ def test_a_backend_that_is_not_there(copied):
 def test_damage_in_the_workspace_is_said(copied):
     (copied / "work" / "workspace.json").write_text("{")
     assert "damaged" in refused("head", "-w", copied / "work")
-    (copied / "work" / "workspace.json").write_text('{"schema": 99}')
+    rewrite(copied / "work" / "workspace.json", {"schema": 99})
     assert "schema 99" in refused("head", "-w", copied / "work")
 
 

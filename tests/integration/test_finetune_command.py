@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, snapshot, strict_json, vggft
+from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
 from processes import start
 from small_disk import leave
 from tiny import TINY
@@ -182,16 +182,16 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     assert "run one is unfinished" in process.communicate()[1]
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
-    settings.write_text(kept.replace('"backend": "', '"backend": "no'))
+    rewrite(settings, kept.replace('"backend": "', '"backend": "no'))
     with pytest.raises(VggftError, match="Set KERAS_BACKEND=no"):
         finetune.run(work, FinetuneOptions(resume=True), ui)
-    settings.write_text(kept.replace('"manifest": "', '"manifest": "no'))
+    rewrite(settings, kept.replace('"manifest": "', '"manifest": "no'))
     with pytest.raises(VggftError, match="begun with another manifest"):
         finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
     settings.write_text("{}")
     with pytest.raises(VggftError, match="damaged"):
         finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
-    settings.write_text(kept)
+    rewrite(settings, kept)
     shutil.copytree(work.finetune / "one", work.finetune / "three")
     with pytest.raises(VggftError, match=r"2 runs are unfinished\. Name one: --name one or --name three"):
         finetune.run(work, FinetuneOptions(resume=True), ui)
@@ -270,6 +270,7 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
     assert "free some space or fix the permissions, and continue with: vggft finetune --resume" in message
     assert sorted(path.name for path in (work.finetune / "full" / "unfinished").iterdir()) == [
         "checkpoint.bin",
+        "checksums.json",
         "head.json",
         "settings.json",
         "weights.npz",

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint, refused, strict_json
+from conftest import paint, refused, rewrite, strict_json
 from processes import command
 from tiny import TINY
 
@@ -250,7 +250,7 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
     found = models.load(copied)
     assert because() == (report["use"], "recommended by vggft compare")
     worst = found.heads[-1].name
-    path.write_text(json.dumps({**report, "use": worst}))
+    rewrite(path, {**report, "use": worst})
     assert because() == (worst, "recommended by vggft compare")
     assert selection.choose(copied, found.heads[0].name).model.name == found.heads[0].name
     best = (found.best.name, "lowest validation log-loss; run vggft compare for a recommendation")
@@ -270,10 +270,14 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
         {},
         [],
     ):
-        path.write_text(json.dumps(other))
+        rewrite(path, other)
         assert because() == best
     path.write_text("{")
-    assert because() == best
+    with pytest.raises(VggftError, match=r"compare\.json: damaged"):
+        because()
+    damage = []
+    assert selection.choose(copied, None, damage.append).model.name == best[0]
+    assert "damaged" in str(damage[0])
     path.unlink()
     assert because() == best
 
@@ -312,7 +316,7 @@ def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch
     for text, said in damaged.items():
         path.unlink(missing_ok=True)
         if text is not None:
-            path.write_text(text)
+            rewrite(path, text)
         with programs(capfd) as ui:
             ui.result(predict.run(copied, PredictOptions(painted[:1], "avg-256"), ui))
         out, err = capfd.readouterr()

@@ -1,9 +1,9 @@
 """Which model predicts: the one that is named, else the one that `vggft compare` recommends, else the best."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from featurize import durable
 from featurize.errors import VggftError
 from vggft.prediction import models
 from vggft.prediction.model import Model
@@ -38,16 +38,30 @@ def choose(workspace: Workspace, name: str | None, on_damage: Callable[[VggftErr
         return Choice(present.named(name), "--model")
     if not present.fresh:
         models.fresh_heads(workspace)  # raises, and names the step that is missing
-    recommended = _recommended(workspace, present)
+    recommended = _recommended(workspace, present, on_damage)
     if recommended is not None:
         return Choice(recommended, "recommended by vggft compare")
     return Choice(present.best, "lowest validation log-loss; run vggft compare for a recommendation")
 
 
-def _recommended(workspace: Workspace, present: Models) -> Model | None:
-    """Return what the last comparison recommends; None where there was none, or it was of other models or data."""
+def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[VggftError], None] | None) -> Model | None:
+    """Return what the last comparison recommends; None where there was none, or it was of other models or data.
+
+    Raises:
+        VggftError: its file is damaged, and `on_damage` is None.
+    """
+    path = workspace.report / REPORT
     try:
-        report = json.loads((workspace.report / REPORT).read_text())
+        report = durable.read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        damage = VggftError(f"{path}: damaged ({error}). Its recommendation is unknown; run again: vggft compare")
+        if on_damage is None:
+            raise damage from None
+        on_damage(damage)
+        return None
+    try:
         contrast = report["contrast"]
         holds = (
             provenance.matches(provenance.current(workspace), report["provenance"])
@@ -55,5 +69,5 @@ def _recommended(workspace: Workspace, present: Models) -> Model | None:
             and contrast["in_workspace"][contrast["head"]] == present.heads[0].name
         )
         return present.named(report["use"]) if holds else None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, VggftError):
+    except (KeyError, IndexError, TypeError, AttributeError, VggftError):
         return None

@@ -55,6 +55,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         else:
             comparison = _on_split(workspace, present, split, leave_out, ui)
         names = {candidate.name for candidate in comparison.predictions.candidates}
+        featurizing = costs.featurizing(workspace, ui)
         compared = [model for model in present.fresh if options.cv or model.name in names]
         reported = Record(
             comparison=comparison,
@@ -62,8 +63,8 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             ranked_by=present.heads_ranked_by,
             perturbed=None if options.quick else _perturb(workspace, compared, split, ui),
             perturbed_split=split,
-            costs=_measure(workspace, compared, not options.quick, ui),
-            featurizing=costs.featurizing(workspace),
+            costs=_measure(workspace, compared, featurizing, not options.quick, ui),
+            featurizing=featurizing,
             advice=_advise(workspace, present, comparison),
             stale=[model.name for model in present.stale],
             left_out=left_out,
@@ -109,13 +110,15 @@ def _perturb(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui
         return None
 
 
-def _measure(workspace: Workspace, compared: Sequence[Model], timed: bool, ui: Ui) -> Mapping[str, Cost]:
+def _measure(
+    workspace: Workspace, compared: Sequence[Model], featurizing: float | None, timed: bool, ui: Ui
+) -> Mapping[str, Cost]:
     """Return the costs of models, without latencies where those cannot be measured."""
     try:
-        return costs.measure(workspace, compared, timed, ui)
+        return costs.measure(workspace, compared, featurizing, timed, ui)
     except VggftError as error:
         ui.warn(f"latency is not measured: {error}")
-        return costs.measure(workspace, compared, False, ui)
+        return costs.measure(workspace, compared, featurizing, False, ui)
 
 
 def _require(workspace: Workspace, present: Models) -> None:
