@@ -23,7 +23,7 @@ from heads import predictions
 from heads.predictions import Predictions
 from vggft.prediction import inference, models, selection
 from vggft.prediction.model import Model
-from vggft.prediction.scoring import Scorer
+from vggft.prediction.scoring import PixelScorer
 from vggft.steps import predict
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
@@ -40,7 +40,7 @@ def green(pictures):
 def fake(trained, monkeypatch):
     """The trained workspace with a model that needs no network, and an unsure band below 0.8."""
     p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     kept = Predictions([], np.array([1, 1, 1]), p)
     monkeypatch.setattr(Model, "validation_predictions", lambda self: kept)
     return trained[0]
@@ -137,7 +137,9 @@ def test_lines_for_people(fake, painted, capfd):
 def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
     odd = [paint(tmp_path / name, (0, 255, 0)) for name in ('a,"b.png', "line\nbreak.png")]
     (tmp_path / "text.txt").write_text("no picture")
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(
+        inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and PixelScorer(green, 4)
+    )
     done = predict.run(fake, PredictOptions([*painted, *odd, tmp_path / "text.txt"], top=2, csv=True), Ui())
     out, err = capfd.readouterr()
     rows = list(csv.reader(io.StringIO(out)))
@@ -184,7 +186,9 @@ def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
     shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
     (tmp_path / "text.txt").write_text("no picture")
     files = [*painted, tmp_path / "text.txt", tmp_path / os.fsdecode(b"caf\xe9.png")]
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(
+        inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and PixelScorer(green, 4)
+    )
     done = predict.run(fake, PredictOptions(files, top=2, json_lines=True), Ui())
     rows = [strict_json(line) for line in capfd.readouterr().out.splitlines()]
     assert done["rejected"] == 1
@@ -279,7 +283,7 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
 
 
 def test_a_damaged_head_does_not_stop_prediction(copied, painted, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     use = selection.choose(copied, None).model.name
     damaged = next(head.name for head in models.load(copied).heads if head.name != use)
     (copied.heads / damaged / "weights.npz").write_bytes(b"")
@@ -294,7 +298,7 @@ def test_a_damaged_head_does_not_stop_prediction(copied, painted, monkeypatch, c
 
 
 def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     path = copied.heads / "avg-256" / predictions.FILE
     lines = path.read_text().splitlines()
     first = lines[1].rsplit(",", 2)[0]
@@ -372,9 +376,10 @@ def test_a_network_predicts_the_same_from_pixels_as_from_the_cache(trained):
     )  # less than float16 tells apart
     assert engine.asked == ["block2_pool"]
     head = models.load(workspace).heads[0]
-    inference.from_pixels(head, workspace, engine)(pictures)
+    scorer = inference.from_pixels(head, workspace, engine)
+    scorer(pictures)
     assert engine.asked == ["block2_pool", TINY.top]
-    assert inference.from_pixels(head, workspace, engine).batch_size == 7
+    assert scorer.batch_size == 7
 
 
 class _Recorder:

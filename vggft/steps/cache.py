@@ -192,7 +192,7 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             ui.say(f"{path}: {size(upkeep.occupied(path))} of quarantined files")
         for cache, surplus in plan.surplus:
             if surplus.rows:
-                ui.say(f"{cache.folder}: {counted(surplus.rows, 'row')} of images that are gone, or stored twice")
+                ui.say(f"{cache.folder}: {counted(surplus.rows, 'row')} of images outside the data set, or stored twice")
         if not (options.yes or _agreed(ui)):
             ui.print("Nothing was removed.")
             return result

@@ -53,8 +53,13 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     evaluated = _Evaluated()
     splits = {s.digest: s.split for split in evaluated.seen for s in workspace.dataset.accepted(split)}
     decode = decoder(workspace.settings.fingerprint)
-    scored_files = scoring.scored((file for _, file in files), decode, inference.from_pixels(choice.model, workspace))
-    with contextlib.closing(scored_files), ui.progress("evaluating", len(files)) as advance:
+    scorer = inference.from_pixels(choice.model, workspace)
+    scored_files = scoring.scored((file for _, file in files), decode, scorer)
+    with (
+        contextlib.closing(scorer),
+        contextlib.closing(scored_files),
+        ui.progress("evaluating", len(files)) as advance,
+    ):
         for done, ((label, _), scored) in enumerate(zip(files, scored_files, strict=True), start=1):
             if scored.probabilities is None:
                 ui.warn(f"rejected {scored.path}: {scored.reason}")
@@ -66,6 +71,8 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
                 if scored.digest in splits:
                     evaluated.seen[splits[scored.digest]] += 1
             advance(done)
+    if scorer.note:
+        ui.warn(scorer.note)
     if not evaluated.paths:
         first = evaluated.rejected[0]
         raise VggftError(
