@@ -134,20 +134,14 @@ def _require(workspace: Workspace, present: Models) -> None:
         stale = [model for model in present.stale if model.tuned == (command == "finetune")]
         if not stale:
             raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
-        state = provenance.current(workspace)
-        reasons = "; ".join(f"{model.name}: {_difference(state, model.provenance)}" for model in stale[:3])
+        reasons = "; ".join(
+            f"{model.name}: {provenance.difference(workspace, model.classes, model.provenance)}" for model in stale[:3]
+        )
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
             f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. {reasons}"
             f"{more}. Train again: vggft {command}"
         )
-
-
-def _difference(state: Mapping[str, str], recorded: Mapping[str, Any]) -> str:
-    """Return in words what a model was made from, where that is not the present state."""
-    if recorded.get("fingerprint") != state["fingerprint"]:
-        return f"features of fingerprint {recorded.get('fingerprint')}, now {state['fingerprint']}"
-    return "other images, labels or splits"
 
 
 def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Sequence[Advice]:

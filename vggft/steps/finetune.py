@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -87,7 +88,7 @@ def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None =
         if begun is None:
             return _nothing_to_resume(workspace, name, ui)
         settings = begun.settings
-        _require_same(workspace, settings)
+        _require_same(workspace, settings, begun.head.classes)
         if memory is not None:
             _require_memory(workspace, memory, settings.split_point, settings.plan.batch_size)
         job = Job.of(workspace, workspace.cache(), begun, memory)
@@ -104,19 +105,29 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
     if not finished:
         return {"resumed": False, "name": None}
     last = max(finished, key=lambda run: (workspace.finetune / run.name / store.RUN).stat().st_mtime_ns)
+    if not provenance.matches(provenance.current(workspace), last.settings.provenance):
+        why = provenance.difference(workspace, last.classes, last.settings.provenance)
+        ui.warn(f"{last.name} is stale: {why}. To tune again: vggft finetune")
     return {"resumed": False, **report(workspace, last, ui), "failed": []}  # its failure was reported when it happened
 
 
-def _require_same(workspace: Workspace, settings: Settings) -> None:
-    """Check that a resumed run gives the result of an uninterrupted one."""
+def _require_same(workspace: Workspace, settings: Settings, classes: Sequence[str]) -> None:
+    """Check that a resumed run gives the result of an uninterrupted one.
+
+    Args:
+        classes: those of the head that it starts from.
+
+    Raises:
+        VggftError: the run is stale, or was begun on another backend.
+    """
     begun_with, current = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
     folder = workspace.finetune / settings.name
-    for key in provenance.current(workspace):
-        if begun_with[key] != current[key]:
-            raise VggftError(
-                f"{settings.name}: begun with another {key} ({begun_with[key][:12]}…, now {current[key][:12]}…): images, labels, "
-                f"splits or features have changed since. Restore them, or delete {folder} and start again: vggft finetune"
-            )
+    if not provenance.matches(provenance.current(workspace), begun_with):
+        why = provenance.difference(workspace, classes, begun_with)
+        raise VggftError(
+            f"--resume: the run {settings.name} is stale: {why}. Restore the data and run vggft featurize, or delete {folder} "
+            "and start again: vggft finetune"
+        )
     if begun_with["backend"] != current["backend"]:
         raise VggftError(
             f"{settings.name}: begun on {begun_with['backend']}; on {current['backend']} its weights would differ. "
