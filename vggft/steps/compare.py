@@ -22,7 +22,7 @@ from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
-from vggft.steps.options import DEFAULT_WORKSPACE, CompareOptions
+from vggft.steps.options import CompareOptions, workspace_flag
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
@@ -161,8 +161,7 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
     number = folds.max_folds(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
-    default = workspace.root.resolve() == DEFAULT_WORKSPACE.resolve()
-    where = "" if default else f" -w {shlex.quote(str(workspace.root))}"
+    where = workspace_flag(workspace.root)
     reserve = ReserveTest(f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}")
     if number < 2:
         return [reserve]
