@@ -24,8 +24,8 @@ from heads.predictions import Predictions
 from vggft.prediction import inference, models, selection
 from vggft.prediction.model import Model
 from vggft.prediction.scoring import PixelScorer
-from vggft.steps import predict
-from vggft.steps.options import PredictOptions
+from vggft.steps import compare, predict
+from vggft.steps.options import CompareOptions, PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -280,6 +280,74 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
     assert because() == best
     path.unlink()
     assert because() == best
+
+
+def restated(workspace, **changes):
+    """Record another provenance in every model, as if it was trained in another state of the workspace."""
+    for path in (*workspace.heads.glob("*/head.json"), *workspace.finetune.glob("*/run.json")):
+        stored = json.loads(path.read_text())
+        (stored["provenance"] if path.name == "head.json" else stored["settings"]["provenance"]).update(changes)
+        path.write_text(json.dumps(stored))
+
+
+def test_a_stale_model_predicts_and_says_so(copied, painted, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
+    fresh = selection.choose(copied, None)
+    assert fresh.age == ""
+    ranked_best = models.load(copied).best.name
+    restated(copied, manifest="0" * 64)
+    report = copied.report / selection.REPORT
+    stored = json.loads(report.read_text())
+    stored["provenance"]["manifest"] = "0" * 64
+    report.write_text(json.dumps(stored))
+    stale = selection.choose(copied, None)
+    assert (stale.model.name, stale.reason) == (fresh.model.name, "recommended by vggft compare")
+    assert stale.age.startswith(
+        f"{stale.model.name} is stale: images, labels or splits have changed since it was trained"
+    )
+    report.unlink()
+    best = selection.choose(copied, None)
+    assert (best.model.name, best.reason[:27]) == (ranked_best, "lowest validation log-loss;")
+    for name in ("max-linear", next(copied.finetune.iterdir()).name):
+        done = predict.run(copied, PredictOptions(painted, name), Ui(quiet=True))
+        assert (done["model"], done["stale"]) == (name, True)
+        assert f"warning: {name} is stale: " in capsys.readouterr().err
+    again = "vggft head --head max-linear"
+    assert selection.choose(copied, "max-linear").age.endswith(f"To train it again: {again}")
+    with pytest.raises(VggftError, match="every head here is stale"):
+        compare.run(copied, CompareOptions(), Ui(quiet=True))
+
+
+@pytest.mark.parametrize("name", [None, "max-linear"])
+def test_a_model_of_other_features_or_classes_does_not_predict(name, copied):
+    restated(copied, fingerprint="0123456789abcdef")
+    with pytest.raises(
+        VggftError, match=r"stale.*it was trained on features of fingerprint 0123456789abcdef; the current"
+    ):
+        selection.choose(copied, name)
+    restated(copied, fingerprint=copied.settings.fingerprint.key, manifest="0" * 64)
+    settings = json.loads((copied.root / "workspace.json").read_text())
+    settings["classes"] = ["birds", "bugs", "fruit"]
+    (copied.root / "workspace.json").write_text(json.dumps(settings))
+    with pytest.raises(
+        VggftError, match=r"stale.*its classes are birds, fruit; those of the data are birds, bugs, fruit"
+    ):
+        selection.choose(Workspace(copied.root, TINY), name)
+
+
+def test_stale_models_of_several_states(copied):
+    """The state that was trained on last predicts; models of different states were validated on different images."""
+    restated(copied, manifest="0" * 64)
+    for folder in (*copied.heads.iterdir(), *copied.finetune.iterdir()):
+        os.utime(folder, (1, 1))
+    worst = models.load(copied).earlier().heads[-1]
+    path = worst.folder / "head.json"
+    stored = json.loads(path.read_text())
+    stored["provenance"]["manifest"] = "1" * 64
+    path.write_text(json.dumps(stored))
+    os.utime(worst.folder, (2, 2))
+    assert selection.choose(copied, None).model.name == worst.name
+    assert selection.choose(copied, "max-linear").model.name == "max-linear"
 
 
 def test_a_damaged_head_does_not_stop_prediction(copied, painted, monkeypatch, capsys):

@@ -42,6 +42,8 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         write = stack.enter_context(_writer(options, ui))
         scorer = inference.from_pixels(model, workspace)
         ui.say(f"model: {model.name} ({choice.reason})")
+        if choice.age:
+            ui.warn(choice.age)
         unsure_band = _band(model, ui)
         scored_files = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
         stack.enter_context(contextlib.closing(scorer))
@@ -73,6 +75,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
         "model": model.name,
+        "stale": bool(choice.age),
         "unsure_below": unsure_band.threshold if unsure_band else None,
         "unsure_band": unsure_band.as_json() if unsure_band else None,
         "predictions": predictions,
