@@ -27,11 +27,11 @@ from heads.predictions import Predictions
 
 RUN_VERSION = 4
 SETTINGS_VERSION = 1
-_UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
+UNFINISHED, SETTINGS, CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
 _THEN = "continue with: vggft finetune --resume"
 NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
-FILES = frozenset({NETWORK, RUN, HISTORY, predictions.FILE, _UNFINISHED, _SETTINGS, _CHECKPOINT, *HEAD_FILES})
+FILES = frozenset({NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES})
 
 
 @dataclass(frozen=True)
@@ -117,10 +117,10 @@ class Unfinished:
             VggftError: the folder is a link.
         """
         durable.refuse_link(folder)
-        durable.refuse_link(folder / _UNFINISHED)
+        durable.refuse_link(folder / UNFINISHED)
         self.folder = folder
-        self._unfinished = folder / _UNFINISHED
-        self._checkpoint = self._unfinished / _CHECKPOINT
+        self._unfinished = folder / UNFINISHED
+        self._checkpoint = self._unfinished / CHECKPOINT
 
     @property
     def settings(self) -> Settings:
@@ -129,12 +129,15 @@ class Unfinished:
         Raises:
             VggftError: the file is damaged or has another version.
         """
-        path = self._unfinished / _SETTINGS
+        path = self._unfinished / SETTINGS
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
             return _settings(stored, stored.pop("version"))
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VggftError(f"{path}: damaged ({error}). Delete {self.folder} and run again: vggft finetune") from None
+            raise VggftError(
+                f"{path}: damaged ({error}). Start a new run: vggft finetune (vggft runs --remove {self.folder.name} deletes "
+                "this one)"
+            ) from None
 
     @property
     def head(self) -> Head:
@@ -147,8 +150,15 @@ class Unfinished:
             return load_head(self._unfinished)
         except VggftError:
             raise VggftError(
-                f"{self._unfinished}: the initial head is damaged. Delete {self.folder} and run again: vggft finetune"
+                f"{self._unfinished}: the initial head is damaged. Start a new run: vggft finetune (vggft runs --remove "
+                f"{self.folder.name} deletes this one)"
             ) from None
+
+    @property
+    def changed(self) -> int:
+        """When it was last trained or, before the first checkpoint, begun: nanoseconds since 1970."""
+        path = self._checkpoint if self._checkpoint.exists() else self._unfinished
+        return path.stat().st_mtime_ns
 
     @property
     def state(self) -> State | None:
@@ -159,11 +169,6 @@ class Unfinished:
         """Write a checkpoint, from which the run can be resumed, and the learning curve."""
         checkpoint.write(self._checkpoint, state)
         write_history(self.folder / HISTORY, state.history, _THEN)
-
-    def discard(self) -> None:
-        """Delete the run if it has no checkpoint."""
-        if not self._checkpoint.exists():
-            durable.remove_known(self.folder, lambda path: path == self.folder or is_ours(path))
 
     def finish(self, run: Run, network: Any, validation: Predictions) -> Path:
         """Write network, predictions for the validation images and, last, run.json; return the path of the network.
@@ -201,21 +206,21 @@ def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
     """Create the folder of a run, `folder/<name>`, which must not exist."""
     target = folder / settings.name
     new = durable.fresh_folder(target)
-    head.save(new / _UNFINISHED)
-    durable.write_json(new / _UNFINISHED / _SETTINGS, {"version": SETTINGS_VERSION, **asdict(settings)})
+    head.save(new / UNFINISHED)
+    durable.write_json(new / UNFINISHED / SETTINGS, {"version": SETTINGS_VERSION, **asdict(settings)})
     durable.replace_folder(new, target)
     return Unfinished(target)
 
 
 def unfinished(folder: Path) -> list[Unfinished]:
     """Return the unfinished runs in `folder`, sorted by name."""
-    paths = sorted(path.parent for path in folder.glob(f"[!.]*/{_UNFINISHED}"))
+    paths = sorted(path.parent for path in folder.glob(f"[!.]*/{UNFINISHED}"))
     return [Unfinished(path) for path in paths if not (path / RUN).exists() and not path.is_symlink()]
 
 
 def sweep(folder: Path) -> None:
     """Delete the `unfinished/` folders of finished runs, which a killed process may leave."""
-    for path in folder.glob(f"[!.]*/{_UNFINISHED}"):
+    for path in folder.glob(f"[!.]*/{UNFINISHED}"):
         if (path.parent / RUN).exists() and not path.parent.is_symlink():
             durable.remove_known(path, is_ours)
 
@@ -251,7 +256,7 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 
 def _load(path: Path) -> Run:
-    next_step = "Delete or move its folder, and run again: vggft finetune"
+    next_step = f"Tune again: vggft finetune (vggft runs --remove {path.parent.name} deletes this run)"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
         version = stored.pop("version")

@@ -120,9 +120,8 @@ def test_heads_leaderboard_and_stale_heads(copied):
 
     paint(copied / "data" / "bugs" / "new.png", (9, 9, 9))
     assert vggft("featurize", copied / "data", *work).returncode == 0
-    for command in (["finetune"], ["compare"], ["predict", copied / "data"]):
+    for command in (["finetune"], ["compare"]):
         assert "stale" in refused(*command, *work)
-    assert "stale" in refused("predict", copied / "data", "--model", "avg-256", *work)
 
 
 def _heads(base):

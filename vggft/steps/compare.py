@@ -22,7 +22,7 @@ from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
-from vggft.steps.options import DEFAULT_WORKSPACE, CompareOptions
+from vggft.steps.options import CompareOptions, workspace_flag
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
@@ -134,20 +134,14 @@ def _require(workspace: Workspace, present: Models) -> None:
         stale = [model for model in present.stale if model.tuned == (command == "finetune")]
         if not stale:
             raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
-        state = provenance.current(workspace)
-        reasons = "; ".join(f"{model.name}: {_difference(state, model.provenance)}" for model in stale[:3])
+        reasons = "; ".join(
+            f"{model.name}: {provenance.difference(workspace, model.classes, model.provenance)}" for model in stale[:3]
+        )
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
             f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. {reasons}"
             f"{more}. Train again: vggft {command}"
         )
-
-
-def _difference(state: Mapping[str, str], recorded: Mapping[str, Any]) -> str:
-    """Return in words what a model was made from, where that is not the present state."""
-    if recorded.get("fingerprint") != state["fingerprint"]:
-        return f"features of fingerprint {recorded.get('fingerprint')}, now {state['fingerprint']}"
-    return "other images, labels or splits"
 
 
 def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Sequence[Advice]:
@@ -167,8 +161,7 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
     number = folds.max_folds(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
-    default = workspace.root.resolve() == DEFAULT_WORKSPACE.resolve()
-    where = "" if default else f" -w {shlex.quote(str(workspace.root))}"
+    where = workspace_flag(workspace.root)
     reserve = ReserveTest(f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}")
     if number < 2:
         return [reserve]
