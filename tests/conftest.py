@@ -36,6 +36,12 @@ if (
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, because some tests wait for processes; four at most, because each takes 1.5 GB."""
+    return min(4, os.cpu_count() + 1)
+
+
 @pytest.fixture(scope="session")
 def weights():
     """Random weights of the tiny network."""
