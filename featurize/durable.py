@@ -2,12 +2,13 @@
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -17,6 +18,12 @@ from featurize.errors import VggftError
 TEMPORARY = ".*.vggft.tmp"
 _REPLACED = ".vggft.replaced"  # suffix of a folder that is about to be replaced
 
+
+# The sha256 of the files beside it that vggft reads again: name → one or two of them, see `write_checked`.
+CHECKSUMS = "checksums.json"
+
+# What file systems that cannot flush a folder or a file answer: CIFS, some FUSE and network file systems.
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EISDIR})
 
 AGAIN = "run the same command again"  # the next step that error messages suggest, by default
 
@@ -43,7 +50,7 @@ def replacing(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
             with temporary.open("wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
+                _sync(file.fileno())
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -64,9 +71,10 @@ def replace_folder(new: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(old, ignore_errors=True)
         target.rename(old)
+    sync_folder(new)
     new.rename(target)
+    sync_folder(target.parent)  # before the old folder is deleted
     shutil.rmtree(old, ignore_errors=True)
-    sync_folder(target.parent)
 
 
 def sweep(folder: Path) -> None:
@@ -133,38 +141,172 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def copy(path: Path, target: Path) -> None:
+    """Copy a file, a link as a link, or a folder with all that is in it, and flush the copy to disk."""
+    if path.is_symlink():
+        target.symlink_to(path.readlink())
+    elif path.is_dir():
+        target.mkdir()
+        for inner in path.iterdir():
+            copy(inner, target / inner.name)
+        shutil.copystat(path, target)
+        sync_folder(target)
+    else:
+        shutil.copy2(path, target)
+        sync_file(target)
+
+
 def sync_file(path: Path) -> None:
     """Flush a file that another library wrote to disk."""
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
+    descriptor = os.open(path, os.O_RDONLY if os.name == "posix" else os.O_RDWR)  # only Windows has to write to flush
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` durable. Windows has no such call, so there it does nothing."""
+    """Make renames in `folder` durable, as far as the file system can. Windows has no such call, so there it does nothing."""
     if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
         try:
-            os.fsync(descriptor)
+            descriptor = os.open(folder, os.O_RDONLY)
+        except PermissionError:  # a folder that may be written, but not listed
+            return
+        try:
+            _sync(descriptor)
         finally:
             os.close(descriptor)
 
 
+def _sync(descriptor: int) -> None:
+    """Flush a file or folder to disk, on file systems that can; any other error, such as a full disk, is raised."""
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
+
+
+def write_checked(folder: Path, files: Mapping[str, bytes], then: str = AGAIN) -> None:
+    """Write files that are read again, in their order, after their checksums; `then` as in `write_bytes`.
+
+    A file keeps the checksum of its present version until the next write, so that one that a killed process did not get to
+    is still right.
+    """
+    try:
+        known = _checksums(folder)
+    except ValueError:
+        known = {}
+    record = {name: checksums for name, checksums in known.items() if (folder / name).exists()}
+    for name, data in files.items():
+        path = folder / name
+        present = [sha256(path)] if path.is_file() else []
+        if name in known and not set(present) <= set(known[name]):
+            present = []  # damaged
+        record[name] = [*present, hashlib.sha256(data).hexdigest()]
+    write_json(folder / CHECKSUMS, record, then)
+    for name, data in files.items():
+        write_bytes(folder / name, data, then)
+
+
+def read_checked(path: Path) -> bytes:
+    """Read a file written by `write_checked`, or by a version of vggft that recorded no checksum.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: its bytes are not those that vggft wrote, or the record of checksums is damaged.
+    """
+    for _ in range(2):  # a file that is being replaced may be newer than the record; not twice
+        data = path.read_bytes()
+        checksums = _checksums(path.parent).get(path.name)
+        if checksums is None or hashlib.sha256(data).hexdigest() in checksums:
+            return data
+    raise ValueError(f"not as vggft wrote it: its sha256 is not the one in {CHECKSUMS}")
+
+
+def _checksums(folder: Path) -> dict[str, list[str]]:
+    path = folder / CHECKSUMS
+    try:
+        record = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} is damaged: {error}; without it, files are read unchecked") from None
+    if isinstance(record, dict) and all(isinstance(checksums, list) for checksums in record.values()):
+        return record
+    raise ValueError(f"{path} is damaged; without it, files are read unchecked")
+
+
 def write_json(path: Path, value: Any, then: str = AGAIN) -> None:
     """Write strict JSON (NaN raises ValueError); `then` as in `write_bytes`."""
-    write_bytes(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), then)
+    write_bytes(path, json_bytes(value), then)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return strict JSON, one item a line (NaN raises ValueError)."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; errors as in `read_checked`, and ValueError for anything but strict JSON."""
+    return parse_json(read_checked(path))
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON; ValueError also for NaN, infinity, and lists in lists without end."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} in JSON")
+
+    try:
+        return json.loads(data, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
 
 
 def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], then: str = AGAIN) -> None:
     """Write a CSV file in UTF-8, row by row; bytes of file names that are not valid UTF-8 are kept (surrogateescape)."""
     with replacing(path, then) as file:
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        writer = csv.writer(text)
-        writer.writerow(header)
-        writer.writerows(rows)
-        text.detach()  # flushes without closing the file, which is still to be flushed to disk
+        _write_rows(file, header, rows)
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return what `write_csv` writes."""
+    data = io.BytesIO()
+    _write_rows(data, header, rows)
+    return data.getvalue()
+
+
+def _write_rows(file: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    writer = csv.writer(text)
+    writer.writerow([inert(cell) for cell in header])
+    writer.writerows([inert(cell) for cell in row] for row in rows)
+    text.detach()  # flushes without closing the file, which is still to be flushed to disk
+
+
+# How the text of a formula begins: a spreadsheet computes it, and may run a program. After an apostrophe it is text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula; `read_csv` gives the text as it was. Numbers stay as they are."""
+    if isinstance(cell, str) and cell.lstrip("'").startswith(_FORMULA):
+        return f"'{cell}"
+    return cell
+
+
+def _as_written(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a file written by `write_csv`: one dictionary per row."""
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        return list(csv.DictReader(file))
+    """Read a CSV file: one dictionary per row; errors as in `read_checked`, and ValueError for a row of another length."""
+    text = io.StringIO(read_checked(path).decode("utf-8", "surrogateescape"), newline="")
+    try:
+        header, *rows = [[_as_written(cell) for cell in row] for row in csv.reader(text) if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("a row is incomplete")
+    return [dict(zip(header, row, strict=True)) for row in rows]

@@ -6,11 +6,13 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.options import records
 from finetune.train import State
 from heads.history import Epoch
 from heads.metrics import Metrics
@@ -54,18 +56,18 @@ def read(path: Path) -> State:
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
             raise ValueError("sha256 differs")
         with np.load(io.BytesIO(data[_DIGEST:]), allow_pickle=False) as arrays:
-            about = json.loads(arrays["about"].tobytes())
+            about = durable.parse_json(arrays["about"].tobytes())
             if about["version"] != CHECKPOINT_VERSION:
                 raise ValueError(f"version {about['version']}, expected {CHECKPOINT_VERSION}")
             groups = {group: [arrays[f"{group}/{i}"] for i in range(n)] for group, n in about["arrays"].items()}
         return State(
-            history=tuple(Epoch(**epoch) for epoch in about["history"]),
+            history=tuple(records.build(Epoch, epoch) for epoch in about["history"]),
             start=Metrics.of_json(about["start"]),
             validation=Metrics.of_json(about["validation"]),
             diverged=tuple(about["diverged"]) if about["diverged"] else None,
             **groups,
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
         raise VggftError(
             f"{path}: damaged ({error}). Delete {path.parent.parent} and run again: vggft finetune"
         ) from None

@@ -3,35 +3,39 @@
 <name>/run.json        settings and results; written last, so that its presence marks a finished run
 <name>/network.keras   the network from pixels to scores, with the weights of the best epoch
 <name>/predictions.csv predictions of the best epoch for the validation images (`heads.predictions`)
-<name>/history.csv     learning curve
+<name>/history.csv     learning curve, as in run.json
+<name>/checksums.json  of these files (`durable.write_checked`)
 <name>/tensorboard/    learning curve for TensorBoard
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.options import records
+from featurize.options.records import AtLeast0, Count, Positive
 from finetune import checkpoint, tensorboard
 from finetune.plan import Plan
 from finetune.train import State
-from heads import predictions
+from heads import history, predictions
 from heads.head import HEAD_FILES, Head, load_head
-from heads.history import Epoch, read_history, write_history
+from heads.history import Epoch, read_history
 from heads.metrics import Metrics
 from heads.predictions import Predictions
 
 RUN_VERSION = 4
 SETTINGS_VERSION = 1
-_UNFINISHED, _SETTINGS, _CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
+UNFINISHED, SETTINGS, CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
 _THEN = "continue with: vggft finetune --resume"
 NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
-FILES = frozenset({NETWORK, RUN, HISTORY, predictions.FILE, _UNFINISHED, _SETTINGS, _CHECKPOINT, *HEAD_FILES})
+FILES = frozenset(
+    {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, durable.CHECKSUMS}
+)
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Settings:
     unfreeze: str
     split_point: str | None
     plan: Plan
-    memory: int
+    memory: Positive
     start: str
     provenance: Mapping[str, Any]
 
@@ -83,13 +87,13 @@ class Run:
     start_digest: str
     start_provenance: Mapping[str, Any]
     classes: tuple[str, ...]
-    parameters: int
-    images: Mapping[str, int]
-    best_epoch: int
-    ended: str
+    parameters: Count
+    images: Mapping[str, Count]
+    best_epoch: Count
+    ended: Literal["epochs", "patience", "diverged"]
     diverged: tuple[int, int] | None
-    parity: float
-    seconds: float
+    parity: AtLeast0
+    seconds: AtLeast0
     validation: Metrics
     start_validation: Metrics
     moved: tuple[str, ...]
@@ -117,10 +121,10 @@ class Unfinished:
             VggftError: the folder is a link.
         """
         durable.refuse_link(folder)
-        durable.refuse_link(folder / _UNFINISHED)
+        durable.refuse_link(folder / UNFINISHED)
         self.folder = folder
-        self._unfinished = folder / _UNFINISHED
-        self._checkpoint = self._unfinished / _CHECKPOINT
+        self._unfinished = folder / UNFINISHED
+        self._checkpoint = self._unfinished / CHECKPOINT
 
     @property
     def settings(self) -> Settings:
@@ -129,12 +133,18 @@ class Unfinished:
         Raises:
             VggftError: the file is damaged or has another version.
         """
-        path = self._unfinished / _SETTINGS
+        path = self._unfinished / SETTINGS
         try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            return _settings(stored, stored.pop("version"))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise VggftError(f"{path}: damaged ({error}). Delete {self.folder} and run again: vggft finetune") from None
+            stored = durable.read_json(path)
+            settings = _settings(stored, stored.pop("version"))
+            if settings.name != self.folder.name:
+                raise ValueError(f"of a run called {settings.name!r}")
+            return settings
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise VggftError(
+                f"{path}: damaged ({error}). Start a new run: vggft finetune (vggft runs --remove {self.folder.name} deletes "
+                "this one)"
+            ) from None
 
     @property
     def head(self) -> Head:
@@ -147,8 +157,15 @@ class Unfinished:
             return load_head(self._unfinished)
         except VggftError:
             raise VggftError(
-                f"{self._unfinished}: the initial head is damaged. Delete {self.folder} and run again: vggft finetune"
+                f"{self._unfinished}: the initial head is damaged. Start a new run: vggft finetune (vggft runs --remove "
+                f"{self.folder.name} deletes this one)"
             ) from None
+
+    @property
+    def changed(self) -> int:
+        """When it was last trained or, before the first checkpoint, begun: nanoseconds since 1970."""
+        path = self._checkpoint if self._checkpoint.exists() else self._unfinished
+        return path.stat().st_mtime_ns
 
     @property
     def state(self) -> State | None:
@@ -158,12 +175,7 @@ class Unfinished:
     def save(self, state: State) -> None:
         """Write a checkpoint, from which the run can be resumed, and the learning curve."""
         checkpoint.write(self._checkpoint, state)
-        write_history(self.folder / HISTORY, state.history, _THEN)
-
-    def discard(self) -> None:
-        """Delete the run if it has no checkpoint."""
-        if not self._checkpoint.exists():
-            durable.remove_known(self.folder, lambda path: path == self.folder or is_ours(path))
+        durable.write_bytes(self.folder / HISTORY, history.table(state.history), _THEN)
 
     def finish(self, run: Run, network: Any, validation: Predictions) -> Path:
         """Write network, predictions for the validation images and, last, run.json; return the path of the network.
@@ -183,11 +195,14 @@ class Unfinished:
                 f"{path}: cannot be written ({reason}). All training is kept: free some space, and {_THEN}."
             ) from None
         stored = asdict(replace(run, network_sha256=durable.sha256(new)))
-        new.replace(path)
-        predictions.write(self.folder / predictions.FILE, validation, run.classes, _THEN)
-        del stored["history"]
         stored |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
-        durable.write_json(self.folder / RUN, {"version": RUN_VERSION, **stored}, _THEN)
+        new.replace(path)
+        files = {
+            predictions.FILE: predictions.table(validation, run.classes),
+            HISTORY: history.table(run.history),  # again, since a killed process may not have got to the last epoch
+            RUN: durable.json_bytes({"version": RUN_VERSION, **stored}),
+        }
+        durable.write_checked(self.folder, files, _THEN)
         durable.remove_known(self._unfinished, is_ours)
         return path
 
@@ -201,21 +216,26 @@ def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
     """Create the folder of a run, `folder/<name>`, which must not exist."""
     target = folder / settings.name
     new = durable.fresh_folder(target)
-    head.save(new / _UNFINISHED)
-    durable.write_json(new / _UNFINISHED / _SETTINGS, {"version": SETTINGS_VERSION, **asdict(settings)})
+    (new / UNFINISHED).mkdir()
+    described = durable.json_bytes({"version": SETTINGS_VERSION, **asdict(settings)})
+    durable.write_checked(new / UNFINISHED, {**head.files(), SETTINGS: described})
     durable.replace_folder(new, target)
     return Unfinished(target)
 
 
 def unfinished(folder: Path) -> list[Unfinished]:
     """Return the unfinished runs in `folder`, sorted by name."""
-    paths = sorted(path.parent for path in folder.glob(f"[!.]*/{_UNFINISHED}"))
-    return [Unfinished(path) for path in paths if not (path / RUN).exists() and not path.is_symlink()]
+    paths = sorted(path.parent for path in folder.glob(f"[!.]*/{UNFINISHED}"))
+    return [
+        Unfinished(path)
+        for path in paths
+        if not (path / RUN).exists() and not path.is_symlink() and not (path / UNFINISHED).is_symlink()
+    ]
 
 
 def sweep(folder: Path) -> None:
     """Delete the `unfinished/` folders of finished runs, which a killed process may leave."""
-    for path in folder.glob(f"[!.]*/{_UNFINISHED}"):
+    for path in folder.glob(f"[!.]*/{UNFINISHED}"):
         if (path.parent / RUN).exists() and not path.parent.is_symlink():
             durable.remove_known(path, is_ours)
 
@@ -251,24 +271,33 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 
 def _load(path: Path) -> Run:
-    next_step = "Delete or move its folder, and run again: vggft finetune"
+    next_step = f"Tune again: vggft finetune (vggft runs --remove {path.parent.name} deletes this run)"
     try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = durable.read_json(path)
         version = stored.pop("version")
         if version != RUN_VERSION:
             raise VggftError(f"{path}: run version {version}, expected {RUN_VERSION}. {next_step}")
         stored["settings"] = _settings(stored["settings"], SETTINGS_VERSION)
         for key in ("validation", "start_validation"):
             stored[key] = Metrics.of_json(stored[key])
-        for key in ("classes", "moved"):
-            stored[key] = tuple(stored[key])
-        stored["diverged"] = tuple(stored["diverged"]) if stored["diverged"] else None
-        return Run(**stored, history=tuple(read_history(path.with_name(HISTORY))))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        if "history" not in stored:  # runs of earlier versions
+            stored["history"] = read_history(path.with_name(HISTORY))
+        run = records.build(Run, stored)
+        if any(len(metrics.per_class) != len(run.classes) for metrics in (run.validation, run.start_validation)):
+            raise ValueError(f"metrics of other classes than {', '.join(run.classes)}")
+        if not run.history:
+            raise ValueError("no epoch in its history")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VggftError(f"{path}: damaged ({error}). {next_step}") from None
+    if run.name != path.parent.name:
+        raise VggftError(
+            f"{path.parent}: a copy of the run {run.name!r}, or renamed by hand. A copy would be counted twice: move it out of "
+            f"{path.parent.parent}. A renamed folder needs its old name."
+        )
+    return run
 
 
 def _settings(stored: Mapping[str, Any], version: int) -> Settings:
     if version != SETTINGS_VERSION:
         raise ValueError(f"version {version}, expected {SETTINGS_VERSION}")
-    return Settings(**{**stored, "plan": Plan(**stored["plan"])})
+    return records.build(Settings, stored)

@@ -17,13 +17,13 @@ _TAGS = {
     "log_loss": ("log_loss", "val_log_loss"),
     "accuracy": ("accuracy", "val_accuracy"),
 }
-_SPLITS = ("train", "validation")
+SPLITS = ("train", "validation")
 _EVENTS = "events.out.tfevents."
 
 
 def is_ours(path: Path) -> bool:
     """Return whether a file or folder has a name that `Log` uses."""
-    return path.match(f"{_EVENTS}*.vggft") or path.name in (*_SPLITS, "tensorboard")
+    return path.match(f"{_EVENTS}*.vggft") or path.name in (*SPLITS, "tensorboard")
 
 
 class Log:
@@ -41,7 +41,7 @@ class Log:
         self._metadata = tf.compat.v1.SummaryMetadata(plugin_data=plugin, data_class="DATA_CLASS_SCALAR")
         durable.refuse_link(folder)
         durable.remove_known(folder, is_ours)
-        for split in _SPLITS:
+        for split in SPLITS:
             (folder / split).mkdir(parents=True, exist_ok=True)
             self._writers.append(tf.summary.create_file_writer(str(folder / split), filename_suffix=".vggft"))
         for epoch in history:

@@ -163,7 +163,9 @@ def _build(
         for variable in layer.trainable_variables
     }
     adam = AdamPerHead([rates[id(variable)] for variable in model.trainable_variables])
-    adam.build(model.trainable_variables)  # else TensorFlow traces a step twice: once to create the optimizer's variables
+    adam.build(
+        model.trainable_variables
+    )  # else TensorFlow traces a step twice: once to create the optimizer's variables
     # JAX supports only XLA; on TensorFlow XLA saves about a quarter of a step, but compiling takes seconds.
     model.compile(adam, loss=None, jit_compile=keras.backend.backend() == "jax")
     return model, tuple(layers)

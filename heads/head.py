@@ -2,17 +2,19 @@
 
 import hashlib
 import io
-import json
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.options import Option, records
+from featurize.options.records import Count, Positive
 
 HEAD_VERSION = 4
 HEAD_FILE, WEIGHTS_FILE = HEAD_FILES = ("head.json", "weights.npz")
@@ -110,8 +112,8 @@ class Head:
                 x = np.maximum(x, 0)
         return probabilities(x)
 
-    def save(self, folder: Path) -> None:
-        """Write head.json and weights.npz into `folder`."""
+    def files(self) -> dict[str, bytes]:
+        """Return weights.npz and head.json, to be written by `durable.write_checked`."""
         arrays: dict[str, Any] = {}
         for i, layer in enumerate(self.layers):
             arrays[f"kernel{i}"], arrays[f"bias{i}"] = layer.kernel, layer.bias
@@ -119,8 +121,6 @@ class Head:
             arrays["mean"], arrays["scale"] = self.scaler.mean, self.scaler.scale
         buffer = io.BytesIO()
         np.savez(buffer, **arrays)
-        folder.mkdir(parents=True, exist_ok=True)
-        durable.write_bytes(folder / WEIGHTS_FILE, buffer.getvalue())
         description = {
             "version": HEAD_VERSION,
             "name": self.name,
@@ -133,7 +133,7 @@ class Head:
             "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "provenance": dict(self.provenance),
         }
-        durable.write_json(folder / HEAD_FILE, description)
+        return {WEIGHTS_FILE: buffer.getvalue(), HEAD_FILE: durable.json_bytes(description)}
 
 
 def folded(layer: Layer, scaler: Scaler) -> Layer:
@@ -167,30 +167,87 @@ def load_head(folder: Path) -> Head:
     """
     retrain = "Train it again: vggft head"
     try:
-        description = json.loads((folder / HEAD_FILE).read_text(encoding="utf-8"))
-        if description["version"] != HEAD_VERSION:
-            raise VggftError(f"{folder}: head version {description['version']}, expected {HEAD_VERSION}. {retrain}")
-        data = (folder / WEIGHTS_FILE).read_bytes()
-        if hashlib.sha256(data).hexdigest() != description["weights_sha256"]:
+        stored = durable.read_json(folder / HEAD_FILE)
+        version = stored.pop("version")
+        if version != HEAD_VERSION:
+            raise VggftError(f"{folder}: head version {version}, expected {HEAD_VERSION}. {retrain}")
+        described = records.build(_Description, stored)
+        data = durable.read_checked(folder / WEIGHTS_FILE)
+        if hashlib.sha256(data).hexdigest() != described.weights_sha256:
             raise VggftError(f"{folder / WEIGHTS_FILE}: damaged, or from another head (sha256 differs). {retrain}")
-        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-            layers = tuple(
-                Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer["activation"])
-                for i, layer in enumerate(description["layers"])
-            )
-            scaler = Scaler(arrays["mean"], arrays["scale"]) if "mean" in arrays else None
+        layers, scaler = _read_weights(data, described)
         return Head(
-            name=description["name"],
-            kind=description["kind"],
-            pooling=description["pooling"],
-            classes=tuple(description["classes"]),
+            name=described.name,
+            kind=described.kind,
+            pooling=described.pooling,
+            classes=described.classes,
             layers=layers,
-            dropout=description["dropout"],
-            provenance=description["provenance"],
+            dropout=described.dropout,
+            provenance=described.provenance,
             scaler=scaler,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VggftError(f"{folder}: not a readable head ({error!r}). {retrain}") from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise VggftError(f"{folder}: not a readable head ({error}). {retrain}") from None
+
+
+@dataclass(frozen=True)
+class _LayerDescription:
+    units: Positive
+    activation: Literal["relu", "sigmoid", "softmax"]
+
+
+@dataclass(frozen=True)
+class _Description:
+    """head.json without its version."""
+
+    name: str
+    kind: Kind
+    pooling: Pooling
+    classes: tuple[str, ...]
+    layers: tuple[_LayerDescription, ...]
+    dropout: Annotated[float, Option(least=0, below=1)]
+    parameters: Count
+    weights_sha256: str
+    provenance: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
+        *hidden, last = [(layer.units, str(layer.activation)) for layer in self.layers] or [(0, "")]
+        number = len(self.classes)
+        if number < 2 or len(set(self.classes)) < number or last != output_activation(self.classes):
+            raise VggftError(f"a last layer of {last[0]} {last[1]} units for {number} classes")
+        if any(activation != "relu" for _, activation in hidden):
+            raise VggftError("a hidden layer without relu")
+
+
+def _read_weights(data: bytes, described: _Description) -> tuple[tuple[Layer, ...], Scaler | None]:
+    """Return layers and scaler from the bytes of weights.npz.
+
+    Raises:
+        ValueError, KeyError, BadZipFile: they are not those that head.json describes.
+    """
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:  # what is compressed could be of any size
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("compressed weights")
+    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+        layers = tuple(
+            Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer.activation)
+            for i, layer in enumerate(described.layers)
+        )
+        scaler = Scaler(arrays["mean"], arrays["scale"]) if "mean" in arrays else None
+    inputs = len(layers[0].kernel) if layers[0].kernel.ndim else 0
+    arrays_and_shapes: list[tuple[NDArray[Any], str, tuple[int, ...]]] = []
+    if scaler:
+        arrays_and_shapes += [(scaler.mean, "float64", (inputs,)), (scaler.scale, "float64", (inputs,))]
+    for layer, description in zip(layers, described.layers, strict=True):
+        units = description.units
+        arrays_and_shapes += [(layer.kernel, "float32", (inputs, units)), (layer.bias, "float32", (units,))]
+        inputs = units
+    for array, dtype, shape in arrays_and_shapes:
+        if array.dtype != np.dtype(dtype) or array.shape != shape:
+            raise ValueError(f"{array.dtype} weights of shape {array.shape}, expected {dtype} {shape}")
+        if not np.isfinite(array).all():
+            raise ValueError("a weight is NaN or infinite")
+    return layers, scaler
 
 
 def probabilities(logits: NDArray[Any]) -> NDArray[np.float64]:

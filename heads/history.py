@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from featurize import durable
+from featurize.options import records
+from featurize.options.records import AtLeast0, Count, Share
 
 
 @dataclass(frozen=True)
@@ -18,30 +20,36 @@ class Epoch:
         val_loss: validation loss, defined like `loss`; None if not measured.
     """
 
-    epoch: int
+    epoch: Count
     loss: float | None
-    accuracy: float | None
-    val_log_loss: float
-    val_accuracy: float
-    seconds: float
-    log_loss: float | None = None
+    accuracy: Share | None
+    val_log_loss: AtLeast0
+    val_accuracy: Share
+    seconds: AtLeast0
+    log_loss: AtLeast0 | None = None
     val_loss: float | None = None
 
 
 _COLUMNS = "epoch loss log_loss accuracy val_loss val_log_loss val_accuracy seconds".split()
 
 
-def write_history(path: Path, history: Sequence[Epoch], then: str = durable.AGAIN) -> None:
-    """Write a learning curve, one row per epoch, without columns that have no values; `then` as in `durable.write_bytes`."""
+def table(history: Sequence[Epoch]) -> bytes:
+    """Return a learning curve as a CSV file, one row per epoch, without columns that have no values."""
     columns = [name for name in _COLUMNS if any(getattr(epoch, name) is not None for epoch in history)]
     rows = [[getattr(epoch, name) for name in columns] for epoch in history]
-    durable.write_csv(path, columns, [["" if value is None else value for value in row] for row in rows], then)
+    return durable.csv_bytes(columns, [["" if value is None else value for value in row] for row in rows])
 
 
 def read_history(path: Path) -> list[Epoch]:
-    """Read a file written by `write_history`."""
+    """Read a file of `table`.
+
+    Raises:
+        OSError, KeyError, ValueError: it is missing or damaged.
+    """
     history = []
     for row in durable.read_csv(path):
         values: dict[str, Any] = {key: float(value) if value else None for key, value in row.items()}
-        history.append(Epoch(**{"loss": None, "accuracy": None, **values, "epoch": int(row["epoch"])}))
+        history.append(records.build(Epoch, {"loss": None, "accuracy": None, **values, "epoch": int(row["epoch"])}))
+    if not history:
+        raise ValueError("no epoch in it")
     return history

@@ -7,6 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.options import records
+from featurize.options.records import AtLeast0, Count, Positive, Share
+
 # Number of bins of the expected calibration error, as in Guo et al.
 CALIBRATION_BINS = 15
 
@@ -15,9 +18,9 @@ CALIBRATION_BINS = 15
 class Scores:
     """Precision, recall and F1, means over the classes that have images here; precision is 0 where nothing is predicted."""
 
-    precision: float
-    recall: float
-    f1: float
+    precision: Share
+    recall: Share
+    f1: Share
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,12 @@ class ClassScores:
     predictions of it.
     """
 
-    n: int
-    precision: float | None
-    recall: float | None
-    f1: float | None
-    auc: float | None
-    average_precision: float | None
+    n: Count
+    precision: Share | None
+    recall: Share | None
+    f1: Share | None
+    auc: Share | None
+    average_precision: Share | None
 
 
 @dataclass(frozen=True)
@@ -55,13 +58,13 @@ class Metrics:
         auc_reason: why `auc` and `average_precision` are None.
     """
 
-    n: int
-    accuracy: float
-    log_loss: float
-    brier: float
-    calibration_error: float
-    auc: float | None
-    average_precision: float | None
+    n: Positive
+    accuracy: Share
+    log_loss: AtLeast0
+    brier: AtLeast0
+    calibration_error: Share
+    auc: Share | None
+    average_precision: Share | None
     macro: Scores
     weighted: Scores
     per_class: tuple[ClassScores, ...]
@@ -88,11 +91,10 @@ class Metrics:
         """Return what `as_json` wrote.
 
         Raises:
-            KeyError, TypeError: it did not.
+            AttributeError, ValueError: it did not.
         """
-        values = {key: value for key, value in stored.items() if key not in ("accuracy_interval", "balanced_accuracy")}
-        values |= {name: Scores(**stored[name]) for name in ("macro", "weighted")}
-        return cls(**{**values, "per_class": tuple(ClassScores(**row) for row in stored["per_class"])})
+        derived = ("accuracy_interval", "balanced_accuracy")
+        return records.build(cls, {key: value for key, value in stored.items() if key not in derived})
 
 
 def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.integer[Any]]) -> Metrics:

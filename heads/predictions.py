@@ -37,19 +37,19 @@ def columns(classes: Sequence[str]) -> list[str]:
     return [f"p_{name}" for name in classes]
 
 
-def write(path: Path, predictions: Predictions, classes: Sequence[str], then: str = durable.AGAIN) -> None:
-    """Write each image's path, digest, split, label, fold and probabilities; `then` as in `durable.write_bytes`."""
+def table(predictions: Predictions, classes: Sequence[str]) -> bytes:
+    """Return each image's path, digest, split, label, fold and probabilities as a CSV file."""
     header = ["path", "digest", "split", "label", "predicted", "fold", *columns(classes)]
     fold = ["" for _ in predictions.samples] if predictions.fold is None else (predictions.fold + 1).tolist()
     rows: list[tuple[Any, ...]] = [
         (s.path, s.digest, s.split, classes[int(t)], classes[int(p.argmax())], k, *p.tolist())
         for s, t, k, p in zip(predictions.samples, predictions.targets, fold, predictions.probabilities, strict=True)
     ]
-    durable.write_csv(path, header, rows, then)
+    return durable.csv_bytes(header, rows)
 
 
 def read(path: Path, classes: Sequence[str]) -> Predictions:
-    """Read a file written by `write`, without the folds.
+    """Read a file of `table`, without the folds.
 
     Raises:
         VggftError: the file is missing or damaged.

@@ -4,10 +4,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, fields, replace
 from time import perf_counter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from featurize.options import Option
+from featurize.options.records import AtLeast0, Share
 from heads import folds, logistic, population
 from heads.features import Features
 from heads.head import Head
@@ -44,11 +46,11 @@ class Setting:
 class Spread:
     """Validation metrics over several seeds: mean and standard deviation (n − 1)."""
 
-    seeds: int
-    log_loss: float
-    log_loss_sd: float
-    accuracy: float
-    accuracy_sd: float
+    seeds: Annotated[int, Option(least=2)]
+    log_loss: AtLeast0
+    log_loss_sd: AtLeast0
+    accuracy: Share
+    accuracy_sd: AtLeast0
 
     @classmethod
     def of(cls, measured: Sequence[Metrics]) -> "Spread":

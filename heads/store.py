@@ -1,10 +1,8 @@
 """Trained heads on disk: one folder per head, and the leaderboard. A head is always written as a whole."""
 
 import io
-import json
-import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import astuple
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +12,18 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from heads import predictions
-from heads.head import HEAD_FILE, HEAD_FILES, Head, load_head
-from heads.history import read_history, write_history
+from featurize.options import records
+from featurize.options.records import AtLeast0, Count
+from heads import history, predictions
+from heads.head import HEAD_FILE, HEAD_FILES, Head, Kind, Pooling, load_head
+from heads.history import read_history
 from heads.logistic import SearchPoint
 from heads.metrics import Metrics
-from heads.search import Result, Spread, best_first, criterion
+from heads.search import Result, Spread, best_first, criterion, of_recipe
 
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
-FILES = (*HEAD_FILES, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD)
+FILES = (*HEAD_FILES, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD, durable.CHECKSUMS)
 
 _SEARCH_COLUMNS = ("strength", "log_loss", "unconverged")  # "strength" is C
 
@@ -39,25 +39,25 @@ def save(folder: Path, result: Result) -> None:
     """
     target = folder / result.head.name
     durable.refuse_link(target)
+    files = {**result.head.files(), METRICS: durable.json_bytes(result.as_json())}
+    if result.history:
+        files[HISTORY] = history.table(result.history)
+    elif result.search:
+        files[HISTORY] = durable.csv_bytes(_SEARCH_COLUMNS, [astuple(point) for point in result.search])
+    for name, predicted in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
+        if predicted:
+            files[name] = predictions.table(predicted, result.head.classes)
+    if result.pipeline is not None:
+        files[PIPELINE] = _joblib(result.pipeline)
     new = durable.fresh_folder(target)
     if target.exists():
         outdated = set(FILES)
         if _holds_head(target, result.head):
-            outdated = set() if result.folds else {OUT_OF_FOLD}
+            outdated = set(files) if result.folds else {*files, OUT_OF_FOLD}
         for path in target.iterdir():
             if path.name not in outdated:
-                _copy(path, new / path.name)
-    result.head.save(new)
-    durable.write_json(new / METRICS, result.as_json())
-    if result.history:
-        write_history(new / HISTORY, result.history)
-    elif result.search:
-        durable.write_csv(new / HISTORY, _SEARCH_COLUMNS, [astuple(point) for point in result.search])
-    for name, table in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
-        if table:
-            predictions.write(new / name, table, result.head.classes)
-    if result.pipeline is not None:
-        durable.write_bytes(new / PIPELINE, _joblib(result.pipeline))
+                durable.copy(path, new / path.name)  # the checksums, too: a damaged file stays damaged
+    durable.write_checked(new, files)
     durable.replace_folder(new, target)
 
 
@@ -66,15 +66,6 @@ def _holds_head(folder: Path, head: Head) -> bool:
         return load_head(folder).digest == head.digest
     except VggftError:
         return False
-
-
-def _copy(path: Path, target: Path) -> None:
-    if path.is_dir() and not path.is_symlink():
-        shutil.copytree(path, target, symlinks=True)
-    else:
-        shutil.copy2(path, target, follow_symlinks=False)
-        if not path.is_symlink():
-            durable.sync_file(target)  # before the original is deleted
 
 
 def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None) -> list[Result]:
@@ -104,22 +95,48 @@ def _load(folder: Path) -> Result:
             f"{folder}: a copy of the head {head.name!r}, which would be counted twice. Move it out of {folder.parent}."
         )
     try:
-        metrics = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-        history = folder / HISTORY
+        stored = durable.read_json(folder / METRICS)
+        for key in ("validation", "folds"):
+            if key in stored:
+                stored[key] = Metrics.of_json(stored[key])
+        metrics = records.build(_HeadMetrics, stored)
+        if metrics.name != head.name:
+            raise ValueError(f"{METRICS} of the head {metrics.name!r}")
+        if any(m and len(m.per_class) != len(head.classes) for m in (metrics.validation, metrics.folds)):
+            raise ValueError(f"{METRICS} of other classes than {', '.join(head.classes)}")
+        if "recipe" in head.provenance:
+            of_recipe(head.name, head.provenance["recipe"])
+        curve = folder / HISTORY
         dense = head.kind == "dense"
         return Result(
             head,
-            metrics["seconds"],
-            Metrics.of_json(metrics["validation"]),
-            history=read_history(history) if dense else (),
-            search=_read_search(history) if not dense and history.exists() else (),
-            status=metrics["status"],
-            remark=metrics["remark"],
-            folds=Metrics.of_json(metrics["folds"]) if "folds" in metrics else None,
-            spread=Spread(**metrics["seeds"]) if "seeds" in metrics else None,
+            metrics.seconds,
+            metrics.validation,
+            history=read_history(curve) if dense else (),
+            search=_read_search(curve) if not dense and curve.exists() else (),
+            status=metrics.status,
+            remark=metrics.remark,
+            folds=metrics.folds,
+            spread=metrics.seeds,
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, VggftError) as error:
         raise VggftError(f"{folder}: damaged ({error}). Train it again: vggft head") from None
+
+
+@dataclass(frozen=True)
+class _HeadMetrics:
+    """metrics.json, as `Result.as_json` makes it."""
+
+    name: str
+    kind: Kind
+    pooling: Pooling
+    parameters: Count
+    seconds: AtLeast0
+    status: str
+    remark: str
+    validation: Metrics
+    folds: Metrics | None = None
+    seeds: Spread | None = None
 
 
 def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Result] = ()) -> None:

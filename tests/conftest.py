@@ -17,6 +17,7 @@ from PIL import Image
 from processes import wait_until
 from tiny import TINY, tiny_weights
 
+from featurize import durable
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
 from featurize.process import descriptors, interrupts
@@ -33,6 +34,12 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # as a shell's `&` leaves it; every process started here would ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers():
+    """One more than there are cores, because some tests wait for processes; four at most, because each takes 1.5 GB."""
+    return min(4, os.cpu_count() + 1)
 
 
 @pytest.fixture(scope="session")
@@ -230,6 +237,12 @@ def featurized(tmp_path_factory):
 def copied(featurized, tmp_path):
     shutil.copytree(featurized[0], tmp_path / "copy")
     return tmp_path / "copy"
+
+
+def rewrite(path, content):
+    """Replace a record of a workspace, as vggft itself would: with its checksum. `content`: text, or what becomes JSON."""
+    text = content if isinstance(content, str) else json.dumps(content)
+    durable.write_checked(path.parent, {path.name: text.encode()})
 
 
 def snapshot(folder):

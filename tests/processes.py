@@ -62,11 +62,9 @@ class Fork:
     """A function in a forked process, with as much of `subprocess.Popen` as the tests use."""
 
     def __init__(self, function, *arguments):
-        """Start it; what it writes to standard output and standard error goes into files."""
+        """Start it, and wait until it runs; what it writes to standard output and standard error goes into files."""
         self._folder = tempfile.TemporaryDirectory()
         self._streams = [Path(self._folder.name) / name for name in ("out", "err")]
-        for path in self._streams:
-            path.touch()
         self._process = FORKS.Process(target=_call, args=(function, arguments, Path.cwd(), self._streams))
         with pytest.MonkeyPatch.context() as patch:
             # The server, which this starts if need be, finds what it imports where this process does.
@@ -74,6 +72,7 @@ class Fork:
             multiprocessing.forkserver.ensure_running()
         self._process.start()
         self.pid = self._process.pid
+        wait_until(self._streams[1].exists, self)  # a signal before that would not reach the function
 
     @property
     def returncode(self):
@@ -107,7 +106,7 @@ def _call(function, arguments, cwd, streams):
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's `&` makes its children deaf to Ctrl-C
     os.chdir(cwd)
     for number, name, path in ((1, "stdout", streams[0]), (2, "stderr", streams[1])):
-        file = os.open(path, os.O_WRONLY | os.O_APPEND)
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.dup2(file, number)
         os.close(file)
         setattr(sys, name, open(number, "w", encoding="utf-8", closefd=False))  # noqa: SIM115

@@ -139,7 +139,10 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        chosen = selection.choose(self.workspace, name).model
+        choice = selection.choose(self.workspace, name)
+        if choice.age:
+            self._ui.warn(choice.age)
+        chosen = choice.model
         fingerprint = self.workspace.settings.fingerprint
 
         def fit(picture: Picture) -> Picture:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.options import records
+from featurize.options.records import AtLeast0, Count
 
 FILE = "timings.csv"
 
@@ -18,32 +20,46 @@ class Timing:
     layers: str
     below: str
     engine: str
-    images: int
-    seconds: float
+    images: Count
+    seconds: AtLeast0
 
 
 _COLUMNS = [field.name for field in fields(Timing)]
 
 
 def add(folder: Path, timing: Timing) -> None:
-    """Append a row to the file in a cache folder, if possible."""
+    """Append a row to the file in a cache folder, if possible; a damaged file is replaced."""
+    try:
+        before = read(folder)
+    except VggftError:
+        before = []
     with contextlib.suppress(VggftError):  # a full disk is reported when important files are written
-        durable.write_csv(folder / FILE, _COLUMNS, map(astuple, [*read(folder), timing]))
+        durable.write_checked(folder, {FILE: durable.csv_bytes(_COLUMNS, map(astuple, [*before, timing]))})
 
 
 def read(folder: Path) -> Sequence[Timing]:
-    """Return all rows, oldest first; an empty list if the file is missing or damaged."""
+    """Return all rows, oldest first; an empty list if the file is missing.
+
+    Raises:
+        VggftError: the file is damaged.
+    """
     try:
         return [
-            Timing(row["layers"], row["below"], row["engine"], int(row["images"]), float(row["seconds"]))
+            records.build(Timing, {**row, "images": int(row["images"]), "seconds": float(row["seconds"])})
             for row in durable.read_csv(folder / FILE)
         ]
-    except (OSError, ValueError, KeyError, TypeError):
+    except FileNotFoundError:
         return []
+    except (OSError, ValueError, KeyError) as error:
+        raise VggftError(
+            f"{folder / FILE}: damaged ({error}). How long featurizing took is unknown; delete the file to measure it again."
+        ) from None
 
 
 def seconds_an_image(folder: Path) -> float | None:
     """Return the seconds per image to compute all layers that were ever computed, from the file; None if unknown.
+
+    Raises VggftError as `read`.
 
     This is the sum over the runs that are needed to get all layers: first the run from pixels with the most layers, then the
     runs that add missing layers. Each counts with the mean time of all runs of its kind, so a layer that was requested later

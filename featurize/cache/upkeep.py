@@ -29,7 +29,7 @@ Progress = Callable[[int, int], None]
 
 _CACHE_NAME = re.compile(r"[0-9a-f]{16}")  # `Fingerprint.key`
 _SHARDS, _DAMAGED = "shards", "damaged"
-_FILES = frozenset({FINGERPRINT_FILE, INDEX_FILE, DISTRUSTED_FILE, timings.FILE})
+_FILES = frozenset({FINGERPRINT_FILE, INDEX_FILE, DISTRUSTED_FILE, timings.FILE, durable.CHECKSUMS})
 
 
 @dataclass(frozen=True)

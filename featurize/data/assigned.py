@@ -1,16 +1,17 @@
 """Split assignments: the split of every image ever seen, stored permanently and looked up by group, digest or path."""
 
-import csv
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
+from typing import cast
 
 from featurize import durable
-from featurize.data.dataset import SPLITS, Sample
+from featurize.data.dataset import Sample, Split
 from featurize.data.scan import SPLIT_FOLDERS
 from featurize.errors import VggftError
+from featurize.options import records
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Assigned:
     path: str
     label: str
     group: str
-    split: str
+    split: Split
 
     @property
     def drawn(self) -> bool:
@@ -37,31 +38,29 @@ def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assi
     entries = {(entry.path, entry.digest): entry for entry in before}
     for s in samples:
         if s.split and s.status != "rejected":
-            entries[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, s.split)
+            entries[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, cast(Split, s.split))
     return [entries[key] for key in sorted(entries)]
 
 
-def write(path: Path, entries: Iterable[Assigned]) -> None:
-    """Write one row per image; the columns are the attributes of `Assigned`."""
-    durable.write_csv(path, _COLUMNS, map(attrgetter(*_COLUMNS), entries))
+def table(entries: Iterable[Assigned]) -> bytes:
+    """Return a CSV file with one row per image; the columns are the attributes of `Assigned`."""
+    return durable.csv_bytes(_COLUMNS, map(attrgetter(*_COLUMNS), entries))
 
 
 def read(path: Path) -> list[Assigned]:
-    """Read a file written by `write`; return an empty list if it does not exist.
+    """Read a file of `table`; return an empty list if it does not exist.
 
     Raises:
         VggftError: the file is damaged.
     """
-    if not path.is_file():
-        return []
     try:
-        if not path.read_bytes().startswith((",".join(_COLUMNS) + "\r\n").encode()):
-            raise ValueError("unexpected header")
-        entries = [Assigned(**row) for row in durable.read_csv(path)]
-        if any(None in astuple(entry) or entry.split not in SPLITS for entry in entries):
-            raise ValueError("incomplete row")
-        return entries
-    except (OSError, TypeError, ValueError, csv.Error) as error:
+        rows = durable.read_csv(path)
+        if not rows:
+            raise ValueError("no image in it")
+        return [records.build(Assigned, row) for row in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError) as error:
         raise VggftError(
             f"{path}: damaged ({error}). The file stores the split of each image. Restore it, or delete it: vggft then reads "
             "the splits from manifest.csv."

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featurize import durable
+from featurize.options import records
 
 Split = Literal["train", "validate", "test"]
 Status = Literal["ok", "duplicate", "rejected"]
@@ -96,19 +97,19 @@ _COLUMNS = [field.name for field in fields(Sample)]
 _NUMBERS = ("size", "mtime_ns", "inode")
 
 
-def write_manifest(path: Path, dataset: Dataset) -> None:
-    """Write one row per sample; the columns are the attributes of `Sample`."""
-    durable.write_csv(path, _COLUMNS, map(attrgetter(*_COLUMNS), dataset.samples))
+def manifest(dataset: Dataset) -> bytes:
+    """Return a CSV file with one row per sample; the columns are the attributes of `Sample`."""
+    return durable.csv_bytes(_COLUMNS, map(attrgetter(*_COLUMNS), dataset.samples))
 
 
 def read_manifest(path: Path) -> list[Sample]:
-    """Read a file written by `write_manifest`.
+    """Read a file of `manifest`.
 
     Raises:
-        KeyError: a column is missing.
+        OSError, KeyError, ValueError: it is missing or damaged.
     """
     rows = []
     for row in durable.read_csv(path):
         values: dict[str, Any] = {name: int(row[name]) if name in _NUMBERS else row[name] for name in _COLUMNS}
-        rows.append(Sample(**values))
+        rows.append(records.build(Sample, values))
     return rows

@@ -6,15 +6,17 @@ imported: it tries to install a package and reports its use to a server.
 """
 
 import contextlib
+import hashlib
 import importlib
+import importlib.metadata
 import os
 import subprocess
 import sys
-import tempfile
+import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -23,7 +25,9 @@ from numpy.typing import NDArray
 from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
+from featurize.engines import converted
 from featurize.process import descriptors, interrupts
+from featurize.process.per_process import PerProcess
 
 _ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
@@ -51,47 +55,87 @@ class MnnEngine:
         self._weights = weights
         self._size = fingerprint.size
         self._preprocess = fingerprint.preprocess
-        self._sessions = min(os.cpu_count() or 1, _SESSIONS)
-        self.batch_size, self.trial = _ROUNDS * self._sessions, self._sessions
-        self._pool = ThreadPoolExecutor(self._sessions)
-        self._parts: dict[tuple[str | None, frozenset[str]], SimpleQueue[_Session]] = {}
+        cores = min(os.cpu_count() or 1, _SESSIONS)
+        self.batch_size, self.trial = _ROUNDS * cores, cores
+        self._pool = PerProcess(lambda: ThreadPoolExecutor(cores))
+        self._parts: PerProcess[dict[tuple[str | None, frozenset[str]], _Part]] = PerProcess(dict)
 
     def __call__(
         self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`. The first run of a part of the network loads it."""
         key = (below, frozenset(layers))
-        if key not in self._parts:
-            self._parts[key] = self._load(*key)
-        idle = self._parts[key]
+        part = self._parts().setdefault(key, _Part(self._mnn, self._weights, self._size, *key))
+        part.file()  # here and not in the pool, because signals interrupt the main thread only
         rows = []
-        for row in self._pool.map(lambda row: self._one(row, idle, below), inputs):
+        for row in self._pool().map(lambda row: part.run(np.ascontiguousarray(self._prepared(row, below))), inputs):
             interrupts.check()
             rows.append(row)
         return [np.stack([row[name] for row in rows]) for name in layers]
 
-    def _one(
-        self, row: NDArray[Any], idle: "SimpleQueue[_Session]", below: str | None
-    ) -> dict[str, NDArray[np.float32]]:
-        x = row.astype(np.float32) if below else preprocessed(row, self._preprocess, self._weights.architecture)
-        session = idle.get()
-        try:
-            return session.run(np.ascontiguousarray(x))
-        finally:
-            idle.put(session)
+    def _prepared(self, row: NDArray[Any], below: str | None) -> NDArray[np.float32]:
+        if below:
+            return row.astype(np.float32)
+        return preprocessed(row, self._preprocess, self._weights.architecture)
 
-    def _load(self, below: str | None, layers: frozenset[str]) -> "SimpleQueue[_Session]":
-        shapes = {name: self._weights.architecture.layer(name).shape(self._size) for name in layers}
-        idle: SimpleQueue[_Session] = SimpleQueue()
-        with tempfile.TemporaryDirectory(prefix="vggft-") as folder:
-            onnx, mnn = Path(folder) / "part.onnx", Path(folder) / "part.mnn"
-            onnx.write_bytes(_onnx(self._weights, self._size, below, layers))
-            _convert(onnx, mnn)
+
+class _Part:
+    """A part of the network: its file, and the sessions that run it, of which each thread that needs one opens one."""
+
+    def __init__(self, mnn: Any, weights: Weights, size: int, below: str | None, layers: frozenset[str]) -> None:
+        self._mnn = mnn
+        self._weights = weights
+        self._size = size
+        self._below = below
+        self._layers = layers
+        self._path: Path | None = None
+        self._finding = threading.Lock()
+        self._idle: SimpleQueue[_Session] = SimpleQueue()
+
+    def run(self, row: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+        """Return layer → output (height, width, filters) for one row (height, width, channels)."""
+        try:
+            session = self._idle.get_nowait()
+        except Empty:
+            shapes = {name: self._weights.architecture.layer(name).shape(self._size) for name in self._layers}
+            path = self.file()
             with descriptors.hidden():
-                for _ in range(self._sessions):
-                    interrupts.check()
-                    idle.put(_Session(self._mnn, mnn, shapes))
-        return idle
+                session = _Session(self._mnn, path, shapes)
+        try:
+            return session.run(row)
+        finally:
+            self._idle.put(session)
+
+    def file(self) -> Path:
+        """Return the converted network, which is made if it does not exist, also if it was deleted meanwhile."""
+        with self._finding:
+            if self._path is None or not self._path.exists():
+                self._path = converted.network(self._key(), self._bytes(), self._convert)
+            return self._path
+
+    def _key(self) -> str:
+        settings = (
+            importlib.metadata.version("MNN"),
+            self._weights.architecture.layers,
+            self._weights.digest,
+            self._size,
+            self._below,
+            sorted(self._layers),
+        )
+        return hashlib.sha256(repr(settings).encode()).hexdigest()
+
+    def _bytes(self) -> int:
+        """Return the size of the part's weights."""
+        architecture = self._weights.architecture
+        top = max(map(architecture.position, self._layers))
+        names = [layer.name for layer in architecture.above(self._below) if architecture.position(layer.name) <= top]
+        return sum(array.nbytes for name in names for array in self._weights.arrays.get(name, ()))
+
+    def _convert(self, folder: Path) -> Path:
+        onnx, mnn = folder / "part.onnx", folder / "part.mnn"
+        onnx.write_bytes(_onnx(self._weights, self._size, self._below, self._layers))
+        _convert(onnx, mnn)
+        return mnn
 
 
 class _Session:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import snapshot
+from conftest import rewrite, snapshot
 from small_compare import (
     compared,
     predictions,
@@ -138,18 +138,16 @@ def test_networks_of_other_features_are_refused_and_named(again, ui):
     (path,) = again.finetune.glob("*/run.json")
     run = json.loads(path.read_text())
     run["settings"]["provenance"]["fingerprint"] = "0123456789abcdef"
-    path.write_text(json.dumps(run))
+    rewrite(path, run)
     before = snapshot(again.report)
     now = again.settings.fingerprint.key
-    with pytest.raises(
-        VggftError, match=rf"{path.parent.name}: features of fingerprint 0123456789abcdef, now {now}\. Train"
-    ):
+    why = "it was trained on features of fingerprint 0123456789abcdef; the current ones are"
+    with pytest.raises(VggftError, match=rf"{path.parent.name}: {why} {now}\. Train"):
         command.run(again, CompareOptions(), ui)
     run["settings"]["provenance"] |= {"fingerprint": now, "manifest": "0" * 64}
-    path.write_text(json.dumps(run))
-    with pytest.raises(
-        VggftError, match=rf"{path.parent.name}: other images, labels or splits\. Train again: vggft finetune"
-    ):
+    rewrite(path, run)
+    why = r"images, labels or splits have changed since it was trained\. Train again: vggft finetune"
+    with pytest.raises(VggftError, match=f"{path.parent.name}: {why}"):
         command.run(again, CompareOptions(), ui)
     assert snapshot(again.report) == before
     with pytest.raises(VggftError, match="--cv 1: expected a whole number, 2 or more"):
@@ -161,7 +159,7 @@ def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
     (damaged / "weights.npz").write_bytes(b"")
     head = json.loads(stale.read_text())
     head["provenance"]["manifest"] = "0" * 64
-    stale.write_text(json.dumps(head))
+    rewrite(stale, head)
     found = command.run(again, CompareOptions(quick=True), ui)
     said = capsys.readouterr().err
     (left_out,) = found["left_out"]
@@ -204,7 +202,7 @@ def test_a_network_that_kept_epoch_0_is_named_after_the_head_it_started_from(aga
     best, other = present.heads[:2]
     path = present.networks[0].folder / "run.json"
     run = {**json.loads(path.read_text()), "best_epoch": 0, "start": other.name, "start_digest": other.head.digest}
-    path.write_text(json.dumps(run))
+    rewrite(path, run)
     found = command.run(again, CompareOptions(quick=True), ui)
     assert (found["outcome"], found["use"]) == ("unchanged", best.name)
     assert f"no epoch of fine-tuning was better than {other.name}, the head that " in found["recommendation"]
@@ -218,7 +216,7 @@ def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     shutil.copytree(run, other)
     kept = json.loads((other / "run.json").read_text())
     kept["settings"]["name"] = "other"
-    (other / "run.json").write_text(json.dumps(kept))
+    rewrite(other / "run.json", kept)
     network = load_keras().saving.load_model(other / "network.keras", compile=False)
     network.save(other / "network.keras")
     found = command.run(again, CompareOptions(quick=True), ui)
@@ -242,7 +240,7 @@ def test_the_test_split_is_used_where_there_is_one_and_near_duplicates_belong_to
     for path in (*again.heads.glob("*/head.json"), *again.finetune.glob("*/run.json")):
         kept = json.loads(path.read_text())
         (kept["provenance"] if "provenance" in kept else kept["settings"]["provenance"])["manifest"] = identity
-        path.write_text(json.dumps(kept))
+        rewrite(path, kept)
     found = command.run(again, CompareOptions(), ui)
     assert found["measured_on"] == found["probes"]["measured_on"] == "test"
     with (again.report / "predictions.csv").open(newline="") as file:
@@ -261,9 +259,9 @@ def test_a_network_that_needs_files_which_are_gone_is_left_out(again, trained, u
     path = again.finetune / "whole" / "run.json"
     kept = json.loads(path.read_text())
     kept["settings"] |= {"name": "whole", "unfreeze": "all", "split_point": None}
-    path.write_text(json.dumps(kept))
+    rewrite(path, kept)
     settings = json.loads((again.root / "workspace.json").read_text())
-    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(again.root / "nowhere")}))
+    rewrite(again.root / "workspace.json", {**settings, "data": str(again.root / "nowhere")})
     found = command.run(again, CompareOptions(quick=True), ui)
     assert found["contrast"]["tuned"] == run.name
     assert "left out: whole: " in capsys.readouterr().err
@@ -294,7 +292,7 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
 
 def test_advice_can_be_run_as_it_is_printed(again, trained):
     settings = json.loads((again.root / "workspace.json").read_text())
-    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": "/a folder/data"}))
+    rewrite(again.root / "workspace.json", {**settings, "data": "/a folder/data"})
     found = models.load(again)
     folded, reserve = command._more_evidence(again, found)
     assert folded.command == f"vggft compare --cv 5 -w {again.root}"

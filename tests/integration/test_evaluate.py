@@ -14,7 +14,7 @@ from tiny import TINY
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
 from vggft.prediction import inference, models
-from vggft.prediction.scoring import Scorer
+from vggft.prediction.scoring import PixelScorer
 from vggft.steps import evaluate
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
@@ -36,7 +36,7 @@ def fake(work, monkeypatch):
         p = pictures[:, 0, 0, 1:2] / 255
         return np.concatenate([1 - p, p], axis=1)
 
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(score, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(score, 4))
     return work
 
 

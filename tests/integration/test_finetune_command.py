@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, snapshot, strict_json, vggft
+from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
 from processes import start
 from small_disk import leave
 from tiny import TINY
@@ -182,19 +182,16 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     assert "run one is unfinished" in process.communicate()[1]
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()
-    settings.write_text(kept.replace('"backend": "', '"backend": "no'))
+    rewrite(settings, kept.replace('"backend": "', '"backend": "no'))
     with pytest.raises(VggftError, match="Set KERAS_BACKEND=no"):
         finetune.run(work, FinetuneOptions(resume=True), ui)
-    settings.write_text(kept.replace('"manifest": "', '"manifest": "no'))
-    with pytest.raises(VggftError, match="begun with another manifest"):
+    rewrite(settings, kept.replace('"manifest": "', '"manifest": "no'))
+    with pytest.raises(VggftError, match="--resume: the run one is stale: images, labels or splits have"):
         finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
     settings.write_text("{}")
     with pytest.raises(VggftError, match="damaged"):
         finetune.run(work, FinetuneOptions(name="one", resume=True), ui)
-    settings.write_text(kept)
-    shutil.copytree(work.finetune / "one", work.finetune / "three")
-    with pytest.raises(VggftError, match=r"2 runs are unfinished\. Name one: --name one or --name three"):
-        finetune.run(work, FinetuneOptions(resume=True), ui)
+    rewrite(settings, kept)
     assert finetune.run(work, FinetuneOptions(name="two", resume=True), ui)["resumed"] is False
 
 
@@ -225,7 +222,7 @@ def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
     assert "one/run.json: damaged" in capsys.readouterr().err
     compared = compare.run(work, CompareOptions(quick=True), ui)
     assert compared["contrast"]["tuned"] == "two"
-    assert "Delete or move its folder" in capsys.readouterr().err
+    assert "vggft runs --remove one deletes this run" in capsys.readouterr().err
 
 
 def test_what_tensorboard_shows(work, ui):
@@ -270,6 +267,7 @@ def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
     assert "free some space or fix the permissions, and continue with: vggft finetune --resume" in message
     assert sorted(path.name for path in (work.finetune / "full" / "unfinished").iterdir()) == [
         "checkpoint.bin",
+        "checksums.json",
         "head.json",
         "settings.json",
         "weights.npz",

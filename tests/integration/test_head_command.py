@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, strict_json, vggft
+from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
 from processes import start, wait_until
 from tiny import TINY
 
@@ -312,7 +312,7 @@ def test_features_of_another_fingerprint_are_not_used(copied):
     head_json(copied / "work", "--head", "logistic-avg")
     settings = json.loads((copied / "work" / "workspace.json").read_text())
     settings["fingerprint"]["preprocess"] = "raw"
-    (copied / "work" / "workspace.json").write_text(json.dumps(settings))
+    rewrite(copied / "work" / "workspace.json", settings)
     assert "Run: vggft featurize" in refused("head", *work)
     with_raw = refused("finetune", *work)
     assert "stale" in with_raw

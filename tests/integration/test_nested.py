@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refused, strict_json, vggft
+from conftest import refused, rewrite, strict_json, vggft
 from processes import start, wait_until
 from small_compare import recompute
 from tiny import TINY
@@ -270,7 +270,7 @@ def test_a_network_from_pixels_is_left_out_where_an_image_has_changed(tuned, fea
     shutil.copytree(tuned, tmp_path / "work")
     shutil.copytree(featurized[0] / "data", tmp_path / "data")
     path = tmp_path / "work" / "workspace.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "data": str(tmp_path / "data")}))
+    rewrite(path, {**json.loads(path.read_text()), "data": str(tmp_path / "data")})
     workspace = Workspace(tmp_path / "work", TINY)
     found = models.load(workspace)
     (network,) = found.networks

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from conftest import rewrite
 from tiny import TINY
 
 from featurize.cache import upkeep
@@ -56,7 +57,7 @@ def test_an_image_that_vanished_is_left_out_of_the_perturbations_and_of_nothing_
     data = again.root.parent / "data"
     shutil.copytree(trained[1], data)
     settings = json.loads((again.root / "workspace.json").read_text())
-    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(data)}))
+    rewrite(again.root / "workspace.json", {**settings, "data": str(data)})
     gone, *rest = again.dataset.accepted("validate")
     (data / gone.path).unlink()
     for name in PERTURBATIONS:
@@ -73,7 +74,7 @@ def test_a_changed_image_is_left_out_of_the_perturbations_of_a_network_that_read
     data = again.root.parent / "data"
     shutil.copytree(trained[1], data)
     settings = json.loads((again.root / "workspace.json").read_text())
-    (again.root / "workspace.json").write_text(json.dumps({**settings, "data": str(data)}))
+    rewrite(again.root / "workspace.json", {**settings, "data": str(data)})
     changed, *rest = again.dataset.accepted("validate")
     shutil.copy(data / rest[0].path, data / changed.path)
     found = models.load(again)

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import paint, refused, strict_json
+from conftest import paint, refused, rewrite, strict_json
 from processes import command
 from tiny import TINY
 
@@ -23,9 +23,9 @@ from heads import predictions
 from heads.predictions import Predictions
 from vggft.prediction import inference, models, selection
 from vggft.prediction.model import Model
-from vggft.prediction.scoring import Scorer
-from vggft.steps import predict
-from vggft.steps.options import PredictOptions
+from vggft.prediction.scoring import PixelScorer
+from vggft.steps import compare, predict
+from vggft.steps.options import CompareOptions, PredictOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -40,7 +40,7 @@ def green(pictures):
 def fake(trained, monkeypatch):
     """The trained workspace with a model that needs no network, and an unsure band below 0.8."""
     p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     kept = Predictions([], np.array([1, 1, 1]), p)
     monkeypatch.setattr(Model, "validation_predictions", lambda self: kept)
     return trained[0]
@@ -137,7 +137,9 @@ def test_lines_for_people(fake, painted, capfd):
 def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
     odd = [paint(tmp_path / name, (0, 255, 0)) for name in ('a,"b.png', "line\nbreak.png")]
     (tmp_path / "text.txt").write_text("no picture")
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(
+        inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and PixelScorer(green, 4)
+    )
     done = predict.run(fake, PredictOptions([*painted, *odd, tmp_path / "text.txt"], top=2, csv=True), Ui())
     out, err = capfd.readouterr()
     rows = list(csv.reader(io.StringIO(out)))
@@ -184,7 +186,9 @@ def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
     shutil.copy(painted[0], os.fsencode(tmp_path) + b"/caf\xe9.png")
     (tmp_path / "text.txt").write_text("no picture")
     files = [*painted, tmp_path / "text.txt", tmp_path / os.fsdecode(b"caf\xe9.png")]
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and Scorer(green, 4))
+    monkeypatch.setattr(
+        inference, "from_pixels", lambda model, workspace: os.write(1, b"noise\n") and PixelScorer(green, 4)
+    )
     done = predict.run(fake, PredictOptions(files, top=2, json_lines=True), Ui())
     rows = [strict_json(line) for line in capfd.readouterr().out.splitlines()]
     assert done["rejected"] == 1
@@ -250,7 +254,7 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
     found = models.load(copied)
     assert because() == (report["use"], "recommended by vggft compare")
     worst = found.heads[-1].name
-    path.write_text(json.dumps({**report, "use": worst}))
+    rewrite(path, {**report, "use": worst})
     assert because() == (worst, "recommended by vggft compare")
     assert selection.choose(copied, found.heads[0].name).model.name == found.heads[0].name
     best = (found.best.name, "lowest validation log-loss; run vggft compare for a recommendation")
@@ -270,16 +274,88 @@ def test_what_predicts_is_what_compare_recommends_as_long_as_nothing_else_is_the
         {},
         [],
     ):
-        path.write_text(json.dumps(other))
+        rewrite(path, other)
         assert because() == best
     path.write_text("{")
-    assert because() == best
+    with pytest.raises(VggftError, match=r"compare\.json: damaged"):
+        because()
+    damage = []
+    assert selection.choose(copied, None, damage.append).model.name == best[0]
+    assert "damaged" in str(damage[0])
     path.unlink()
     assert because() == best
 
 
+def restated(workspace, **changes):
+    """Record another provenance in every model, as if it was trained in another state of the workspace."""
+    for path in (*workspace.heads.glob("*/head.json"), *workspace.finetune.glob("*/run.json")):
+        stored = json.loads(path.read_text())
+        (stored["provenance"] if path.name == "head.json" else stored["settings"]["provenance"]).update(changes)
+        rewrite(path, stored)
+
+
+def test_a_stale_model_predicts_and_says_so(copied, painted, monkeypatch, capsys):
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
+    fresh = selection.choose(copied, None)
+    assert fresh.age == ""
+    ranked_best = models.load(copied).best.name
+    restated(copied, manifest="0" * 64)
+    report = copied.report / selection.REPORT
+    stored = json.loads(report.read_text())
+    stored["provenance"]["manifest"] = "0" * 64
+    rewrite(report, stored)
+    stale = selection.choose(copied, None)
+    assert (stale.model.name, stale.reason) == (fresh.model.name, "recommended by vggft compare")
+    assert stale.age.startswith(
+        f"{stale.model.name} is stale: images, labels or splits have changed since it was trained"
+    )
+    report.unlink()
+    best = selection.choose(copied, None)
+    assert (best.model.name, best.reason[:27]) == (ranked_best, "lowest validation log-loss;")
+    for name in ("max-linear", next(copied.finetune.iterdir()).name):
+        done = predict.run(copied, PredictOptions(painted, name), Ui(quiet=True))
+        assert (done["model"], done["stale"]) == (name, True)
+        assert f"warning: {name} is stale: " in capsys.readouterr().err
+    again = "vggft head --head max-linear"
+    assert selection.choose(copied, "max-linear").age.endswith(f"To train it again: {again}")
+    with pytest.raises(VggftError, match="every head here is stale"):
+        compare.run(copied, CompareOptions(), Ui(quiet=True))
+
+
+@pytest.mark.parametrize("name", [None, "max-linear"])
+def test_a_model_of_other_features_or_classes_does_not_predict(name, copied):
+    restated(copied, fingerprint="0123456789abcdef")
+    with pytest.raises(
+        VggftError, match=r"stale.*it was trained on features of fingerprint 0123456789abcdef; the current"
+    ):
+        selection.choose(copied, name)
+    restated(copied, fingerprint=copied.settings.fingerprint.key, manifest="0" * 64)
+    settings = json.loads((copied.root / "workspace.json").read_text())
+    settings["classes"] = ["birds", "bugs", "fruit"]
+    rewrite(copied.root / "workspace.json", settings)
+    with pytest.raises(
+        VggftError, match=r"stale.*its classes are birds, fruit; those of the data are birds, bugs, fruit"
+    ):
+        selection.choose(Workspace(copied.root, TINY), name)
+
+
+def test_stale_models_of_several_states(copied):
+    """The state that was trained on last predicts; models of different states were validated on different images."""
+    restated(copied, manifest="0" * 64)
+    for folder in (*copied.heads.iterdir(), *copied.finetune.iterdir()):
+        os.utime(folder, (1, 1))
+    worst = models.load(copied).earlier().heads[-1]
+    path = worst.folder / "head.json"
+    stored = json.loads(path.read_text())
+    stored["provenance"]["manifest"] = "1" * 64
+    rewrite(path, stored)
+    os.utime(worst.folder, (2, 2))
+    assert selection.choose(copied, None).model.name == worst.name
+    assert selection.choose(copied, "max-linear").model.name == "max-linear"
+
+
 def test_a_damaged_head_does_not_stop_prediction(copied, painted, monkeypatch, capsys):
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     use = selection.choose(copied, None).model.name
     damaged = next(head.name for head in models.load(copied).heads if head.name != use)
     (copied.heads / damaged / "weights.npz").write_bytes(b"")
@@ -294,7 +370,7 @@ def test_a_damaged_head_does_not_stop_prediction(copied, painted, monkeypatch, c
 
 
 def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch, capfd):
-    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: Scorer(green, 4))
+    monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     path = copied.heads / "avg-256" / predictions.FILE
     lines = path.read_text().splitlines()
     first = lines[1].rsplit(",", 2)[0]
@@ -312,7 +388,7 @@ def test_validation_predictions_that_cannot_be_used(copied, painted, monkeypatch
     for text, said in damaged.items():
         path.unlink(missing_ok=True)
         if text is not None:
-            path.write_text(text)
+            rewrite(path, text)
         with programs(capfd) as ui:
             ui.result(predict.run(copied, PredictOptions(painted[:1], "avg-256"), ui))
         out, err = capfd.readouterr()
@@ -372,9 +448,10 @@ def test_a_network_predicts_the_same_from_pixels_as_from_the_cache(trained):
     )  # less than float16 tells apart
     assert engine.asked == ["block2_pool"]
     head = models.load(workspace).heads[0]
-    inference.from_pixels(head, workspace, engine)(pictures)
+    scorer = inference.from_pixels(head, workspace, engine)
+    scorer(pictures)
     assert engine.asked == ["block2_pool", TINY.top]
-    assert inference.from_pixels(head, workspace, engine).batch_size == 7
+    assert scorer.batch_size == 7
 
 
 class _Recorder:

@@ -103,12 +103,25 @@ def test_from_a_cached_layer(engine, drawings):
         assert relative_errors(own, from_pixels).max() < 2e-3
 
 
+def test_one_picture_opens_one_session_of_a_network_that_was_converted_before(published, monkeypatch):
+    fingerprint, opened = Fingerprint.of(VGG16, size=32), []
+    picture = np.zeros((1, 32, 32, 3), np.uint8)
+    expected = mnn_engine.MnnEngine(published, fingerprint)(picture, ["block1_pool"])[0]
+    session = mnn_engine._Session
+    monkeypatch.setattr(mnn_engine, "_Session", lambda *arguments: opened.append(arguments) or session(*arguments))
+    monkeypatch.setattr(mnn_engine, "_convert", None)
+    found = mnn_engine.MnnEngine(published, fingerprint)(picture, ["block1_pool"])[0]
+    assert np.array_equal(found, expected)
+    assert len(opened) == 1
+
+
 def test_nothing_is_printed_and_mnns_tools_stay_out():
     done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
-def test_what_mnn_says_is_shown_when_it_fails(published, monkeypatch):
+def test_what_mnn_says_is_shown_when_it_fails(published, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setattr(mnn_engine, "_onnx", lambda *part: b"no model")
     engine = mnn_engine.MnnEngine(published, Fingerprint.of(VGG16))
     with pytest.raises(RuntimeError, match=r"(?s)converter failed.*not onnx model"):

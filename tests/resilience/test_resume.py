@@ -198,7 +198,7 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     keys = ("best_epoch", "epochs", "ended", "validation", "start_validation", "moved", "parity")
     assert {key: found[key] for key in keys} == {key: ready[1][key] for key in keys}
     left = {path.name for path in (work / "finetune" / "broken").iterdir()} - {"tensorboard"}
-    assert left == {"history.csv", "network.keras", "predictions.csv", "run.json"}
+    assert left == {"checksums.json", "history.csv", "network.keras", "predictions.csv", "run.json"}
     kept = [(work / "finetune" / name / "predictions.csv").read_bytes() for name in ("broken", "whole")]
     assert kept[0] == kept[1]
 

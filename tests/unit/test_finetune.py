@@ -237,12 +237,18 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
 
     begun = store.begin(tmp_path, run.settings, head("max"))
     with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
-        disturbed.setattr(store.predictions, "write", stop)
+        disturbed.setattr(store.durable, "write_checked", stop)
         begun.finish(run, Network(), judged)
     assert [one.folder.name for one in store.unfinished(tmp_path)] == [results["finetune"]["name"]]
     begun.finish(run, Network(), judged)
     assert store.unfinished(tmp_path) == []
     folder = tmp_path / run.name
-    assert {path.name for path in folder.iterdir()} == {"network.keras", "predictions.csv", "run.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "network.keras",
+        "predictions.csv",
+        "history.csv",
+        "run.json",
+        "checksums.json",
+    }
     kept = (workspace.finetune / run.name / predictions.FILE).read_bytes()
     assert (folder / predictions.FILE).read_bytes() == kept

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from small_features import features, maps, no_progress
 
+from featurize import durable
 from featurize.errors import VggftError
 from heads import search, store
 from heads.head import Head, Layer, load_head, pool
@@ -142,12 +143,15 @@ def test_a_kill_between_two_renames_loses_no_head(tmp_path, monkeypatch):
 
 def test_damaged_heads_are_named(tmp_path):
     layer = Layer(np.ones((8, 1), np.float32), np.zeros(1, np.float32), "sigmoid")
-    Head("h", "dense", "avg", ("a", "b"), (layer,)).save(tmp_path)
+    durable.write_checked(tmp_path, Head("h", "dense", "avg", ("a", "b"), (layer,)).files())
     assert load_head(tmp_path).parameters == 9
     data = bytearray((tmp_path / "weights.npz").read_bytes())
     data[100] ^= 1
     (tmp_path / "weights.npz").write_bytes(data)
-    with pytest.raises(VggftError, match="damaged"):
+    with pytest.raises(VggftError, match="sha256"):
+        load_head(tmp_path)
+    (tmp_path / "checksums.json").unlink()  # as earlier versions left the folder
+    with pytest.raises(VggftError, match="sha256"):
         load_head(tmp_path)
     for content, message in (
         ({"version": 99}, "version 99"),

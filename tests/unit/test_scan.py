@@ -5,7 +5,7 @@ import os
 import pytest
 from conftest import make_classes, paint
 
-from featurize.data.dataset import Dataset, read_manifest, write_manifest
+from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.scan import scan
 from featurize.errors import VggftError
 
@@ -188,6 +188,6 @@ def test_manifest_keeps_every_name(tmp_path):
         paint(tmp_path / "a" / f"{name}.png", (0, i, 0))
     make_classes(tmp_path, b=2)
     found = scan(tmp_path)
-    write_manifest(tmp_path / "manifest.csv", Dataset(found.root, found.classes, found.samples))
+    (tmp_path / "manifest.csv").write_bytes(manifest(Dataset(found.root, found.classes, found.samples)))
     assert tuple(read_manifest(tmp_path / "manifest.csv")) == found.samples
     assert {f"a/{name}.png" for name in names} <= {s.path for s in found.samples}

@@ -9,7 +9,7 @@ import pytest
 
 from featurize.pixels.images import Unreadable
 from vggft.prediction import inputs
-from vggft.prediction.scoring import File, Scorer, scored
+from vggft.prediction.scoring import File, PixelScorer, scored
 
 
 def numbered(folder, n):
@@ -38,7 +38,7 @@ def test_each_file_keeps_its_own_scores(tmp_path):
             raise Unreadable("no number")
         return number(data)
 
-    found = list(scored(files, decode, Scorer(halves, 3)))
+    found = list(scored(files, decode, PixelScorer(halves, 3)))
     assert [one.path for one in found] == [file.path for file in files]
     reasons = {i: one.reason for i, one in enumerate(found) if one.probabilities is None}
     assert set(reasons) == {4, 6, 11}
@@ -74,13 +74,13 @@ def test_the_next_batch_is_decoded_while_the_model_works_and_no_more(tmp_path):
             yield file
 
     calls: list[int] = []
-    assert len(list(scored(walk(), decode, Scorer(score, size)))) == 20
+    assert len(list(scored(walk(), decode, PixelScorer(score, size)))) == 20
     assert calls == [4, 4, 4, 4, 4]
 
 
 def test_closed_early_it_leaves_no_thread(tmp_path):
     before = threading.active_count()
-    found = scored(numbered(tmp_path, 20), number, Scorer(halves, 2))
+    found = scored(numbered(tmp_path, 20), number, PixelScorer(halves, 2))
     next(found)
     found.close()
     deadline = time.monotonic() + 10  # they end by themselves, each after the file that it reads
@@ -96,5 +96,5 @@ def test_scores_that_are_no_numbers(tmp_path, bad):
         p[1] = bad
         return p
 
-    found = list(scored(numbered(tmp_path, 3), number, Scorer(score, 3)))
+    found = list(scored(numbered(tmp_path, 3), number, PixelScorer(score, 3)))
     assert [one.reason for one in found] == ["", "its features are not finite in float16", ""]

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from featurize.data.assigned import read, remember, write
+from featurize.data.assigned import read, remember, table
 from featurize.data.dataset import Dataset, Sample
 from featurize.data.splits import Shares, assign, conflicts, reserve_test, set_aside_duplicates
 from featurize.errors import VggftError
@@ -67,7 +67,7 @@ def test_what_was_gone_for_a_while_comes_back_to_its_split(tmp_path):
     left = [Sample(s.path, s.label, group=s.group, digest=s.digest) for s in first if s not in gone]
     second = assign(left, Shares(), before=known)
     known = remember(known, second)
-    write(tmp_path / "splits.csv", known)
+    (tmp_path / "splits.csv").write_bytes(table(known))
     unreadable = [Sample(s.path, s.label, status="rejected", reason="x") if s in gone else s for s in first]
     assert remember(known, unreadable) == known
     again = assign(samples("a", range(25)), Shares(), before=read(tmp_path / "splits.csv"))

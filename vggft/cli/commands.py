@@ -16,6 +16,7 @@ from vggft.steps.options import (
     HeadOptions,
     PredictOptions,
     PruneOptions,
+    RunsOptions,
 )
 
 _WORKSPACE = Option("Folder that holds the experiment.", short="-w", environment="VGGFT_WORKSPACE")
@@ -103,7 +104,7 @@ COMMANDS = (
         "finetune.run",
         FinetuneOptions,
         Writing,
-        "Finished epochs are kept. Continue with: vggft finetune --resume",
+        "Nothing was changed. Run the same command again.",  # until a run is begun
         method="finetune",
     ),
     Command(
@@ -123,6 +124,14 @@ COMMANDS = (
         EvaluateOptions,
         waits=True,  # it writes only at the end, when the results must not be lost
         method="evaluate",
+    ),
+    Command(
+        "runs",
+        "List fine-tuning runs, finished or not, with what they take on the disk; or delete some.",
+        "runs.run",
+        RunsOptions,
+        Writing,
+        "Runs that were not deleted yet are kept. Run the same command to continue.",
     ),
     Command("doctor", "Check device, backend, weights and disk, and say what to fix.", "doctor.run", None),
     Command(

@@ -50,8 +50,7 @@ def execute(
     from vggft.ui.console import Ui
 
     ui = Ui(json=json, quiet=quiet)
-    interrupted = f"interrupted. {kept}"
-    interrupts.announce(interrupted, ui.tell_programs)
+    ui.keep(kept)
     try:
         interrupts.check()
         result = command(ui)
@@ -60,7 +59,7 @@ def execute(
         close_standard_output()
         raise typer.Exit(FAILED) from None
     except KeyboardInterrupt:
-        ui.error(interrupted)
+        ui.error(f"interrupted. {ui.kept}")
         sys.exit(INTERRUPTED)
     except (VggftError, OSError) as error:
         if debug:
@@ -71,9 +70,9 @@ def execute(
         if debug:
             raise
         if interrupts.heard():  # Ctrl-C in a terminal also kills child processes, which causes an error here
-            ui.error(interrupted)
+            ui.error(f"interrupted. {ui.kept}")
             sys.exit(INTERRUPTED)
-        ui.error(f"unexpected: {type(error).__name__}: {error}. {kept} Run it again with --debug for the traceback.")
+        ui.error(f"unexpected: {type(error).__name__}: {error}. {ui.kept} Run it again with --debug for the traceback.")
         raise typer.Exit(FAILED) from None
     if result.get("rejected") or result.get("failed"):
         raise typer.Exit(PARTIAL)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featurize.cache import timings
 from featurize.engines import Engine
+from featurize.errors import VggftError
 from vggft.prediction.model import Model
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import start_engine
@@ -60,24 +61,33 @@ def machine() -> str:
     return f"{platform.machine()}, {os.cpu_count()} cores"
 
 
-def featurizing(workspace: Workspace) -> float | None:
-    """Return the recorded seconds of featurizing the training and validation images; None if nothing was recorded."""
-    per_image = timings.seconds_an_image(workspace.cache().folder)
+def featurizing(workspace: Workspace, ui: Ui) -> float | None:
+    """Return the recorded seconds of featurizing the training and validation images.
+
+    None if nothing was recorded, or, with a warning, if the record is damaged.
+    """
+    try:
+        per_image = timings.seconds_an_image(workspace.cache().folder)
+    except VggftError as error:
+        ui.warn(str(error))
+        return None
     dataset = workspace.dataset
     images = len(dataset.accepted("train")) + len(dataset.accepted("validate"))
     return None if per_image is None else per_image * images
 
 
-def measure(workspace: Workspace, models: Sequence[Model], timed: bool, ui: Ui) -> dict[str, Cost]:
+def measure(
+    workspace: Workspace, models: Sequence[Model], shared: float | None, timed: bool, ui: Ui
+) -> dict[str, Cost]:
     """Return model → cost.
 
     Args:
+        shared: seconds of `featurizing`.
         timed: measure latencies, which takes some seconds per network.
 
     Raises:
         VggftError: latencies cannot be measured, for lack of weights or of a network's file.
     """
-    shared = featurizing(workspace)
     training = {model.name: model.seconds for model in models}
     latency = _latencies(workspace, models, ui) if timed else {}
     costs = {}

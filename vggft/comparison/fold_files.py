@@ -30,7 +30,9 @@ ABOUT = "folds.json"
 
 _FOLD = re.compile(r"fold-\d+(\.npz)?$")
 # Names in a fold's workspace, besides those of `finetune.store`.
-_FILES = frozenset({ABOUT, "heads", "finetune", "report", "lock", "lock.txt", "leaderboard.csv", "suspects.csv"})
+_FILES = frozenset(
+    {ABOUT, durable.CHECKSUMS, "heads", "finetune", "report", "lock", "lock.txt", "leaderboard.csv", "suspects.csv"}
+)
 
 
 @dataclass(frozen=True)
@@ -61,13 +63,13 @@ class FoldResult:
         arrays = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
         buffer = io.BytesIO()
         np.savez(buffer, about=np.frombuffer(about, np.uint8), **arrays)  # type: ignore[arg-type]
-        durable.write_bytes(path, buffer.getvalue())
+        durable.write_checked(path.parent, {path.name: buffer.getvalue()})
 
     @classmethod
     def read(cls, path: Path) -> "FoldResult | None":
         """Return what `save` wrote; None where it is missing or damaged, so that the fold has to be trained again."""
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with np.load(io.BytesIO(durable.read_checked(path)), allow_pickle=False) as arrays:
                 about = json.loads(arrays["about"].tobytes())
                 names = about.pop("names")
                 return cls({name: arrays[f"p{i}"] for i, name in enumerate(names)}, **about)

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.engines import Engine
+from vggft.prediction.feature_scorer import FeatureScorer
 from vggft.prediction.model import CachedImages, Model
-from vggft.prediction.scoring import Scorer
+from vggft.prediction.scoring import PixelScorer, Scorer
 from vggft.workspace.backbone import start_engine
 from vggft.workspace.workspace import Workspace
 
@@ -50,28 +51,21 @@ def from_cache(
 
 
 def from_pixels(model: Model, workspace: Workspace, engine: Engine | None = None) -> Scorer:
-    """Return what turns pictures into class probabilities.
+    """Return what turns pictures, or files whose features are in the cache, into class probabilities.
 
     The frozen part runs on an engine and is rounded to float16, as in the cache: the numbers are those of `from_cache`.
 
     Args:
-        engine: a running one with the workspace's weights; None: the fastest here is started.
+        engine: a running one with the workspace's weights; None: the fastest here, started with the first picture.
 
     Raises:
-        VggftError: files of the model, or the weights, are missing or damaged.
+        VggftError: files of the model are missing or damaged.
     """
-    predict, layer = model.predictor(), model.layer
+    predict, layer, settings = model.predictor(), model.layer, workspace.settings
     if layer is None:
-        return Scorer(predict)
-    if engine is None:
-        engine = start_engine(
-            workspace.architecture, workspace.settings.fingerprint, workspace.settings.weights_file_path
-        )
-    frozen = engine
+        return PixelScorer(predict)
 
-    def score(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
-        with np.errstate(over="ignore"):
-            outputs = frozen(pictures, [layer])[0].astype(np.float16)
-        return predict(outputs)
+    def start() -> Engine:
+        return engine or start_engine(workspace.architecture, settings.fingerprint, settings.weights_file_path)
 
-    return Scorer(score, frozen.batch_size)
+    return FeatureScorer(predict, workspace, layer, start)

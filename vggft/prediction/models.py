@@ -22,11 +22,13 @@ class Models:
         heads: trained on the present state, the best first.
         networks: tuned on the present state, the best first.
         stale: trained on an earlier state; never compared with the others.
+        fitting: the stale ones whose classes and features are still the present ones, so that they can predict.
     """
 
     heads: tuple[HeadModel, ...]
     networks: tuple[NetworkModel, ...]
     stale: tuple[Model, ...]
+    fitting: tuple[Model, ...] = ()
 
     @property
     def fresh(self) -> tuple[Model, ...]:
@@ -48,18 +50,29 @@ class Models:
         """Fresh model → validation log-loss: a recommendation holds as long as these stay the same."""
         return {model.name: model.validation.log_loss for model in self.fresh}
 
+    def earlier(self) -> "Models | None":
+        """Return the fitting models of the state that was trained on last, ranked as they were then; None: there are none."""
+        if not self.fitting:
+            return None
+        latest = max(self.fitting, key=lambda model: model.folder.stat().st_mtime_ns)
+        same = [
+            model for model in self.fitting if model.provenance.get("manifest") == latest.provenance.get("manifest")
+        ]
+        heads = {model.name: model for model in same if isinstance(model, HeadModel)}
+        ranked = best_first([model.result for model in heads.values()])
+        networks = tuple(model for model in same if isinstance(model, NetworkModel))
+        return Models(tuple(heads[result.head.name] for result in ranked), networks, ())
+
     def named(self, name: str) -> Model:
-        """Return the fresh model called `name`.
+        """Return the model called `name`, fresh or fitting.
 
         Raises:
             VggftError: there is none; the message lists those there are.
         """
-        for model in self.fresh:
+        for model in (*self.fresh, *self.fitting):
             if model.name == name:
                 return model
-        if any(model.name == name for model in self.stale):
-            raise VggftError(f"model {name!r} is stale: made from an earlier state of the data. Train it again.")
-        names = ", ".join(model.name for model in self.fresh)
+        names = ", ".join(model.name for model in (*self.fresh, *self.fitting))
         raise VggftError(f"no model {name!r} here. Expected one of: {names or 'none yet'}.")
 
 
@@ -81,11 +94,15 @@ def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = 
     ]
     networks.sort(key=lambda network: network.rank)
     state = provenance.current(workspace)
-    outdated = [network for network in networks if not provenance.matches(state, network.provenance)]
+    stale_models: tuple[Model, ...] = (
+        *(_head_model(workspace, result) for result in stale),
+        *(network for network in networks if not provenance.matches(state, network.provenance)),
+    )
     return Models(
         tuple(_head_model(workspace, result) for result in best_first(fresh)),
         tuple(network for network in networks if provenance.matches(state, network.provenance)),
-        (*(_head_model(workspace, result) for result in stale), *outdated),
+        stale_models,
+        tuple(model for model in stale_models if provenance.fits(workspace, model.classes, model.provenance)),
     )
 
 
@@ -107,9 +124,10 @@ def fresh_heads(workspace: Workspace) -> tuple[HeadModel, ...]:
     if fresh:
         return tuple(_head_model(workspace, result) for result in best_first(fresh))
     if stale:
+        first = stale[0].head
         raise VggftError(
-            f"{workspace.heads}: all heads are stale: made from an earlier state of the data, or from other features. Train "
-            "them again: vggft head"
+            f"{workspace.heads}: all heads are stale ({first.name}: "
+            f"{provenance.difference(workspace, first.classes, first.provenance)}). Train them again: vggft head"
         )
     raise VggftError(f"{workspace.root}: no heads here yet. Run first: vggft head --workspace {workspace.root}")
 

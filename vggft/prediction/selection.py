@@ -1,9 +1,9 @@
 """Which model predicts: the one that is named, else the one that `vggft compare` recommends, else the best."""
 
-import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from featurize import durable
 from featurize.errors import VggftError
 from vggft.prediction import models
 from vggft.prediction.model import Model
@@ -16,16 +16,23 @@ REPORT = "compare.json"  # of the last comparison, in the report folder
 
 @dataclass(frozen=True)
 class Choice:
-    """The model that is to predict, and the reason for it."""
+    """The model that is to predict.
+
+    Attributes:
+        reason: why this one.
+        age: where it is stale, a sentence that says so; else empty.
+    """
 
     model: Model
     reason: str
+    age: str = ""
 
 
 def choose(workspace: Workspace, name: str | None, on_damage: Callable[[VggftError], None] | None = None) -> Choice:
-    """Return the fresh model of that name; without a name the one that `vggft compare` recommends, or else the best.
+    """Return the model of that name; without a name the one that `vggft compare` recommends, or else the best.
 
-    A recommendation holds as long as the fresh models are those that were compared, and the best head is the same.
+    Where no model is fresh, a stale one predicts whose classes and features are still the present ones. A recommendation holds
+    as long as the models are those that were compared, and the best head is the same.
 
     Args:
         on_damage: as in `models.load`.
@@ -35,25 +42,61 @@ def choose(workspace: Workspace, name: str | None, on_damage: Callable[[VggftErr
     """
     present = models.load(workspace, on_damage)
     if name is not None:
-        return Choice(present.named(name), "--model")
-    if not present.fresh:
+        unfit = [model for model in present.stale if model.name == name and model not in present.fitting]
+        if unfit:
+            why = provenance.difference(workspace, unfit[0].classes, unfit[0].provenance)
+            raise VggftError(f"model {name!r} is stale: {why}. Train it again: {_training(unfit[0])}")
+        return _aged(workspace, Choice(present.named(name), "--model"))
+    available = present if present.fresh else present.earlier()
+    if available is None:
         models.fresh_heads(workspace)  # raises, and names the step that is missing
-    recommended = _recommended(workspace, present)
+        raise VggftError(f"{workspace.root}: no model here. Run first: vggft head")
+    recommended = _recommended(workspace, available, on_damage)
     if recommended is not None:
-        return Choice(recommended, "recommended by vggft compare")
-    return Choice(present.best, "lowest validation log-loss; run vggft compare for a recommendation")
+        return _aged(workspace, Choice(recommended, "recommended by vggft compare"))
+    reason = "lowest validation log-loss; run vggft compare for a recommendation"
+    return _aged(workspace, Choice(available.best, reason))
 
 
-def _recommended(workspace: Workspace, present: Models) -> Model | None:
-    """Return what the last comparison recommends; None where there was none, or it was of other models or data."""
+def _aged(workspace: Workspace, choice: Choice) -> Choice:
+    """Add the sentence about the age of a stale model."""
+    model = choice.model
+    if provenance.matches(provenance.current(workspace), model.provenance):
+        return choice
+    why = provenance.difference(workspace, model.classes, model.provenance)
+    return replace(choice, age=f"{model.name} is stale: {why}. To train it again: {_training(model)}")
+
+
+def _training(model: Model) -> str:
+    """Return the command that trains a model again."""
+    return "vggft finetune" if model.tuned else f"vggft head --head {model.name}"
+
+
+def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[VggftError], None] | None) -> Model | None:
+    """Return what the last comparison recommends; None where there was none, or it was of other models or data.
+
+    Raises:
+        VggftError: its file is damaged, and `on_damage` is None.
+    """
+    path = workspace.report / REPORT
     try:
-        report = json.loads((workspace.report / REPORT).read_text())
+        report = durable.read_json(path)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        damage = VggftError(f"{path}: damaged ({error}). Its recommendation is unknown; run again: vggft compare")
+        if on_damage is None:
+            raise damage from None
+        on_damage(damage)
+        return None
+    try:
         contrast = report["contrast"]
+        state = provenance.current(workspace) | {"manifest": present.heads[0].provenance["manifest"]}
         holds = (
-            provenance.matches(provenance.current(workspace), report["provenance"])
+            provenance.matches(state, report["provenance"])
             and report["validation_log_loss"] == present.validation_log_loss
             and contrast["in_workspace"][contrast["head"]] == present.heads[0].name
         )
         return present.named(report["use"]) if holds else None
-    except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError, VggftError):
+    except (KeyError, IndexError, TypeError, AttributeError, VggftError):
         return None

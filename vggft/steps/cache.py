@@ -1,6 +1,5 @@
 """Maintenance of a workspace's features: info, verify, prune, export."""
 
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -13,6 +12,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
 from featurize.errors import VggftError
 from featurize.wording import counted, size
+from vggft.steps.confirmation import confirmed
 from vggft.steps.options import ExportOptions, PruneOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
@@ -192,8 +192,10 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             ui.say(f"{path}: {size(upkeep.occupied(path))} of quarantined files")
         for cache, surplus in plan.surplus:
             if surplus.rows:
-                ui.say(f"{cache.folder}: {counted(surplus.rows, 'row')} of images that are gone, or stored twice")
-        if not (options.yes or _agreed(ui)):
+                ui.say(
+                    f"{cache.folder}: {counted(surplus.rows, 'row')} of images outside the data set, or stored twice"
+                )
+        if not (options.yes or confirmed("vggft cache prune", "Delete these?", ui)):
             ui.print("Nothing was removed.")
             return result
         before = upkeep.occupied(workspace.cache_folder)
@@ -208,12 +210,6 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
         freed = before - upkeep.occupied(workspace.cache_folder)
     ui.print(f"removed; {size(freed)} freed")
     return {**result, "removed": True, "bytes_freed": freed}
-
-
-def _agreed(ui: Ui) -> bool:
-    if ui.json or not sys.stdin.isatty():
-        raise VggftError("vggft cache prune asks before it deletes. Not interactive: pass --yes.")
-    return input("Delete these? [y/N] ").strip().lower() in ("y", "yes")
 
 
 def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:

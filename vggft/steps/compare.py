@@ -22,7 +22,7 @@ from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
-from vggft.steps.options import DEFAULT_WORKSPACE, CompareOptions
+from vggft.steps.options import CompareOptions, workspace_flag
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
@@ -55,6 +55,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         else:
             comparison = _on_split(workspace, present, split, leave_out, ui)
         names = {candidate.name for candidate in comparison.predictions.candidates}
+        featurizing = costs.featurizing(workspace, ui)
         compared = [model for model in present.fresh if options.cv or model.name in names]
         reported = Record(
             comparison=comparison,
@@ -62,8 +63,8 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             ranked_by=present.heads_ranked_by,
             perturbed=None if options.quick else _perturb(workspace, compared, split, ui),
             perturbed_split=split,
-            costs=_measure(workspace, compared, not options.quick, ui),
-            featurizing=costs.featurizing(workspace),
+            costs=_measure(workspace, compared, featurizing, not options.quick, ui),
+            featurizing=featurizing,
             advice=_advise(workspace, present, comparison),
             stale=[model.name for model in present.stale],
             left_out=left_out,
@@ -109,13 +110,15 @@ def _perturb(workspace: Workspace, compared: Sequence[Model], split: str, ui: Ui
         return None
 
 
-def _measure(workspace: Workspace, compared: Sequence[Model], timed: bool, ui: Ui) -> Mapping[str, Cost]:
+def _measure(
+    workspace: Workspace, compared: Sequence[Model], featurizing: float | None, timed: bool, ui: Ui
+) -> Mapping[str, Cost]:
     """Return the costs of models, without latencies where those cannot be measured."""
     try:
-        return costs.measure(workspace, compared, timed, ui)
+        return costs.measure(workspace, compared, featurizing, timed, ui)
     except VggftError as error:
         ui.warn(f"latency is not measured: {error}")
-        return costs.measure(workspace, compared, False, ui)
+        return costs.measure(workspace, compared, featurizing, False, ui)
 
 
 def _require(workspace: Workspace, present: Models) -> None:
@@ -134,20 +137,14 @@ def _require(workspace: Workspace, present: Models) -> None:
         stale = [model for model in present.stale if model.tuned == (command == "finetune")]
         if not stale:
             raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
-        state = provenance.current(workspace)
-        reasons = "; ".join(f"{model.name}: {_difference(state, model.provenance)}" for model in stale[:3])
+        reasons = "; ".join(
+            f"{model.name}: {provenance.difference(workspace, model.classes, model.provenance)}" for model in stale[:3]
+        )
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
             f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. {reasons}"
             f"{more}. Train again: vggft {command}"
         )
-
-
-def _difference(state: Mapping[str, str], recorded: Mapping[str, Any]) -> str:
-    """Return in words what a model was made from, where that is not the present state."""
-    if recorded.get("fingerprint") != state["fingerprint"]:
-        return f"features of fingerprint {recorded.get('fingerprint')}, now {state['fingerprint']}"
-    return "other images, labels or splits"
 
 
 def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Sequence[Advice]:
@@ -167,8 +164,7 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
     number = folds.max_folds(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
-    default = workspace.root.resolve() == DEFAULT_WORKSPACE.resolve()
-    where = "" if default else f" -w {shlex.quote(str(workspace.root))}"
+    where = workspace_flag(workspace.root)
     reserve = ReserveTest(f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}")
     if number < 2:
         return [reserve]

@@ -24,7 +24,9 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     say(f"\n$ vggft head --epochs {HEAD_EPOCHS}")
     heads = head.run(workspace, HeadOptions.of(epochs=HEAD_EPOCHS), ui)
     say(f"\n$ vggft finetune --unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}")
+    kept = ui.kept
     tuned = finetune.run(workspace, options, ui)
+    ui.keep(kept)
     say("\n$ vggft compare")
     compared = compare.run(workspace, CompareOptions(), ui)
     seconds = time.perf_counter() - began

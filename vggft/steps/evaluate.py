@@ -50,11 +50,18 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     files = labelled.files(folder, classes)
     workspace.report_folder()
     ui.say(f"model: {choice.model.name} ({choice.reason})")
+    if choice.age:
+        ui.warn(choice.age)
     evaluated = _Evaluated()
     splits = {s.digest: s.split for split in evaluated.seen for s in workspace.dataset.accepted(split)}
     decode = decoder(workspace.settings.fingerprint)
-    scored_files = scoring.scored((file for _, file in files), decode, inference.from_pixels(choice.model, workspace))
-    with contextlib.closing(scored_files), ui.progress("evaluating", len(files)) as advance:
+    scorer = inference.from_pixels(choice.model, workspace)
+    scored_files = scoring.scored((file for _, file in files), decode, scorer)
+    with (
+        contextlib.closing(scorer),
+        contextlib.closing(scored_files),
+        ui.progress("evaluating", len(files)) as advance,
+    ):
         for done, ((label, _), scored) in enumerate(zip(files, scored_files, strict=True), start=1):
             if scored.probabilities is None:
                 ui.warn(f"rejected {scored.path}: {scored.reason}")
@@ -66,6 +73,8 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
                 if scored.digest in splits:
                     evaluated.seen[splits[scored.digest]] += 1
             advance(done)
+    if scorer.note:
+        ui.warn(scorer.note)
     if not evaluated.paths:
         first = evaluated.rejected[0]
         raise VggftError(
@@ -76,9 +85,13 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     metrics, matrix = measure(p, targets), confusion(p, targets)
     ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
-    _warn(evaluated.seen, metrics.n, ui)
+    if choice.age:
+        _warn_of_age(evaluated.seen, metrics.n, ui)
+    else:
+        _warn(evaluated.seen, metrics.n, ui)
     result = {
         "model": choice.model.name,
+        "stale": bool(choice.age),
         "kind": choice.model.kind,
         "folder": str(folder.absolute()),
         "classes": list(classes),
@@ -101,6 +114,15 @@ def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:
         ui.warn(
             f"{seen['test']} of {counted(n, 'image')} are in the test split. Selecting models on these numbers uses up the test "
             "split"
+        )
+
+
+def _warn_of_age(seen: Mapping[str, int], n: int, ui: Ui) -> None:
+    """Warn of images that may make the numbers of a stale model optimistic: its splits were others."""
+    if any(seen.values()):
+        ui.warn(
+            f"{sum(seen.values())} of {counted(n, 'image')} are in this workspace: the model was trained on an earlier state of "
+            "the data, so they may have trained or selected it, and the numbers may be optimistic"
         )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -10,12 +11,12 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.wording import counted
-from finetune import examples, store
+from finetune import examples, removal, store
 from finetune.plan import Plan
-from finetune.store import Settings
+from finetune.store import Settings, Unfinished
 from heads.specs import NAME, NAMES, SCRATCH
 from vggft.steps import starts
-from vggft.steps.options import MEMORY, FinetuneOptions
+from vggft.steps.options import MEMORY, FinetuneOptions, workspace_flag
 from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling, provenance
@@ -46,7 +47,11 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
         _require_memory(workspace, memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
         for other in store.unfinished(workspace.finetune):
-            ui.warn(f"run {other.folder.name} is unfinished ({RESUME} continues it); this starts a new run: {name}")
+            unfinished = other.folder.name
+            ui.warn(
+                f"run {unfinished} is unfinished ({RESUME} --name {unfinished} continues it, vggft runs --remove {unfinished} "
+                f"deletes it); this starts a new run: {name}"
+            )
         if options.precision == "auto":
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
         head = head or starts.scratch(workspace, cache, plan.seed)
@@ -58,11 +63,12 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
         }
         settings = Settings(name, unfreeze, split_point, plan, memory, options.start, origin)
         begun = store.begin(workspace.finetune, settings, head)
+        _keep(workspace, name, ui)
         try:
             job = Job.of(workspace, cache, begun)
             prepared = prepare(job, ui)
         except Exception:  # nothing was trained yet that could be resumed
-            begun.discard()
+            removal.remove(begun.folder)
             raise
         return {"resumed": False, **train(job, prepared, ui)}
 
@@ -71,27 +77,56 @@ def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None =
     """Resume an interrupted run; where there is none, report the last run.
 
     Args:
-        name: run name; None: the one unfinished run.
+        name: run name; None: the unfinished run that was trained last.
         memory: bytes of inputs in memory, if other than before: it makes no difference to the numbers.
 
     Raises:
-        VggftError: no run of that name, several unfinished runs and no name, or images or a backend other than at its start.
+        VggftError: no run of that name, or images or a backend other than at its start.
     """
     with workspace.writing():
-        unfinished = {run.folder.name: run for run in store.unfinished(workspace.finetune)}
-        if name is None and len(unfinished) > 1:
-            raise VggftError(
-                f"--resume: {len(unfinished)} runs are unfinished. Name one: --name {' or --name '.join(unfinished)}"
-            )
-        begun = next(iter(unfinished.values()), None) if name is None else unfinished.get(name)
-        if begun is None:
+        unfinished = sorted(store.unfinished(workspace.finetune), key=lambda run: run.changed)
+        if name is not None:
+            unfinished = [run for run in unfinished if run.folder.name == name]
+        if not unfinished:
             return _nothing_to_resume(workspace, name, ui)
+        begun = _resumable(workspace, unfinished, ui)
         settings = begun.settings
-        _require_same(workspace, settings)
+        _keep(workspace, settings.name, ui)
         if memory is not None:
             _require_memory(workspace, memory, settings.split_point, settings.plan.batch_size)
         job = Job.of(workspace, workspace.cache(), begun, memory)
         return {"resumed": True, **train(job, prepare(job, ui), ui)}
+
+
+def _keep(workspace: Workspace, name: str, ui: Ui) -> None:
+    """Set what an interruption keeps from now on."""
+    ui.keep(
+        f"The run {name} is kept, with its finished epochs. Continue with: {RESUME} --name {name}"
+        f"{workspace_flag(workspace.root)}"
+    )
+
+
+def _resumable(workspace: Workspace, unfinished: Sequence[Unfinished], ui: Ui) -> Unfinished:
+    """Return the last of some unfinished runs that can be resumed, and name those that are left as they are.
+
+    Raises:
+        VggftError: none can be; why the last one cannot.
+    """
+    failure: VggftError | None = None
+    for run in reversed(unfinished):
+        try:
+            _require_same(workspace, run.settings, run.head.classes)
+        except VggftError as error:
+            failure = failure or error
+            continue
+        for other in unfinished:
+            if other is not run:
+                ui.say(
+                    f"run {other.folder.name} stays unfinished: this resumes {run.folder.name}. vggft runs lists them"
+                )
+        return run
+    assert failure is not None  # there is a run
+    raise failure
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
@@ -104,23 +139,33 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
     if not finished:
         return {"resumed": False, "name": None}
     last = max(finished, key=lambda run: (workspace.finetune / run.name / store.RUN).stat().st_mtime_ns)
+    if not provenance.matches(provenance.current(workspace), last.settings.provenance):
+        why = provenance.difference(workspace, last.classes, last.settings.provenance)
+        ui.warn(f"{last.name} is stale: {why}. To tune again: vggft finetune")
     return {"resumed": False, **report(workspace, last, ui), "failed": []}  # its failure was reported when it happened
 
 
-def _require_same(workspace: Workspace, settings: Settings) -> None:
-    """Check that a resumed run gives the result of an uninterrupted one."""
+def _require_same(workspace: Workspace, settings: Settings, classes: Sequence[str]) -> None:
+    """Check that a resumed run gives the result of an uninterrupted one.
+
+    Args:
+        classes: those of the head that it starts from.
+
+    Raises:
+        VggftError: the run is stale, or was begun on another backend.
+    """
     begun_with, current = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
-    folder = workspace.finetune / settings.name
-    for key in provenance.current(workspace):
-        if begun_with[key] != current[key]:
-            raise VggftError(
-                f"{settings.name}: begun with another {key} ({begun_with[key][:12]}…, now {current[key][:12]}…): images, labels, "
-                f"splits or features have changed since. Restore them, or delete {folder} and start again: vggft finetune"
-            )
+    remove = f"vggft runs --remove {settings.name} deletes this one"
+    if not provenance.matches(provenance.current(workspace), begun_with):
+        why = provenance.difference(workspace, classes, begun_with)
+        raise VggftError(
+            f"--resume: the run {settings.name} is stale: {why}. Restore the data and run vggft featurize, or start a new "
+            f"run: vggft finetune ({remove})"
+        )
     if begun_with["backend"] != current["backend"]:
         raise VggftError(
             f"{settings.name}: begun on {begun_with['backend']}; on {current['backend']} its weights would differ. "
-            f"Set KERAS_BACKEND={begun_with['backend']}, or delete {folder} and start again."
+            f"Set KERAS_BACKEND={begun_with['backend']}, or start a new run: vggft finetune ({remove})"
         )
 
 

@@ -3,6 +3,7 @@
 Cheap to import: the command line imports it for every command.
 """
 
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -25,6 +26,12 @@ _MODEL = Option(
     metavar="NAME",
     default="the one that compare recommends, or the best on validation",
 )
+
+
+def workspace_flag(root: Path) -> str:
+    """Return " -w FOLDER" for a command that a message suggests; empty for the default workspace."""
+    default = root.resolve() == DEFAULT_WORKSPACE.resolve()
+    return "" if default else f" -w {shlex.quote(str(root))}"
 
 
 @dataclass(frozen=True)
@@ -165,6 +172,14 @@ class EvaluateOptions(Options):
 
     folder: Annotated[Path, Option("Folder of class folders with labelled images.", metavar="FOLDER")]
     model: Annotated[str | None, _MODEL] = None
+
+
+@dataclass(frozen=True)
+class RunsOptions(Options):
+    """Which runs to remove; none: list them."""
+
+    remove: Annotated[tuple[str, ...], Option("Run to delete, after asking; repeat for more.", metavar="NAME")] = ()
+    yes: Annotated[bool, Option("Delete without asking.", short="-y")] = False
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,11 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         write = stack.enter_context(_writer(options, ui))
         scorer = inference.from_pixels(model, workspace)
         ui.say(f"model: {model.name} ({choice.reason})")
+        if choice.age:
+            ui.warn(choice.age)
         unsure_band = _band(model, ui)
         scored_files = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
+        stack.enter_context(contextlib.closing(scorer))
         stack.enter_context(contextlib.closing(scored_files))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
         for scored in scored_files:
@@ -65,11 +68,14 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
             files += 1
             if advance:
                 advance(files)
+    if scorer.note:
+        ui.warn(scorer.note)
     if not files:
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
     return {
         "model": model.name,
+        "stale": bool(choice.age),
         "unsure_below": unsure_band.threshold if unsure_band else None,
         "unsure_band": unsure_band.as_json() if unsure_band else None,
         "predictions": predictions,

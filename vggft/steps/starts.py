@@ -33,21 +33,11 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
     for result in stale:
         if result.head.name == wanted:
             raise VggftError(
-                f"--from {wanted}: stale: {_why(workspace, result.head)}. Train it again: vggft head --head {wanted}"
+                f"--from {wanted}: stale: {provenance.difference(workspace, result.head.classes, result.head.provenance)}. Train "
+                f"it again: vggft head --head {wanted}"
             )
     known = ", ".join(result.head.name for result in best_first(fresh)) or "none yet (vggft head trains some)"
     raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
-
-
-def _why(workspace: Workspace, head: Head) -> str:
-    """Return why a head does not fit the workspace's current state."""
-    current, classes = provenance.current(workspace), workspace.dataset.classes
-    if head.classes != classes:
-        return f"its classes are {', '.join(head.classes)}; those of the data are {', '.join(classes)}"
-    fingerprint = head.provenance.get("fingerprint")
-    if fingerprint != current["fingerprint"]:
-        return f"it was trained on features of fingerprint {fingerprint}; the current ones are {current['fingerprint']}"
-    return "images, labels or splits have changed since it was trained"
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:

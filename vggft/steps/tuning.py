@@ -126,7 +126,7 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         parameters=finetune.network.parameters(network),
         images={"train": len(prepared.training.targets), "validate": len(prepared.validation.targets)},
         best_epoch=state.best_epoch,
-        ended=str(state.ended(plan)),
+        ended=state.ended(plan) or "epochs",
         diverged=state.diverged,
         parity=prepared.parity,
         seconds=sum(epoch.seconds for epoch in state.history),

@@ -54,6 +54,7 @@ class Ui:
     def __init__(self, *, json: bool = False, quiet: bool = False) -> None:
         self.json = json
         self.quiet = quiet
+        self.kept = ""
         self._emitted = False  # standard output may contain only one object
         self._on_terminal = sys.stdout.isatty()
         self._stdout = _claimed() if json else sys.stdout
@@ -66,6 +67,11 @@ class Ui:
     def within(self, part: str) -> "Ui":
         """Return the output of a part of a longer command: only its progress is shown, under the name `part`."""
         return _Part(self, part)
+
+    def keep(self, kept: str) -> None:
+        """Set what an interruption from now on keeps, and how to continue: the end of its message."""
+        self.kept = kept
+        interrupts.announce(f"interrupted. {kept}", self.tell_programs)
 
     def say(self, message: str) -> None:
         """Print a message on standard error, unless quiet."""
@@ -169,6 +175,9 @@ class _Part(Ui):
     def __init__(self, whole: Ui, part: str) -> None:
         super().__init__(quiet=True)
         self._whole, self._part = whole, part
+
+    def keep(self, kept: str) -> None:
+        """Change nothing: an interruption is of the command."""
 
     def warn(self, message: str) -> None:
         """Print nothing: the command itself reports what matters."""

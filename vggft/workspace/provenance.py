@@ -2,7 +2,7 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,30 @@ def current(workspace: Workspace) -> dict[str, str]:
 def matches(state: Mapping[str, str], recorded: Mapping[str, Any]) -> bool:
     """Return whether a recorded provenance is of this state (`current`): if not, the model is stale."""
     return all(recorded.get(key) == value for key, value in state.items())
+
+
+def fits(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any]) -> bool:
+    """Return whether a model still predicts what the workspace asks: its classes and features are the present ones."""
+    fingerprint = workspace.settings.fingerprint.key
+    return tuple(classes) == workspace.settings.classes and recorded.get("fingerprint") == fingerprint
+
+
+def difference(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any]) -> str:
+    """Return why a stale model or run is stale, in words.
+
+    Args:
+        classes: its classes.
+        recorded: its provenance.
+    """
+    state, present = current(workspace), workspace.settings.classes
+    if tuple(classes) != present:
+        return f"its classes are {', '.join(classes)}; those of the data are {', '.join(present)}"
+    if recorded.get("fingerprint") != state["fingerprint"]:
+        return (
+            f"it was trained on features of fingerprint {recorded.get('fingerprint')}; the current ones are "
+            f"{state['fingerprint']}"
+        )
+    return "images, labels or splits have changed since it was trained"
 
 
 def versions() -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 workspace.json   schema version, data folder, classes, fingerprint, how the split was made
 manifest.csv     every sample (`featurize.data.dataset`)
+checksums.json   of these three files (`durable.write_checked`); in the folders of heads and runs, too
 splits.csv       which split every image ever seen belongs to (`featurize.data.assigned`)
 cache/           features (`featurize.cache.feature_cache`)
 heads/           a folder a head, leaderboard.csv, suspects.csv (`heads.store`)
@@ -11,7 +12,7 @@ lock, lock.txt   held by the command that writes; its process and host, for peop
 """
 
 import contextlib
-import json
+import hashlib
 import os
 import socket
 import tempfile
@@ -29,9 +30,10 @@ from featurize.cache import upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
-from featurize.data.dataset import Dataset, read_manifest, write_manifest
+from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
+from featurize.options import records
 from featurize.process import interrupts
 
 SCHEMA = 1
@@ -115,14 +117,10 @@ class Workspace:
                 f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
             )
         try:
-            stored: dict[str, Any] = json.loads(self._settings.read_text(encoding="utf-8"))
+            stored: dict[str, Any] = durable.read_json(self._settings)
             schema = stored.pop("schema")
             if schema == SCHEMA:
-                stored["classes"] = tuple(stored["classes"])
-                stored["layers"] = tuple(stored.get("layers", ()))
-                stored["fingerprint"] = Fingerprint(**stored["fingerprint"])
-                stored["shares"] = Shares(**stored["shares"])
-                return Settings(**stored)
+                return records.build(Settings, stored)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
                 f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
@@ -155,10 +153,14 @@ class Workspace:
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
-        featurize.data.assigned.write(self.splits, assigned)
-        write_manifest(self.manifest, dataset)
-        settings = replace(settings, manifest_sha256=durable.sha256(self.manifest))
-        durable.write_json(self._settings, {"schema": SCHEMA, **asdict(settings)})
+        samples = manifest(dataset)
+        settings = replace(settings, manifest_sha256=hashlib.sha256(samples).hexdigest())
+        files = {
+            self.splits.name: featurize.data.assigned.table(assigned),
+            self.manifest.name: samples,
+            self._settings.name: durable.json_bytes({"schema": SCHEMA, **asdict(settings)}),
+        }
+        durable.write_checked(self.root, files)
         self._forget()
 
     def _forget(self) -> None:

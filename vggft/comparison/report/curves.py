@@ -8,6 +8,9 @@ from featurize import durable
 from vggft.prediction.model import Model
 
 
+_ROW = 3.2  # inches
+
+
 def plot(path: Path, models: Sequence[Model]) -> None:
     """Draw loss and accuracy against epochs: a row of two panels for each model that was trained in epochs.
 
@@ -17,8 +20,11 @@ def plot(path: Path, models: Sequence[Model]) -> None:
 
     histories = {model.name: model.history for model in models if model.history}
     references = {m.name: (m.validation.log_loss, m.validation.accuracy) for m in models if not m.history}
-    figure = Figure(figsize=(10, 3.2 * len(histories)), layout="constrained")
+    height = _ROW * max(1, len(histories))
+    figure = Figure(figsize=(10, height))
     panels = figure.subplots(len(histories), 2, squeeze=False)
+    # Fixed margins, in inches: fitting them to the texts draws everything twice.
+    figure.subplots_adjust(0.07, 0.5 / height, 0.98, 1 - 0.35 / height, wspace=0.18, hspace=0.9 / (_ROW - 0.9))
     for (left, right), (name, history) in zip(panels, histories.items(), strict=True):
         epochs = [e.epoch for e in history]
         learnt = [e for e in history if e.loss is not None]
@@ -43,7 +49,7 @@ def plot(path: Path, models: Sequence[Model]) -> None:
             axes.set(xlabel="epoch", ylabel=what, title=f"{name}: {what}")
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
-            axes.legend(fontsize="small")
+        left.legend(fontsize="small")  # the right panel's would say the same
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     durable.write_bytes(path, image.getvalue())

@@ -161,7 +161,7 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
     rows = [_table_row(row, result) for row in result["methods"]]
     header = list(dict.fromkeys(key for row in rows for key in row))
     durable.write_csv(folder / "compare.csv", header, [[row.get(key, "") for key in header] for row in rows])
-    durable.write_json(folder / REPORT, result)
+    durable.write_checked(folder, {REPORT: durable.json_bytes(result)})
     return result
 
 

@@ -1,0 +1,169 @@
+"""`vggft runs`: what is listed, and that only what vggft provably wrote is removed; what an interruption keeps."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import refused, snapshot, strict_json, vggft
+from tiny import TINY
+
+from featurize.errors import VggftError
+from finetune import removal, store
+from vggft.steps import finetune
+from vggft.steps.options import FinetuneOptions
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
+
+
+@pytest.fixture
+def work(trained, tmp_path):
+    """The trained workspace without its features: a finished run, and four that are not."""
+    shutil.copytree(trained[0].root, tmp_path / "work", ignore=shutil.ignore_patterns("cache"))
+    workspace = Workspace(tmp_path / "work", TINY)
+    (run,) = store.load_all(workspace.finetune)
+    shutil.copy(workspace.finetune / run.name / "history.csv", tmp_path)
+    begin(workspace, "whole")
+    begin(workspace, "stale", manifest="0" * 64)
+    begin(workspace, "elsewhere", backend="another")
+    settings = begin(workspace, "damaged").folder / "unfinished" / "settings.json"
+    settings.write_bytes(settings.read_bytes()[:40])
+    return workspace
+
+
+def begin(workspace, name, **provenance):
+    """Begin a run as if `vggft finetune` had been killed before the first checkpoint."""
+    from vggft.prediction import models
+
+    present = models.load(workspace)
+    settings = present.networks[0].run.settings
+    settings = replace(settings, name=name, provenance={**settings.provenance, **provenance})
+    return store.begin(workspace.finetune, settings, present.heads[0].head)
+
+
+def bytes_of(folder):
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def test_runs_are_listed_with_their_bytes(work):
+    (finished,) = store.load_all(work.finetune)
+    found = strict_json(vggft("runs", "-w", work.root, "--json").stdout)
+    assert [(run["name"], run["state"], run["stale"], run["epochs"]) for run in found["runs"]] == [
+        (finished.name, "finished", False, 2),
+        ("damaged", "damaged", None, None),
+        ("elsewhere", "unfinished", False, 0),
+        ("stale", "unfinished", True, 0),
+        ("whole", "unfinished", False, 0),
+    ]
+    assert {run["name"]: run["bytes"] for run in found["runs"]} == {
+        folder.name: bytes_of(folder) for folder in work.finetune.iterdir()
+    }
+    assert found["bytes"] == bytes_of(work.finetune)
+    assert found["runs"][0]["log_loss"] == finished.validation.log_loss
+    shown = vggft("runs", "-w", work.root).stdout
+    assert f"vggft runs --remove damaged -w {work.root}" in shown
+    assert "unfinished, stale" in shown
+
+
+def test_a_removed_run_leaves_what_a_person_put_there(work):
+    (finished,) = store.load_all(work.finetune)
+    folder = work.finetune / finished.name
+    mine = [folder / "notes.txt", folder / "backup" / "network.keras", folder / "tensorboard" / "train" / "run.json"]
+    for path in mine:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("mine")
+    (folder / "history.csv").unlink()
+    (folder / "history.csv").symlink_to(mine[0])
+    assert "pass --yes" in refused("runs", "--remove", finished.name, "-w", work.root)
+    assert "no such run" in refused("runs", "--remove", "nobody", "--yes", "-w", work.root)
+    done = vggft("runs", "--remove", finished.name, "--remove", "whole", "--yes", "-w", work.root, "--json")
+    found = strict_json(done.stdout)
+    assert found["removed"] == [finished.name, "whole"]
+    assert found["bytes_freed"] > 0
+    assert all(str(path) in done.stderr for path in mine)
+    assert sorted(path for path in folder.rglob("*") if not path.is_dir()) == sorted([*mine, folder / "history.csv"])
+    assert not (work.finetune / "whole").exists()
+    assert [run["name"] for run in found["runs"]] == ["damaged", "elsewhere", "stale"]
+
+
+def test_a_network_that_training_did_not_write_is_not_removed(work):
+    (finished,) = store.load_all(work.finetune)
+    network = work.finetune / finished.name / "network.keras"
+    network.write_bytes(b"mine")
+    assert removal.remove(network.parent) == [network]
+    assert list(network.parent.iterdir()) == [network]
+
+
+def test_a_damaged_run_is_removed_if_something_proves_it(work):
+    assert removal.remove(work.finetune / "damaged") == []
+    unproven = begin(work, "unproven").folder
+    for path in (unproven / "unfinished").iterdir():
+        path.write_bytes(b"")
+    (work.finetune / "notes").mkdir()
+    (work.finetune / "notes" / "run.json").write_text(json.dumps({"settings": {"name": "other"}}))
+    (work.finetune / "linked").symlink_to(work.finetune / "whole")
+    before = snapshot(work.finetune)
+    for name in ("unproven", "notes", "linked"):
+        with pytest.raises(VggftError, match="not provably a run"):
+            removal.remove(work.finetune / name)
+    assert snapshot(work.finetune) == before
+
+
+def test_a_removal_that_was_interrupted_is_repeated(work, monkeypatch):
+    folder = work.finetune / "whole"
+    unlink, left = Path.unlink, [1]
+
+    def killed(path, **arguments):
+        if not left.pop():
+            raise KeyboardInterrupt
+        left.append(0)
+        unlink(path, **arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        removal.remove(folder)
+    assert removal.is_run(folder)
+    assert removal.remove(folder) == []
+    assert not folder.exists()
+
+
+def test_what_an_interruption_keeps_is_what_resume_finds(work, monkeypatch):
+    """Before a run is begun nothing is kept; then the run, also before its first checkpoint."""
+    ui = Ui(quiet=True)
+    ui.keep("Nothing was changed.")
+
+    def stop(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(finetune, "_require_images", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(work, FinetuneOptions(name="new"), ui)
+    assert ui.kept == "Nothing was changed."
+    assert not (work.finetune / "new").exists()
+    monkeypatch.setattr(finetune, "_require_images", lambda *arguments: None)
+    monkeypatch.setattr(finetune, "prepare", stop)
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(work, FinetuneOptions(name="new"), ui)
+    assert ui.kept.endswith(f"Continue with: vggft finetune --resume --name new -w {work.root}")
+    assert "new" in [run.folder.name for run in store.unfinished(work.finetune)]
+    ui.keep("")
+    with pytest.raises(KeyboardInterrupt):
+        finetune.run(work, FinetuneOptions(resume=True), ui)
+    assert "--name new " in ui.kept
+
+
+def test_resume_takes_the_last_run_that_it_can_continue(work, monkeypatch, capsys):
+    def prepared(job, ui):
+        raise VggftError(job.settings.name)
+
+    monkeypatch.setattr(finetune, "prepare", prepared)
+    with pytest.raises(VggftError, match=r"^whole$"):
+        finetune.run(work, FinetuneOptions(resume=True), Ui())
+    assert "run stale stays unfinished: this resumes whole" in capsys.readouterr().err
+    removal.remove(work.finetune / "whole")
+    removal.remove(work.finetune / "damaged")
+    with pytest.raises(VggftError, match=r"Set KERAS_BACKEND=another, or start a new run"):
+        finetune.run(work, FinetuneOptions(resume=True), Ui())
+    with pytest.raises(VggftError, match=r"--resume: the run stale is stale: images, labels or splits have changed"):
+        finetune.run(work, FinetuneOptions(name="stale", resume=True), Ui())

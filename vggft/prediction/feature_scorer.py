@@ -1,0 +1,113 @@
+"""Predicting from the outputs of a frozen layer: from the cache where they are, else computed, and then kept there."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.cache import estimate, shards
+from featurize.cache.feature_cache import FeatureCache
+from featurize.engines import CPU_BATCH, Engine
+from featurize.errors import VggftError
+from featurize.options.choices import SHARD_ROWS
+from featurize.process.per_process import PerProcess
+from featurize.wording import counted, size
+from vggft.prediction.model import Predictor
+from vggft.prediction.scoring import Scorer
+from vggft.workspace.workspace import Workspace
+
+# Bytes on disk of features of images that are not in the data set; `vggft cache prune` deletes them.
+MOST_KEPT = 1_000_000_000
+_IN_MEMORY = 50_000_000  # bytes of computed features at most, before they are written
+
+
+class FeatureScorer(Scorer):
+    """A model that reads the outputs of one frozen layer.
+
+    It can be called from several threads. The engine starts when the first picture has to be computed.
+    """
+
+    def __init__(self, predict: Predictor, workspace: Workspace, layer: str, start: Callable[[], Engine]) -> None:
+        """Get ready.
+
+        Args:
+            predict: outputs of `layer` → class probabilities.
+            start: returns a running engine with the workspace's weights.
+        """
+        self._predict = predict
+        self._workspace = workspace
+        self._layer = layer
+        self._engine = PerProcess(start)
+        self._cache = PerProcess(workspace.cache)
+        self._new: dict[str, NDArray[np.float16]] = {}  # computed, and not written yet
+        self._reads = self._writes = True
+
+    @property
+    def batch_size(self) -> int:  # type: ignore[override]
+        """As in `Scorer`; before the engine has started, that of engines on a CPU."""
+        return self._engine().batch_size if self._engine.made else CPU_BATCH
+
+    def __call__(self, pictures: NDArray[np.uint8], digests: Sequence[str] = ()) -> NDArray[np.float64]:
+        """See `Scorer`.
+
+        Raises:
+            VggftError: there are no weights, or the engine does not start.
+        """
+        with np.errstate(over="ignore"):
+            rows: NDArray[np.float16] = self._engine()(pictures, [self._layer])[0].astype(np.float16)
+        if digests and self._writes:
+            self._new |= {digest: row for digest, row in zip(digests, rows, strict=True) if np.isfinite(row).all()}
+            if len(self._new) >= SHARD_ROWS or sum(row.nbytes for row in self._new.values()) > _IN_MEMORY:
+                self.close()
+        return self._predict(rows)
+
+    def knows(self, digest: str) -> bool:
+        """See `Scorer`."""
+        return self._reads and not self._cache().missing([self._layer], [digest])
+
+    def recall(self, digests: Sequence[str]) -> dict[str, NDArray[np.float64]]:
+        """See `Scorer`; damaged files of the cache are reported in `note`, and not read again."""
+        if not digests:
+            return {}
+        try:
+            rows = self._cache().read(self._layer, digests)
+        except VggftError as error:
+            self._reads = False
+            self.note = f"some features were computed again: {error}"
+            return {}
+        return dict(zip(digests, self._predict(rows), strict=True))
+
+    def close(self) -> None:
+        """Write the features computed so far into the workspace's cache, if no other process is writing there."""
+        if not self._new:
+            return
+        new, self._new = self._new, {}
+        try:
+            with self._workspace.writing():
+                cache = self._workspace.cache(self._cache().fingerprint)
+                rows = np.stack(list(new.values()))
+                self._require_room(cache, len(new))
+                engine = self._engine()
+                attributes = {"engine": engine.name, "batch_size": str(engine.batch_size), "computed_from": "pixels"}
+                cache.write(list(new), {self._layer: rows}, attributes)
+                cache.save_index()
+        except VggftError as error:
+            self._writes = False
+            self.note = f"features of {counted(len(new), 'predicted image')} are not kept: {error}"
+
+    def _require_room(self, cache: FeatureCache, rows: int) -> None:
+        """Check that there is room for the features of more images that are not in the data set.
+
+        Raises:
+            VggftError: they would take more than `MOST_KEPT`, or more than the disk has.
+        """
+        needed = estimate.bytes_needed(cache, [self._layer], rows)
+        estimate.require_room(cache.folder, needed, rows)
+        others = 0
+        if self._layer in cache.layers:
+            known = shards.pack(sample.digest for sample in self._workspace.dataset.samples)
+            others = int((~np.isin(cache.positions.rows(self._layer).digest, known)).sum())
+        if estimate.bytes_needed(cache, [self._layer], others) + needed > MOST_KEPT:
+            raise VggftError(
+                f"those of predicted images take {size(MOST_KEPT)} already. To make room, run: vggft cache prune"
+            )

@@ -1,0 +1,162 @@
+"""Fine-tuning runs: which there are, what they take on the disk, and removing them."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from featurize.cache.upkeep import occupied
+from featurize.errors import VggftError
+from featurize.wording import counted, size
+from finetune import removal, store
+from finetune.store import Run, Unfinished
+from heads.history import read_history
+from vggft.steps.confirmation import confirmed
+from vggft.steps.options import RunsOptions, workspace_flag
+from vggft.ui.console import Ui
+from vggft.workspace import provenance
+from vggft.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A run as it is listed.
+
+    Attributes:
+        state: a damaged run cannot be read.
+        stale: made from an earlier state of the data; None where it is not known.
+        epochs: trained so far, without epoch 0.
+        of: maximum number of epochs.
+        log_loss: of the best epoch on validation; None before the first checkpoint.
+        bytes: on the disk.
+    """
+
+    name: str
+    state: Literal["finished", "unfinished", "damaged"]
+    stale: bool | None
+    start: str | None
+    epochs: int | None
+    of: int | None
+    log_loss: float | None
+    bytes: int
+
+
+def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
+    """List the runs, or remove some.
+
+    Raises:
+        VggftError: no such run, a folder that is not provably one, or not interactive and no `yes`.
+    """
+    _ = workspace.settings
+    if not options.remove:
+        listed = _listed(workspace)
+        _show(listed, workspace_flag(workspace.root), ui)
+        return {
+            "runs": [asdict(entry) for entry in listed],
+            "bytes": sum(entry.bytes for entry in listed),
+            "removed": [],
+        }
+    with workspace.writing():
+        return _remove(workspace, options, ui)
+
+
+def _listed(workspace: Workspace) -> list[Listed]:
+    damaged: list[VggftError] = []
+    finished = {entry.name: entry for entry in store.load_all(workspace.finetune, on_damage=damaged.append)}
+    unfinished = {entry.folder.name: entry for entry in store.unfinished(workspace.finetune)}
+    listed = []
+    for folder in sorted(workspace.finetune.glob("[!.]*/")):
+        if folder.name in finished:
+            listed.append(_finished(workspace, finished[folder.name]))
+        elif folder.name in unfinished:
+            listed.append(_unfinished(workspace, unfinished[folder.name]))
+        elif (folder / store.RUN).exists() or (folder / store.UNFINISHED).exists():
+            listed.append(_damaged(folder))
+    return listed
+
+
+def _finished(workspace: Workspace, entry: Run) -> Listed:
+    stale = not provenance.matches(provenance.current(workspace), entry.settings.provenance)
+    taken = occupied(workspace.finetune / entry.name)
+    epochs, plan = entry.history[-1].epoch if entry.history else None, entry.settings.plan
+    return Listed(entry.name, "finished", stale, entry.start, epochs, plan.epochs, entry.validation.log_loss, taken)
+
+
+def _unfinished(workspace: Workspace, entry: Unfinished) -> Listed:
+    try:
+        settings, head = entry.settings, entry.head
+    except VggftError:
+        return _damaged(entry.folder)
+    stale = not provenance.matches(provenance.current(workspace), settings.provenance)
+    history = _curve(entry.folder / store.HISTORY)
+    log_loss = min((row.val_log_loss for row in history), default=None)
+    taken = occupied(entry.folder)
+    epochs = history[-1].epoch if history else 0
+    return Listed(entry.folder.name, "unfinished", stale, head.name, epochs, settings.plan.epochs, log_loss, taken)
+
+
+def _damaged(folder: Path) -> Listed:
+    return Listed(folder.name, "damaged", None, None, None, None, None, occupied(folder))
+
+
+def _curve(path: Path) -> Sequence[Any]:
+    try:
+        return read_history(path)
+    except (OSError, ValueError, KeyError, TypeError, VggftError):
+        return ()
+
+
+def _show(listed: Sequence[Listed], where: str, ui: Ui) -> None:
+    """Print the runs, and the commands that continue or delete one.
+
+    Args:
+        where: the option that names the workspace.
+    """
+    if not listed:
+        ui.print("no runs here yet: vggft finetune starts one")
+        return
+    rows = []
+    for entry in listed:
+        state = f"{entry.state}, stale" if entry.stale else entry.state
+        epochs = "–" if entry.epochs is None else f"{entry.epochs} of {entry.of}"
+        log_loss = "–" if entry.log_loss is None else f"{entry.log_loss:.4f}"
+        rows.append((entry.name, size(entry.bytes), state, epochs, log_loss, entry.start or "–"))
+    title = f"{counted(len(listed), 'run')}, {size(sum(entry.bytes for entry in listed))}"
+    ui.table(title, ("run", "on disk", "state", "epochs", "log-loss", "from"), rows)
+    resumable = [entry.name for entry in listed if entry.state == "unfinished" and not entry.stale]
+    if resumable:
+        ui.print(f"To continue a run: vggft finetune --resume --name {resumable[0]}{where}")
+    useless = [entry.name for entry in listed if entry.state == "damaged" or entry.stale]
+    if useless or resumable:
+        ui.print(f"To delete one: vggft runs --remove {(useless or resumable)[0]}{where}")
+
+
+def _remove(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
+    listed = {entry.name: entry for entry in _listed(workspace)}
+    names = list(dict.fromkeys(options.remove))
+    for name in names:
+        if name not in listed:
+            known = ", ".join(listed) or "none"
+            raise VggftError(f"--remove {name}: no such run. Expected one of the runs here: {known}.")
+    taken = sum(listed[name].bytes for name in names)
+    for name in names:
+        ui.say(f"{workspace.finetune / name}: {size(listed[name].bytes)}, {listed[name].state}")
+    removed: list[str] = []
+    if options.yes or confirmed("vggft runs --remove", "Delete these?", ui):
+        for name in names:
+            for path in removal.remove(workspace.finetune / name):
+                ui.warn(f"not deleted, because vggft may not have written it: {path}")
+            removed.append(name)
+        left = sum(occupied(workspace.finetune / name) for name in names)
+        ui.print(f"removed {counted(len(removed), 'run')}; {size(taken - left)} freed")
+        taken -= left
+    else:
+        ui.print("Nothing was removed.")
+        taken = 0
+    remaining = _listed(workspace)
+    return {
+        "runs": [asdict(entry) for entry in remaining],
+        "bytes": sum(entry.bytes for entry in remaining),
+        "removed": removed,
+        "bytes_freed": taken,
+    }
