@@ -42,6 +42,11 @@ def pytest_xdist_auto_num_workers():
     return min(4, os.cpu_count() + 1)
 
 
+def pytest_collection_modifyitems(items):
+    """Long tests first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def weights():
     """Random weights of the tiny network."""
