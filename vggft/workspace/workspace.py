@@ -203,7 +203,7 @@ class Workspace:
         if not new:
             _ = self.settings
         who = self.root / "lock.txt"
-        lock = filelock.FileLock(self.root / "lock")
+        lock = filelock.FileLock(self.root / "lock", fallback_to_soft=False)
         for path in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
             durable.refuse_link(path)
         for folder in upkeep.fingerprints(self.cache_folder):
