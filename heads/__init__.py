@@ -3,5 +3,5 @@
 What to train: `specs` (the default heads), `grid` (heads from a TOML file), `plan` (settings of a training).
 Training: `features` (input), `population` and `batched` (dense heads), `logistic`, `folds`, `search` (all of it, and ranking).
 Results: `head` (a trained head), `metrics`, `history`, `predictions`, `store` (on disk).
-Data problems: `leaks` (images in two splits), `suspects` (doubtful labels).
+Data problems: `near_duplicates`, `leaks` (images in two splits or under two labels), `suspects` (doubtful labels).
 """

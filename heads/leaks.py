@@ -1,7 +1,7 @@
-"""Data leaks: identical files under two labels or in two splits, and near-duplicate images across splits."""
+"""Data leaks: identical files and near-duplicate images under two labels or in two splits."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -9,17 +9,9 @@ from numpy.typing import NDArray
 
 from featurize.data.dataset import SPLITS, Sample
 from featurize.data.splits import conflicts
-from heads.features import Features
+from heads import near_duplicates
 
-# Images whose average-pooled top-layer outputs have at least this cosine similarity count as near-duplicates. Measured with VGG16
-# on 397 photographs (benchmarks/near_duplicates.py): no two different photographs are above 0.87. Of copies saved again at JPEG
-# quality 30, mirrored, or cropped by 2.5% on each side, 98% or more are above 0.95; of copies at half size, 92%. Series of
-# similar drawings are above it, too.
-THRESHOLD = 0.95
-
-_ROWS_AT_ONCE = 256
-
-Kind = Literal["same-bytes-two-labels", "same-bytes-two-splits", "near-duplicate"]
+Kind = Literal["same-bytes-two-labels", "same-bytes-two-splits", "near-duplicate", "near-duplicate-two-labels"]
 
 
 @dataclass(frozen=True)
@@ -47,59 +39,27 @@ def exact(samples: Sequence[Sample]) -> list[Leak]:
     return leaks
 
 
-def near(samples: Sequence[Sample], pooled: NDArray[np.float32], threshold: float = THRESHOLD) -> list[Leak]:
-    """Return near-duplicates across splits, most similar first: each image with its most similar image in an earlier split.
+def near(samples: Sequence[Sample], pooled: NDArray[np.floating[Any]]) -> list[Leak]:
+    """Return near-duplicates across splits and labels, most similar first. Identical files are left to `exact`.
 
-    The order of splits is train, validate, test. Identical files are left to `exact`.
+    Across splits, each image is returned with its most similar image in an earlier split; the order of splits is train,
+    validate, test.
 
     Args:
         samples: n images.
         pooled: their average-pooled features (n, filters).
     """
-    unit = _unit(pooled)
-    rank = np.array([SPLITS.index(sample.split) for sample in samples])
-    digests = np.array([sample.digest for sample in samples])
-    leaks = []
-    for split in (1, 2):
-        later, earlier = np.flatnonzero(rank == split), np.flatnonzero(rank < split)
-        if not len(earlier):
+    across_splits: dict[int, Leak] = {}
+    across_labels = []
+    for pair in near_duplicates.pairs(samples, pooled):  # nearest first
+        first, second = pair.first, pair.second
+        if samples[first].digest == samples[second].digest:
             continue
-        for first in range(0, len(later), _ROWS_AT_ONCE):
-            rows = later[first : first + _ROWS_AT_ONCE]
-            similar = unit[rows] @ unit[earlier].T
-            similar[digests[rows][:, None] == digests[earlier]] = -1
-            nearest = similar.argmax(axis=1)
-            for row, column, value in zip(rows, nearest, similar[np.arange(len(rows)), nearest], strict=True):
-                if value >= threshold:
-                    pair = (samples[earlier[column]].path, samples[row].path)
-                    leaks.append(Leak("near-duplicate", pair, min(1.0, float(value))))
-    return sorted(leaks, key=lambda leak: -leak.similarity)
-
-
-def together(features: Features, threshold: float = THRESHOLD) -> Features:
-    """Return the same images with near-duplicates merged into one group, so that no fold divides them.
-
-    Otherwise one of two near-identical pictures with the same wrong label could be in training while the other is held out.
-
-    Args:
-        features: must include "avg" pooling.
-    """
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    unit, groups = _unit(features.pooled["avg"]), features.groups
-    joined = np.unique(groups, return_inverse=True)[1]  # group number of each image
-    for first in range(0, len(unit), _ROWS_AT_ONCE):
-        row, other = np.nonzero(unit[first : first + _ROWS_AT_ONCE] @ unit.T >= threshold)
-        pairs = (joined[first + row], joined[other])
-        graph = coo_array((np.ones(len(row), bool), pairs), shape=(joined.max() + 1,) * 2)
-        joined = connected_components(graph, directed=False)[1][joined]
-    names = [groups[i] for i in np.unique(joined, return_index=True)[1]]
-    samples = [replace(sample, group=names[number]) for sample, number in zip(features.samples, joined, strict=True)]
-    return replace(features, samples=samples)
-
-
-def _unit(pooled: NDArray[np.float32]) -> NDArray[np.float32]:
-    norms = np.linalg.norm(pooled, axis=1, keepdims=True)
-    unit: NDArray[np.float32] = pooled / np.maximum(norms, np.finfo(np.float32).tiny)
-    return unit
+        if SPLITS.index(samples[first].split) > SPLITS.index(samples[second].split):
+            first, second = second, first
+        paths = (samples[first].path, samples[second].path)
+        if samples[first].label != samples[second].label:
+            across_labels.append(Leak("near-duplicate-two-labels", paths, pair.similarity))
+        if samples[first].split != samples[second].split and second not in across_splits:
+            across_splits[second] = Leak("near-duplicate", paths, pair.similarity)
+    return sorted([*across_labels, *across_splits.values()], key=lambda leak: -leak.similarity)

@@ -114,7 +114,7 @@ MUTATIONS = [
         "np.zeros(len(targets)), targets, np.arange(len(targets))",
         "unit/test_search.py",
     ),
-    Mutation("heads/leaks.py", "flatnonzero(rank < split)", "flatnonzero(rank <= split)", "unit/test_leaks.py"),
+    Mutation("heads/leaks.py", "samples[first].split != samples[second].split", "True", "unit/test_leaks.py"),
     Mutation(
         "finetune/train.py",
         "        program.set_optimizer(state.optimizer)\n",

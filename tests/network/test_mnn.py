@@ -73,6 +73,7 @@ def test_agrees_with_keras(kind, engine, keras_engine, request):
         assert relative_errors(found, expected).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
     together = engine(drawings, TWO)
     backwards = engine(drawings[::-1], TWO)
@@ -93,6 +94,7 @@ def test_any_layers_in_any_order_from_raw_pixels(published):
         assert relative_errors(own, expected).max() < 1e-3
 
 
+@pytest.mark.slow
 def test_from_a_cached_layer(engine, drawings):
     drawings = drawings[:5]
     wanted = ["block5_conv1", "block5_pool"]

@@ -6,38 +6,56 @@ from conftest import PICTURES, SHARED
 from PIL import Image
 
 from featurize.backbone.vgg16 import VGG16
-from heads.leaks import THRESHOLD
+from featurize.data.dataset import Sample
+from heads import near_duplicates
 
 
-def test_the_threshold_on_pictures(tmp_path, published):
-    """Copies saved again, halved or mirrored are found; the bundled drawings of another kind are not."""
+def test_copies_of_drawings_and_of_digits_are_found_and_nothing_else(tmp_path, published):
+    """Saved again, halved or mirrored drawings; of digits, which are all alike, those saved again."""
+    from sklearn.datasets import load_digits
+
     from featurize import engines
     from featurize.cache.fingerprint import Fingerprint
     from featurize.pixels import images
     from heads.head import pool
 
     engine = engines.KerasEngine(published, Fingerprint.of(VGG16), 8)
-    pictures = [Image.open(path).convert("RGBA") for path in sorted(PICTURES.glob("*/*.png"))[::22]]
-    versions = {"same": [], "jpeg": [], "half": [], "mirror": []}
-    for i, picture in enumerate(pictures):
+    drawings = []
+    for path in sorted(PICTURES.glob("*/*.png"))[::40]:
+        picture = Image.open(path).convert("RGBA")
         flat = Image.new("RGB", picture.size, "white")
         flat.paste(picture, mask=picture.getchannel("A"))
-        flat.save(tmp_path / f"same{i}.png")
-        flat.save(tmp_path / f"jpeg{i}.jpg", quality=50)
-        flat.resize((flat.width // 2, flat.height // 2)).save(tmp_path / f"half{i}.png")
-        flat.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(tmp_path / f"mirror{i}.png")
-    for name, own in versions.items():
-        for i in range(len(pictures)):
-            (path,) = tmp_path.glob(f"{name}{i}.*")
-            own.append(images.decode_resized(path.read_bytes(), 224))
-    unit = {}
-    for name, own in versions.items():
-        pooled = pool(engine(np.stack(own), ["block5_pool"])[0], "avg")
-        unit[name] = pooled / np.linalg.norm(pooled, axis=1, keepdims=True)
-    for name in ("jpeg", "half", "mirror"):
-        assert np.median((unit["same"] * unit[name]).sum(axis=1)) > THRESHOLD, name
-    others = unit["same"] @ unit["same"].T
-    assert others[~np.eye(len(others), dtype=bool)].max() < THRESHOLD
+        drawings.append(flat)
+    known = load_digits()
+    scans = (known.images[known.target < 3][:12] * 255 / 16).astype(np.uint8)
+    numbers = [str(number) for number in known.target[known.target < 3][:12]]
+    digits = [Image.fromarray(scan).resize((112, 112), Image.Resampling.BILINEAR) for scan in scans]
+
+    def pooled(pictures, **saving):
+        squares = []
+        for picture in pictures:
+            picture.save(tmp_path / "picture", **saving)
+            squares.append(images.decode_resized((tmp_path / "picture").read_bytes(), 224))
+        return pool(engine(np.stack(squares), ["block5_pool"])[0], "avg")
+
+    jpeg = {"format": "JPEG", "quality": 75}
+    halves = [picture.resize((picture.width // 2, picture.height // 2)) for picture in drawings]
+    mirrored = [picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for picture in drawings]
+    for originals, labels, versions in (
+        (
+            drawings,
+            ["a"] * len(drawings),
+            [pooled(drawings, **jpeg), pooled(halves, format="PNG"), pooled(mirrored, format="PNG")],
+        ),
+        (digits, numbers, [pooled(digits, **jpeg)]),
+    ):
+        first, n = pooled(originals, format="PNG"), len(originals)
+        samples = [Sample(f"{i}.png", label, "train", str(i), str(i)) for i, label in enumerate(labels * 2)]
+        assert near_duplicates.pairs(samples[:n], first) == []
+        for copies in versions:
+            found = {(p.first, p.second) for p in near_duplicates.pairs(samples, np.concatenate([first, copies]))}
+            assert found <= {(i, n + i) for i in range(n)}
+            assert len(found) >= 0.9 * n
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import csv
 
 import numpy as np
 import pytest
-from conftest import drawings, strict_json, vggft
+from conftest import drawings, once, strict_json, vggft
 from processes import vggft_apart
 from small_cache import files
 
@@ -13,13 +13,21 @@ from featurize.pixels import images
 from vggft.workspace.workspace import Workspace
 
 
-def test_features_are_those_of_keras(tmp_path, published):
+@pytest.fixture
+def base(tmp_path_factory):
+    """12 drawings, and their features of VGG16."""
+
+    def build(folder):
+        drawings(folder / "data", 6, "bugs", "flowers")
+        assert vggft("featurize", folder / "data", "-w", folder / "work", network=VGG16).returncode == 0
+
+    return once(tmp_path_factory, "vgg16", build)[0]
+
+
+def test_features_are_those_of_keras(base, published):
     """Features against Keras's own VGG16 and preprocessing, on the decoder's pixels."""
     import keras
 
-    base = tmp_path
-    drawings(base / "data", 6, "bugs", "flowers")
-    assert vggft("featurize", base / "data", "-w", base / "work", network=VGG16).returncode == 0
     workspace = Workspace(base / "work", VGG16)
     with (base / "work" / "manifest.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -33,14 +41,12 @@ def test_features_are_those_of_keras(tmp_path, published):
     assert (difference / np.linalg.norm(expected.reshape(12, -1), axis=1)).max() <= 1e-3
 
 
-def test_estimates_come_near_what_is_written(tmp_path):
+def test_estimates_come_near_what_is_written(base, tmp_path):
     from featurize.cache import estimate
     from featurize.cache.feature_cache import FeatureCache
 
-    drawings(tmp_path / "data", 6, "bugs", "flowers")
-    assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work", network=VGG16).returncode == 0
-    cache = Workspace(tmp_path / "work", VGG16).cache()
-    stored = sum(p.stat().st_size for p in files(tmp_path))
+    cache = Workspace(base / "work", VGG16).cache()
+    stored = sum(p.stat().st_size for p in files(base))
     assert abs(estimate.bytes_needed(cache, VGG16.cached, 12) / stored - 1) < 0.25
     blank = FeatureCache(tmp_path / "none", cache.fingerprint, VGG16)
     assert 0.5 < estimate.bytes_needed(blank, VGG16.cached, 12) / stored < 2.5  # drawings are smaller than photographs
@@ -58,7 +64,7 @@ def test_the_promises_on_photographs(hymenoptera, tmp_path):
     assert best["validation"]["accuracy"] >= 0.90
     assert max(h["validation"]["accuracy"] for h in heads["heads"] if h["kind"] == "logistic") >= 0.90
     tuned = strict_json(
-        vggft_apart("finetune", "--unfreeze", "block5", "--epochs", "2", *work, timeout=600, network=VGG16).stdout
+        vggft_apart("finetune", "--unfreeze", "block5", "--epochs", "1", *work, timeout=600, network=VGG16).stdout
     )
     assert tuned["parity"] <= 2e-3
     assert tuned["validation"]["log_loss"] <= tuned["start_validation"]["log_loss"]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from heads import features, leaks
+from heads import features, near_duplicates
 from vggft.prediction import inference
 from vggft.prediction.models import Models
 from vggft.ui.console import Ui
@@ -111,7 +111,9 @@ def on_split(
     networks = [network.name for network in models.networks if network.name in probabilities]
     if not networks and failure:
         raise failure
-    grouped = leaks.together(features.read(cache, samples, targets, ["avg"]))
+    grouped, grouping = near_duplicates.together(features.read(cache, samples, targets, ["avg"]))
+    for sentence in grouping.sentences():
+        ui.warn(sentence)
     return CandidatePredictions(
         source,
         dataset.classes,

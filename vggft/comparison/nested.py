@@ -21,7 +21,7 @@ from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune.network import ParityError
 from finetune.store import Run
-from heads import features, folds, leaks, search
+from heads import features, folds, near_duplicates, search
 from heads.plan import Plan
 from heads.specs import BEST, SCRATCH, Spec
 from vggft.comparison import fold_files
@@ -119,7 +119,9 @@ class NestedCrossValidation:
             read = features.read(
                 workspace.cache(), self.samples, dataset.targets(self.samples), ["avg"], progress=advance
             )
-        together = leaks.together(read)
+        together, grouping = near_duplicates.together(read)
+        for sentence in grouping.sentences():
+            ui.warn(sentence)
         most = folds.max_folds(together.targets, together.groups, number)
         if most < number:
             raise VggftError(

@@ -11,7 +11,7 @@ from featurize import durable
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
-from heads import features, folds, grid, leaks, search, store, suspects
+from heads import features, folds, grid, leaks, near_duplicates, search, store, suspects
 from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
@@ -120,9 +120,13 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     test = _of_test(workspace, ui)
     board.seconds["reading"] = perf_counter() - began
     learnt = len(dataset.accepted("train"))
-    train = leaks.together(everything.take(slice(0, learnt)))  # by itself: validation images change nothing here
+    # The training images by themselves: validation images change nothing here.
+    train, grouping = near_duplicates.together(everything.take(slice(0, learnt)))
     validation = everything.take(slice(learnt, None))
-    everything = leaks.together(everything) if work.folds else everything
+    if work.folds:
+        everything, grouping = near_duplicates.together(everything)
+    for sentence in grouping.sentences():
+        ui.warn(sentence)
     _check_folds(everything, work.folds)
     return _Inputs(train, validation, everything, _leaks(dataset, everything, test, ui))
 
@@ -227,7 +231,7 @@ def _report(
         "failed": [asdict(failed) for failed in board.failed],
         "seconds": dict(board.seconds),
         "leaks": [leak.as_json() for leak in inputs.leaks],
-        "leak_threshold": leaks.THRESHOLD,
+        "leak_threshold": near_duplicates.SHARE,
         "leaderboard": str(workspace.leaderboard),
     }
     if doubted is not None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from featurize.wording import counted
-from heads import leaks, search
+from heads import search
 from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Result
@@ -92,14 +92,21 @@ def show_leaks(exact: Sequence[Leak], near: Sequence[Leak], ui: Ui) -> None:
     """Warn about images that occur in two splits or under two labels."""
     for leak in exact[:_SHOWN]:
         ui.warn(f"{leak.kind.replace('-', ' ')}: {', '.join(leak.paths)}")
-    if near:
+    across = {
+        kind: [leak for leak in near if leak.kind == kind] for kind in ("near-duplicate", "near-duplicate-two-labels")
+    }
+    if across["near-duplicate"]:
         ui.warn(
-            f"{counted(len(near), 'image')} with a near-duplicate in another split (cosine similarity ≥ {leaks.THRESHOLD}): "
-            "metrics on them are optimistic. Keep them in one split: vggft featurize --group-by REGEX"
+            f"{counted(len(across['near-duplicate']), 'image')} with a near-duplicate in another split (below, with cosine "
+            "similarity): metrics on them are optimistic. Keep them in one split: vggft featurize --group-by REGEX"
         )
-    for leak in near[:_SHOWN]:
+    else:
+        ui.say("no near-duplicates across splits")
+    for leak in across["near-duplicate"][:_SHOWN]:
         ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")
-    if not near:
-        ui.say(f"no near-duplicates across splits (cosine similarity {leaks.THRESHOLD} or more)")
-    if max(len(exact), len(near)) > _SHOWN:
+    if across["near-duplicate-two-labels"]:
+        ui.warn("near-duplicates under two labels (below, with cosine similarity): one of the labels may be wrong")
+    for leak in across["near-duplicate-two-labels"][:_SHOWN]:
+        ui.warn(f"  {leak.similarity:.3f}  {', '.join(leak.paths)}")
+    if max(len(exact), *map(len, across.values())) > _SHOWN:
         ui.warn(f"{len(exact) + len(near)} such images in total; --json lists them")
