@@ -143,7 +143,7 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        choice = selection.choose(self.workspace, name)
+        choice = selection.choose(self.workspace, name, lambda error: self._ui.warn(f"left out: {error}"))
         if choice.age:
             self._ui.warn(choice.age)
         chosen = choice.model

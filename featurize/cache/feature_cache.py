@@ -241,7 +241,7 @@ class FeatureCache:
             if name not in self._sound:
                 shards.check(self.shards, name)
                 self._sound.add(name)
-            return shards.open_sound(self.shards, name, self.fingerprint.json)
+            return shards.open_known(self.shards, name, self.fingerprint, self.architecture)
         except Damaged as error:
             self._invalidate_index()
             raise VggftError(
@@ -280,7 +280,7 @@ class FeatureCache:
         for name, stamp in present.items():
             if name not in self.damaged:
                 try:
-                    with shards.open_sound(self.shards, name, self.fingerprint.json) as file:
+                    with shards.open_known(self.shards, name, self.fingerprint, self.architecture) as file:
                         built.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
                 except FileNotFoundError:  # pruned in the meantime
                     continue

@@ -96,7 +96,7 @@ def info(folder: Path, fingerprint: Fingerprint | None, architecture: Architectu
     layers: dict[str, LayerInfo] = {}
     for name in cache.positions.shards:
         try:
-            with shards.open_sound(cache.shards, name, fingerprint.json) as file:
+            with shards.open_known(cache.shards, name, fingerprint, architecture) as file:
                 for layer in shards.layers_of(file):
                     data, total = file[layer], layers.get(layer, LayerInfo(0, 0, 0))
                     layers[layer] = LayerInfo(
@@ -125,7 +125,9 @@ class Finding:
     reason: str
 
 
-def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) -> list[Finding]:
+def verify(
+    folder: Path, fingerprint: Fingerprint | None, architecture: Architecture, progress: Progress
+) -> list[Finding]:
     """Verify all files of one fingerprint's cache. Shards are not changed.
 
     If anything is damaged, the index is invalidated, so that the next `vggft featurize` verifies all shards, quarantines the
@@ -141,7 +143,7 @@ def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) ->
     for name in names:
         if name not in damaged:
             try:
-                with shards.open_sound(folder_of_shards, name, fingerprint.json) as file:
+                with shards.open_known(folder_of_shards, name, fingerprint, architecture) as file:
                     digests[name] = shards.digests_of(file)
             except FileNotFoundError:
                 continue  # pruned in the meantime

