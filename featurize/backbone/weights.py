@@ -4,6 +4,7 @@ In this order: a file that was asked for, the file that Keras keeps, a copy insi
 download. Whatever the source, one sha256 over all numbers decides whether they are the published ones.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import threading
@@ -94,8 +95,9 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
 
 def available(architecture: Architecture) -> Source | None:
     """Return the published weights on this machine, if any; files named by `--weights` aside."""
-    if _is_file(architecture.keras_file.path):
-        return Source("keras cache", architecture.keras_file.path)
+    with contextlib.suppress(OSError):  # a home folder that may not be read, or no temporary folder instead
+        if architecture.keras_file.path.is_file():
+            return Source("keras cache", architecture.keras_file.path)
     copy = installed_copy(architecture.wheel) if architecture.wheel else None
     return Source("installed copy", copy) if copy else None
 

@@ -34,7 +34,7 @@ from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import records
-from featurize.process import interrupts
+from featurize.process import interrupts, places
 
 SCHEMA = 1
 _POLL_SECONDS = 0.2  # between two attempts to take a lock
@@ -80,7 +80,7 @@ class Workspace:
             architecture: the network whose features it keeps.
             waiting: called with a message when a command has to wait for another one that writes; None: it fails at once.
         """
-        self.root = root.expanduser().absolute()
+        self.root = places.expanded(root).absolute()
         self.architecture = architecture
         self.waiting = waiting
         self.manifest = self.root / "manifest.csv"
