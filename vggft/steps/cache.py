@@ -27,7 +27,8 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for summary in summaries:
-        ui.print(f"\n{summary.folder.name} ({_use(summary.fingerprint, settled)}): {_described(summary.fingerprint)}")
+        ui.print("")
+        ui.print(f"{summary.folder.name} ({_use(summary.fingerprint, settled)}): {_described(summary.fingerprint)}")
         ui.print(f"{counted(summary.images, 'image')} in {counted(summary.files, 'file')}, {size(summary.stored)}")
         if summary.layers:
             rows = [
