@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 
 from featurize.errors import VggftError
-from featurize.process import descriptors, interrupts
+from featurize.process import descriptors, interrupts, places
 
 
 def load_keras() -> ModuleType:
@@ -78,6 +78,8 @@ def load_quietly(name: str) -> ModuleType:
     """Import Keras or TensorFlow; in the command line, their start-up messages are hidden."""
     if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if places.home() is None:  # Keras would create a folder called ~
+            os.environ["KERAS_HOME"] = str(places.keras())
         with descriptors.hidden():
             importlib.import_module(name)
         interrupts.check()

@@ -190,6 +190,8 @@ def open_sound(folder: Path, name: str, fingerprint: str) -> h5py.File:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if not path(folder, name).exists():  # deleted while HDF5 opened it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path(folder, name))) from None
         raise Damaged(f"not an HDF5 file ({error})") from None
     stored = file.attrs.get("version"), file.attrs.get("fingerprint")
     if stored != (SHARD_VERSION, fingerprint):

@@ -11,7 +11,7 @@ from pathlib import Path
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from featurize.process import interrupts
+from featurize.process import interrupts, places
 from featurize.wording import counted
 
 SPLIT_FOLDERS = {
@@ -75,7 +75,7 @@ def scan(
             a capture group.
     """
     pattern = _group_pattern(group_by)
-    root = Path(root).expanduser()
+    root = places.expanded(Path(root))
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")

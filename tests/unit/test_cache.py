@@ -271,3 +271,54 @@ def test_opening_writes_nothing(tmp_path):
     assert cache.missing(["block5_pool"], [digest(1)]) == [digest(1)]
     cache.save_index()
     assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_vanishes_during_the_scan_hides_no_other(cache, tmp_path, monkeypatch):
+    first, second = sorted(cache.shards.iterdir())
+    stamp = shards.Stamp.of
+
+    def vanished(path):
+        if path == first:
+            raise FileNotFoundError
+        return stamp(path)
+
+    monkeypatch.setattr(shards.Stamp, "of", vanished)
+    assert list(shards.present(cache.shards)) == [second.stem]
+
+
+def test_what_is_no_shard_hides_none(cache, tmp_path):
+    sound = list(shards.present(cache.shards))
+    for i, make in enumerate(
+        (
+            lambda path: path.symlink_to("nowhere"),
+            lambda path: path.symlink_to(path),
+            lambda path: path.symlink_to(cache.shards / f"{sound[0]}.h5"),
+        )
+    ):
+        make(cache.shards / f"{i:064}.h5")
+    (cache.shards / "notes.h5").mkdir()
+    assert list(shards.present(cache.shards)) == sound
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
+    assert (opened.lost, opened.damaged) == ([], {})
+    check(opened, range(50))
+
+
+def test_a_prune_between_the_index_and_the_shards_loses_nothing(cache, tmp_path, monkeypatch):
+    present, (first, _) = shards.present, sorted(cache.positions.shards)
+    pruned = []
+
+    def meanwhile(folder):
+        if not pruned:
+            pruned.append(True)
+            with cache.open(first) as file:
+                rows = {layer: file[layer][...] for layer in shards.layers_of(file)}
+                digests = shards.unpack(shards.digests_of(file))
+            cache.write(digests, rows, {"engine": "another"})
+            cache.forget([first])  # as prune does: the index first
+            shards.path(cache.shards, first).unlink()
+        return present(folder)
+
+    monkeypatch.setattr(shards, "present", meanwhile)
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
+    assert (opened.lost, opened.lost_rows, opened.damaged) == ([], {}, {})
+    check(opened, range(50))
