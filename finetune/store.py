@@ -234,7 +234,10 @@ def unfinished(folder: Path) -> list[Unfinished]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the `unfinished/` folders of finished runs, which a killed process may leave."""
+    """Delete what killed processes left: temporary files of runs, and `unfinished/` folders of finished ones."""
+    for place in (path for pattern in ("[!.]*/", f"[!.]*/{UNFINISHED}/") for path in folder.glob(pattern)):
+        if not place.is_symlink() and not place.parent.is_symlink():
+            durable.sweep(place)
     for path in folder.glob(f"[!.]*/{UNFINISHED}"):
         if (path.parent / RUN).exists() and not path.parent.is_symlink():
             durable.remove_known(path, is_ours)

@@ -106,6 +106,9 @@ def _load(folder: Path) -> Result:
             raise ValueError(f"{METRICS} of other classes than {', '.join(head.classes)}")
         if "recipe" in head.provenance:
             of_recipe(head.name, head.provenance["recipe"])
+        number = head.provenance.get("folds", 2)
+        if not isinstance(number, int) or number < 2:
+            raise ValueError(f"{number!r} folds")
         curve = folder / HISTORY
         dense = head.kind == "dense"
         return Result(

@@ -11,8 +11,12 @@ from pathlib import Path
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
+<<<<<<< HEAD
 from featurize.pixels import formats
 from featurize.process import interrupts
+=======
+from featurize.process import interrupts, places
+>>>>>>> main
 from featurize.wording import counted
 
 SPLIT_FOLDERS = {
@@ -76,7 +80,7 @@ def scan(
             a capture group.
     """
     pattern = _group_pattern(group_by)
-    root = Path(root).expanduser()
+    root = places.expanded(Path(root))
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")

@@ -13,7 +13,6 @@ import typer
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from featurize.options import Field
-from featurize.process import descriptors
 from vggft.cli.commands import COMMANDS, GROUPS, Command
 from vggft.cli.run import FAILED, INTERRUPTED, architecture, close_standard_output, run
 
@@ -105,7 +104,6 @@ def main(network: Architecture = VGG16) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are not Unicode must not raise an error
             stream.reconfigure(errors="backslashreplace")
-    descriptors.hide_libraries()
     logging.getLogger("PIL").propagate = False  # Keras adds a handler that would print what Pillow logs
     # In the shell of a notebook, MPLBACKEND may name a backend that is not installed; Keras imports matplotlib and would fail.
     os.environ["MPLBACKEND"] = "agg"
@@ -113,7 +111,8 @@ def main(network: Architecture = VGG16) -> None:
     if arguments in ([], *([group] for group in GROUPS)):
         arguments = [*arguments, "--help"]
     try:
-        code = app(arguments, prog_name="vggft", standalone_mode=False)
+        with descriptors.hiding_libraries():
+            code = app(arguments, prog_name="vggft", standalone_mode=False)
         if code == INTERRUPTED:  # typer caught Ctrl-C outside of `execute`, before it was reported
             raise KeyboardInterrupt
         sys.exit(code)

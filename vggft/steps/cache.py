@@ -109,7 +109,7 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     for folder, fingerprint in places.items():
         with ui.progress(f"verifying {folder.name}", unit="files") as advance:
             files += len(list((folder / "shards").glob("*.h5")))
-            findings += upkeep.verify(folder, fingerprint, advance)
+            findings += upkeep.verify(folder, fingerprint, workspace.architecture, advance)
     damaged = [{"path": str(finding.path), "reason": finding.reason} for finding in findings]
     for finding in findings:
         ui.warn(f"{finding.path}: {finding.reason}")

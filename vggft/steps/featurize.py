@@ -20,6 +20,7 @@ from featurize.data.dataset import Dataset, Sample
 from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
+from featurize.process import places
 from featurize.wording import counted
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
@@ -159,7 +160,7 @@ def _refuse_overlap(workspace: Path, data: Path) -> None:
     Raises:
         VggftError: one lies in the other, links resolved.
     """
-    place, pictures = workspace.resolve(), data.expanduser().resolve()
+    place, pictures = workspace.resolve(), places.expanded(data).resolve()
     if place.is_relative_to(pictures) or pictures.is_relative_to(place):
         raise VggftError(
             f"the workspace {workspace} and the data folder {data} overlap: one lies inside the other. Choose another folder "

@@ -27,6 +27,12 @@ def duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def is_terminal(stream: Any) -> bool:
+    """Return whether a standard stream is a terminal. Notebooks and programs with windows replace it, or set it to None."""
+    isatty = getattr(stream, "isatty", None)
+    return bool(isatty and isatty())
+
+
 class Advance(Protocol):
     """Updates a progress bar."""
 
@@ -56,7 +62,7 @@ class Ui:
         self.quiet = quiet
         self.kept = ""
         self._emitted = False  # standard output may contain only one object
-        self._on_terminal = sys.stdout.isatty()
+        self._on_terminal = is_terminal(sys.stdout)
         self._stdout = _claimed() if json else sys.stdout
         self._err = Console(stderr=True, quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
         self._out = Console(quiet=quiet or json, highlight=False, emoji=False)
