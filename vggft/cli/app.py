@@ -13,6 +13,7 @@ import typer
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from featurize.options import Field
+from featurize.process import descriptors
 from vggft.cli.commands import COMMANDS, GROUPS, Command
 from vggft.cli.run import FAILED, INTERRUPTED, architecture, close_standard_output, run
 
