@@ -11,12 +11,8 @@ from pathlib import Path
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-<<<<<<< HEAD
 from featurize.pixels import formats
-from featurize.process import interrupts
-=======
 from featurize.process import interrupts, places
->>>>>>> main
 from featurize.wording import counted
 
 SPLIT_FOLDERS = {
