@@ -3,7 +3,7 @@
 The distance of two images is 1 minus the cosine similarity of the square roots of their average-pooled features (the Hellinger
 kernel; Arandjelović and Zisserman, CVPR 2012). The square root keeps a few strong filters from deciding alone. Scans, digits or
 tiles of a map differ far less from each other than photographs do, so no distance is short in itself: distances are compared
-with the typical distance between images of the same class. The numbers below are measured with VGG16 on photographs, drawings,
+with the typical distance between images of the same class. The numbers below are measured on photographs, drawings,
 handwritten digits, and synthetic X-ray and satellite pictures (benchmarks/near_duplicates.py, docs/heads.md).
 """
 

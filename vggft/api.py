@@ -15,7 +15,7 @@ from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.options.signatures import takes
 from featurize.pixels import images
-from featurize.pixels.decoding import unreadable
+from featurize.pixels.decoding import contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
@@ -45,7 +45,8 @@ def read_picture(path: str | Path) -> Picture:
         VggftError: the file cannot be read, or is not an image.
     """
     try:
-        return images.decode(Path(path).read_bytes())
+        with contents(Path(path)) as data:
+            return images.decode(data)
     except OSError as error:
         raise VggftError(f"{path}: {unreadable(error)}. Expected a picture.") from None
     except images.Unreadable as error:

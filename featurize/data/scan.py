@@ -11,6 +11,7 @@ from pathlib import Path
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
+from featurize.pixels import formats
 from featurize.process import interrupts, places
 from featurize.wording import counted
 
@@ -257,6 +258,10 @@ def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
         return replace(sample, digest=before.digest)
     hashed_at = time.time_ns()
     try:
+        if sample.size > formats.MAX_FILE_BYTES:  # hashing it would take minutes
+            with (root / sample.path).open("rb") as file:
+                reason = formats.oversized(file.read(formats.HEAD), sample.size) or ""
+            return replace(sample, status="rejected", reason=reason, mtime_ns=0)
         digest = durable.sha256(root / sample.path)
     except OSError as error:
         return replace(sample, status="rejected", reason=f"cannot be read: {error.strerror}", mtime_ns=0)

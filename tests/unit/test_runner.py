@@ -94,7 +94,7 @@ def test_what_cannot_be_used_is_reported_and_the_rest_goes_on(work, tmp_path):
     cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     outcome = runner.run(files, ["x"], decode, MeanEngine(), cache)
     assert outcome.rejected == {
-        hashed: "not a picture: unknown file format",
+        hashed: "not a picture: text file",
         changed: "changed while vggft was running; run featurize again",
         gone: "cannot be read: No such file or directory",
     }
