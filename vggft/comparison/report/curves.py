@@ -7,7 +7,6 @@ from pathlib import Path
 from featurize import durable
 from vggft.prediction.model import Model
 
-
 _ROW = 3.2  # inches
 
 
