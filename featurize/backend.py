@@ -8,7 +8,7 @@ import sys
 from types import ModuleType
 
 from featurize.errors import VggftError
-from featurize.process import descriptors, interrupts
+from featurize.process import descriptors, interrupts, places
 
 
 def load_keras() -> ModuleType:
@@ -17,7 +17,7 @@ def load_keras() -> ModuleType:
     The user's ~/.keras/keras.json selects only the backend: images are channels-last and numbers float32, for the whole process.
 
     Raises:
-        VggftError: the backend is not installed.
+        VggftError: the backend is not installed, or as `require_no_fork`.
     """
     try:
         keras = load_quietly("keras")
@@ -27,11 +27,32 @@ def load_keras() -> ModuleType:
             f"Keras does not start with backend {name}: {error}. Install that backend, or set KERAS_BACKEND to an installed one: "
             "tensorflow, jax or torch."
         ) from None
+    require_no_fork()
     keras.config.set_image_data_format("channels_last")
     keras.config.set_floatx("float32")
     keras.config.set_epsilon(1e-7)
     _use_full_float32(keras.backend.backend())
     return keras
+
+
+def require_no_fork() -> None:
+    """Check that this process may compute with Keras's backend.
+
+    Raises:
+        VggftError: it was forked from a process that used TensorFlow or JAX. A fork does not copy their threads, for which it
+            would wait forever.
+    """
+    if _user() != os.getpid() and sys.modules["keras"].backend.backend() != "torch":
+        raise VggftError(
+            "TensorFlow and JAX do not run in a process that was forked from one that used them. Start processes with "
+            'multiprocessing.get_context("spawn"), or predict with a head, which needs neither.'
+        )
+
+
+@functools.cache
+def _user() -> int:
+    """Return the process that first used Keras's backend: this one, or the one it was forked from."""
+    return os.getpid()
 
 
 @functools.cache
@@ -57,6 +78,8 @@ def load_quietly(name: str) -> ModuleType:
     """Import Keras or TensorFlow; in the command line, their start-up messages are hidden."""
     if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+        if places.home() is None:  # Keras would create a folder called ~
+            os.environ["KERAS_HOME"] = str(places.keras())
         with descriptors.hidden():
             importlib.import_module(name)
         interrupts.check()

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -90,6 +91,28 @@ def sweep(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
+
+
+def sweep_beside(path: Path) -> None:
+    """Delete the temporary files that killed processes left while they wrote `path`, in a folder that is not vggft's."""
+    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.vggft\.tmp")
+    for other in path.parent.iterdir():
+        match = name.fullmatch(other.name)
+        if match and other.is_file() and not other.is_symlink() and not _runs(int(match[1])):
+            with contextlib.suppress(OSError):
+                other.unlink()
+
+
+def _runs(process: int) -> bool:
+    """Return whether a process of that number is running here; False on Windows, where its open files cannot be deleted."""
+    if os.name == "posix":
+        with contextlib.suppress(PermissionError):  # another user's process
+            try:
+                os.kill(process, 0)
+            except (ProcessLookupError, OverflowError):
+                return False
+        return True
+    return False
 
 
 def fresh_folder(target: Path) -> Path:

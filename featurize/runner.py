@@ -140,10 +140,10 @@ def decoded(
             waiting.append((digest, pool.submit(decode, digest, paths)))
             if len(waiting) >= ahead:
                 first, future = waiting.popleft()
-                yield first, future.result()
+                yield first, interrupts.result(future)
         while waiting:
             first, future = waiting.popleft()
-            yield first, future.result()
+            yield first, interrupts.result(future)
 
 
 def _batches(

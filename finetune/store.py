@@ -234,7 +234,10 @@ def unfinished(folder: Path) -> list[Unfinished]:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the `unfinished/` folders of finished runs, which a killed process may leave."""
+    """Delete what killed processes left: temporary files of runs, and `unfinished/` folders of finished ones."""
+    for place in (path for pattern in ("[!.]*/", f"[!.]*/{UNFINISHED}/") for path in folder.glob(pattern)):
+        if not place.is_symlink() and not place.parent.is_symlink():
+            durable.sweep(place)
     for path in folder.glob(f"[!.]*/{UNFINISHED}"):
         if (path.parent / RUN).exists() and not path.parent.is_symlink():
             durable.remove_known(path, is_ours)
@@ -260,9 +263,12 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
         VggftError: a run is damaged or has another version.
     """
     runs = []
-    for path in sorted(folder.glob(f"[!.]*/{RUN}")):
+    for path in sorted(folder.glob("[!.]*/")):
+        parts = [name for name in (RUN, NETWORK, durable.CHECKSUMS) if (path / name).exists()]
+        if not parts or (RUN not in parts and (path / UNFINISHED).is_dir()):
+            continue  # a folder of the user's, or an unfinished run
         try:
-            runs.append(_load(path))
+            runs.append(_load(path / RUN))
         except VggftError as error:
             if on_damage is None:
                 raise

@@ -92,6 +92,11 @@ class Head:
         return sum(layer.kernel.size + layer.bias.size for layer in self.layers)
 
     @property
+    def inputs(self) -> int:
+        """Number of pooled features that it reads."""
+        return len(self.layers[0].kernel)
+
+    @property
     def digest(self) -> str:
         """sha256 of pooling and layers: two heads with the same digest give the same predictions."""
         sha256 = hashlib.sha256(self.pooling.encode())

@@ -3,7 +3,7 @@
 The distance of two images is 1 minus the cosine similarity of the square roots of their average-pooled features (the Hellinger
 kernel; Arandjelović and Zisserman, CVPR 2012). The square root keeps a few strong filters from deciding alone. Scans, digits or
 tiles of a map differ far less from each other than photographs do, so no distance is short in itself: distances are compared
-with the typical distance between images of the same class. The numbers below are measured with VGG16 on photographs, drawings,
+with the typical distance between images of the same class. The numbers below are measured on photographs, drawings,
 handwritten digits, and synthetic X-ray and satellite pictures (benchmarks/near_duplicates.py, docs/heads.md).
 """
 
@@ -79,10 +79,13 @@ def pairs(samples: Sequence[Sample], pooled: NDArray[np.floating[Any]]) -> list[
         samples: n images; digests, labels and groups matter.
         pooled: their average-pooled features (n, filters).
     """
-    if len(samples) < 2:
-        return []
     similarities = _Similarities(samples, pooled)
-    return [Pair(i, j, similarities.between([i], [j]).item()) for i, j in _alike(similarities)]
+    return [
+        Pair(min(i, j), max(i, j), similarities.between([first], [second]).item())
+        for first, second in _alike(similarities)
+        for i in similarities.copies[first]
+        for j in similarities.copies[second]
+    ]
 
 
 def together(features: Features) -> tuple[Features, Grouping]:
@@ -94,19 +97,18 @@ def together(features: Features) -> tuple[Features, Grouping]:
         features: must include "avg" pooling.
     """
     samples = features.samples
-    if len(samples) < 2:
-        return features, Grouping(len(samples), 0, len(samples), ())
     similarities = _Similarities(samples, features.pooled["avg"])
-    cluster_of, clusters = list(range(len(samples))), [[i] for i in range(len(samples))]
+    cluster_of, files = list(range(len(similarities.unit))), [[i] for i in range(len(similarities.unit))]
     for i, j in _alike(similarities):
         a, b = cluster_of[i], cluster_of[j]
-        if a != b and similarities.within(clusters[a], clusters[b], _DIAMETER):
-            for member in clusters[b]:
+        if a != b and similarities.within(files[a], files[b], _DIAMETER):
+            for member in files[b]:
                 cluster_of[member] = a
-            clusters[a] += clusters[b]
-            clusters[b] = []
+            files[a] += files[b]
+            files[b] = []
+    clusters = [sorted(i for file in cluster for i in similarities.copies[file]) for cluster in files]
     groups = features.groups
-    near = [sorted(cluster) for cluster in clusters if len({groups[i] for i in cluster}) > 1]
+    near = [cluster for cluster in clusters if len({groups[i] for i in cluster}) > 1]
     named = _joined(groups, near)
     two_labels = [
         [samples[i].path for i in cluster] for cluster in near if len({samples[i].label for i in cluster}) > 1
@@ -133,15 +135,26 @@ def _joined(groups: Sequence[str], clusters: Sequence[Sequence[int]]) -> list[st
 
 
 class _Similarities:
-    """Cosine similarities between images, computed in blocks, and the typical distance of each image, (n,)."""
+    """Cosine similarities between m different files, computed in blocks.
+
+    Attributes:
+        copies: the positions of the images with the bytes of each file.
+        unit: roots of their features, normalised to length 1 (m, filters).
+        groups, labels: numbers (m,).
+        typical: the typical distance of each file to different images (m,).
+    """
 
     def __init__(self, samples: Sequence[Sample], pooled: NDArray[np.floating[Any]]) -> None:
-        roots = np.sqrt(np.maximum(pooled, 0).astype(np.float32))
+        copies: dict[str, list[int]] = {}
+        for i, sample in enumerate(samples):
+            copies.setdefault(sample.digest, []).append(i)
+        self.copies = list(copies.values())
+        files = [positions[0] for positions in self.copies]
+        roots = np.sqrt(np.maximum(pooled[files], 0).astype(np.float32))
         length = np.linalg.norm(roots, axis=1, keepdims=True)
         self.unit: Floats = roots / np.maximum(length, np.finfo(np.float32).tiny)
-        self.files = np.unique([sample.digest for sample in samples], return_inverse=True)[1]
-        self.groups = np.unique([sample.group for sample in samples], return_inverse=True)[1]
-        self.labels = np.unique([sample.label for sample in samples], return_inverse=True)[1]
+        self.groups = np.unique([samples[i].group for i in files], return_inverse=True)[1]
+        self.labels = np.unique([samples[i].label for i in files], return_inverse=True)[1]
         self.typical = self._typical()
 
     def between(self, rows: Positions, columns: Positions) -> Floats:
@@ -194,10 +207,12 @@ def _medians(distances: Floats, least: int = _FEW) -> Floats:
 def _alike(similarities: _Similarities) -> list[tuple[int, int]]:
     """Return the positions of near-duplicates, first < second, nearest first."""
     n, typical = len(similarities.unit), similarities.typical
+    if n < 2:
+        return []
     examined = min(n, _NEIGHBOURS)
     nearest, to_nearest, to_next = np.zeros(n, np.intp), np.full(n, np.inf), np.full(n, np.inf)
     near: dict[tuple[int, int], float] = {}
-    for rows, distances in similarities.blocks(np.arange(n), np.arange(n), similarities.files):
+    for rows, distances in similarities.blocks(np.arange(n), np.arange(n), np.arange(n)):
         columns = np.argpartition(distances, examined - 1, axis=1)[:, :examined]
         columns = np.take_along_axis(
             columns, np.take_along_axis(distances, columns, 1).argsort(axis=1, kind="stable"), 1

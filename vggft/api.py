@@ -1,6 +1,7 @@
 """The Python interface: `Experiment`, a workspace, and `Model`, which predicts arrays."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ from PIL import Image
 
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
+from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.options.signatures import takes
 from featurize.pixels import images
-from featurize.pixels.decoding import unreadable
+from featurize.pixels.decoding import contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
+from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.options import (
@@ -42,7 +45,8 @@ def read_picture(path: str | Path) -> Picture:
         VggftError: the file cannot be read, or is not an image.
     """
     try:
-        return images.decode(Path(path).read_bytes())
+        with contents(Path(path)) as data:
+            return images.decode(data)
     except OSError as error:
         raise VggftError(f"{path}: {unreadable(error)}. Expected a picture.") from None
     except images.Unreadable as error:
@@ -111,6 +115,7 @@ class Experiment:
         """
         self.workspace = Workspace(Path(folder), architecture)
         self._ui = Ui(quiet=quiet)
+        self._engines: dict[str, PerProcess[Engine]] = {}  # by fingerprint; all models share one
 
     @takes(FeaturizeOptions)
     def featurize(self, data: str | Path, **options: Any) -> dict[str, Any]:
@@ -139,11 +144,14 @@ class Experiment:
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""
-        choice = selection.choose(self.workspace, name)
+        choice = selection.choose(self.workspace, name, lambda error: self._ui.warn(f"left out: {error}"))
         if choice.age:
             self._ui.warn(choice.age)
         chosen = choice.model
         fingerprint = self.workspace.settings.fingerprint
+        engine = self._engines.setdefault(
+            fingerprint.key, PerProcess(partial(inference.start_its_engine, self.workspace))
+        )
 
         def fit(picture: Picture) -> Picture:
             array = np.asarray(picture)
@@ -156,4 +164,4 @@ class Experiment:
             size = (fingerprint.size, fingerprint.size)
             return np.asarray(Image.fromarray(array).resize(size, RESIZE_FILTERS[fingerprint.resize]))
 
-        return Model(chosen.name, chosen.classes, inference.from_pixels(chosen, self.workspace), fit)
+        return Model(chosen.name, chosen.classes, inference.from_pixels(chosen, self.workspace, engine), fit)

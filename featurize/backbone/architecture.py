@@ -4,12 +4,12 @@ An architecture is passed as an argument. It is a chain of 3×3 convolutions and
 classifier on top. This module imports no framework.
 """
 
-import os
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 from featurize.errors import VggftError
+from featurize.process import places
 
 # Name of the preprocessing layer in vggft's Keras models.
 PREPROCESS_LAYER = "preprocess"
@@ -59,8 +59,7 @@ class KerasFile:
     @property
     def path(self) -> Path:
         """Where Keras keeps the file, or would keep it."""
-        home = os.environ.get("KERAS_HOME")
-        return (Path(home) if home else Path.home() / ".keras") / "models" / self.name
+        return places.keras() / "models" / self.name
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,10 @@ def read(architecture: Architecture, path: Path) -> Convolutions:
                 f"{path}: not the weights of {architecture.name}: layer {layer.name} has kernel and bias of shape {shapes[0]} "
                 f"and {shapes[1]}, expected {expected[0]} and {expected[1]}."
             )
+        if not (np.isfinite(kernel).all() and np.isfinite(bias).all()):
+            raise VggftError(
+                f"{path}: damaged: layer {layer.name} has a weight that is NaN or infinite. Put a fresh copy in its place."
+            )
     _refuse_surplus(architecture, path, convolutions.keys() - {PREPROCESS_LAYER})
     return {
         layer.name: (convolutions[layer.name][0].astype(np.float32), convolutions[layer.name][1].astype(np.float32))

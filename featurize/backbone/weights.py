@@ -4,6 +4,7 @@ In this order: a file that was asked for, the file that Keras keeps, a copy insi
 download. Whatever the source, one sha256 over all numbers decides whether they are the published ones.
 """
 
+import contextlib
 import hashlib
 import importlib.metadata
 import threading
@@ -70,7 +71,7 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
         VggftError: the file is missing; or there are no weights on this machine and none can be downloaded.
     """
     if file is not None:
-        if not file.is_file():
+        if not _is_file(file):
             raise VggftError(
                 f"{file}: no such file. Expected {architecture.name} weights (--weights) as .h5, .onnx or .keras."
             )
@@ -94,8 +95,9 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
 
 def available(architecture: Architecture) -> Source | None:
     """Return the published weights on this machine, if any; files named by `--weights` aside."""
-    if architecture.keras_file.path.is_file():
-        return Source("keras cache", architecture.keras_file.path)
+    with contextlib.suppress(OSError):  # a home folder that may not be read, or no temporary folder instead
+        if architecture.keras_file.path.is_file():
+            return Source("keras cache", architecture.keras_file.path)
     copy = installed_copy(architecture.wheel) if architecture.wheel else None
     return Source("installed copy", copy) if copy else None
 
@@ -140,7 +142,15 @@ def installed_copy(wheel: Wheel) -> Path | None:
     except importlib.metadata.PackageNotFoundError:
         return None
     path = Path(str(distribution.locate_file(wheel.file)))
-    return path if path.is_file() else None
+    return path if _is_file(path) else None
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a file that can be reached; not if a folder above it, such as $HOME, may not be searched."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def _reachable(url: str) -> bool:

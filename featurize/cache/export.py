@@ -58,6 +58,7 @@ def export(
     if not file.parent.is_dir():
         raise VggftError(f"{file}: no such folder: {file.parent}. Create it, or choose another file.")
     samples = dataset.accepted()
+    durable.sweep_beside(file)
     temporary = file.with_name(f".{file.name}.{os.getpid()}.vggft.tmp")
     try:
         try:

@@ -34,6 +34,7 @@ from featurize.wording import counted
 
 FINGERPRINT_FILE = "fingerprint.json"
 INDEX_FILE = "index.h5"
+_TRIES = 10  # to read rows beside a prune
 DISTRUSTED_FILE = "index.old.h5"  # an invalidated index, used only for its list of shards
 
 
@@ -114,15 +115,15 @@ class FeatureCache:
             VggftError: a digest has no row, or a shard is damaged.
         """
         packed = shards.pack(digests)
-        try:
-            return self._read(layer, packed)
-        except FileNotFoundError:  # prune has moved the rows to another shard
-            with self._guard:
-                self._load()
-        try:
-            return self._read(layer, packed)
-        except FileNotFoundError as error:
-            raise VggftError(f"{error.filename}: deleted while reading it. Run the command again.") from None
+        deleted = ""
+        for _ in range(_TRIES):
+            try:
+                return self._read(layer, packed)
+            except FileNotFoundError as error:  # prune has moved the rows to another shard
+                deleted = error.filename
+                with self._guard:
+                    self._load()
+        raise VggftError(f"{deleted}: deleted while reading it. Run the command again.")
 
     def write(
         self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]
@@ -246,7 +247,7 @@ class FeatureCache:
             if name not in self._sound:
                 shards.check(self.shards, name)
                 self._sound.add(name)
-            return shards.open_sound(self.shards, name, self.fingerprint.json)
+            return shards.open_known(self.shards, name, self.fingerprint, self.architecture)
         except Damaged as error:
             self._invalidate_index()
             raise VggftError(
@@ -260,8 +261,7 @@ class FeatureCache:
 
     def _load(self, recheck: bool = False) -> None:
         """Load the index if it matches the existing shards, else rebuild it."""
-        present = shards.present(self.shards)
-        stored = index.load(self.folder / INDEX_FILE)
+        stored, present = self._stored_and_present()
         if stored is not None and stored.shards == present and not recheck:
             self._index, self._index_saved = stored, True
             return
@@ -279,13 +279,28 @@ class FeatureCache:
             if lost.any():
                 self.lost_rows[layer] = frozenset(shards.unpack(rows.digest[lost]))
 
+    def _stored_and_present(self) -> tuple[index.Index | None, dict[str, Stamp]]:
+        """Return the stored index and the existing shards, both of one moment, also beside a prune.
+
+        Prune stores the new index before it deletes shards, so that a shard is missing only if the index does not change.
+        """
+        stored = index.load(self.folder / INDEX_FILE)
+        while True:
+            present = shards.present(self.shards)
+            if stored is None or stored.shards.keys() <= present.keys():
+                return stored, present
+            again = index.load(self.folder / INDEX_FILE)
+            if again is not None and again.shards == stored.shards:
+                return stored, present
+            stored = again
+
     def _build_index(self, present: Mapping[str, Stamp]) -> index.Index:
         """Build an index of the given shards, except damaged ones and shards of other caches, which are added to `damaged`."""
         built = index.Index()
         for name, stamp in present.items():
             if name not in self.damaged:
                 try:
-                    with shards.open_sound(self.shards, name, self.fingerprint.json) as file:
+                    with shards.open_known(self.shards, name, self.fingerprint, self.architecture) as file:
                         built.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
                 except FileNotFoundError:  # pruned in the meantime
                     continue

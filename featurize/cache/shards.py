@@ -26,7 +26,9 @@ from h5py._objects import phil
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.backbone.architecture import Architecture
 from featurize.cache import zstd
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 
 SHARD_VERSION = 1
@@ -188,6 +190,8 @@ def open_sound(folder: Path, name: str, fingerprint: str) -> h5py.File:
     except FileNotFoundError:
         raise
     except OSError as error:
+        if not path(folder, name).exists():  # deleted while HDF5 opened it
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path(folder, name))) from None
         raise Damaged(f"not an HDF5 file ({error})") from None
     stored = file.attrs.get("version"), file.attrs.get("fingerprint")
     if stored != (SHARD_VERSION, fingerprint):
@@ -196,6 +200,68 @@ def open_sound(folder: Path, name: str, fingerprint: str) -> h5py.File:
             f"not from this cache: version {stored[0]}, expected {SHARD_VERSION}; fingerprint {stored[1]}, expected {fingerprint}"
         )
     return file
+
+
+def open_known(folder: Path, name: str, fingerprint: Fingerprint, architecture: Architecture) -> h5py.File:
+    """Open a shard whose hash has been verified, and check that it holds what `write` writes, before any row is read.
+
+    Raises:
+        FileNotFoundError, Damaged: as `open_sound`; Damaged also for anything but rows of layers of the architecture.
+    """
+    file = open_sound(folder, name, fingerprint.json)
+    try:
+        _check_layout(file, {layer.name: layer.shape(fingerprint.size) for layer in architecture.layers})
+    except Damaged:
+        file.close()
+        raise
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,
+        TypeError,
+    ) as error:  # what h5py raises for files that it cannot use
+        file.close()
+        raise Damaged(f"not readable as a shard ({error})") from None
+    return file
+
+
+def _check_layout(file: h5py.File, shapes: Mapping[str, tuple[int, int, int]]) -> None:
+    """Check names, types, shapes and storage: sizes that memory is taken for, and links to other files.
+
+    Raises:
+        Damaged: not a shard of these layers.
+    """
+    source = file.attrs.get("computed_from", "pixels")
+    if not isinstance(source, str) or (source != "pixels" and source not in shapes):
+        raise Damaged(f"computed from an unknown layer, {source!r}")
+    digests = _stored(file, "digest")
+    rows = digests.shape[0] if digests.ndim else 0
+    if digests.shape != (rows, DIGEST.itemsize) or digests.dtype != np.uint8 or digests.nbytes != _bytes_in(digests):
+        raise Damaged(f"digests of shape {digests.shape}, {digests.dtype}")
+    for name in layers_of(file):
+        if name not in shapes:
+            raise Damaged(f"an unknown layer, {name!r}")
+        data = _stored(file, name)
+        expected = (rows, *shapes[name])
+        if data.shape != expected or data.dtype != np.float16 or data.chunks != (1, *shapes[name]):
+            raise Damaged(f"{name} of shape {data.shape}, {data.dtype}, expected {expected}, float16")
+        if data.id.get_num_chunks() != rows:  # HDF5 would return zeros
+            raise Damaged(f"{name} has {data.id.get_num_chunks()} of {rows} rows")
+
+
+def _stored(file: h5py.File, name: str) -> h5py.Dataset:
+    """Return a dataset whose numbers are in this file: not behind a link, and not in other files."""
+    link = file.get(name, getlink=True)
+    data = file.get(name) if isinstance(link, h5py.HardLink) else None
+    if not isinstance(data, h5py.Dataset) or data.is_virtual or data.external:
+        raise Damaged(f"{name} is missing, or not stored in this file")
+    return data
+
+
+def _bytes_in(data: h5py.Dataset) -> int:
+    """Return the bytes that a dataset takes in its file."""
+    return int(data.id.get_storage_size())
 
 
 def layers_of(file: h5py.File) -> list[str]:

@@ -1,5 +1,6 @@
 """Cache maintenance: summary, verification, and deletion of rows and files that are no longer needed."""
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,8 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import Damaged
 from featurize.errors import VggftError
+
+_TRIES = 10  # to read the shards beside a prune
 
 Progress = Callable[[int, int], None]
 
@@ -86,8 +89,15 @@ def info(folder: Path, fingerprint: Fingerprint | None, architecture: Architectu
     """Summarise one fingerprint's cache, from the metadata of its shards, without reading rows.
 
     Raises:
-        VggftError: a shard is damaged.
+        VggftError: a shard is damaged, or shards are deleted faster than they can be read.
     """
+    for _ in range(_TRIES):
+        with contextlib.suppress(FileNotFoundError):  # beside a prune, whose new shards the next try finds
+            return _info(folder, fingerprint, architecture)
+    raise VggftError(f"{folder}: another process is deleting files there. Run the command again.")
+
+
+def _info(folder: Path, fingerprint: Fingerprint | None, architecture: Architecture) -> Info:
     set_aside = len(list((folder / "damaged").glob("*.h5")))
     if fingerprint is None:
         files = list((folder / "shards").glob("*.h5"))
@@ -96,13 +106,13 @@ def info(folder: Path, fingerprint: Fingerprint | None, architecture: Architectu
     layers: dict[str, LayerInfo] = {}
     for name in cache.positions.shards:
         try:
-            with shards.open_sound(cache.shards, name, fingerprint.json) as file:
+            with shards.open_known(cache.shards, name, fingerprint, architecture) as file:
                 for layer in shards.layers_of(file):
                     data, total = file[layer], layers.get(layer, LayerInfo(0, 0, 0))
                     layers[layer] = LayerInfo(
                         total.rows + len(data), total.stored + data.id.get_storage_size(), total.raw + data.nbytes
                     )
-        except (Damaged, FileNotFoundError) as error:
+        except Damaged as error:
             raise VggftError(f"{cache.shards / name}.h5: {error}. Run: vggft cache verify") from None
     digests = [cache.positions.rows(layer).digest for layer in cache.layers]
     return Info(
@@ -125,7 +135,9 @@ class Finding:
     reason: str
 
 
-def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) -> list[Finding]:
+def verify(
+    folder: Path, fingerprint: Fingerprint | None, architecture: Architecture, progress: Progress
+) -> list[Finding]:
     """Verify all files of one fingerprint's cache. Shards are not changed.
 
     If anything is damaged, the index is invalidated, so that the next `vggft featurize` verifies all shards, quarantines the
@@ -141,7 +153,7 @@ def verify(folder: Path, fingerprint: Fingerprint | None, progress: Progress) ->
     for name in names:
         if name not in damaged:
             try:
-                with shards.open_sound(folder_of_shards, name, fingerprint.json) as file:
+                with shards.open_known(folder_of_shards, name, fingerprint, architecture) as file:
                     digests[name] = shards.digests_of(file)
             except FileNotFoundError:
                 continue  # pruned in the meantime

@@ -11,7 +11,8 @@ from pathlib import Path
 from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from featurize.process import interrupts
+from featurize.pixels import formats
+from featurize.process import interrupts, places
 from featurize.wording import counted
 
 SPLIT_FOLDERS = {
@@ -75,7 +76,7 @@ def scan(
             a capture group.
     """
     pattern = _group_pattern(group_by)
-    root = Path(root).expanduser()
+    root = places.expanded(Path(root))
     if not root.is_dir():
         problem = "not a folder" if root.exists() else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
@@ -257,6 +258,10 @@ def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
         return replace(sample, digest=before.digest)
     hashed_at = time.time_ns()
     try:
+        if sample.size > formats.MAX_FILE_BYTES:  # hashing it would take minutes
+            with (root / sample.path).open("rb") as file:
+                reason = formats.oversized(file.read(formats.HEAD), sample.size) or ""
+            return replace(sample, status="rejected", reason=reason, mtime_ns=0)
         digest = durable.sha256(root / sample.path)
     except OSError as error:
         return replace(sample, status="rejected", reason=f"cannot be read: {error.strerror}", mtime_ns=0)

@@ -61,7 +61,9 @@ def _on_tensorflow(part: Any, finish: Callable[[Any], list[Any]]) -> Run:
     def run(rows: Any) -> list[Any]:
         return finish(part(tf.cast(rows, tf.float32), training=False))
 
-    graph = tf.function(run)  # without XLA, which made this forward pass slower on the CPU it was measured on
+    # Without XLA, which made this forward pass slower on the CPU it was measured on, and without AutoGraph, which is of no use
+    # here and leaves a file in the temporary folder if the process is killed.
+    graph = tf.function(run, autograph=False)
     return lambda rows: [output.numpy() for output in graph(tf.constant(rows))]
 
 

@@ -23,6 +23,7 @@ from platformdirs import user_cache_path
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.process import places
 
 MOST_BYTES = 300_000_000  # of all networks in a folder; five of VGG16. What was used longest ago is deleted first
 _KEY_DIGITS = 32
@@ -58,12 +59,12 @@ def network(key: str, size: int, convert: Callable[[Path], Path]) -> Path:
 
 def _folders() -> list[Path]:
     """Return the folders to look in, the preferred one first."""
-    cache = user_cache_path("vggft", appauthor=False)
-    folders = [cache / "mnn"] if cache.is_absolute() else []  # it is relative where the user has no home folder
+    folders = []
+    with contextlib.suppress(RuntimeError):  # the user has no home folder
+        folders.append(user_cache_path("vggft", appauthor=False) / "mnn")
     with contextlib.suppress(OSError):  # no temporary folder can be written
-        user = os.getuid() if hasattr(os, "getuid") else "user"
-        folders.append(Path(tempfile.gettempdir()) / f"vggft-{user}" / "mnn")
-    return folders
+        folders.append(places.private() / "mnn")
+    return [folder for folder in folders if folder.is_absolute()]
 
 
 def _open(folder: Path) -> None:

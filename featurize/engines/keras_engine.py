@@ -48,6 +48,7 @@ class KerasEngine:
 
     def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
         """Run any number of rows. Where memory runs out, the batch is halved for good."""
+        backend.require_no_fork()
         part = self._part(layers, below)
         outputs: list[list[NDArray[Any]]] = []
         first = 0

@@ -27,7 +27,6 @@ from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.engines import converted
 from featurize.process import descriptors, interrupts
-from featurize.process.per_process import PerProcess
 
 _ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
@@ -57,18 +56,18 @@ class MnnEngine:
         self._preprocess = fingerprint.preprocess
         cores = min(os.cpu_count() or 1, _SESSIONS)
         self.batch_size, self.trial = _ROUNDS * cores, cores
-        self._pool = PerProcess(lambda: ThreadPoolExecutor(cores))
-        self._parts: PerProcess[dict[tuple[str | None, frozenset[str]], _Part]] = PerProcess(dict)
+        self._pool = ThreadPoolExecutor(cores)
+        self._parts: dict[tuple[str | None, frozenset[str]], _Part] = {}
 
     def __call__(
         self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`. The first run of a part of the network loads it."""
         key = (below, frozenset(layers))
-        part = self._parts().setdefault(key, _Part(self._mnn, self._weights, self._size, *key))
+        part = self._parts.setdefault(key, _Part(self._mnn, self._weights, self._size, *key))
         part.file()  # here and not in the pool, because signals interrupt the main thread only
         rows = []
-        for row in self._pool().map(lambda row: part.run(np.ascontiguousarray(self._prepared(row, below))), inputs):
+        for row in self._pool.map(lambda row: part.run(np.ascontiguousarray(self._prepared(row, below))), inputs):
             interrupts.check()
             rows.append(row)
         return [np.stack([row[name] for row in rows]) for name in layers]

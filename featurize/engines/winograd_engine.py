@@ -17,10 +17,13 @@ from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.process import interrupts
+from featurize.process.per_process import PerProcess
 
 FILTERS = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
 _PIXELS = "pixels"  # name of the input of the first layer
 _ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
+# Only one engine at a time limits the threads of BLAS, or one might restore the limit of another for good.
+_LIMITING = PerProcess(threading.Lock)
 _NONE = np.empty((0, 0, 0), np.float32)
 
 
@@ -70,7 +73,7 @@ class WinogradEngine:
         self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`."""
-        with self._blas.limit(limits=1):  # the threads of the pool are enough
+        with _LIMITING(), self._blas.limit(limits=1):  # the threads of the pool are enough
             rows = []
             for row in self._pool.map(lambda row: self._one(row, layers, below), inputs):
                 interrupts.check()

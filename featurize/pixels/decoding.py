@@ -5,6 +5,7 @@ picture (digest and paths as JSON) and replies with the pixels or the reason why
 closes, so also when its parent dies. It imports neither Keras nor the caller's main module.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -13,13 +14,15 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.pixels import formats, memory
 from featurize.pixels.images import Unreadable
+from featurize.process import interrupts
 
 _PIPE_BYTES = 262_144  # holds a whole picture of 224 × 224
 
@@ -29,7 +32,8 @@ _START = (
     "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
     "from featurize.pixels import decoding; decoding.serve(sys.argv[2])"
 )
-# Height, width, channels and number of bytes that follow; the first three are 0 if the bytes are a reason.
+# Height, width, channels and number of bytes that follow; the first three are 0 if the bytes are a reason, and all are 0 if the
+# picture is too large for a worker.
 _HEADER = struct.Struct("<4q")
 
 
@@ -38,14 +42,40 @@ def picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.
     reason = "no file"
     for path in paths:
         try:
-            data = path.read_bytes()
+            with contents(path) as data:
+                if hashlib.sha256(data).hexdigest() == digest:
+                    return decode_or_reason(data, decoder)
+                reason = "changed while vggft was running; run featurize again"
         except OSError as error:
             reason = unreadable(error)
-            continue
-        if hashlib.sha256(data).hexdigest() == digest:
-            return decode_or_reason(data, decoder)
-        reason = "changed while vggft was running; run featurize again"
+        except Unreadable as error:
+            reason = str(error)
     return reason
+
+
+@contextlib.contextmanager
+def contents(path: Path) -> Iterator[bytes]:
+    """Read a file that may be a picture. Of large files, only one at a time is in memory.
+
+    Raises:
+        OSError: it cannot be read.
+        Unreadable: it is too large, or large and certainly no picture, so that it is not read.
+        memory.Declined: in a worker process, for large files.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > memory.LARGE_FILE:
+            head = file.read(formats.HEAD)
+            reason = formats.oversized(head, size) or formats.foreign(head)
+            if reason:
+                raise Unreadable(reason)
+            file.seek(0)
+        with memory.room().reading(size):
+            try:
+                data = file.read(formats.MAX_FILE_BYTES + 1)
+            except MemoryError:
+                raise Unreadable("not enough memory to read it") from None
+            yield data
 
 
 def decode_or_reason(data: bytes, decoder: Decoder) -> NDArray[np.uint8] | str:
@@ -80,12 +110,12 @@ class Processes:
         self._all: list[subprocess.Popen[bytes]] = []
 
     def __call__(self, digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str:
-        """Return the picture or the reason. If the process has died (out of memory, for example), decode in this one."""
+        """Return the picture or the reason. If it is large, or the process has died, decode in this process."""
         try:
-            return _request(self._process(), digest, paths)
+            reply = _request(self._process(), digest, paths)
         except (OSError, EOFError):
-            self._thread.process = None
-            return picture(digest, paths, self._decoder)
+            self._thread.process = reply = None
+        return picture(digest, paths, self._decoder) if reply is None else reply
 
     def _process(self) -> subprocess.Popen[bytes]:
         process: subprocess.Popen[bytes] | None = getattr(self._thread, "process", None)
@@ -104,16 +134,20 @@ class Processes:
         return process
 
     def close(self) -> None:
-        """End all processes. No calls are allowed after this."""
+        """End all processes. No calls are allowed after this. After a signal, nobody waits for the picture they decode."""
         for process in self._all:
+            if interrupts.heard():
+                process.kill()
             process.communicate()
 
 
-def _request(process: subprocess.Popen[bytes], digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str:
+def _request(process: subprocess.Popen[bytes], digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str | None:
     assert process.stdin
     process.stdin.write(json.dumps([digest, [str(path) for path in paths]]).encode() + b"\n")
     process.stdin.flush()
     height, width, channels, size = _HEADER.unpack(_read(process, _HEADER.size).tobytes())
+    if not size:
+        return None
     reply = _read(process, size)
     return reply.reshape(height, width, channels) if height else reply.tobytes().decode()
 
@@ -128,12 +162,17 @@ def _read(process: subprocess.Popen[bytes], size: int) -> NDArray[np.uint8]:
 
 def serve(pickled_decoder: str) -> None:
     """Reply to requests on standard input until it closes."""
+    memory.be_worker()
     decoder = pickle.loads(bytes.fromhex(pickled_decoder))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output that libraries print must not mix with the replies
     for line in sys.stdin.buffer:
         digest, paths = json.loads(line)
-        result = picture(digest, [Path(path) for path in paths], decoder)
+        result: NDArray[np.uint8] | str
+        try:
+            result = picture(digest, [Path(path) for path in paths], decoder)
+        except memory.Declined:
+            result = ""
         if isinstance(result, str):
             data, shape = result.encode(errors="backslashreplace"), (0, 0, 0)
         else:

@@ -4,15 +4,20 @@ This module does not depend on the network. Its conventions (white behind alpha,
 colour profiles ignored) affect all cached features: changing one of them requires a new `DECODER_VERSION`.
 """
 
+import contextlib
 import io
-import struct
+import logging
+import re
+import time
 import warnings
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError, features
 
+from featurize.pixels import formats, layouts, memory, metadata
 from featurize.pixels.perturbations import PERTURBATIONS
+from featurize.process import interrupts
 
 DECODER_VERSION = 1
 
@@ -30,6 +35,26 @@ FORMATS = [
 # Pillow's warnings about many pixels (MAX_PIXELS is checked here) and damaged EXIF (pixels are intact) would disturb the progress
 # display.
 warnings.filterwarnings("ignore", module=r"PIL\.")
+# A library logs to its logger. Without a handler, Python would print what Pillow logs about a file on standard error.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+MAX_SECONDS = 60.0  # of computing for a picture; 120 million pixels of progressive JPEG take less than ten
+
+# A progressive JPEG is decoded scan by scan, and each scan visits all pixels: a few hundred bytes may take a tenth of a second.
+# Bytes are passed to the decoder in pieces of this size, between which it can be stopped.
+_SCAN_BYTES = 2048
+
+_STRIP_PIXELS = 8_000_000  # of a picture that is converted at once
+
+_BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # in Pillow; others: 4
+_KEPT_PER_PIXEL = {"JPEG2000": 16, "AVIF": 8, "HEIF": 8, "WEBP": 4, "TIFF": 4}  # by decoders, besides the pixels
+
+# In messages of Pillow about files that are whole.
+_UNSUPPORTED = re.compile(
+    r"unsupported|not supported|cannot handle|not available|bad configuration|samples per pixel"
+    r"|unknown (pixel mode|raw mode|compression|image mode|color|colour|bmp)",
+    re.IGNORECASE,
+)
 
 RESIZE_FILTERS = {
     "bilinear": Image.Resampling.BILINEAR,
@@ -95,14 +120,30 @@ def _open_rgb(data: bytes) -> Image.Image:
     if not data:
         raise Unreadable("empty file (0 bytes)")
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        return _decoded(data)
+    except Unreadable as error:
+        if not str(error).startswith(("too ", "interrupted")):
+            for orientation in (True, False):
+                less = metadata.without(data, orientation=orientation)
+                with contextlib.suppress(Unreadable):
+                    if less != data:
+                        return _decoded(less)
+        raise
+
+
+def _decoded(data: bytes) -> Image.Image:
+    try:
+        with Image.open(_Watched(data), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Unreadable(f"too large: {width} × {height}, {_LIMIT}")
-            image.load()
-            # Orientation after load(), because Pillow rotates TIFF files itself and then removes the tag.
-            return _upright(_to_rgb(image), _orientation(image))
-    except Unreadable:
+            if image.info.get("progressive"):
+                image.decodermaxblock = _SCAN_BYTES
+            with memory.room().taken(_bytes_needed(image)):
+                image.load()
+                # Orientation after load(), because Pillow rotates TIFF files itself and then removes the tag.
+                return _upright(_to_rgb(image), _orientation(image))
+    except (Unreadable, memory.Declined):
         raise
     except Image.DecompressionBombError:
         raise Unreadable(f"too large: {_LIMIT}") from None
@@ -112,10 +153,40 @@ def _open_rgb(data: bytes) -> Image.Image:
         raise Unreadable("not enough memory to decode it") from None
     # Pillow's decoders raise many kinds of exceptions on damaged files; one bad file must not stop the others.
     except Exception as error:
-        message = str(error) or type(error).__name__
-        if "truncated" in message.lower():
-            message = f"the file is incomplete ({message})"
-        raise Unreadable(f"damaged picture: {message}") from None
+        raise Unreadable(_problem(error, data)) from None
+
+
+class _Watched(io.BytesIO):
+    """The bytes of a picture; reading them fails after a signal, and when decoding has taken too long."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._began = time.thread_time()
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if interrupts.heard():
+            raise Unreadable("interrupted")  # not seen: whoever waits for the picture raises KeyboardInterrupt
+        if time.thread_time() - self._began > MAX_SECONDS:
+            raise Unreadable(f"too slow: it is not decoded after {MAX_SECONDS:.0f} s of computing")
+        return super().read(size)
+
+
+def _bytes_needed(image: Image.Image) -> int:
+    """Estimate the memory that decoding takes at its highest: Pillow's pixels, the RGB copy, and what the decoder keeps."""
+    loaded = _BYTES_PER_PIXEL.get(image.mode, 4)
+    kept = 2 * len(image.getbands()) if image.info.get("progressive") else _KEPT_PER_PIXEL.get(image.format or "", 0)
+    return image.width * image.height * (loaded + 4 + kept)
+
+
+def _problem(error: Exception, data: bytes) -> str:
+    """Return what a decoder's exception says about a file: unsupported, incomplete, or damaged."""
+    message = str(error) or type(error).__name__
+    layout = layouts.unsupported(data) or (message if _UNSUPPORTED.search(message) else "")
+    if layout:
+        return f"unsupported kind of picture ({layout}): convert it to PNG or JPEG with 8 bits a channel"
+    if "truncated" in message.lower():
+        message = f"the file is incomplete ({message})"
+    return f"damaged picture: {message}"
 
 
 def _unidentified(data: bytes) -> str:
@@ -124,17 +195,30 @@ def _unidentified(data: bytes) -> str:
         return "HEIC picture: Pillow cannot read HEIC without a plug-in; convert it to JPEG or PNG"
     if brand in (b"avif", b"avis") and not features.check("avif"):
         return "AVIF picture: this Pillow was built without AVIF; convert it to JPEG or PNG"
-    if brand in (b"avif", b"avis") or data.startswith(_SIGNATURES):
-        return "damaged picture: the header is incomplete or invalid"
-    if data.startswith(b"\0\0\1\0"):
-        return "icon (ICO): not supported; convert it to PNG"
-    return "not a picture: unknown file format"
+    return formats.foreign(data[: formats.HEAD]) or _refused(data) or "not a picture: unknown file format"
+
+
+def _refused(data: bytes) -> str | None:
+    """Return why Pillow does not open a file with the first bytes of a supported format; None for other files."""
+    refused = data.startswith(_SIGNATURES)
+    for name in FORMATS:
+        factory, accept = Image.OPEN[name]
+        if not accept or accept(data[:16]) is not True:
+            continue
+        try:
+            factory(io.BytesIO(data), "").close()
+        except Exception as error:  # which Image.open hides
+            problem = _problem(error, data)
+            if not problem.startswith("damaged"):
+                return problem
+        refused = True
+    return "damaged picture: the header is incomplete or invalid" if refused else None
 
 
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
-    except (SyntaxError, ValueError, TypeError, KeyError, OSError, struct.error):
+    except Exception:
         return 1  # damaged EXIF: assume upright
 
 
@@ -146,6 +230,20 @@ def _upright(image: Image.Image, orientation: int) -> Image.Image:
 def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB" and "transparency" not in image.info:
         return image
+    if image.mode == "F":
+        raise Unreadable("floating-point pixels, with no standard conversion to 8 bits; convert it to PNG")
+    rows = max(1, _STRIP_PIXELS // image.width)
+    if rows >= image.height:
+        return _strip_to_rgb(image)
+    # A large picture strip by strip, so that memory does not hold every intermediate picture as a whole.
+    whole = Image.new("RGB", image.size)
+    for top in range(0, image.height, rows):
+        strip = image.crop((0, top, image.width, min(top + rows, image.height)))
+        whole.paste(_strip_to_rgb(strip), (0, top))
+    return whole
+
+
+def _strip_to_rgb(image: Image.Image) -> Image.Image:
     if image.mode.startswith("I"):  # 16-bit grey, which Pillow stores in 16 or 32 bits
         values = np.asarray(image).astype(np.int64)
         if values.min(initial=0) < 0 or values.max(initial=0) > 65_535:
@@ -156,8 +254,6 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         if isinstance(image.info.get("transparency"), int):  # the grey value of transparent pixels
             grey[values == image.info["transparency"]] = 255
         return Image.fromarray(grey).convert("RGB")
-    if image.mode == "F":
-        raise Unreadable("floating-point pixels, with no standard conversion to 8 bits; convert it to PNG")
     if image.has_transparency_data:
         with_alpha = image.convert("RGBA")
         white = Image.new("RGBA", image.size, (255, 255, 255, 255))

@@ -9,7 +9,9 @@ import ctypes
 import os
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from typing import BinaryIO
 
 _hiding = False
 
@@ -36,15 +38,30 @@ def redirected(to: int, *descriptors: int) -> Iterator[list[int]]:
             os.close(original)
 
 
-def hide_libraries() -> None:
-    """Activate `hidden`, for the command line."""
+@contextlib.contextmanager
+def hiding_libraries() -> Iterator[None]:
+    """Make `hidden` effective inside the context, for the command line."""
     global _hiding  # noqa: PLW0603 (descriptors are global, too)
-    _hiding = True
+    before, _hiding = _hiding, True
+    try:
+        yield
+    finally:
+        _hiding = before
+
+
+class _Hidden:
+    """What is hidden now. Threads share it: the first redirects the descriptors, and the last restores them."""
+
+    guard = threading.Lock()
+    threads = 0
+    output: BinaryIO
+    redirection: contextlib.ExitStack
+    stderr: int
 
 
 @contextlib.contextmanager
 def hidden() -> Iterator[None]:
-    """Hide what libraries print while they load, for which they have no complete setting. Inactive before `hide_libraries`.
+    """Hide what libraries print while they load, for which they have no complete setting. Only within `hiding_libraries`.
 
     After an exception, the output is shown, except for ImportError and ValueError, which mean that something is not installed and
     are reported by the caller.
@@ -52,22 +69,41 @@ def hidden() -> Iterator[None]:
     if not _hiding:
         yield
         return
-    with tempfile.TemporaryFile() as hidden_output, redirected(hidden_output.fileno(), 1, 2) as (_, stderr):
-        try:
-            yield
-        except (ImportError, ValueError):
-            raise
-        except BaseException:
+    with _Hidden.guard:
+        if not _Hidden.threads:
+            with contextlib.ExitStack() as stack:
+                _Hidden.output = stack.enter_context(_buffer())
+                _Hidden.stderr = stack.enter_context(redirected(_Hidden.output.fileno(), 1, 2))[1]
+                _Hidden.redirection = stack.pop_all()
+        _Hidden.threads += 1
+    try:
+        yield
+    except (ImportError, ValueError):
+        raise
+    except BaseException:
+        with _Hidden.guard:
             _flush()
-            hidden_output.seek(0)
-            os.write(stderr, hidden_output.read())
-            raise
+            _Hidden.output.seek(0)
+            os.write(_Hidden.stderr, _Hidden.output.read())
+        raise
+    finally:
+        with _Hidden.guard:
+            _Hidden.threads -= 1
+            if not _Hidden.threads:
+                _Hidden.redirection.close()
+
+
+def _buffer() -> BinaryIO:
+    """Return an empty file, in memory where the system has such files: the temporary folder may be full, or missing."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("hidden"), "w+b")
+    return tempfile.TemporaryFile()
 
 
 def _flush() -> None:
     """Flush Python's buffers and C's; on a pipe or file, printf writes only when its buffer is full."""
     for stream in (sys.stdout, sys.stderr):
-        if stream is not None:
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # none, closed, or replaced by a program
             stream.flush()
     if os.name == "posix":
         ctypes.CDLL(None).fflush(None)

@@ -16,13 +16,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NoReturn
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
 
 EXIT_CODE = 130
 
 _PATIENCE = 1.5  # seconds from a signal to the exit if `check` is not called; less than two in total
 _TIDYING = 20.0  # seconds from a signal to the exit if `check` was called; enough to write finished rows
+_LOOK_SECONDS = 0.2  # between two looks for a signal
 _SAME = 1.0  # seconds in which a second signal counts as the first: the terminal's signal, forwarded by a wrapper
 
 
@@ -73,6 +76,22 @@ def threads(number: int | None = None) -> Iterator[ThreadPoolExecutor]:
         yield pool
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def result(future: Future[T]) -> T:
+    """Return the result of a thread, and look for signals while waiting for it.
+
+    Raises:
+        KeyboardInterrupt: after a signal, as `check`.
+    """
+    while True:
+        with contextlib.suppress(TimeoutError):
+            value = future.result(_LOOK_SECONDS)
+            check()
+            return value
+        if future.done():
+            return future.result()  # the thread itself raised TimeoutError
+        check()
 
 
 def leave() -> NoReturn:

@@ -146,7 +146,7 @@ GOOD = {
     "plain.bmp": (encoded(UP, "BMP"), UP),
     "profile.png": (encoded(UP, "PNG", icc_profile=SWAPPED), UP),
 }
-NOT_A_PICTURE = "not a picture: unknown file format"
+NOT_A_PICTURE = "not a picture: text file"
 CUT = r"damaged picture: the file is incomplete \(.+\)"
 CUT_EARLY = "damaged picture: the header is incomplete or invalid"
 HEIC = "HEIC picture: Pillow cannot read HEIC without a plug-in; convert it to JPEG or PNG"

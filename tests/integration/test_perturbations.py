@@ -95,7 +95,7 @@ def test_a_changed_image_is_left_out_of_the_perturbations_of_a_network_that_read
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):
-    assert not cache.prune(again, PruneOptions(yes=True), ui)["removed"]
+    cache.prune(again, PruneOptions(yes=True), ui)
     probes = [folder for folder, own in upkeep.fingerprints(again.cache_folder).items() if own.probe]
     assert len(probes) == len(PERTURBATIONS)
     keep = replace(again.dataset.samples[0], path="other", digest="0" * 64)

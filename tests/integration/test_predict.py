@@ -438,17 +438,17 @@ def test_a_network_predicts_the_same_from_pixels_as_from_the_cache(trained):
     plain = keras.saving.load_model(network.network).predict(pictures.astype("float32"), verbose=0)[:, 0]
     assert np.abs(found[:, 1] - plain).max() < 1e-3
     unsplit = replace(network, run=replace(network.run, settings=replace(network.run.settings, split_point=None)))
-    whole = inference.from_pixels(unsplit, workspace, _Recorder({}))(pictures)  # no engine: nothing is frozen
+    whole = inference.from_pixels(unsplit, workspace, lambda: _Recorder({}))(pictures)  # no engine: nothing is frozen
     assert np.abs(whole[:, 1] - plain).max() < 1e-5
 
     rows = workspace.cache().read("block2_pool", [s.digest for s in samples])
     engine = _Recorder({"block2_pool": rows + np.float32(2**-13) * rows, TINY.top: np.zeros((6, 4, 4, 16), np.float32)})
     assert np.array_equal(
-        inference.from_pixels(network, workspace, engine)(pictures), found
+        inference.from_pixels(network, workspace, lambda: engine)(pictures), found
     )  # less than float16 tells apart
     assert engine.asked == ["block2_pool"]
     head = models.load(workspace).heads[0]
-    scorer = inference.from_pixels(head, workspace, engine)
+    scorer = inference.from_pixels(head, workspace, lambda: engine)
     scorer(pictures)
     assert engine.asked == ["block2_pool", TINY.top]
     assert scorer.batch_size == 7

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import drawings, strict_json, vggft
 
+from featurize import durable
 from vggft.prediction import feature_scorer, inference, models
 
 
@@ -59,6 +60,8 @@ def test_evaluate_reads_the_cache_too(again, trained, no_engine):
 def test_what_was_predicted_once_is_not_computed_again(again, others, monkeypatch):
     words = ("predict", others, "--csv", "--model", "logistic-max", "-w", again.root)
     first = vggft(*words)
+    digests = [durable.sha256(path) for path in others.rglob("*.png")]
+    assert again.cache().missing([again.architecture.top], digests) == []
     shutil.copytree(others, others.parent / "moved")
     shutil.rmtree(others / "bugs")
     monkeypatch.setattr(inference, "start_engine", None)
@@ -72,7 +75,8 @@ def test_what_was_predicted_once_is_not_computed_again(again, others, monkeypatc
     verified = strict_json(vggft("cache", "verify", "--json", "-w", again.root).stdout)
     assert verified["ok"]
     pruned = strict_json(vggft("cache", "prune", "--yes", "--json", "-w", again.root).stdout)
-    assert pruned["rows"] == 6
+    assert pruned["rows"] >= 6  # other tests may have predicted other images in the workspace that this is a copy of
+    assert len(again.cache().missing([again.architecture.top], digests)) == 6
     assert again.cache().missing([again.architecture.top], [s.digest for s in again.dataset.accepted()]) == []
 
 

@@ -109,6 +109,7 @@ def test_engines_agree_on_photographs(engine, published, hymenoptera):
         assert relative_errors(found, own).max() < 1e-4
 
 
+@pytest.mark.slow
 def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     """Nor on its place in the batch of 16, which is Keras's on a CPU. (In one of 8 it did, by 6e-6, on a CPU without AVX-512.)"""
     together = engine(pictures[:8], TWO[1:])[0]

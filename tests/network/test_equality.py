@@ -67,8 +67,7 @@ def rows_of(cache, split_point, features):
         (TINY, "block3_conv1"),
         (TINY, "block2_pool"),
         (TINY, "block1_pool"),
-        (VGG16, "block4_pool"),
-        *(pytest.param(VGG16, name, marks=pytest.mark.slow) for name in ("block5_conv1", "block3_pool")),
+        *(pytest.param(VGG16, name, marks=pytest.mark.slow) for name in ("block5_conv1", "block4_pool", "block3_pool")),
     ],
     ids=lambda value: getattr(value, "name", value),
 )

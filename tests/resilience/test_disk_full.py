@@ -33,6 +33,7 @@ def check_nothing_half_written(work):
         assert name == hashlib.sha256(data).hexdigest() + ".h5"
     assert not list(work.rglob(".*"))
     assert {path.name for path in work.rglob("*") if path.is_file()} - shards(work).keys() <= {
+        "checksums.json",
         "fingerprint.json",
         "index.h5",
         "lock",
@@ -117,7 +118,8 @@ class Noise:
         (1, "workspace.json", 3),
         (2, "manifest.csv", 3),
         (3, "splits.csv", 3),
-        (5, "index.h5", 3),
+        (5, "checksums.json", 3),
+        (7, "index.h5", 3),
         (100, "shards/.*.h5", 2),  # three shards of four rows, 200 pages each
         (300, "shards/.*.h5", 1),
     ],

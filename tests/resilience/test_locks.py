@@ -12,6 +12,7 @@ from processes import Fork, hold_the_lock, start, vggft_apart, wait_until
 from small_cache import featurize, files, layers, same, verify
 from tiny import TINY
 
+from featurize.errors import VggftError
 from vggft.workspace.workspace import Workspace
 
 
@@ -117,3 +118,19 @@ def test_a_reader_goes_on_after_prune(base, in_shards):
     kept = {s.digest for s in Workspace(base / "work", TINY).dataset.accepted()}
     at = [i for i, digest in enumerate(digests) if digest in kept]
     assert np.array_equal(reader.read("block3_pool", [digests[i] for i in at]), in_shards[1]["block3_pool"][at])
+
+
+def test_a_file_system_without_locks_is_an_error_and_no_wait(base, monkeypatch):
+    import fcntl
+
+    def missing(descriptor, operation):
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr(fcntl, "flock", missing)
+    for _ in range(2):  # beside no lock file, and beside an empty one
+        with (
+            pytest.raises(VggftError, match=r"cannot be written or locked \(Function not implemented\)"),
+            Workspace(base / "work", TINY).writing(),
+        ):
+            pass
+        (base / "work" / "lock").touch()

@@ -6,6 +6,7 @@ import os
 import h5py
 import numpy as np
 import pytest
+from tiny import with_layers
 
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache import index, shards
@@ -14,6 +15,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 
 SHAPES = {"block4_pool": (4, 4, 8), "block5_pool": (2, 2, 8)}
+NETWORK = with_layers(VGG16, block3_pool=(8, 8, 4), **SHAPES)
 
 
 def digest(i: int) -> str:
@@ -31,7 +33,7 @@ def fill(cache, numbers, layers=tuple(SHAPES)):
 
 @pytest.fixture
 def cache(tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
     fill(cache, range(20))
     fill(cache, range(20, 50))
     cache.save_index()
@@ -45,7 +47,7 @@ def check(cache, numbers, layer="block5_pool"):
 
 
 def test_rows_come_back_in_any_order_and_repeatedly(cache, tmp_path):
-    for opened in (cache, FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)):
+    for opened in (cache, FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)):
         for layer in SHAPES:
             check(opened, [49, 0, 20, 19, 20, 20, 3], layer)
             check(opened, range(50), layer)
@@ -67,10 +69,10 @@ def test_the_index_is_used_and_remade(cache, tmp_path):
     assert set(stored.layers) == set(SHAPES)
     for damage in (b"", b"nothing"):
         (cache.folder / "index.h5").write_bytes(damage)
-        check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))
+        check(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK), range(50))
     (cache.folder / "index.h5").unlink()
-    assert FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).layers == ["block4_pool", "block5_pool"]
-    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))
+    assert FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).layers == ["block4_pool", "block5_pool"]
+    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK), range(50))
 
 
 def test_an_index_with_one_flipped_number_is_not_believed(cache):
@@ -85,15 +87,15 @@ def test_an_index_that_points_at_other_rows_gives_no_numbers(cache, tmp_path):
     wrong.layers["block5_pool"].row[:] = wrong.layers["block5_pool"].row[::-1].copy()
     wrong.save(cache.folder / "index.h5")  # with a right checksum
     with pytest.raises(VggftError, match="does not match its shards"):
-        FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).read("block5_pool", [digest(i) for i in range(50)])
-    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))  # the next command rebuilds it
+        FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).read("block5_pool", [digest(i) for i in range(50)])
+    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK), range(50))  # the next command rebuilds it
 
 
 def test_a_shard_that_the_index_does_not_know_is_found(cache, tmp_path):
     before = (cache.folder / "index.h5").read_bytes()
     fill(cache, range(50, 60))
     assert (cache.folder / "index.h5").read_bytes() == before  # as after a kill: the shard is there, the index is not
-    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(60))
+    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK), range(60))
 
 
 def damages(sound: bytes, number: int):
@@ -109,7 +111,7 @@ def damages(sound: bytes, number: int):
 def test_a_deleted_shard_is_missed(cache, tmp_path):
     gone = sorted(cache.folder.glob("shards/*.h5"))[0]
     gone.unlink()
-    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
     assert opened.lost == [gone.stem]
     assert len(opened.missing(["block5_pool"], [digest(i) for i in range(50)])) in (20, 30)
 
@@ -120,7 +122,7 @@ def test_any_damage_is_noticed_when_the_cache_is_opened(cache, tmp_path):
         sound = shard.read_bytes()
         for damaged in damages(sound, 20):
             shard.write_bytes(damaged)
-            opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+            opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
             assert list(opened.damaged) == [shard.stem]
             assert len(opened.missing(["block5_pool"], everything)) in (20, 30)
             with pytest.raises(VggftError, match="1 damaged file "):
@@ -135,29 +137,29 @@ def test_damage_that_leaves_no_trace_in_the_file_s_time_is_noticed_when_it_is_re
         for damaged in damages(sound, 20):
             if len(damaged) != len(sound):
                 continue
-            FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).save_index()
+            FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).save_index()
             shard.write_bytes(damaged)
             os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
-            opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+            opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
             assert not opened.damaged  # not read yet
             with pytest.raises(VggftError, match=f"{shard.name}: damaged"):
                 opened.read("block5_pool", everything)
-            assert list(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).damaged) == [
+            assert list(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).damaged) == [
                 shard.stem
             ]  # from now on nothing is believed
             shard.write_bytes(sound)
             os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
-    FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).save_index()
+    FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).save_index()
     shard.write_bytes(damaged)
     os.utime(shard, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert list(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16, recheck=True).damaged) == [shard.stem]
+    assert list(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK, recheck=True).damaged) == [shard.stem]
 
 
 def test_damaged_shards_are_quarantined_and_their_rows_written_again(cache, tmp_path):
     shard = sorted(cache.folder.glob("shards/*.h5"))[1]
     sound = shard.read_bytes()
     shard.write_bytes(sound[:-1] + b"x")
-    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
     opened.quarantine()
     assert (opened.folder / "damaged" / shard.name).read_bytes() == sound[:-1] + b"x"
     assert not shard.exists()
@@ -165,22 +167,22 @@ def test_damaged_shards_are_quarantined_and_their_rows_written_again(cache, tmp_
     fill(opened, [i for i in range(50) if digest(i) in lost])
     opened.save_index()
     assert shard.read_bytes() == sound  # the same rows make the same file
-    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))
+    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK), range(50))
 
 
 def test_a_shard_of_another_fingerprint_is_not_believed(cache, tmp_path):
-    other = FeatureCache(tmp_path, Fingerprint.of(VGG16, preprocess="raw"), VGG16)
+    other = FeatureCache(tmp_path, Fingerprint.of(VGG16, preprocess="raw"), NETWORK)
     fill(other, range(5))
     stray = next(other.folder.glob("shards/*.h5"))
     (cache.folder / "shards" / stray.name).write_bytes(stray.read_bytes())
-    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
     assert "not from this cache" in opened.damaged[stray.stem]
     check(opened, range(50))
 
 
 def test_untouched_shards_are_not_read_again(cache, tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "check", lambda folder, name: pytest.fail("read"))
-    assert not FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16).missing(
+    assert not FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).missing(
         ["block5_pool"], [digest(i) for i in range(50)]
     )
 
@@ -195,7 +197,7 @@ def test_rows_in_the_order_of_the_disk(cache):
 
 
 def test_a_reader_goes_on_when_files_are_replaced_under_its_feet(cache, tmp_path):
-    reader = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    reader = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
     check(reader, [0])
     both = (
         cache.read("block4_pool", [digest(i) for i in range(50)]),
@@ -213,13 +215,13 @@ def test_files_that_another_process_has_locked_are_read(cache, tmp_path):
     files = [path.open("rb") for path in cache.folder.rglob("*.h5")]
     for file in files:
         fcntl.flock(file, fcntl.LOCK_EX)
-    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), range(50))
+    check(FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK), range(50))
     for file in files:
         file.close()
 
 
 def test_shards_are_a_function_of_their_rows(cache, tmp_path):
-    again = FeatureCache(tmp_path / "again", Fingerprint.of(VGG16), VGG16)
+    again = FeatureCache(tmp_path / "again", Fingerprint.of(VGG16), NETWORK)
     fill(again, range(20))
     fill(again, range(20, 50))
     names = [sorted(p.name for p in c.folder.glob("shards/*.h5")) for c in (cache, again)]
@@ -250,7 +252,7 @@ def test_layout_of_a_shard(cache):
     ],
 )
 def test_another_fingerprint_never_sees_old_numbers(cache, tmp_path, other):
-    assert len(FeatureCache(tmp_path, other, VGG16).missing(["block5_pool"], [digest(i) for i in range(50)])) == 50
+    assert len(FeatureCache(tmp_path, other, NETWORK).missing(["block5_pool"], [digest(i) for i in range(50)])) == 50
     assert other.key != Fingerprint.of(VGG16).key
 
 
@@ -265,7 +267,58 @@ def test_the_fingerprint_of_the_published_weights_stays():
 
 
 def test_opening_writes_nothing(tmp_path):
-    cache = FeatureCache(tmp_path / "none", Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path / "none", Fingerprint.of(VGG16), NETWORK)
     assert cache.missing(["block5_pool"], [digest(1)]) == [digest(1)]
     cache.save_index()
     assert not (tmp_path / "none").exists()
+
+
+def test_a_file_that_vanishes_during_the_scan_hides_no_other(cache, tmp_path, monkeypatch):
+    first, second = sorted(cache.shards.iterdir())
+    stamp = shards.Stamp.of
+
+    def vanished(path):
+        if path == first:
+            raise FileNotFoundError
+        return stamp(path)
+
+    monkeypatch.setattr(shards.Stamp, "of", vanished)
+    assert list(shards.present(cache.shards)) == [second.stem]
+
+
+def test_what_is_no_shard_hides_none(cache, tmp_path):
+    sound = list(shards.present(cache.shards))
+    for i, make in enumerate(
+        (
+            lambda path: path.symlink_to("nowhere"),
+            lambda path: path.symlink_to(path),
+            lambda path: path.symlink_to(cache.shards / f"{sound[0]}.h5"),
+        )
+    ):
+        make(cache.shards / f"{i:064}.h5")
+    (cache.shards / "notes.h5").mkdir()
+    assert list(shards.present(cache.shards)) == sound
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
+    assert (opened.lost, opened.damaged) == ([], {})
+    check(opened, range(50))
+
+
+def test_a_prune_between_the_index_and_the_shards_loses_nothing(cache, tmp_path, monkeypatch):
+    present, (first, _) = shards.present, sorted(cache.positions.shards)
+    pruned = []
+
+    def meanwhile(folder):
+        if not pruned:
+            pruned.append(True)
+            with cache.open(first) as file:
+                rows = {layer: file[layer][...] for layer in shards.layers_of(file)}
+                digests = shards.unpack(shards.digests_of(file))
+            cache.write(digests, rows, {"engine": "another"})
+            cache.forget([first])  # as prune does: the index first
+            shards.path(cache.shards, first).unlink()
+        return present(folder)
+
+    monkeypatch.setattr(shards, "present", meanwhile)
+    opened = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
+    assert (opened.lost, opened.lost_rows, opened.damaged) == ([], {}, {})
+    check(opened, range(50))

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -49,11 +50,41 @@ def test_a_python_program_keeps_its_descriptors(monkeypatch):
     assert seen == [before] * 4
 
 
+def test_threads_of_the_command_line_share_one_redirection(monkeypatch, capfd):
+    """However they overlap, the descriptors are those from before in the end; and without a temporary folder, too."""
+    files = [os.fstat(number).st_ino for number in (1, 2)]
+    second_began, first_ended = threading.Event(), threading.Event()
+
+    def first():
+        with descriptors.hidden():
+            assert second_began.wait(10)
+        first_ended.set()
+
+    def second():
+        with descriptors.hidden():
+            second_began.set()
+            assert first_ended.wait(10)
+            os.write(1, b"chatter")
+
+    with monkeypatch.context() as patch, descriptors.hiding_libraries():
+        patch.setattr(tempfile, "tempdir", "/nowhere")
+        threads = [threading.Thread(target=load) for load in (first, second)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert [os.fstat(number).st_ino for number in (1, 2)] == files
+    assert capfd.readouterr() == ("", "")
+    with descriptors.hidden():
+        os.write(1, b"no command line")
+    assert capfd.readouterr().out == "no command line"
+
+
 @pytest.mark.parametrize("missing", ["stdout", "stderr"])
 def test_streams_that_a_program_took_away(missing):
     """As under pythonw and in some notebooks."""
     program = (
-        f"import sys; from featurize.process import descriptors; sys.{missing} = None; descriptors.hide_libraries()\n"
-        "with descriptors.hidden(): pass"
+        f"import sys; from featurize.process import descriptors; sys.{missing} = None\n"
+        "with descriptors.hiding_libraries(), descriptors.hidden(): pass"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

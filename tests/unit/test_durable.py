@@ -1,5 +1,7 @@
 """Durable writes: a file is complete or absent."""
 
+import subprocess
+
 import pytest
 
 from featurize import durable
@@ -37,3 +39,22 @@ def test_folders_are_swapped_whole_and_leftovers_swept(tmp_path):
     (tmp_path / ".left.2.vggft.tmp").mkdir()
     durable.sweep(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["place"]
+
+
+def test_temporary_files_of_killed_processes_beside_a_persons_file_are_swept(tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    dead, alive = process.pid, durable.os.getpid()
+    names = {
+        f".out.h5.{dead}.vggft.tmp": False,
+        f".out.h5.{alive}.vggft.tmp": True,
+        f".other.h5.{dead}.vggft.tmp": True,
+        ".out.h5.mine.vggft.tmp": True,
+        f".out.h5.{10**30}.vggft.tmp": False,
+    }
+    for name in names:
+        (tmp_path / name).write_text("half")
+    (tmp_path / f".out.h5.{dead}0.vggft.tmp").mkdir()
+    durable.sweep_beside(tmp_path / "out.h5")
+    assert {name: (tmp_path / name).exists() for name in names} == names
+    assert (tmp_path / f".out.h5.{dead}0.vggft.tmp").is_dir()

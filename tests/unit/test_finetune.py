@@ -252,3 +252,26 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
     }
     kept = (workspace.finetune / run.name / predictions.FILE).read_bytes()
     assert (folder / predictions.FILE).read_bytes() == kept
+
+
+def test_what_killed_processes_left_in_runs_is_swept_and_nothing_else(tmp_path):
+    for folder in ("one", "one/unfinished", "two", "two/unfinished", "elsewhere"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / ".checkpoint.bin.1.vggft.tmp").write_text("half")
+        (tmp_path / folder / "mine.tmp").write_text("mine")
+    (tmp_path / "two" / "run.json").write_text("{}")
+    (tmp_path / "runs").mkdir()
+    for name in ("one", "two"):
+        (tmp_path / name).rename(tmp_path / "runs" / name)
+    (tmp_path / "runs" / "linked").symlink_to(tmp_path / "elsewhere")
+    store.sweep(tmp_path / "runs")
+    left = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file())
+    assert left == [
+        "elsewhere/.checkpoint.bin.1.vggft.tmp",
+        "elsewhere/mine.tmp",
+        "runs/one/mine.tmp",
+        "runs/one/unfinished/mine.tmp",
+        "runs/two/mine.tmp",
+        "runs/two/run.json",
+        "runs/two/unfinished/mine.tmp",
+    ]

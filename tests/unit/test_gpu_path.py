@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from conftest import paint
 from test_runner import MeanEngine, decode, expected
-from tiny import TINY
+from tiny import TINY, with_layers
 
 from featurize import backend, runner
 from featurize.backbone import weights as weight_files
@@ -30,6 +30,7 @@ from featurize.pixels import decoding, images
 from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
 
+MEANS = with_layers(VGG16, x=(1, 1, 3))
 TWO = ["block2_pool", "block3_pool"]
 
 
@@ -97,13 +98,13 @@ def work(tmp_path):
 
 @pytest.mark.parametrize(("batch", "rows"), [(4, 4), (4, 6), (8, 100)])
 def test_several_batches_in_flight_keep_their_order(work, tmp_path, batch, rows):
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     runner.run(work, ["x"], decode, HalfEngine(batch), cache, shard_rows=rows)
     assert np.abs(cache.read("x", list(work))[:, 0, 0] - expected(work)).max() < 0.1
 
 
 def test_a_failure_in_flight_keeps_what_came_before(work, tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     with pytest.raises(RuntimeError, match="broke"):
         runner.run(work, ["x"], decode, HalfEngine(4, fail_after=4, error=RuntimeError("broke")), cache)
     there = len(work) - len(cache.missing(["x"], list(work)))
@@ -121,7 +122,7 @@ def test_a_row_that_the_engine_found_too_large_is_named(work, tmp_path):
             return found
 
     with pytest.raises(VggftError, match=f"digest {list(work)[7]}"):
-        runner.run(work, ["x"], decode, Broken(8), FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16))
+        runner.run(work, ["x"], decode, Broken(8), FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS))
 
 
 def rows_of(n, seed=0):

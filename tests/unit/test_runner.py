@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pytest
 from conftest import paint
+from tiny import with_layers
 
 from featurize import runner
 from featurize.backbone.vgg16 import VGG16
@@ -13,6 +14,8 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.pixels import images
+
+MEANS = with_layers(VGG16, x=(1, 1, 3))
 
 
 class MeanEngine:
@@ -53,7 +56,7 @@ def expected(work):
 
 @pytest.mark.parametrize("batch", [1, 16, 33, 100])
 def test_right_rows_at_any_batch_size(work, tmp_path, batch):
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     progress = []
     outcome = runner.run(work, ["x"], decode, MeanEngine(batch), cache, progress=progress.append)
     found = cache.read("x", list(work))[:, 0, 0]
@@ -88,10 +91,10 @@ def test_what_cannot_be_used_is_reported_and_the_rest_goes_on(work, tmp_path):
     copy.write_bytes(work[copied][0].read_bytes())
     work[copied][0].unlink()
     files[copied] = [work[copied][0], copy]  # the first is gone, a copy is still there
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     outcome = runner.run(files, ["x"], decode, MeanEngine(), cache)
     assert outcome.rejected == {
-        hashed: "not a picture: unknown file format",
+        hashed: "not a picture: text file",
         changed: "changed while vggft was running; run featurize again",
         gone: "cannot be read: No such file or directory",
     }
@@ -100,7 +103,7 @@ def test_what_cannot_be_used_is_reported_and_the_rest_goes_on(work, tmp_path):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError("engine broke")])
 def test_a_stopped_run_keeps_what_it_computed(work, tmp_path, error):
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     with pytest.raises(type(error) if isinstance(error, Exception) else error):
         runner.run(work, ["x"], decode, MeanEngine(8, fail_after=2, error=error), cache)
     assert len(cache.missing(["x"], list(work))) == 33 - 16
@@ -112,7 +115,7 @@ def test_a_stopped_run_keeps_what_it_computed(work, tmp_path, error):
 
 
 def test_an_interrupt_while_a_shard_is_handed_over(work, tmp_path, monkeypatch):
-    cache, cleared = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16), []
+    cache, cleared = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS), []
     clear, write = runner._Shards._clear, runner._Shards._write
 
     def interrupted(self):
@@ -134,7 +137,7 @@ def test_an_interrupt_while_a_shard_is_handed_over(work, tmp_path, monkeypatch):
 
 
 def test_a_full_shard_is_written_while_the_next_one_is_computed(work, tmp_path):
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
 
     class Watching(MeanEngine):
         def __call__(self, pictures, layers, below=None):
@@ -157,7 +160,7 @@ def test_numbers_that_float16_cannot_hold(work, tmp_path, value):
                 found[0][3] = value
             return found
 
-    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
     with pytest.raises(VggftError, match=f"digest {list(work)[8 + 3]}"):
         runner.run(work, ["x"], decode, Broken(8), cache)
     assert len(cache.missing(["x"], list(work))) == 33 - 8

@@ -86,7 +86,7 @@ def test_closed_early_it_leaves_no_thread(tmp_path):
     deadline = time.monotonic() + 10  # they end by themselves, each after the file that it reads
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

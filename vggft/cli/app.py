@@ -2,6 +2,7 @@
 
 import inspect
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -104,14 +105,15 @@ def main(network: Architecture = VGG16) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are not Unicode must not raise an error
             stream.reconfigure(errors="backslashreplace")
-    descriptors.hide_libraries()
+    logging.getLogger("PIL").propagate = False  # Keras adds a handler that would print what Pillow logs
     # In the shell of a notebook, MPLBACKEND may name a backend that is not installed; Keras imports matplotlib and would fail.
     os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]
     if arguments in ([], *([group] for group in GROUPS)):
         arguments = [*arguments, "--help"]
     try:
-        code = app(arguments, prog_name="vggft", standalone_mode=False)
+        with descriptors.hiding_libraries():
+            code = app(arguments, prog_name="vggft", standalone_mode=False)
         if code == INTERRUPTED:  # typer caught Ctrl-C outside of `execute`, before it was reported
             raise KeyboardInterrupt
         sys.exit(code)

@@ -185,6 +185,7 @@ class NestedCrossValidation:
         results = []
         self._announce()
         self.folder.mkdir(parents=True, exist_ok=True)
+        durable.sweep(self.folder)
         durable.write_bytes(self.folder / fold_files.ABOUT, self._about.encode())
         for k in range(self.number):
             result = FoldResult.read(self._file(k))

@@ -1,6 +1,7 @@
 """Predicting with models: images of the workspace from the cache, and any pictures from their pixels."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,22 +51,29 @@ def from_cache(
     return probabilities
 
 
-def from_pixels(model: Model, workspace: Workspace, engine: Engine | None = None) -> Scorer:
+def from_pixels(model: Model, workspace: Workspace, start: Callable[[], Engine] | None = None) -> Scorer:
     """Return what turns pictures, or files whose features are in the cache, into class probabilities.
 
     The frozen part runs on an engine and is rounded to float16, as in the cache: the numbers are those of `from_cache`.
 
     Args:
-        engine: a running one with the workspace's weights; None: the fastest here, started with the first picture.
+        start: returns a running engine with the workspace's weights when the first picture has to be computed; None: the
+            fastest here.
 
     Raises:
         VggftError: files of the model are missing or damaged.
     """
-    predict, layer, settings = model.predictor(), model.layer, workspace.settings
+    predict, layer = model.predictor(), model.layer
     if layer is None:
         return PixelScorer(predict)
+    return FeatureScorer(predict, workspace, layer, start or partial(start_its_engine, workspace))
 
-    def start() -> Engine:
-        return engine or start_engine(workspace.architecture, settings.fingerprint, settings.weights_file_path)
 
-    return FeatureScorer(predict, workspace, layer, start)
+def start_its_engine(workspace: Workspace) -> Engine:
+    """Start the fastest engine with the weights of a workspace.
+
+    Raises:
+        VggftError: there are no such weights, or the engine does not start.
+    """
+    settings = workspace.settings
+    return start_engine(workspace.architecture, settings.fingerprint, settings.weights_file_path)

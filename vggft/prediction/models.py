@@ -2,16 +2,20 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import finetune.store
 import heads.store
 from featurize.errors import VggftError
+from finetune.store import Run, Settings
 from heads.search import Criterion, Result, best_first, criterion
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
 from vggft.prediction.network_model import NetworkModel
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
+
+_Stored = TypeVar("_Stored", Result, Run)
 
 
 @dataclass(frozen=True)
@@ -85,42 +89,104 @@ def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = 
     Raises:
         VggftError: one of them is damaged.
     """
-    results = heads.store.load_all(workspace.heads, on_damage)
-    digests = {result.head.digest for result in results}
-    fresh, stale = fresh_and_stale(workspace, results)
+    fresh, stale = load_heads(workspace, on_damage)
+    digests = {result.head.digest for result in (*fresh, *stale)}
     networks = [
         NetworkModel(workspace.finetune / run.name, run, run.start_digest in digests)
-        for run in finetune.store.load_all(workspace.finetune, on_damage)
+        for run in _intact(finetune.store.load_all(workspace.finetune, on_damage), _check_run, workspace, on_damage)
     ]
     networks.sort(key=lambda network: network.rank)
-    state = provenance.current(workspace)
+    fresh_networks = [n for n in networks if provenance.is_fresh(workspace, n.classes, n.provenance)]
     stale_models: tuple[Model, ...] = (
         *(_head_model(workspace, result) for result in stale),
-        *(network for network in networks if not provenance.matches(state, network.provenance)),
+        *(network for network in networks if network not in fresh_networks),
     )
     return Models(
         tuple(_head_model(workspace, result) for result in best_first(fresh)),
-        tuple(network for network in networks if provenance.matches(state, network.provenance)),
+        tuple(fresh_networks),
         stale_models,
         tuple(model for model in stale_models if provenance.fits(workspace, model.classes, model.provenance)),
     )
 
 
-def fresh_and_stale(workspace: Workspace, results: Sequence[Result]) -> tuple[list[Result], list[Result]]:
-    """Return the heads made from the workspace's present state, and the stale ones."""
-    state = provenance.current(workspace)
-    fresh = [result for result in results if provenance.matches(state, result.head.provenance)]
-    return fresh, [result for result in results if not provenance.matches(state, result.head.provenance)]
+def load_heads(
+    workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None
+) -> tuple[list[Result], list[Result]]:
+    """Read the heads made from the workspace's present state, and the stale ones; `on_damage` as in `load`."""
+    results = _intact(heads.store.load_all(workspace.heads, on_damage), _check_head, workspace, on_damage)
+    fresh: list[Result] = []
+    stale: list[Result] = []
+    for result in results:
+        is_fresh = provenance.is_fresh(workspace, result.head.classes, result.head.provenance)
+        (fresh if is_fresh else stale).append(result)
+    return fresh, stale
 
 
-def fresh_heads(workspace: Workspace) -> tuple[HeadModel, ...]:
-    """Return the fresh heads, the best first.
+def _intact(
+    models: Sequence[_Stored],
+    check: Callable[[Workspace, _Stored], None],
+    workspace: Workspace,
+    on_damage: Callable[[VggftError], None] | None,
+) -> list[_Stored]:
+    """Return the models that pass a check; the others are damage, as in `load`."""
+    intact = []
+    for model in models:
+        try:
+            check(workspace, model)
+            intact.append(model)
+        except VggftError as error:
+            if on_damage is None:
+                raise
+            on_damage(error)
+    return intact
+
+
+def _check_head(workspace: Workspace, result: Result) -> None:
+    """Check that a head reads features of the size that its provenance says.
+
+    Raises:
+        VggftError: it does not.
+    """
+    head = result.head
+    if head.provenance.get("fingerprint") != workspace.settings.fingerprint.key:
+        return  # of features whose size is not known; it never predicts here
+    height, width, filters = workspace.architecture.layers[-1].shape(workspace.settings.fingerprint.size)
+    expected = {"flatten": height * width * filters, "avgmax": 2 * filters}.get(head.pooling, filters)
+    if head.inputs != expected:
+        raise VggftError(
+            f"{workspace.heads / head.name}: damaged ({head.inputs} inputs, expected {expected}). Train it again: vggft head"
+        )
+
+
+def _check_run(workspace: Workspace, run: Run) -> None:
+    """Check that a run was split where its settings say.
+
+    Raises:
+        VggftError: it was not.
+    """
+    settings = run.settings
+    if not split_fits(workspace, settings):
+        raise VggftError(
+            f"{workspace.finetune / run.name}: damaged ({settings.unfreeze} does not lie above {settings.split_point}). Tune "
+            "again: vggft finetune"
+        )
+
+
+def split_fits(workspace: Workspace, settings: Settings) -> bool:
+    """Return whether the split point of a run lies below the layers that its settings tune."""
+    try:
+        return workspace.architecture.split_point(settings.unfreeze) == settings.split_point
+    except VggftError:  # an unknown layer
+        return False
+
+
+def fresh_heads(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> tuple[HeadModel, ...]:
+    """Return the fresh heads, the best first; `on_damage` as in `load`.
 
     Raises:
         VggftError: there are none, or only stale ones.
     """
-    results = heads.store.load_all(workspace.heads)
-    fresh, stale = fresh_and_stale(workspace, results)
+    fresh, stale = load_heads(workspace, on_damage)
     if fresh:
         return tuple(_head_model(workspace, result) for result in best_first(fresh))
     if stale:

@@ -1,5 +1,6 @@
 """A tuned network as a model: it reads the cached outputs of its split point."""
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -12,16 +13,20 @@ from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.backbone.network import between
-from featurize.backend import load_keras
+from featurize.backend import load_keras, require_no_fork
 from featurize.engines import CPU_BATCH
 from featurize.errors import VggftError
 from featurize.process import interrupts
+from featurize.process.per_process import PerProcess
 from finetune.network import LOGITS_LAYER
 from finetune.store import NETWORK, Run
 from heads.head import Pooling, probabilities
 from heads.history import Epoch
 from heads.metrics import Metrics
 from vggft.prediction.model import CachedImages, Model, Predictor
+
+# Several threads load a network once, and Keras compiles it once.
+_USING_KERAS = PerProcess(threading.Lock)
 
 
 @dataclass(frozen=True)
@@ -96,7 +101,8 @@ class NetworkModel(Model):
     def predictor(self) -> Predictor:
         path = self.network
         try:
-            part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
+            with _USING_KERAS():
+                part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
         except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
             raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
         return partial(_predict, part)
@@ -108,11 +114,14 @@ class NetworkModel(Model):
 
 def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
     """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
+    require_no_fork()
     batches = []
     for first in range(0, len(inputs), CPU_BATCH):
         interrupts.check()
         batch = inputs[first : first + CPU_BATCH].astype(np.float32)
-        batches.append(probabilities(part.predict_on_batch(batch)))
+        with _USING_KERAS():
+            logits = part.predict_on_batch(batch)
+        batches.append(probabilities(logits))
     return np.concatenate(batches)
 
 

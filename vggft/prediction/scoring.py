@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.engines import CPU_BATCH
-from featurize.pixels.decoding import Decoder, decode_or_reason, unreadable
+from featurize.pixels.decoding import Decoder, contents, decode_or_reason, unreadable
+from featurize.pixels.images import Unreadable
 from featurize.process import interrupts
 
 
@@ -133,15 +134,17 @@ def _batches(files: Iterator[File], decoder: Decoder, scorer: Scorer) -> Iterato
                 waiting.append(pool.submit(_decoded, file, decoder, scorer.knows))
             if not waiting:
                 return
-            yield [waiting.popleft().result() for _ in range(min(size, len(waiting)))]
+            yield [interrupts.result(waiting.popleft()) for _ in range(min(size, len(waiting)))]
 
 
 def _decoded(file: File, decoder: Decoder, knows: Callable[[str], bool] = lambda digest: False) -> _Decoded:
     if file.reason:
         return _Decoded(file.path, "", file.reason)
     try:
-        data = file.path.read_bytes()
+        with contents(file.path) as data:
+            digest = hashlib.sha256(data).hexdigest()
+            return _Decoded(file.path, digest, None if knows(digest) else decode_or_reason(data, decoder))
     except OSError as error:
         return _Decoded(file.path, "", unreadable(error))
-    digest = hashlib.sha256(data).hexdigest()
-    return _Decoded(file.path, digest, None if knows(digest) else decode_or_reason(data, decoder))
+    except Unreadable as error:
+        return _Decoded(file.path, "", str(error))

@@ -49,7 +49,7 @@ def choose(workspace: Workspace, name: str | None, on_damage: Callable[[VggftErr
         return _aged(workspace, Choice(present.named(name), "--model"))
     available = present if present.fresh else present.earlier()
     if available is None:
-        models.fresh_heads(workspace)  # raises, and names the step that is missing
+        models.fresh_heads(workspace, on_damage)  # raises, and names the step that is missing
         raise VggftError(f"{workspace.root}: no model here. Run first: vggft head")
     recommended = _recommended(workspace, available, on_damage)
     if recommended is not None:

@@ -28,9 +28,7 @@ class Board:
     def __init__(self, workspace: Workspace, plan: Plan, ui: Ui) -> None:
         """Read the heads on disk. A damaged one may be about to be replaced: it is reported after training."""
         self._workspace, self._plan, self._ui = workspace, plan, ui
-        fresh, self.stale = models.fresh_and_stale(
-            workspace, store.load_all(workspace.heads, on_damage=lambda error: None)
-        )
+        fresh, self.stale = models.load_heads(workspace, on_damage=lambda error: None)
         self.results = {result.head.name: result for result in fresh}
         self.trained: list[str] = []
         self.failed: list[Failed] = []

@@ -30,9 +30,9 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for summary in summaries:
-        ui.print(
-            f"\n{summary.folder.name} ({_use(summary.fingerprint, settled, elsewhere)}): {_described(summary.fingerprint)}"
-        )
+        use = _use(summary.fingerprint, settled, elsewhere)
+        ui.print("")
+        ui.print(f"{summary.folder.name} ({use}): {_described(summary.fingerprint)}")
         ui.print(f"{counted(summary.images, 'image')} in {counted(summary.files, 'file')}, {size(summary.stored)}")
         if summary.layers:
             rows = [
@@ -132,7 +132,7 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     for folder, fingerprint in places.items():
         with ui.progress(f"verifying {folder.name}", unit="files") as advance:
             files += len(list((folder / "shards").glob("*.h5")))
-            findings += upkeep.verify(folder, fingerprint, advance)
+            findings += upkeep.verify(folder, fingerprint, workspace.architecture, advance)
     damaged = [{"path": str(finding.path), "reason": finding.reason} for finding in findings]
     for finding in findings:
         ui.warn(f"{finding.path}: {finding.reason}")

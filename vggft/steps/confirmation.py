@@ -3,7 +3,7 @@
 import sys
 
 from featurize.errors import VggftError
-from vggft.ui.console import Ui
+from vggft.ui.console import Ui, is_terminal
 
 
 def confirmed(command: str, question: str, ui: Ui) -> bool:
@@ -15,6 +15,6 @@ def confirmed(command: str, question: str, ui: Ui) -> bool:
     Raises:
         VggftError: nobody can answer.
     """
-    if ui.json or not sys.stdin.isatty():
+    if ui.json or not is_terminal(sys.stdin):
         raise VggftError(f"{command} asks before it deletes. Not interactive: pass --yes.")
     return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")

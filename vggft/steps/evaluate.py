@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.errors import VggftError
+from featurize.process import places
 from featurize.wording import counted
 from heads import predictions
 from heads.metrics import Metrics, confusion, measure
@@ -44,7 +45,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         VggftError: folders that are not the model's classes, no images, no such model, or a report folder that cannot be
             written.
     """
-    folder = options.folder.expanduser()
+    folder = places.expanded(options.folder)
     choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     classes = choice.model.classes
     files = labelled.files(folder, classes)

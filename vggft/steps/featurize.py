@@ -23,7 +23,7 @@ from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune.store import RUN
 from heads.head import HEAD_FILE
-from vggft.steps import places
+from vggft.steps import locations
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
 from vggft.workspace import provenance
@@ -79,8 +79,8 @@ def _featurize(
     architecture = workspace.architecture
     engines.require(options.engine)
     layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
-    places.refuse_overlap(workspace.root, options.data)
-    shared = places.choose_cache(workspace, options)
+    locations.refuse_overlap(workspace.root, options.data)
+    shared = locations.choose_cache(workspace, options)
     wishes = Wishes(options.validation, options.test, options.seed, options.group_by)
     split = split_rules.plan(wishes, before.split, before.assigned)
     fingerprint, weights_file = _fingerprint(options, architecture, before.settings)
@@ -93,8 +93,8 @@ def _featurize(
     scan = _scan(options.data, before.samples if not options.rehash else (), split.group_by, ui)
     for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
         if folder.is_dir():
-            places.refuse_overlap(workspace.root, folder)
-            places.refuse_overlap(workspace.cache_folder, folder)
+            locations.refuse_overlap(workspace.root, folder)
+            locations.refuse_overlap(workspace.cache_folder, folder)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
     assigned = () if split.redraw else before.assigned
@@ -115,7 +115,7 @@ def _featurize(
             raise _MadeMeanwhile
         cache = workspace.cache(fingerprint)  # under the lock now
     if shared:
-        places.join(workspace, shared, ui)
+        locations.join(workspace, shared, ui)
     state_before = provenance.current(workspace) if before.samples else None
     damaged = len(cache.damaged) + len(cache.lost)
     reused = len(files) - len(cache.missing(layers, list(files)))

@@ -15,6 +15,7 @@ from finetune import examples, removal, store
 from finetune.plan import Plan
 from finetune.store import Settings, Unfinished
 from heads.specs import NAME, NAMES, SCRATCH
+from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions, workspace_flag
 from vggft.steps.tuning import Job, files_of, prepare, report, train
@@ -41,7 +42,7 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
     with workspace.writing():
-        head = starts.choose(workspace, options.start)
+        head = starts.choose(workspace, options.start, lambda error: ui.warn(f"left out: {error}"))
         name = _free(workspace, options.name, _readable(unfreeze, plan, head.name if head else SCRATCH))
         cache = workspace.cache()
         _require_memory(workspace, memory, split_point, plan.batch_size)
@@ -130,7 +131,7 @@ def _resumable(workspace: Workspace, unfinished: Sequence[Unfinished], ui: Ui) -
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
-    finished = store.load_all(workspace.finetune, on_damage=lambda error: ui.warn(str(error)))
+    finished = store.load_all(workspace.finetune, on_damage=lambda error: ui.warn(f"left out: {error}"))
     if name is not None:
         finished = [run for run in finished if run.name == name]
         if not finished:
@@ -156,16 +157,22 @@ def _require_same(workspace: Workspace, settings: Settings, classes: Sequence[st
     """
     begun_with, current = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
     remove = f"vggft runs --remove {settings.name} deletes this one"
-    if not provenance.matches(provenance.current(workspace), begun_with):
+    if not models.split_fits(workspace, settings):
+        raise VggftError(
+            f"--resume: the run {settings.name} is damaged: {settings.unfreeze} does not lie above {settings.split_point}. "
+            f"Start a new run: vggft finetune ({remove})"
+        )
+    if not provenance.is_fresh(workspace, classes, begun_with):
         why = provenance.difference(workspace, classes, begun_with)
         raise VggftError(
             f"--resume: the run {settings.name} is stale: {why}. Restore the data and run vggft featurize, or start a new "
             f"run: vggft finetune ({remove})"
         )
-    if begun_with["backend"] != current["backend"]:
+    backend_then = begun_with.get("backend")
+    if backend_then != current["backend"]:
         raise VggftError(
-            f"{settings.name}: begun on {begun_with['backend']}; on {current['backend']} its weights would differ. "
-            f"Set KERAS_BACKEND={begun_with['backend']}, or start a new run: vggft finetune ({remove})"
+            f"{settings.name}: begun on {backend_then}; on {current['backend']} its weights would differ. "
+            f"Set KERAS_BACKEND={backend_then}, or start a new run: vggft finetune ({remove})"
         )
 
 

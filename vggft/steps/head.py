@@ -19,6 +19,7 @@ from heads.metrics import Metrics
 from heads.search import Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
 from heads.suspects import Suspect
+from vggft.prediction import models
 from vggft.steps import leaderboard
 from vggft.steps.board import Board
 from vggft.steps.options import HeadOptions
@@ -206,7 +207,7 @@ def _cross_validate(work: _Work, setting: Setting, inputs: _Inputs, board: Board
 def _report(
     workspace: Workspace, options: HeadOptions, work: _Work, inputs: _Inputs, board: Board, ui: Ui
 ) -> dict[str, Any]:
-    store.load_all(workspace.heads, on_damage=lambda error: ui.warn(str(error)))
+    models.load_heads(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
     doubted = _suspects(workspace, inputs.everything.samples, board) if options.suspects else None
     board.write_leaderboard()
     ranked = search.best_first(list(board.results.values()))

@@ -1,8 +1,10 @@
 """Which head fine-tuning starts from: the best, a named one, or one with random weights."""
 
+from collections.abc import Callable
+
 from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
-from heads import features, store
+from heads import features
 from heads.head import Head
 from heads.population import untrained
 from heads.search import best_first
@@ -12,8 +14,8 @@ from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 
-def choose(workspace: Workspace, wanted: str) -> Head | None:
-    """Return the head that `--from` names; None for one that `scratch` has yet to create.
+def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], None]) -> Head | None:
+    """Return the head that `--from` names; None for one that `scratch` has yet to create. `on_damage` as in `models.load`.
 
     Raises:
         VggftError: there is none of that name, or it does not fit the workspace's current classes, features or images.
@@ -21,12 +23,12 @@ def choose(workspace: Workspace, wanted: str) -> Head | None:
     if wanted == SCRATCH:
         return None
     if wanted == BEST:
-        return models.fresh_heads(workspace)[0].head
+        return models.fresh_heads(workspace, on_damage)[0].head
     if (workspace.finetune / wanted).exists():
         raise VggftError(
             f"--from {wanted}: a tuned network. Expected the name of a head; heads/leaderboard.csv lists them."
         )
-    fresh, stale = models.fresh_and_stale(workspace, store.load_all(workspace.heads))
+    fresh, stale = models.load_heads(workspace, on_damage)
     for result in fresh:
         if result.head.name == wanted:
             return result.head

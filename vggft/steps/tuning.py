@@ -223,6 +223,13 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
     plan, begun, state = job.settings.plan, job.begun, job.begun.state
     n, before = len(prepared.training.targets), state.epoch if state else 0
     if state is not None:
+        shapes = [array.shape for array in program.weights()]
+        for arrays in (state.weights, state.best):
+            if [array.shape for array in arrays] != shapes:
+                raise VggftError(
+                    f"{job.settings.name}: its checkpoint is not of this network. Start a new run: vggft finetune (vggft runs "
+                    f"--remove {job.settings.name} deletes this one)"
+                )
         ui.say(f"resuming after epoch {state.epoch} of {plan.epochs}")
     log = Log(begun.folder / store.TENSORBOARD, state.history if state else ())
     with ui.progress(f"tuning {job.settings.unfreeze}", (plan.epochs - before) * n) as advance:

@@ -21,6 +21,11 @@ def matches(state: Mapping[str, str], recorded: Mapping[str, Any]) -> bool:
     return all(recorded.get(key) == value for key, value in state.items())
 
 
+def is_fresh(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any]) -> bool:
+    """Return whether a model was made from the present state, and has its classes, in their order."""
+    return tuple(classes) == workspace.settings.classes and matches(current(workspace), recorded)
+
+
 def fits(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any]) -> bool:
     """Return whether a model still predicts what the workspace asks: its classes and features are the present ones."""
     fingerprint = workspace.settings.fingerprint.key

@@ -34,7 +34,7 @@ from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import records
-from featurize.process import interrupts
+from featurize.process import interrupts, places
 
 SCHEMA = 1
 _POLL_SECONDS = 0.2  # between two attempts to take a lock
@@ -82,7 +82,7 @@ class Workspace:
             architecture: the network whose features it keeps.
             waiting: called with a message when a command has to wait for another one that writes; None: it fails at once.
         """
-        self.root = root.expanduser().absolute()
+        self.root = places.expanded(root).absolute()
         self.architecture = architecture
         self.waiting = waiting
         self.manifest = self.root / "manifest.csv"
@@ -239,7 +239,7 @@ class Workspace:
         if not new:
             _ = self.settings
         who = self.root / "lock.txt"
-        lock = filelock.FileLock(self.root / "lock")
+        lock = filelock.FileLock(self.root / "lock", fallback_to_soft=False)
         for path in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
             durable.refuse_link(path)
         for folder in upkeep.fingerprints(self.cache_folder):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from featurize.cache import sharing
 from featurize.errors import VggftError
+from featurize.process import places
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
@@ -16,7 +17,7 @@ def refuse_overlap(place: Path, data: Path) -> None:
     Raises:
         VggftError: one lies in the other, links resolved.
     """
-    folder, pictures = place.resolve(), data.expanduser().resolve()
+    folder, pictures = place.resolve(), places.expanded(data).resolve()
     if folder.is_relative_to(pictures) or pictures.is_relative_to(folder):
         raise VggftError(
             f"the workspace or cache {place} and the data folder {data} overlap: one lies inside the other. Choose another "
@@ -33,7 +34,7 @@ def choose_cache(workspace: Workspace, options: FeaturizeOptions) -> Path | None
     if options.cache is None:
         stored = workspace.settings.cache if workspace.exists else None
         return Path(stored) if stored else None
-    folder, root = options.cache.expanduser().resolve(), workspace.root.resolve()
+    folder, root = places.expanded(options.cache).resolve(), workspace.root.resolve()
     if folder == root / "cache":
         workspace.choose_cache(workspace.root / "cache")
         return None

@@ -1,0 +1,57 @@
+"""What a whole TIFF or JPEG file contains that Pillow cannot decode: its header names bands, bits and compression."""
+
+import io
+import struct
+
+from PIL import TiffImagePlugin
+
+# Tags of TIFF 6.0.
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _BANDS, _FORMAT = 256, 257, 258, 259, 277, 339
+_OFFSETS = ((273, 279), (324, 325))  # where strips or tiles are, and how many bytes they have
+_FORMATS = {1: "unsigned", 2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+
+_FRAMES = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless"}  # of JPEG: ITU T.81, table B.1
+_FRAMES |= dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical")
+
+
+def unsupported(data: bytes) -> str | None:
+    """Describe the layout of a file that Pillow does not decode; None if the layout is not the reason, or not known.
+
+    Args:
+        data: contents of a file that Pillow does not decode.
+    """
+    try:
+        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+            return _tiff(data)
+        if data.startswith(b"\xff\xd8\xff"):
+            return _jpeg(data)
+    except Exception:  # of many kinds, as in `featurize.pixels.images`
+        return None
+    return None
+
+
+def _tiff(data: bytes) -> str | None:
+    header = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if 43 in data[2:4] else data[:8])
+    file = io.BytesIO(data)
+    file.seek(header.next)
+    header.load(file)
+    offsets, sizes = next((header[at], header[size]) for at, size in _OFFSETS if at in header)
+    if max(at + size for at, size in zip(offsets, sizes, strict=True)) > len(data):
+        return None  # incomplete
+    bands, bits = header.get(_BANDS, 1), header.get(_BITS, (1,))[0]
+    values = f"{bits}-bit {_FORMATS.get(header.get(_FORMAT, (1,))[0], 'unknown')} values"
+    code = header.get(_COMPRESSION, 1)
+    compression = TiffImagePlugin.COMPRESSION_INFO.get(code, code)
+    return (
+        f"TIFF, {header[_WIDTH]} × {header[_HEIGHT]}, {bands} band{'s' if bands != 1 else ''} of {values}, "
+        f"compression {compression}"
+    )
+
+
+def _jpeg(data: bytes) -> str | None:
+    at = 2
+    while data[at] == 0xFF and data[at + 1] != 0xDA:
+        if data[at + 1] in _FRAMES:
+            return f"{_FRAMES[data[at + 1]]} JPEG"
+        at += 1 if data[at + 1] == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
+    return None

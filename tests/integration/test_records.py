@@ -1,0 +1,187 @@
+"""Records that another program wrote, with right checksums: what is wrong in them is found before anything uses it."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from conftest import refused, rewrite
+from tiny import TINY
+
+from featurize import durable
+from featurize.errors import VggftError
+from featurize.options import records
+from heads.history import Epoch
+from vggft.prediction import models
+from vggft.workspace.workspace import Workspace
+
+
+def changed(path, change):
+    """Change a JSON record; `change`: what is replaced, keys with dots → value; None removes a key."""
+    stored = json.loads(path.read_text())
+    for key, value in change.items():
+        *place, last = key.split(".")
+        inner = stored
+        for name in place:
+            inner = inner[name]
+        if value is None:
+            del inner[last]
+        else:
+            inner[last] = value
+    rewrite(path, json.dumps(stored))
+
+
+def left_out(workspace):
+    damage = []
+    found = models.load(workspace, damage.append)
+    return {model.name for model in found.fresh}, [str(error) for error in damage]
+
+
+RUN = {
+    "a name outside": {"settings.name": "../../elsewhere"},
+    "an absolute name": {"settings.name": "/tmp/elsewhere"},
+    "no name": {"settings.name": None},
+    "text for a number": {"seconds": "1.0"},
+    "a negative time": {"seconds": -1.0},
+    "a log-loss of a list": {"validation.log_loss": [1.0]},
+    "NaN": {"validation.log_loss": float("nan")},
+    "an accuracy of 2": {"validation.accuracy": 2},
+    "a true epoch": {"best_epoch": True},
+    "an unknown end": {"ended": "well"},
+    "another class": {"classes": ["birds", "fruit", "more"]},
+    "an unknown layer": {"settings.unfreeze": "block9"},
+    "another split point": {"settings.split_point": "block1_pool"},
+    "a batch of 0": {"settings.plan.batch_size": 0},
+    "an unknown setting": {"settings.plan.rate": 1},
+    "no plan": {"settings.plan": None},
+    "no history": {"history": []},
+    "an epoch of text": {"history": ["one"]},
+}
+
+
+@pytest.mark.parametrize("kind", RUN)
+def test_a_run_that_vggft_did_not_write_is_left_out_and_named(again, kind):
+    (path,) = again.finetune.glob("*/run.json")
+    changed(path, RUN[kind])
+    fresh, damage = left_out(again)
+    assert path.parent.name not in fresh
+    assert len(fresh) == 6
+    assert len(damage) == 1
+    assert path.parent.name in damage[0]
+
+
+HEAD = {
+    "another name": ("head.json", {"name": "avg-linear"}),
+    "a name outside": ("head.json", {"name": "../max-256"}),
+    "classes of a number": ("head.json", {"classes": [1, 2]}),
+    "a class twice": ("head.json", {"classes": ["birds", "birds"]}),
+    "a class more": ("head.json", {"classes": ["birds", "fruit", "more"]}),
+    "an unknown pooling": ("head.json", {"pooling": "mean"}),
+    "another pooling": ("head.json", {"pooling": "avgmax"}),
+    "other units": (
+        "head.json",
+        {"layers": [{"units": 8, "activation": "relu"}, {"units": 1, "activation": "sigmoid"}]},
+    ),
+    "no layers": ("head.json", {"layers": []}),
+    "another activation": ("head.json", {"layers": [{"units": 256, "activation": "tanh"}]}),
+    "a recipe of text": ("head.json", {"provenance.recipe": "mine"}),
+    "a recipe without a kind": ("head.json", {"provenance.recipe": {}}),
+    "folds of text": ("head.json", {"provenance.folds": "five"}),
+    "metrics of another head": ("metrics.json", {"name": "avg-linear"}),
+    "metrics of other classes": ("metrics.json", {"validation.per_class": []}),
+    "no images": ("metrics.json", {"validation.n": 0}),
+    "infinity": ("metrics.json", {"validation.log_loss": float("inf")}),
+    "a text": ("metrics.json", {"seconds": "fast"}),
+}
+
+
+@pytest.mark.parametrize("kind", HEAD)
+def test_a_head_that_vggft_did_not_write_is_left_out_and_named(again, kind):
+    name, change = HEAD[kind]
+    changed(again.heads / "max-256" / name, change)
+    fresh, damage = left_out(again)
+    assert "max-256" not in fresh
+    assert len(fresh) == 6
+    assert len(damage) == 1
+    assert "max-256" in damage[0]
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "[]", "3", "null", '"text"', "{", '{"version": 4}', "\xff\xfe"])
+def test_no_json_is_a_traceback(again, content):
+    places = [again.heads / "max-256" / "head.json", again.heads / "max-linear" / "metrics.json"]
+    for path in [*places, *again.finetune.glob("*/run.json")]:
+        path.write_bytes(content.encode("latin-1"))
+        (path.parent / durable.CHECKSUMS).unlink()
+    fresh, damage = left_out(again)
+    assert len(fresh) == 4
+    assert len(damage) == 3
+    for name in ("workspace.json", durable.CHECKSUMS):
+        before = (again.root / name).read_bytes()
+        (again.root / name).write_bytes(content.encode("latin-1"))
+        with pytest.raises(VggftError, match="damaged"):
+            _ = Workspace(again.root, TINY).settings
+        (again.root / name).write_bytes(before)
+
+
+def test_classes_in_another_order_are_no_model_of_this_workspace(again):
+    changed(again.heads / "max-256" / "head.json", {"classes": ["fruit", "birds"]})
+    (run,) = again.finetune.glob("*/run.json")
+    changed(run, {"classes": ["fruit", "birds"]})
+    found = models.load(again)
+    assert {model.name for model in found.stale} == {"max-256", run.parent.name}
+    assert found.fitting == ()
+
+
+def test_a_copied_run_counts_once(again):
+    (run,) = again.finetune.iterdir()
+    shutil.copytree(run, again.finetune / "copy")
+    fresh, damage = left_out(again)
+    assert run.name in fresh
+    assert len(damage) == 1
+    assert "finetune/copy: a copy of the run" in damage[0]
+
+
+def test_one_damaged_head_blocks_no_command(again):
+    (again.heads / "max-256" / "head.json").write_text("{")
+    from vggft.steps import starts
+
+    damage = []
+    assert starts.choose(again, "best", damage.append).name != "max-256"
+    assert starts.choose(again, "max-linear", damage.append).name == "max-linear"
+    assert len(damage) == 2
+    message = refused("finetune", "--from", "max-256", "-w", again.root)
+    assert "no such head" in message
+
+
+def test_weights_that_unpack_to_more_than_their_file_are_refused(again):
+    path = again.heads / "max-256" / "weights.npz"
+    with np.load(path) as arrays:
+        stored = dict(arrays)
+    np.savez_compressed(path, **stored)
+    data = path.read_bytes()
+    rewrite(path.with_name("head.json"), path.with_name("head.json").read_text())
+    description = json.loads(path.with_name("head.json").read_text())
+    description["weights_sha256"] = durable.sha256(path)
+    durable.write_checked(path.parent, {path.name: data, "head.json": json.dumps(description).encode()})
+    _, damage = left_out(again)
+    assert "compressed weights" in damage[0]
+
+
+def test_what_a_field_takes():
+    row = {"epoch": 1, "loss": None, "accuracy": 0.5, "val_log_loss": 1, "val_accuracy": 1.0, "seconds": 0.1}
+    assert records.build(Epoch, row) == Epoch(1, None, 0.5, 1.0, 1.0, 0.1)
+    for key, value in (
+        ("epoch", -1),
+        ("epoch", 1.0),
+        ("epoch", True),
+        ("accuracy", 1.1),
+        ("accuracy", float("nan")),
+        ("seconds", None),
+        ("seconds", "0"),
+        ("seconds", float("inf")),
+        ("more", 1),
+    ):
+        with pytest.raises(ValueError, match=key):
+            records.build(Epoch, {**row, key: value})
+    with pytest.raises(ValueError, match="no seconds"):
+        records.build(Epoch, {key: value for key, value in row.items() if key != "seconds"})
