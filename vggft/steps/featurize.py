@@ -100,7 +100,7 @@ def _featurize(
     _require_same_data(scan, before)
     assigned = () if split.redraw else before.assigned
     if split.reserve_test:
-        assigned = splits.reserve_test(assigned, {s.digest for s in scan.samples}, split.shares)
+        assigned = splits.reserve_test(assigned, scan.samples, split.shares)
     split_rules.build(scan, scan.samples, split.shares, assigned)  # its errors come before the work, not after
 
     files: dict[str, list[Path]] = defaultdict(list)
