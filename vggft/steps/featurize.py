@@ -17,6 +17,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
+from featurize.data.folders import differ_in_case, ignored
 from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
@@ -99,7 +100,7 @@ def _featurize(
     _require_same_data(scan, before)
     assigned = () if split.redraw else before.assigned
     if split.reserve_test:
-        assigned = splits.reserve_test(assigned, {s.digest for s in scan.samples}, split.shares)
+        assigned = splits.reserve_test(assigned, scan.samples, split.shares)
     split_rules.build(scan, scan.samples, split.shares, assigned)  # its errors come before the work, not after
 
     files: dict[str, list[Path]] = defaultdict(list)
@@ -275,6 +276,12 @@ def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     )
     if scan.loose:
         ui.say(f"ignored beside the class folders: {counted(scan.loose, 'file')}")
+    if scan.notes:
+        ui.say(ignored(scan.notes))
+    for alike in differ_in_case(dataset.classes):
+        ui.warn(
+            f"classes that differ only in upper and lower case: {', '.join(alike)}. If they are one, rename the folders"
+        )
     for split in ("validate", "test"):
         classes = {s.label for s in dataset.accepted(split)}
         for name in dataset.classes:
