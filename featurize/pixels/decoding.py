@@ -73,7 +73,7 @@ def contents(path: Path) -> Iterator[bytes]:
             file.seek(0)
         with memory.room().reading(size):
             try:
-                data = file.read(formats.MAX_FILE_BYTES + 1)
+                data = file.read(size + 1)  # not more: the buffer is allocated first
             except MemoryError:
                 raise Unreadable("not enough memory to read it") from None
             yield data
