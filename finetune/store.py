@@ -263,9 +263,12 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
         VggftError: a run is damaged or has another version.
     """
     runs = []
-    for path in sorted(folder.glob(f"[!.]*/{RUN}")):
+    for path in sorted(folder.glob("[!.]*/")):
+        parts = [name for name in (RUN, NETWORK, durable.CHECKSUMS) if (path / name).exists()]
+        if not parts or (RUN not in parts and (path / UNFINISHED).is_dir()):
+            continue  # a folder of the user's, or an unfinished run
         try:
-            runs.append(_load(path))
+            runs.append(_load(path / RUN))
         except VggftError as error:
             if on_damage is None:
                 raise

@@ -15,7 +15,7 @@ from featurize.errors import VggftError
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
 from heads import history, predictions
-from heads.head import HEAD_FILE, HEAD_FILES, Head, Kind, Pooling, load_head
+from heads.head import HEAD_FILES, Head, Kind, Pooling, load_head
 from heads.history import read_history
 from heads.logistic import SearchPoint
 from heads.metrics import Metrics
@@ -78,9 +78,11 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
         VggftError: a head is damaged.
     """
     results = []
-    for path in sorted(folder.glob(f"[!.]*/{HEAD_FILE}")):
+    for path in sorted(folder.glob("[!.]*/")):
+        if not any((path / name).exists() for name in (*HEAD_FILES, METRICS, durable.CHECKSUMS)):
+            continue  # a folder of the user's
         try:
-            results.append(_load(path.parent))
+            results.append(_load(path))
         except VggftError as error:
             if on_damage is None:
                 raise

@@ -148,6 +148,11 @@ class FeatureCache:
             self._sound.add(name)
             self._index_saved = False
 
+    def refresh(self) -> None:
+        """Take notice of what another process has written or deleted since the cache was opened."""
+        with self._guard:
+            self._load()
+
     def save_index(self) -> None:
         """Write the index, if it has changed."""
         with self._guard:
@@ -178,7 +183,7 @@ class FeatureCache:
     def _write_fingerprint(self) -> None:
         file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
         try:
-            if json.loads(file.read_text(encoding="utf-8")) == content:
+            if json.loads(durable.read_bytes(file)) == content:
                 return
         except (OSError, ValueError):
             pass

@@ -2,14 +2,14 @@
 
 import os
 import re
-import stat
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from featurize import durable
 from featurize.data.dataset import Sample
+from featurize.data.folders import PICTURE_SUFFIXES, files_below, loose_files, same_name, subfolders
 from featurize.errors import VggftError
 from featurize.pixels import formats
 from featurize.process import interrupts, places
@@ -21,19 +21,15 @@ SPLIT_FOLDERS = {
     **dict.fromkeys(("test", "testing"), "test"),
 }
 
-PICTURE_SUFFIXES = frozenset(
-    ".jpg .jpeg .jpe .png .gif .webp .tif .tiff .bmp .dib .ppm .pgm .ico .tga .pcx .jp2 .heic .heif .avif".split()
-)
-
-# Files that file managers create; hidden files are skipped anyway.
-LITTER = frozenset({"thumbs.db", "desktop.ini", "icon\r", "__macosx"})
-
 # A file modified less than this before it was hashed may change again with the same modification time (coarse clocks).
 # Its time is not stored, so the next scan reads it again.
 _SETTLED_NS = 2_000_000_000
 
 # Files per thread task. One task per file needed 2 kB of memory each, and took a third of the time of a scan without changes.
 _FILES_PER_TASK = 16
+
+
+ClassFolder = tuple[str, str, Path]  # split or "", class, folder
 
 
 @dataclass(frozen=True)
@@ -47,6 +43,7 @@ class Scan:
             captured; status is "ok", or "rejected" for anything but a readable regular file.
         stored_splits: splits that have folders ("train", "validate", "test"); empty if the class folders are at the top level.
         loose: number of files beside the class folders; they are ignored.
+        notes: annotations and notes in class folders; they are ignored, too.
     """
 
     root: Path
@@ -54,6 +51,7 @@ class Scan:
     samples: tuple[Sample, ...]
     stored_splits: frozenset[str]
     loose: int
+    notes: tuple[Path, ...] = ()
 
 
 def scan(
@@ -82,11 +80,14 @@ def scan(
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
     root = root.resolve()
     class_folders, loose = _class_folders(root)
+    class_folders = _one_spelling(class_folders, known)
+    _check_case(root, class_folders)
+    notes: list[Path] = []
     files = sorted(
         (
             sample
             for split, label, folder in class_folders
-            for sample in files_below(root, folder, Sample("", label, split), (os.path.realpath(root),))
+            for sample in files_below(root, folder, Sample("", label, split), (os.path.realpath(root),), notes.append)
         ),
         key=lambda sample: sample.path,
     )
@@ -95,7 +96,31 @@ def scan(
     _check_classes(root, classes, files, stored)
     samples = _hash_all(root, files, {s.path: s for s in known}, progress)
     samples = [replace(s, group=_group(s, pattern)) for s in samples]
-    return Scan(root, classes, tuple(samples), stored, loose)
+    return Scan(root, classes, tuple(samples), stored, loose, tuple(notes))
+
+
+def _one_spelling(class_folders: Sequence[ClassFolder], known: Sequence[Sample]) -> list[ClassFolder]:
+    """Give folders whose names differ only in their Unicode form one label: that of the previous scan, else the first one."""
+    label_of: dict[str, str] = {}
+    for label in (*dict.fromkeys(sample.label for sample in known), *(label for _, label, _ in class_folders)):
+        label_of.setdefault(same_name(label), label)
+    return [(split, label_of[same_name(label)], folder) for split, label, folder in class_folders]
+
+
+def _check_case(root: Path, class_folders: Sequence[ClassFolder]) -> None:
+    """Check that no split spells a class of the training split differently: train/Cat and validate/cat are one class.
+
+    Raises:
+        VggftError: one does.
+    """
+    trained = {label.casefold(): label for split, label, _ in class_folders if split == "train"}
+    known = set(trained.values())
+    for split, label, folder in class_folders:
+        if split and label not in known and label.casefold() in trained:
+            raise VggftError(
+                f"{folder}: the class is called {trained[label.casefold()]!r} in the training folder, and {label!r} here. Give "
+                f"it one name in all of {root}."
+            )
 
 
 def _group_pattern(group_by: str | None) -> re.Pattern[str] | None:
@@ -116,7 +141,7 @@ def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
     return sample.digest if captured is None else captured
 
 
-def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
+def _class_folders(root: Path) -> tuple[list[ClassFolder], int]:
     """Return (split or "", class, folder) of every class folder, and the number of files beside the class folders."""
     folders = subfolders(root)
     splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
@@ -125,12 +150,12 @@ def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
     by_split = "train" in splits.values() and (len(splits) > 1 or (len(folders) == 1 and bool(subfolders(folders[0]))))
     if not by_split:
         for folder in splits:  # a class called "test" holds pictures, a split holds folders
-            if subfolders(folder) and not _loose_files(folder):
+            if subfolders(folder) and not loose_files(folder):
                 raise VggftError(
                     f"{folder}: looks like a split folder in an incomplete or mixed layout. Expected train/ with validate/ or "
                     "test/, and no other folders. Rename the folders, or move them away."
                 )
-        return [("", folder.name, folder) for folder in folders], _loose_files(root)
+        return [("", folder.name, folder) for folder in folders], loose_files(root)
     if len(set(splits.values())) < len(splits):
         names = ", ".join(sorted(folder.name for folder in splits))
         raise VggftError(f"{root}: two folders for the same split among {names}; keep one of them.")
@@ -144,71 +169,7 @@ def _class_folders(root: Path) -> tuple[list[tuple[str, str, Path]], int]:
         if not subfolders(folder):
             raise VggftError(f"{folder}: no class folders. Expected one folder per class with its pictures.")
     class_folders = [(split, label.name, label) for folder, split in splits.items() for label in subfolders(folder)]
-    return class_folders, sum(_loose_files(folder) for folder in [root, *folders])
-
-
-def subfolders(folder: Path) -> list[Path]:
-    """Return the folders in `folder` that may be classes or splits, sorted by path; hidden folders are skipped.
-
-    Raises:
-        VggftError: no permission to list the folder.
-    """
-    try:
-        folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        return sorted(entry for entry in folders if entry.name.lower() not in LITTER)
-    except PermissionError:
-        raise VggftError(f"{folder}: permission denied. Expected a folder that can be listed.") from None
-
-
-def _loose_files(folder: Path) -> int:
-    return sum(1 for entry in folder.iterdir() if not entry.name.startswith(".") and not entry.is_dir())
-
-
-def files_below(root: Path, folder: Path, template: Sample, above: tuple[str, ...] = ()) -> Iterator[Sample]:
-    """Yield a sample for every file below a folder, sorted by name. Hidden files and loops of links are skipped.
-
-    Args:
-        root: the folder that sample paths are relative to.
-        template: a sample with the label and split of the files.
-        above: real paths of the folders above, to detect loops of links.
-    """
-    if os.path.realpath(folder) in above:
-        yield _unusable(root, folder, template, "a link back to a folder above it")
-        return
-    above = (*above, os.path.realpath(folder))
-    try:
-        # Only names, because the directory entries take ten times as much memory.
-        names = sorted(entry.name for entry in os.scandir(folder))
-    except OSError as error:
-        yield _unusable(root, folder, template, f"folder cannot be listed: {error.strerror}")
-        return
-    for name in names:
-        if name.startswith(".") or name.lower() in LITTER:
-            continue
-        path = folder / name
-        try:
-            status = path.stat()
-        except OSError as error:
-            linked = os.path.islink(path)  # noqa: PTH114  (Path.is_symlink raises without permission for the folder)
-            reason = "broken link" if linked else f"cannot be read: {error.strerror}"
-            yield _unusable(root, path, template, reason)
-            continue
-        if stat.S_ISDIR(status.st_mode):
-            if path.suffix.lower() in PICTURE_SUFFIXES:
-                yield _unusable(root, path, template, "a folder, not a picture")
-            else:
-                yield from files_below(root, path, template, above)
-        elif not stat.S_ISREG(status.st_mode):
-            yield _unusable(root, path, template, "not a regular file (a pipe, socket or device)")
-        else:
-            relative = path.relative_to(root).as_posix()
-            yield replace(
-                template, path=relative, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino
-            )
-
-
-def _unusable(root: Path, path: Path, template: Sample, reason: str) -> Sample:
-    return replace(template, path=path.relative_to(root).as_posix(), status="rejected", reason=reason)
+    return class_folders, sum(loose_files(folder) for folder in [root, *folders])
 
 
 def _check_classes(root: Path, classes: Sequence[str], samples: Sequence[Sample], stored: frozenset[str]) -> None:
@@ -259,7 +220,7 @@ def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
     hashed_at = time.time_ns()
     try:
         if sample.size > formats.MAX_FILE_BYTES:  # hashing it would take minutes
-            with (root / sample.path).open("rb") as file:
+            with durable.open_regular(root / sample.path) as file:
                 reason = formats.oversized(file.read(formats.HEAD), sample.size) or ""
             return replace(sample, status="rejected", reason=reason, mtime_ns=0)
         digest = durable.sha256(root / sample.path)

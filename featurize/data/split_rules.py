@@ -28,15 +28,19 @@ class SplitPlan:
     Attributes:
         shares, group_by: as in the workspace's settings.
         reserve_test: draw a test split from images that have been training images.
+        redraw: forget all assignments, because the shares or the seed have changed.
     """
 
     shares: Shares
     group_by: str | None = None
     reserve_test: bool = False
+    redraw: bool = False
 
 
 def plan(wishes: Wishes, before: SplitPlan | None, assigned: Sequence[Assigned]) -> SplitPlan:
     """Combine options with the stored plan.
+
+    A test split where there was none takes training images only; any other change of shares or seed draws the split again.
 
     Args:
         before: the stored plan; None for a new workspace.
@@ -54,19 +58,19 @@ def plan(wishes: Wishes, before: SplitPlan | None, assigned: Sequence[Assigned])
             default.seed if wishes.seed is None else wishes.seed,
         )
         return SplitPlan(shares, wishes.group_by, reserve)
+    if wishes.group_by not in (None, before.group_by):
+        raise VggftError(
+            f"--group-by {wishes.group_by}: the split of this workspace uses {before.group_by}. Use another --workspace for "
+            "other groups; --cache shares the features."
+        )
     stored = before.shares
-    for option, wish, value in (
-        ("--validation", wishes.validation, stored.validate),
-        ("--seed", wishes.seed, stored.seed),
-        ("--test", wishes.test, stored.test or wishes.test),
-        ("--group-by", wishes.group_by, before.group_by),
-    ):
-        if wish is not None and wish != value:
-            raise VggftError(
-                f"{option} {wish}: the split of this workspace uses {value}, and images never change their split. Use another "
-                "--workspace for a different split."
-            )
-    return SplitPlan(replace(stored, test=wishes.test or stored.test), before.group_by, reserve)
+    shares = Shares(
+        stored.validate if wishes.validation is None else wishes.validation,
+        stored.test if wishes.test is None else wishes.test,
+        stored.seed if wishes.seed is None else wishes.seed,
+    )
+    reserve = reserve and replace(shares, test=stored.test) == stored
+    return SplitPlan(shares, before.group_by, reserve, redraw=shares != stored and not reserve)
 
 
 def check_folders(scan: Scan, wishes: Wishes) -> None:

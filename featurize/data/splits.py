@@ -2,29 +2,31 @@
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from featurize.data.assigned import Assigned, Memory
+from featurize.data.assigned import Assigned, Memory, remember
 from featurize.data.dataset import SPLITS, Sample
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 
 
-def reserve_test(before: Sequence[Assigned], present: Set[str], shares: Shares) -> list[Assigned]:
+def reserve_test(before: Sequence[Assigned], samples: Sequence[Sample], shares: Shares) -> list[Assigned]:
     """Move a share of each class from training to test, in hash order. Every class keeps at least one training group.
 
     Args:
-        before: all earlier assignments.
-        present: digests of the existing images; only these count towards the share, and only these are moved.
+        before: all earlier assignments, also of files that are gone or had another name or label.
+        samples: of the scan; only those that were assigned before count towards the share, with the labels they have now.
         shares: the shares, of which `test` is used.
     """
-    existing = [entry for entry in before if entry.digest in present]
+    usable = [sample for sample in samples if sample.status != "rejected"]
+    split_of = _earlier_splits(usable, before)
+    existing = [sample for sample in usable if sample.group in split_of]
     groups: dict[str, Counter[str]] = defaultdict(Counter)
-    for entry in existing:
-        if entry.split == "train":
-            groups[entry.group][entry.label] += 1
-    sizes = Counter(entry.label for entry in existing)
+    for sample in existing:
+        if split_of[sample.group] == "train":
+            groups[sample.group][sample.label] += 1
+    sizes = Counter(sample.label for sample in existing)
     targets = {"test": {label: max(1, round(shares.test * size)) for label, size in sizes.items()}}
     train_groups = Counter(label for group in groups.values() for label in group)  # of each class
     counts: dict[str, Counter[str]] = {"test": Counter()}
@@ -35,7 +37,8 @@ def reserve_test(before: Sequence[Assigned], present: Set[str], shares: Shares) 
             test_groups.add(group)
             counts["test"].update(groups[group])
             train_groups.subtract(groups[group].keys())
-    return [replace(e, split="test") if e.split == "train" and e.group in test_groups else e for e in before]
+    moved = [replace(e, split="test") if e.split == "train" and e.group in test_groups else e for e in before]
+    return remember(moved, [replace(sample, split="test") for sample in existing if sample.group in test_groups])
 
 
 def assign(

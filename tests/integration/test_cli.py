@@ -111,7 +111,10 @@ def test_heads_leaderboard_and_stale_heads(copied):
     assert "vggft finetune" in refused("compare", *work)
 
     (copied / "work" / "heads" / "max-256" / "weights.npz").write_bytes(b"damaged")
-    assert "Train it again: vggft head" in refused("finetune", *work)
+    done = vggft("finetune", "--from", "max-256", *work)
+    assert done.returncode == 1
+    assert "left out" in done.stderr
+    assert "Train it again: vggft head" in done.stderr
     assert vggft("head", "--head", "max-256", "--head", "avg-256", "--epochs", "1", *work).returncode == 0
 
     predicted = strict_json(vggft("predict", copied / "data" / "bugs", "--model", "avg-256", *work, "--json").stdout)

@@ -160,7 +160,7 @@ BAD = {
     "cut-early.gif": (GOOD["animation.gif"][0][:20], CUT_EARLY),
     "empty.jpg": (b"", r"empty file \(0 bytes\)"),
     "text.jpg": (b"this is no picture\n", NOT_A_PICTURE),
-    "notes.txt": (b"one more", NOT_A_PICTURE),
+    "notes": (b"one more", NOT_A_PICTURE),
     "bomb.png": (BOMB, "too large: 14000 × 12000, the limit is 120 million pixels"),
     "bigger-bomb.png": (png(99_999, 99_999, 8, 2, b""), "too large: the limit is 120 million pixels"),
     "phone.heic": (box_of(b"heic", b"mif1", b"heic"), HEIC),

@@ -13,7 +13,7 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from heads.metrics import confusion, measure
-from vggft.prediction import inference, models
+from vggft.prediction import inference, labelled, models
 from vggft.prediction.scoring import PixelScorer
 from vggft.steps import evaluate
 from vggft.steps.options import EvaluateOptions
@@ -110,6 +110,19 @@ def test_tables_that_fit(classes, tables, capfd):
     evaluate._show(measure(p, targets), [f"c{i}" for i in range(classes)], confusion(p, targets), Ui())
     out = capfd.readouterr().out
     assert [title in out for title in ("All classes", "Each class", "Confusion")] == [i < tables for i in range(3)]
+
+
+def test_links_and_names_are_read_as_featurize_reads_them(tmp_path):
+    for name in ("caf\u00e9", "fish"):
+        paint(tmp_path / "test" / name / "1.png", (0, 0, 0))
+    (tmp_path / "test" / "fish" / "all").symlink_to(tmp_path / "test")  # featurize follows no link to a folder above
+    (tmp_path / "test" / "fish" / "1.txt").write_text("a note")
+    notes = []
+    found = labelled.files(tmp_path / "test", ["cafe\u0301", "fish"], notes.append)
+    usable = [(label, file.path.relative_to(tmp_path / "test").as_posix()) for label, file in found if not file.reason]
+    assert usable == [("cafe\u0301", "caf\u00e9/1.png"), ("fish", "fish/1.png")]
+    assert [file.reason for _, file in found if file.reason] == ["a link back to a folder above it"]
+    assert [note.name for note in notes] == ["1.txt"]
 
 
 def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):

@@ -153,9 +153,45 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
     for arguments in ([], ["--test", "0.25"]):
         done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
         assert strict_json(done.stdout)["splits"] == found["splits"]
-    for option, value in (("--test", "0.1"), ("--validation", "0.5"), ("--seed", "3"), ("--group-by", "(x)")):
-        message = refused("featurize", copied / "data", "-w", copied / "work", option, value)
-        assert "images never change their split" in message
+    assert "--cache shares the features" in refused(
+        "featurize", copied / "data", "-w", copied / "work", "--group-by", "(x)"
+    )
+
+
+def split_of(work):
+    return {s.path: s.split for s in Workspace(work, TINY).dataset.samples}
+
+
+def test_shares_and_seed_change_in_place(copied):
+    """The split is drawn as in a new workspace; nothing is computed; the old options give the old split again."""
+    work = copied / "work"
+    before, identity = split_of(work), Workspace(work, TINY).dataset.identity
+    (work / "heads" / "mine").mkdir(parents=True)
+    (work / "heads" / "mine" / "head.json").touch()
+    for i, options in enumerate(
+        (["--validation", "0.5"], ["--seed", "3"], ["--test", "0.25", "--validation", "0.25"], ["--test", "0"])
+    ):
+        done = vggft("featurize", copied / "data", "-w", work, *options, "--json")
+        assert strict_json(done.stdout)["computed"] == 0, done.stderr
+        after = split_of(work)
+        assert (
+            f"the split was drawn again: {sum(after[p] != before[p] for p in after)} images changed splits"
+            in done.stderr
+        )
+        assert "1 head is stale now" in done.stderr
+        settings = Workspace(work, TINY).settings.shares
+        new = ["--validation", settings.validate, "--test", settings.test, "--seed", settings.seed]
+        assert vggft("featurize", copied / "data", "-w", copied / f"new{i}", *new).returncode == 0
+        assert split_of(copied / f"new{i}") == after
+        done = vggft("featurize", copied / "data", "-w", work, *new, "--json")  # the same again: nothing changes
+        assert "drawn again" not in done.stderr
+        assert "stale" not in done.stderr
+        before = after
+    assert vggft("featurize", copied / "data", "-w", work, "--validation", "0.2", "--seed", "0").returncode == 0
+    assert Workspace(work, TINY).dataset.identity == identity
+    before = snapshot(work)
+    assert "Expected a sum below 1" in refused("featurize", copied / "data", "-w", work, "--test", "0.9")
+    assert snapshot(work) == before
 
 
 def test_other_layers_and_preprocessing(copied):
@@ -224,7 +260,7 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
         return found
 
     monkeypatch.setattr(scan, "scan", slow)
-    with pytest.raises(VggftError, match=r"--validation 0\.5: the split of this workspace uses 0\.2"):
-        featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", validation=0.5, seed=7), ui)
+    with pytest.raises(VggftError, match=r"--group-by \(x\): the split of this workspace uses None"):
+        featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", group_by="(x)", seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, TINY).settings.shares.seed == 0

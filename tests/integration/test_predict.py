@@ -91,6 +91,25 @@ def test_a_list_on_standard_input(fake, painted, tmp_path, monkeypatch, capfd):
     ]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_a_list_in_another_encoding_or_unicode_form(fake, painted, tmp_path, monkeypatch, capfd, encoding):
+    names = [tmp_path / "b.png", tmp_path / "cafe\u0301.png"]
+    for name in names:
+        shutil.copy(painted[0], name)
+    text = f"{names[0]}\r\n{tmp_path}/caf\u00e9.png\r\n"  # the file has another form of é
+    listed(monkeypatch, text.encode(encoding))
+    found = as_json(fake, PredictOptions([predict.inputs.STDIN]), capfd)
+    assert [p["path"] for p in found["predictions"]] == [str(name) for name in names]
+
+
+def test_notes_in_a_folder_are_passed_over(fake, painted, tmp_path, capfd):
+    paint(tmp_path / "folder" / "b.png", (0, 0, 0))
+    (tmp_path / "folder" / "b.txt").write_text("0 0.5 0.5 1 1")
+    found = predict.run(fake, PredictOptions([tmp_path / "folder"]), Ui())
+    assert found["rejected"] == 0
+    assert "ignored beside the images: 1 file (.txt)" in capfd.readouterr().err
+
+
 def test_what_is_named_is_looked_for_before_anything_runs(fake, painted, tmp_path, monkeypatch, ui):
     monkeypatch.setattr(inference, "from_pixels", None)
     with pytest.raises(VggftError, match="nowhere: no such file or folder"):

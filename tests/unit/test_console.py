@@ -1,7 +1,13 @@
 """Terminal output shows file and class names unchanged."""
 
+import contextlib
+import csv
+import io
+from pathlib import Path
+
 import pytest
 
+from vggft.prediction import output
 from vggft.ui.console import Ui
 
 NAME = "data/:dog: [red]fruit[/red]/a.png"
@@ -17,3 +23,70 @@ def test_names_are_shown_as_they_are(quiet, capsys):
     assert err.splitlines() == ([] if quiet else [NAME]) + [f"warning: {NAME}", f"error: {NAME}"]
     assert out.splitlines()[:2] == ([NAME] if quiet else [NAME, NAME])
     assert out.count(NAME) == (1 if quiet else 4)
+
+
+ATTACKS = {
+    "a\nerror: all is lost": r"a\nerror: all is lost",
+    "a\r\x1b[2Jb": r"a\r\x1b[2Jb",
+    "\x9b31mred\x07\x00": r"\x9b31mred\x07\x00",
+    "\u202egnp.exe": r"\u202egnp.exe",
+    "\u2028line\u2066": r"\u2028line\u2066",
+    "[red]x[/red] :smile:": "[red]x[/red] :smile:",
+    "日本 é 👩‍👩‍👧 \xa0": "日本 é 👩‍👩‍👧 \xa0",
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_names_are_shown_so_that_no_terminal_acts_on_them(capsys, name):
+    ui = Ui()
+    for show in (ui.say, ui.warn, ui.error, ui.print, ui.put):
+        show(f"file {name}.")
+        out, err = capsys.readouterr()
+        text = out + err
+        assert f"file {ATTACKS[name]}.\n" in text
+        assert text.count("\n") == 1
+    ui.table(f"title {name}", [f"head {name}", "n"], [(f"cell {name}", "1")])
+    out = capsys.readouterr().out
+    for part in ("title", "head", "cell"):
+        assert f"{part} {ATTACKS[name].rstrip()}" in out
+    assert not set(out) & set(map(chr, (*range(10), *range(11, 32), *range(127, 160), 0x202E, 0x2028)))
+
+
+def test_a_class_in_brackets_is_in_the_header_of_a_table(capsys):
+    Ui().table("", ["", "[cat]", "[/]"], [("[dog]", "1", "2")])
+    out = capsys.readouterr().out
+    assert "[cat]" in out
+    assert "[/]" in out
+    assert "[dog]" in out
+
+
+class Terminal:
+    """What the writer of rows needs of a `Ui`."""
+
+    def __init__(self, on_terminal):
+        self.on_terminal = on_terminal
+        self.text = io.StringIO(newline="")
+
+    @contextlib.contextmanager
+    def rows(self):
+        yield self.text
+
+
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_csv_rows_are_no_formulas_and_read_back_unchanged(on_terminal):
+    ui = Terminal(on_terminal)
+    paths = ["=1+1.png", "-x.png", "a\rb.png", "a\nb.png", 'a"b,c.png', "'x.png", "\x1b[2J.png", "sub/=x.png"]
+    with output.rows(ui, 1) as write:
+        for path in paths:
+            write(output.Prediction(Path(path), {"=cat": 0.5, "dog": 0.5}, 1, None))
+    header, *rows = csv.reader(io.StringIO(ui.text.getvalue(), newline=""))
+    assert header == ["path", "label", "score", "unsure"]
+    if on_terminal:
+        assert "\x1b" not in ui.text.getvalue()
+        assert "\r" not in ui.text.getvalue()
+        assert len(ui.text.getvalue().splitlines()) == 1 + len(paths)
+    else:
+        assert [Path(row[0]) for row in rows] == [Path(path) for path in paths]
+    assert not any(row[0].startswith(("=", "-", "+", "@")) for row in rows)
+    assert {row[1] for row in rows} == {"'=cat"}
+    assert {row[2] for row in rows} == {"0.5"}

@@ -5,6 +5,7 @@ import os
 import pytest
 from conftest import make_classes, paint
 
+from featurize.data import folders
 from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.scan import scan
 from featurize.errors import VggftError
@@ -191,3 +192,58 @@ def test_manifest_keeps_every_name(tmp_path):
     (tmp_path / "manifest.csv").write_bytes(manifest(Dataset(found.root, found.classes, found.samples)))
     assert tuple(read_manifest(tmp_path / "manifest.csv")) == found.samples
     assert {f"a/{name}.png" for name in names} <= {s.path for s in found.samples}
+
+
+NFC, NFD = "caf\u00e9", "cafe\u0301"
+
+
+def test_two_unicode_forms_of_a_name_are_one_class(tmp_path):
+    make_classes(tmp_path / "train", **{NFC: 2, "tea": 2})
+    make_classes(tmp_path / "val", **{NFD: 1, "tea": 1})
+    found = scan(tmp_path)
+    assert len(found.classes) == 2
+    assert {s.label for s in found.samples if "caf" in s.path} == {found.classes[0]}
+    assert {s.path.split("/")[1] for s in found.samples} == {NFC, NFD, "tea"}  # paths keep their bytes
+    assert all((tmp_path / s.path).is_file() for s in found.samples)
+
+
+def test_a_class_keeps_its_spelling_when_its_folder_moves_to_another_system(tmp_path):
+    make_classes(tmp_path / "mac", **{NFD: 2, "tea": 2})
+    before = scan(tmp_path / "mac")
+    assert before.classes == (NFD, "tea")
+    (tmp_path / "mac" / NFD).rename(tmp_path / "mac" / NFC)
+    assert scan(tmp_path / "mac", before.samples).classes == (NFD, "tea")
+
+
+def test_a_class_in_upper_and_lower_case(tmp_path):
+    make_classes(tmp_path / "letters", A=2, a=2)
+    assert scan(tmp_path / "letters").classes == ("A", "a")  # two letters; featurize warns
+    assert folders.differ_in_case(["A", "a", "b"]) == [["A", "a"]]
+    make_classes(tmp_path / "pets" / "train", Cat=2, dog=2)
+    make_classes(tmp_path / "pets" / "val", cat=1, dog=1)
+    with pytest.raises(VggftError, match=r"val/cat: the class is called 'Cat' in the training folder, and 'cat' here"):
+        scan(tmp_path / "pets")
+
+
+SYSTEM = ("$RECYCLE.BIN", "System Volume Information", "@eaDir", "#recycle", "lost+found", "__MACOSX", "@Recycle")
+
+
+@pytest.mark.parametrize("name", SYSTEM)
+def test_system_folders_are_no_classes(tmp_path, name):
+    make_classes(tmp_path, cat=2, dog=2, **{name: 1})
+    paint(tmp_path / "cat" / name / "thumb.png", (1, 2, 3))
+    found = scan(tmp_path)
+    assert found.classes == ("cat", "dog")
+    assert len(found.samples) == 4
+
+
+def test_side_files_are_counted_and_no_rejections(tmp_path):
+    make_classes(tmp_path, cat=3, dog=2)
+    notes = {"0.txt": b"0 0.5 0.5 1 1\n", "0.xml": b"<annotation/>", "1.JSON": b"{}", "empty.txt": b""}
+    for name, data in notes.items():
+        (tmp_path / "cat" / name).write_bytes(data)
+    (tmp_path / "cat" / "2.png").rename(tmp_path / "cat" / "picture.txt")
+    found = scan(tmp_path)
+    assert {path.name for path in found.notes} == set(notes)
+    assert [s.path for s in found.samples if s.label == "cat"] == ["cat/0.png", "cat/1.png", "cat/picture.txt"]
+    assert folders.ignored(found.notes) == "ignored beside the images: 4 files (.json, .txt, .xml)"

@@ -82,7 +82,7 @@ def test_what_was_gone_for_a_while_comes_back_to_its_split(tmp_path):
 def test_a_test_split_is_reserved_from_training_only():
     first = assign([*samples("a", range(50)), *samples("b", range(2))], Shares())
     before = remember([], first)
-    after = reserve_test(before, {entry.digest for entry in before}, Shares(test=0.2))
+    after = reserve_test(before, first, Shares(test=0.2))
     changed = {(old.split, new.split) for old, new in zip(before, after, strict=True) if old != new}
     assert changed == {("train", "test")}
     assert counts(after) == {
@@ -94,10 +94,33 @@ def test_a_test_split_is_reserved_from_training_only():
 def test_only_images_that_are_here_are_reserved():
     before = remember([], assign(samples("a", range(50)), Shares()))
     here = {f"a{i}" for i in range(25)}
-    after = reserve_test(before, here, Shares(test=0.2))
+    after = reserve_test(before, samples("a", range(25)), Shares(test=0.2))
     reserved = {entry.digest for entry in after if entry.split == "test"}
     assert len(reserved) == 5
     assert reserved <= here
+
+
+def test_earlier_names_of_a_class_do_not_count():
+    """A class is renamed, and renamed back: each image is in splits.csv under two labels."""
+    assigned = []
+    for name in ("cat", "cats", "cat"):
+        renamed = [replace(s, path=f"{name}/{s.digest}.png", label=name) for s in samples("c", range(16))]
+        assigned = remember(assigned, assign([*renamed, *samples("dog", range(16))], Shares(0.25), (), assigned))
+    assert len(assigned) == 48
+    now = [*renamed, *samples("dog", range(16))]
+    after = assign(now, Shares(0.25, 0.25), (), reserve_test(assigned, now, Shares(0.25, 0.25)))
+    assert counts(after) == {
+        (label, split): number
+        for label in ("cat", "dog")
+        for split, number in (("train", 8), ("validate", 4), ("test", 4))
+    }
+
+
+def test_an_image_that_changed_is_reserved_under_its_new_bytes():
+    before = remember([], assign(samples("a", range(20)), Shares()))
+    edited = [replace(s, digest=f"new {s.digest}", group=f"new {s.group}") for s in samples("a", range(20))]
+    after = assign(edited, Shares(0.2, 0.2), (), reserve_test(before, edited, Shares(0.2, 0.2)))
+    assert counts(after) == {("a", "train"): 12, ("a", "validate"): 4, ("a", "test"): 4}
 
 
 def test_folders_that_contradict_a_drawn_split_are_refused():

@@ -71,6 +71,8 @@ def featurizing(workspace: Workspace, ui: Ui) -> float | None:
     except VggftError as error:
         ui.warn(str(error))
         return None
+    if per_image is None:
+        ui.say("how long featurizing took is not recorded, so costs are without it")
     dataset = workspace.dataset
     images = len(dataset.accepted("train")) + len(dataset.accepted("validate"))
     return None if per_image is None else per_image * images

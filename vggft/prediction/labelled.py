@@ -1,20 +1,24 @@
 """A folder of class folders → its files with their labels, for a trained model."""
 
+import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
 from featurize.data import scan
+from featurize.data.folders import same_name, subfolders
 from featurize.errors import VggftError
 from vggft.prediction import inputs
+from vggft.prediction.inputs import Beside
 from vggft.prediction.scoring import File
 
 
-def files(root: Path, classes: Sequence[str]) -> list[tuple[str, File]]:
+def files(root: Path, classes: Sequence[str], beside: Beside = lambda path: None) -> list[tuple[str, File]]:
     """Return (label, file) for every file below the class folders of `root`, in the order of labels and names.
 
     Args:
         classes: of the model; some may have no folder.
+        beside: called with each annotation or note in a class folder, which is left out.
 
     Raises:
         VggftError: no such folder, no class folders, one of a class that the model does not have, or no files.
@@ -22,9 +26,10 @@ def files(root: Path, classes: Sequence[str]) -> list[tuple[str, File]]:
     if not root.is_dir():
         what = "a file" if root.exists() else "nothing"
         raise VggftError(f"{root}: expected a folder of class folders ({', '.join(classes)}), found {what} there.")
-    folders = scan.subfolders(root)
-    unknown = [folder for folder in folders if folder.name not in classes]
-    splits = [folder for folder in unknown if folder.name.lower() in scan.SPLIT_FOLDERS and scan.subfolders(folder)]
+    class_folders = subfolders(root)
+    label_of = {same_name(name): name for name in classes}
+    unknown = [folder for folder in class_folders if same_name(folder.name) not in label_of]
+    splits = [folder for folder in unknown if folder.name.lower() in scan.SPLIT_FOLDERS and subfolders(folder)]
     if splits:
         names = {scan.SPLIT_FOLDERS[folder.name.lower()]: folder for folder in splits}
         raise VggftError(
@@ -36,7 +41,12 @@ def files(root: Path, classes: Sequence[str]) -> list[tuple[str, File]]:
             f"{root}: not classes of the model: {', '.join(folder.name for folder in unknown)}. Expected folders named "
             f"{', '.join(classes)}. Rename the others, or move them away."
         )
-    labelled = [(folder.name, file) for folder in folders for file in inputs.below(folder)]
+    above = (os.path.realpath(root),)  # a link to it would give the files of all classes one label
+    labelled = [
+        (label_of[same_name(folder.name)], file)
+        for folder in class_folders
+        for file in inputs.below(folder, beside, above)
+    ]
     if not labelled:
         raise VggftError(f"{root}: no images. Expected a folder of images for each class ({', '.join(classes)}).")
     return labelled

@@ -2,14 +2,17 @@
 
 import contextlib
 import csv
+import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from featurize import durable
 from vggft.ui import strict
 from vggft.ui.console import Ui
+from vggft.ui.visible import visible
 
 _UNSURE = {True: "true", False: "false", None: ""}
 
@@ -79,18 +82,37 @@ def lines(ui: Ui) -> Writer:
 
 @contextlib.contextmanager
 def rows(ui: Ui, top: int) -> Iterator[Writer]:
-    """Write CSV rows to standard output: path, label, score, unsure (true, false or empty), and further labels and scores."""
+    """Write CSV rows to standard output: path, label, score, unsure (true, false or empty), and further labels and scores.
+
+    No cell is a formula to a spreadsheet: a path that begins like one is written as ./path, a label with an apostrophe.
+    """
     with ui.rows() as stream:
-        writer = csv.writer(stream, lineterminator="\n")
         more = [name for k in range(2, top + 1) for name in (f"label_{k}", f"score_{k}")]
-        writer.writerow(["path", "label", "score", "unsure", *more])
+        row = _csv_line(["path", "label", "score", "unsure", *more])
+        stream.write(row)
 
         def write(outcome: Prediction | Rejection) -> None:
             if isinstance(outcome, Prediction):
                 first, *others = outcome.shown
-                writer.writerow([outcome.path, *first, _UNSURE[outcome.unsure], *itertools.chain(*others)])
+                cells = [_plain_path(outcome.path), *first, _UNSURE[outcome.unsure], *itertools.chain(*others)]
+                if ui.on_terminal:
+                    cells = [visible(cell) if isinstance(cell, str) else cell for cell in cells]
+                stream.write(_csv_line([durable.inert(cell) for cell in cells]))
 
         yield write
+
+
+def _csv_line(cells: Sequence[Any]) -> str:
+    """Return a line of CSV that ends in a newline; a cell with a carriage return is quoted, which readers take for a newline."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow(cells)
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def _plain_path(path: Path) -> str:
+    """Return a path that is no formula: of the same file."""
+    text = str(path)
+    return text if durable.inert(text) == text else f"./{text}"
 
 
 @contextlib.contextmanager

@@ -1,12 +1,13 @@
 """Maintenance of a workspace's features: info, verify, prune, export."""
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import featurize.cache.export
-from featurize.cache import estimate, upkeep
+from featurize.cache import estimate, sharing, upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
@@ -21,13 +22,17 @@ from vggft.workspace.workspace import SCHEMA, Workspace
 def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Show what the cache holds."""
     settled = _settled(workspace)
+    others = _others(workspace, ui)
+    elsewhere = [other.settings.fingerprint for other in others]
     summaries = [
         upkeep.info(folder, fingerprint, workspace.architecture)
         for folder, fingerprint in upkeep.fingerprints(workspace.cache_folder).items()
     ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for summary in summaries:
-        ui.print(f"\n{summary.folder.name} ({_use(summary.fingerprint, settled)}): {_described(summary.fingerprint)}")
+        use = _use(summary.fingerprint, settled, elsewhere)
+        ui.print("")
+        ui.print(f"{summary.folder.name} ({use}): {_described(summary.fingerprint)}")
         ui.print(f"{counted(summary.images, 'image')} in {counted(summary.files, 'file')}, {size(summary.stored)}")
         if summary.layers:
             rows = [
@@ -41,11 +46,23 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
             ui.print(f"{counted(summary.set_aside, 'damaged file')} quarantined; vggft cache prune deletes them")
     if not summaries:
         ui.print("no features yet")
+    if others:
+        ui.print(f"shared with {', '.join(str(other.root) for other in others)}")
     return {
         "schema": SCHEMA,
         "cache": str(workspace.cache_folder),
-        "fingerprints": [_as_json(summary, settled) for summary in summaries],
+        "shared_with": [str(other.root) for other in others],
+        "fingerprints": [_as_json(summary, _use(summary.fingerprint, settled, elsewhere)) for summary in summaries],
     }
+
+
+def _others(workspace: Workspace, ui: Ui) -> list[Workspace]:
+    """Return the workspaces that share the cache; where one cannot be read, warn."""
+    try:
+        return workspace.sharing()
+    except VggftError as error:
+        ui.warn(str(error))
+        return []
 
 
 def _settled(workspace: Workspace) -> Fingerprint | None:
@@ -57,15 +74,22 @@ def _settled(workspace: Workspace) -> Fingerprint | None:
     return None if workspace.unfinished else workspace.settings.fingerprint
 
 
-def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> str:
-    """Return what the features of a fingerprint are used for."""
+def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None, elsewhere: Sequence[Fingerprint]) -> str:
+    """Return what the features of a fingerprint are used for.
+
+    Args:
+        elsewhere: the fingerprints of the workspaces that share the cache.
+    """
     if fingerprint is None:
         return "unknown"
     if settled is None:
         return "the first featurize was interrupted"
     if fingerprint == settled:
         return "in use"
-    return "in use by compare" if _is_perturbation(fingerprint, settled) else "stale"
+    if _is_perturbation(fingerprint, settled):
+        return "in use by compare"
+    shared = any(fingerprint == used or _is_perturbation(fingerprint, used) for used in elsewhere)
+    return "in use by another workspace" if shared else "stale"
 
 
 def _is_perturbation(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
@@ -80,11 +104,10 @@ def _described(fingerprint: Fingerprint | None) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _as_json(summary: Info, settled: Fingerprint | None) -> dict[str, Any]:
+def _as_json(summary: Info, use: str) -> dict[str, Any]:
     return {
         "folder": str(summary.folder),
-        "in_use": settled is not None
-        and (summary.fingerprint == settled or _is_perturbation(summary.fingerprint, settled)),
+        "in_use": use.startswith("in use"),
         "fingerprint": asdict(summary.fingerprint) if summary.fingerprint else None,
         "images": summary.images,
         "files": summary.files,
@@ -152,24 +175,31 @@ class _Plan:
 
 
 def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]:
-    """Delete stale features, features of images that are gone, and quarantined files.
+    """Delete stale features, features of images that are gone, and quarantined files; nothing that another workspace uses.
 
     Raises:
-        VggftError: not interactive, and no `yes`.
+        VggftError: not interactive, and no `yes`; or a workspace that shares the cache cannot be read, or is being written.
     """
-    with workspace.writing():
-        settled = workspace.settings.fingerprint
-        wanted = sorted({sample.digest for sample in workspace.dataset.samples if sample.digest})
+    with workspace.writing(), contextlib.ExitStack() as locks:
+        others = workspace.sharing()
+        for other in others:  # while one featurizes, its manifest does not list its new features yet
+            locks.enter_context(other.writing())
+        locks.enter_context(sharing.locked(workspace.cache_folder, ui.say))
+        settled, users = workspace.settings.fingerprint, [workspace, *others]
+        wanted = sorted({sample.digest for user in users for sample in user.dataset.samples if sample.digest})
+        needed = list(dict.fromkeys(user.settings.fingerprint for user in users))
         places = upkeep.fingerprints(workspace.cache_folder)
         if places and settled not in places.values():
             raise VggftError(
                 f"{workspace.cache_folder}: no features of the workspace's fingerprint ({settled.key}), so all would count as "
                 "stale. Nothing was deleted. Run vggft featurize first."
             )
-        perturbations = [other for other in places.values() if other and _is_perturbation(other, settled)]
-        stale = [path for path, other in places.items() if other not in (settled, None, *perturbations)]
+        perturbations = [
+            other for other in places.values() if other and any(_is_perturbation(other, used) for used in needed)
+        ]
+        stale = [path for path, other in places.items() if other not in (None, *needed, *perturbations)]
         aside = [path for path in upkeep.quarantine_folders(workspace.cache_folder) if path.parent not in stale]
-        caches = [workspace.cache(fingerprint) for fingerprint in (settled, *perturbations)]
+        caches = [workspace.cache(fingerprint) for fingerprint in (*needed, *perturbations)]
         plan = _Plan((*stale, *aside), [(cache, upkeep.surplus(cache, wanted)) for cache in caches])
         result = {
             "removed": False,

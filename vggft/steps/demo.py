@@ -18,19 +18,23 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Run the four commands on 132 public-domain drawings in four classes, and print where the results are."""
     began = time.perf_counter()
     options = FinetuneOptions.of(epochs=TUNE_EPOCHS)
-    say = ui.print
-    say(f"$ vggft featurize {PICTURES}")
+
+    def heading(text: str) -> None:
+        ui.print("")
+        ui.print(text)
+
+    ui.print(f"$ vggft featurize {PICTURES}")
     featurized = featurize.run(workspace, FeaturizeOptions(PICTURES), ui)
-    say(f"\n$ vggft head --epochs {HEAD_EPOCHS}")
+    heading(f"$ vggft head --epochs {HEAD_EPOCHS}")
     heads = head.run(workspace, HeadOptions.of(epochs=HEAD_EPOCHS), ui)
-    say(f"\n$ vggft finetune --unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}")
+    heading(f"$ vggft finetune --unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}")
     kept = ui.kept
     tuned = finetune.run(workspace, options, ui)
     ui.keep(kept)
-    say("\n$ vggft compare")
+    heading("$ vggft compare")
     compared = compare.run(workspace, CompareOptions(), ui)
     seconds = time.perf_counter() - began
-    say(f"\nDone in {seconds:.0f} s. Results in {workspace.root}:")
+    heading(f"Done in {seconds:.0f} s. Results in {workspace.root}:")
     written = {
         "manifest": str(workspace.manifest),
         "cache": featurized["cache"],
@@ -39,8 +43,8 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         "report": compared["report"],
     }
     for what, path in written.items():
-        say(f"  {what:<12} {path}")
-    say("Next, your own images, in one folder for each class: vggft featurize DATA")
+        ui.print(f"  {what:<12} {path}")
+    ui.print("Next, your own images, in one folder for each class: vggft featurize DATA")
     return {
         "featurize": featurized,
         "head": heads,

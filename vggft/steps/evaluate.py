@@ -3,12 +3,14 @@
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
+from featurize.data.folders import ignored
 from featurize.errors import VggftError
 from featurize.process import places
 from featurize.wording import counted
@@ -48,7 +50,10 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     folder = places.expanded(options.folder)
     choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     classes = choice.model.classes
-    files = labelled.files(folder, classes)
+    notes: list[Path] = []
+    files = labelled.files(folder, classes, notes.append)
+    if notes:
+        ui.say(ignored(notes))
     workspace.report_folder()
     ui.say(f"model: {choice.model.name} ({choice.reason})")
     if choice.age:

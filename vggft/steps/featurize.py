@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,14 +17,18 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
+from featurize.data.folders import differ_in_case, ignored
 from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
-from featurize.process import places
 from featurize.wording import counted
+from finetune.store import RUN
+from heads.head import HEAD_FILE
+from vggft.steps import locations
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
-from vggft.workspace.filling import Filling, fill, require
+from vggft.workspace import provenance
+from vggft.workspace.filling import Filled, Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace
 
 _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
@@ -76,7 +80,8 @@ def _featurize(
     architecture = workspace.architecture
     engines.require(options.engine)
     layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
-    _refuse_overlap(workspace.root, options.data)
+    locations.refuse_overlap(workspace.root, options.data)
+    shared = locations.choose_cache(workspace, options)
     wishes = Wishes(options.validation, options.test, options.seed, options.group_by)
     split = split_rules.plan(wishes, before.split, before.assigned)
     fingerprint, weights_file = _fingerprint(options, architecture, before.settings)
@@ -89,12 +94,13 @@ def _featurize(
     scan = _scan(options.data, before.samples if not options.rehash else (), split.group_by, ui)
     for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
         if folder.is_dir():
-            _refuse_overlap(workspace.root, folder)
+            locations.refuse_overlap(workspace.root, folder)
+            locations.refuse_overlap(workspace.cache_folder, folder)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
-    assigned = before.assigned
+    assigned = () if split.redraw else before.assigned
     if split.reserve_test:
-        assigned = splits.reserve_test(assigned, {s.digest for s in scan.samples}, split.shares)
+        assigned = splits.reserve_test(assigned, scan.samples, split.shares)
     split_rules.build(scan, scan.samples, split.shares, assigned)  # its errors come before the work, not after
 
     files: dict[str, list[Path]] = defaultdict(list)
@@ -109,6 +115,9 @@ def _featurize(
         if workspace.exists:
             raise _MadeMeanwhile
         cache = workspace.cache(fingerprint)  # under the lock now
+    if shared:
+        locations.join(workspace, shared, ui)
+    state_before = provenance.current(workspace) if before.samples else None
     damaged = len(cache.damaged) + len(cache.lost)
     reused = len(files) - len(cache.missing(layers, list(files)))
     filled = fill(cache, filling, ui)
@@ -120,21 +129,20 @@ def _featurize(
     dataset = split_rules.build(scan, samples, split.shares, assigned)
     file = str(weights_file) if weights_file else None
     settings = Settings(
-        str(scan.root), scan.classes, fingerprint, file, split.shares, split.group_by, layers=tuple(layers)
+        str(scan.root),
+        scan.classes,
+        fingerprint,
+        file,
+        split.shares,
+        split.group_by,
+        layers=tuple(layers),
+        cache=str(shared) if shared else None,
     )
     workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
-    rate = filled.computed / seconds if filled.computed else None
     _tell(workspace, scan, dataset, ui)
-    if split.reserve_test:
-        moved = sum(old != new for old, new in zip(before.assigned, assigned, strict=True))
-        ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
-    if rate is not None:
-        ui.print(
-            f"computed {counted(filled.computed, 'image')} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, "
-            f"reused {reused}"
-        )
-    else:
-        ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
+    _tell_of_split(split, before, dataset, ui)
+    _tell_of_stale_models(workspace, state_before, ui)
+    rate = _tell_of_work(filled, seconds, reused, ui)
     ui.print(f"cache: {cache.folder}")
     return {
         "images": len(dataset.accepted()),
@@ -152,20 +160,6 @@ def _featurize(
         "manifest": str(workspace.manifest),
         "conflicts": [[s.path for s in copies] for copies in splits.conflicts(dataset.samples)],
     }
-
-
-def _refuse_overlap(workspace: Path, data: Path) -> None:
-    """Check that pictures and workspace are in separate folders: vggft writes and deletes files in its workspace.
-
-    Raises:
-        VggftError: one lies in the other, links resolved.
-    """
-    place, pictures = workspace.resolve(), places.expanded(data).resolve()
-    if place.is_relative_to(pictures) or pictures.is_relative_to(place):
-        raise VggftError(
-            f"the workspace {workspace} and the data folder {data} overlap: one lies inside the other. Choose another folder "
-            "with --workspace."
-        )
 
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:
@@ -233,6 +227,48 @@ def _require_same_data(scan: Scan, before: _Before) -> None:
             )
 
 
+def _tell_of_work(filled: Filled, seconds: float, reused: int, ui: Ui) -> float | None:
+    """Print what was computed, and return the number of images in a second; None where nothing was computed."""
+    if not filled.computed:
+        ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
+        return None
+    rate = filled.computed / seconds
+    ui.print(
+        f"computed {counted(filled.computed, 'image')} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, "
+        f"reused {reused}"
+    )
+    return rate
+
+
+def _tell_of_split(split: SplitPlan, before: _Before, dataset: Dataset, ui: Ui) -> None:
+    """Warn of images that are in another split than before."""
+    splits_before = {(s.path, s.digest): s.split for s in before.samples}
+    moved = sum(splits_before.get((s.path, s.digest), s.split) != s.split for s in dataset.samples)
+    if split.reserve_test:
+        ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
+    elif split.redraw:
+        ui.warn(f"the split was drawn again: {counted(moved, 'image')} changed splits")
+
+
+def _tell_of_stale_models(workspace: Workspace, before: Mapping[str, str] | None, ui: Ui) -> None:
+    """Warn of what has become stale.
+
+    Args:
+        before: what identified the state of the workspace; None where it is not known.
+    """
+    if before is None or provenance.matches(provenance.current(workspace), before):
+        return
+    heads = len(list(workspace.heads.glob(f"[!.]*/{HEAD_FILE}")))
+    networks = len(list(workspace.finetune.glob(f"[!.]*/{RUN}")))
+    trained = [counted(n, what) for n, what in ((heads, "head"), (networks, "tuned network")) if n]
+    if trained:
+        stale = "is" if heads + networks == 1 else "are"
+        ui.warn(
+            f"{' and '.join(trained)} {stale} stale now: trained before images, labels, splits or features changed. To train "
+            "again: vggft head, then vggft finetune"
+        )
+
+
 def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     counts = ", ".join(f"{number} {split}" for split, number in dataset.split_counts.items() if number)
     ui.print(
@@ -240,6 +276,12 @@ def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     )
     if scan.loose:
         ui.say(f"ignored beside the class folders: {counted(scan.loose, 'file')}")
+    if scan.notes:
+        ui.say(ignored(scan.notes))
+    for alike in differ_in_case(dataset.classes):
+        ui.warn(
+            f"classes that differ only in upper and lower case: {', '.join(alike)}. If they are one, rename the folders"
+        )
     for split in ("validate", "test"):
         classes = {s.label for s in dataset.accepted(split)}
         for name in dataset.classes:

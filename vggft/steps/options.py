@@ -60,6 +60,14 @@ class FeaturizeOptions(Options):
         Path | None,
         Option("Other VGG16 weights: .h5, .onnx or .keras.", metavar="FILE", default=f"ImageNet {_NEW}"),
     ] = None
+    cache: Annotated[
+        Path | None,
+        Option(
+            "Folder for the features, which several workspaces may share, such as the cache of another one.",
+            metavar="FOLDER",
+            default="cache/ in the workspace",
+        ),
+    ] = None
     engine: Annotated[EngineName, Option("Engine for the frozen network; auto picks the fastest on this machine.")] = (
         "auto"
     )

@@ -1,10 +1,12 @@
 """Predicting images with a named or the recommended model; results are written as they come, except with --json."""
 
 import contextlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from featurize.data.folders import ignored
 from featurize.errors import VggftError
 from vggft.prediction import band, inference, inputs, output, scoring, selection
 from vggft.prediction.band import Band
@@ -37,6 +39,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     model = choice.model
     predictions: list[dict[str, Any]] = []  # filled for --json only, as are the rejections: there may be many files
     rejections: list[dict[str, Any]] = []
+    notes: list[Path] = []
     files = rejected = 0
     with contextlib.ExitStack() as stack:
         write = stack.enter_context(_writer(options, ui))
@@ -45,7 +48,9 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         if choice.age:
             ui.warn(choice.age)
         unsure_band = _band(model, ui)
-        scored_files = scoring.scored(inputs.files(options.paths), decoder(workspace.settings.fingerprint), scorer)
+        scored_files = scoring.scored(
+            inputs.files(options.paths, notes.append), decoder(workspace.settings.fingerprint), scorer
+        )
         stack.enter_context(contextlib.closing(scorer))
         stack.enter_context(contextlib.closing(scored_files))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
@@ -70,9 +75,9 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
                 advance(files)
     if scorer.note:
         ui.warn(scorer.note)
-    if not files:
-        where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
-        raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
+    if notes:
+        ui.say(ignored(notes))
+    _require(files, options)
     return {
         "model": model.name,
         "stale": bool(choice.age),
@@ -81,6 +86,12 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         "predictions": predictions,
         "rejected": rejections if ui.json else rejected,
     }
+
+
+def _require(files: int, options: PredictOptions) -> None:
+    if not files:
+        where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
+        raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
 
 
 def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManager[Writer]:

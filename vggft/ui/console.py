@@ -13,6 +13,7 @@ from rich.text import Text
 
 from featurize.process import descriptors, interrupts
 from vggft.ui import strict
+from vggft.ui.visible import visible
 
 # Columns of a table that is written to a file or a pipe, which have no width.
 _FILE_WIDTH = 110
@@ -77,22 +78,22 @@ class Ui:
     def keep(self, kept: str) -> None:
         """Set what an interruption from now on keeps, and how to continue: the end of its message."""
         self.kept = kept
-        interrupts.announce(f"interrupted. {kept}", self.tell_programs)
+        interrupts.announce(visible(f"interrupted. {kept}"), self.tell_programs)
 
     def say(self, message: str) -> None:
         """Print a message on standard error, unless quiet."""
-        self._err.print(message, markup=False)
+        self._err.print(visible(message), markup=False)
 
     def warn(self, message: str) -> None:
         """Print a warning on standard error, also if quiet."""
         # On the console of the progress bar, which is then redrawn below the message.
         console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True) if self.quiet else self._err
-        console.print(f"warning: {message}", markup=False, style="yellow")
+        console.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
         """Print an error on standard error, also if quiet, and emit it with `json`."""
         Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
-            f"error: {message}", markup=False, style="red"
+            f"error: {visible(message)}", markup=False, style="red"
         )
         self.tell_programs(message)
 
@@ -104,20 +105,23 @@ class Ui:
 
     def print(self, message: str) -> None:
         """Print a line of the result on standard output, unless quiet or with `json`."""
-        self._out.print(message, markup=False, soft_wrap=True)
+        self._out.print(visible(message), markup=False, soft_wrap=True)
 
     def put(self, message: str) -> None:
         """Print a line of the requested output, such as a prediction: as `print`, but also if quiet."""
-        self._results.print(message, markup=False, soft_wrap=True)
+        self._results.print(visible(message), markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; the first column is text, the others are numbers."""
-        table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+        heading = Text(visible(title), style="bold") if title else None
+        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
         for i, column in enumerate(columns):
             # On a narrow terminal, names are wrapped; numbers are never cut.
-            table.add_column(column, justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold")
+            table.add_column(
+                Text(visible(column)), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold"
+            )
         for row in rows:
-            table.add_row(*(Text(cell) for cell in row))
+            table.add_row(*(Text(visible(cell)) for cell in row))
         self._out.print(table)
 
     def result(self, value: dict[str, Any]) -> None:
@@ -142,6 +146,11 @@ class Ui:
             open(stdout, "w", 1, "utf-8", "surrogateescape", "\n", closefd=False) as stream,
         ):
             yield stream
+
+    @property
+    def on_terminal(self) -> bool:
+        """True if standard output is a terminal."""
+        return self._on_terminal
 
     @property
     def lines_are_progress(self) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from featurize import durable, runner
 from featurize.backbone import weights
-from featurize.cache import estimate, timings
+from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
@@ -119,6 +119,13 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
     Args:
         engine: an engine that is running already, and was announced; None: one is chosen, started and announced.
     """
+    with sharing.locked(cache.folder.parent, ui.say) as shared:
+        if shared:
+            cache.refresh()
+        return _fill(cache, filling, ui, engine)
+
+
+def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) -> Filled:
     _set_aside(cache, ui)
     again = {
         d: filling.files[d] for d in cache.missing(filling.layers, sorted(filling.doubtful & filling.files.keys()))

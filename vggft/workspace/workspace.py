@@ -26,7 +26,7 @@ import featurize.data.assigned
 import finetune.store
 from featurize import durable
 from featurize.backbone.architecture import Architecture
-from featurize.cache import upkeep
+from featurize.cache import sharing, upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
@@ -52,6 +52,7 @@ class Settings:
         shares, group_by: how images were assigned to splits.
         manifest_sha256: sha256 of the manifest.csv that these settings belong to.
         layers: those that the last featurize computed for every image.
+        cache: the folder of the features that `--cache` named, absolute; None for `cache/` in the workspace.
     """
 
     data: str
@@ -62,6 +63,7 @@ class Settings:
     group_by: str | None = None
     manifest_sha256: str = ""
     layers: tuple[str, ...] = ()
+    cache: str | None = None
 
     @property
     def weights_file_path(self) -> Path | None:
@@ -85,13 +87,24 @@ class Workspace:
         self.waiting = waiting
         self.manifest = self.root / "manifest.csv"
         self.splits = self.root / "splits.csv"
-        self.cache_folder = self.root / "cache"
         self.heads = self.root / "heads"
         self.leaderboard = self.heads / "leaderboard.csv"
         self.suspects = self.heads / "suspects.csv"
         self.finetune = self.root / "finetune"
         self.report = self.root / "report"
         self._settings = self.root / "workspace.json"
+        self._chosen_cache: Path | None = None
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the features: `cache/` in the workspace, or the one that `--cache` named."""
+        if self._chosen_cache is None and self.exists and self.settings.cache is not None:
+            return Path(self.settings.cache)
+        return self._chosen_cache or self.root / "cache"
+
+    def choose_cache(self, folder: Path) -> None:
+        """Use the features in another folder from now on; `settle` stores it."""
+        self._chosen_cache = folder
 
     @property
     def exists(self) -> bool:
@@ -101,7 +114,7 @@ class Workspace:
     @property
     def unfinished(self) -> bool:
         """True while the first featurize has stored features but not finished."""
-        return not self.exists and any(self.cache_folder.glob("*/shards/*.h5"))
+        return not self.exists and any((self.root / "cache").glob("*/shards/*.h5"))
 
     @cached_property
     def settings(self) -> Settings:
@@ -150,6 +163,29 @@ class Workspace:
         """Open the feature cache of the workspace's fingerprint or of another; `recheck` reads every file of it again."""
         fingerprint = fingerprint or self.settings.fingerprint
         return FeatureCache(self.cache_folder, fingerprint, self.architecture, recheck=recheck)
+
+    def sharing(self) -> list["Workspace"]:
+        """Return the other workspaces that use the same cache folder.
+
+        Raises:
+            VggftError: one of them cannot be read: what it needs is not known.
+        """
+        place, others = self.cache_folder.resolve(), []
+        owner = [place.parent] if place.name == "cache" and (place.parent / self._settings.name).is_file() else []
+        for root in dict.fromkeys([*owner, *sharing.users(place)]):
+            other = Workspace(root, self.architecture)
+            if root.resolve() == self.root.resolve():
+                continue
+            try:
+                _ = other.dataset
+            except VggftError as error:
+                raise VggftError(
+                    f"{root} uses the features in {place}, too, and cannot be read: {error} If it is gone for good, delete its "
+                    f"line in {place / sharing.USERS}."
+                ) from None
+            if other.cache_folder.resolve() == place:
+                others.append(other)
+        return others
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
@@ -236,9 +272,12 @@ class Workspace:
             ):  # informative only: a full disk must not stop the command that frees space
                 durable.write_bytes(who, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
             self._forget()
-            for folder in (self.root, self.heads, self.finetune, self.report, *upkeep.fingerprints(self.cache_folder)):
+            for folder in (self.root, self.heads, self.finetune, self.report):
                 durable.sweep(folder)
-                durable.sweep(folder / "shards")
+            with sharing.free(self.cache_folder) as alone:  # else these files are another process's
+                for folder in upkeep.fingerprints(self.cache_folder) if alone else ():
+                    durable.sweep(folder)
+                    durable.sweep(folder / "shards")
             finetune.store.sweep(self.finetune)
             yield
         finally:
@@ -249,6 +288,6 @@ class Workspace:
 def _holder(who: Path) -> str:
     """Return which process holds the lock, according to lock.txt."""
     try:
-        return who.read_text(encoding="utf-8").strip() or "another process"
+        return durable.read_bytes(who).decode(errors="replace").strip() or "another process"
     except OSError:
         return "another process"

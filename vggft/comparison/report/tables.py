@@ -29,7 +29,8 @@ def show(record: Record, ui: Ui) -> None:
     _show_perturbations(record, shown, ui)
     _show_classes(comparison.used_row, predictions.classes, ui)
     ui.print(sentences.first_pair(comparison))
-    ui.print(f"\n{sentences.recommendation(comparison)}")
+    ui.print("")
+    ui.print(sentences.recommendation(comparison))
     for advice in record.advice:
         ui.print(sentences.advise(advice))
     if record.stale:
