@@ -84,4 +84,4 @@ def test_the_wrong_labels_of_the_drawings_are_found(tmp_path):
     best = found["heads"][0]
     assert best["name"] == found["best"]
     assert best["folds"]["n"] == 410  # 412 less the two copies on the validation side
-    assert best["folds"]["accuracy"] >= 0.73  # less than a plain logistic regression on max-pooled features
+    assert best["folds"]["accuracy"] >= 0.73  # a logistic regression on max-pooled features has 0.737
