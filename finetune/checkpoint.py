@@ -3,10 +3,10 @@
 import hashlib
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from featurize import durable
 from featurize.errors import VggftError
 from featurize.options import records
 from finetune.train import State
+from heads import arrays
 from heads.history import Epoch
 from heads.metrics import Metrics
 
@@ -36,11 +37,11 @@ def write(path: Path, state: State) -> None:
         "diverged": state.diverged,
         "arrays": {group: len(getattr(state, group)) for group in _GROUPS},
     }
-    arrays: dict[str, Any] = {"about": np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)}
+    stored: dict[str, Any] = {"about": np.frombuffer(json.dumps(about, allow_nan=False).encode(), np.uint8)}
     for group in _GROUPS:
-        arrays |= {f"{group}/{i}": array for i, array in enumerate(getattr(state, group))}
+        stored |= {f"{group}/{i}": array for i, array in enumerate(getattr(state, group))}
     buffer = io.BytesIO()
-    np.savez(buffer, **arrays)
+    np.savez(buffer, **stored)
     data = buffer.getvalue()
     durable.write_bytes(path, hashlib.sha256(data).digest() + data, then="continue with: vggft finetune --resume")
 
@@ -52,14 +53,14 @@ def read(path: Path) -> State:
         VggftError: the file is damaged or has another version.
     """
     try:
-        data = path.read_bytes()
+        data = durable.read_bytes(path)
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
             raise ValueError("sha256 differs")
-        with np.load(io.BytesIO(data[_DIGEST:]), allow_pickle=False) as arrays:
-            about = durable.parse_json(arrays["about"].tobytes())
-            if about["version"] != CHECKPOINT_VERSION:
-                raise ValueError(f"version {about['version']}, expected {CHECKPOINT_VERSION}")
-            groups = {group: [arrays[f"{group}/{i}"] for i in range(n)] for group, n in about["arrays"].items()}
+        stored: Mapping[str, Any] = arrays.read(data[_DIGEST:])
+        about = durable.parse_json(stored["about"].tobytes())
+        if about["version"] != CHECKPOINT_VERSION:
+            raise ValueError(f"version {about['version']}, expected {CHECKPOINT_VERSION}")
+        groups = {group: [stored[f"{group}/{i}"] for i in range(n)] for group, n in about["arrays"].items()}
         return State(
             history=tuple(records.build(Epoch, epoch) for epoch in about["history"]),
             start=Metrics.of_json(about["start"]),
@@ -67,7 +68,7 @@ def read(path: Path) -> State:
             diverged=tuple(about["diverged"]) if about["diverged"] else None,
             **groups,
         )
-    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VggftError(
             f"{path}: damaged ({error}). Delete {path.parent.parent} and run again: vggft finetune"
         ) from None

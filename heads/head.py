@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +14,7 @@ from featurize import durable
 from featurize.errors import VggftError
 from featurize.options import Option, records
 from featurize.options.records import Count, Positive
+from heads import arrays
 
 HEAD_VERSION = 4
 HEAD_FILE, WEIGHTS_FILE = HEAD_FILES = ("head.json", "weights.npz")
@@ -119,13 +119,13 @@ class Head:
 
     def files(self) -> dict[str, bytes]:
         """Return weights.npz and head.json, to be written by `durable.write_checked`."""
-        arrays: dict[str, Any] = {}
+        stored: dict[str, Any] = {}
         for i, layer in enumerate(self.layers):
-            arrays[f"kernel{i}"], arrays[f"bias{i}"] = layer.kernel, layer.bias
+            stored[f"kernel{i}"], stored[f"bias{i}"] = layer.kernel, layer.bias
         if self.scaler is not None:
-            arrays["mean"], arrays["scale"] = self.scaler.mean, self.scaler.scale
+            stored["mean"], stored["scale"] = self.scaler.mean, self.scaler.scale
         buffer = io.BytesIO()
-        np.savez(buffer, **arrays)
+        np.savez(buffer, **stored)
         description = {
             "version": HEAD_VERSION,
             "name": self.name,
@@ -191,7 +191,7 @@ def load_head(folder: Path) -> Head:
             provenance=described.provenance,
             scaler=scaler,
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VggftError(f"{folder}: not a readable head ({error}). {retrain}") from None
 
 
@@ -228,17 +228,13 @@ def _read_weights(data: bytes, described: _Description) -> tuple[tuple[Layer, ..
     """Return layers and scaler from the bytes of weights.npz.
 
     Raises:
-        ValueError, KeyError, BadZipFile: they are not those that head.json describes.
+        ValueError, KeyError: they are not those that head.json describes.
     """
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:  # what is compressed could be of any size
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("compressed weights")
-    with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
-        layers = tuple(
-            Layer(arrays[f"kernel{i}"], arrays[f"bias{i}"], layer.activation)
-            for i, layer in enumerate(described.layers)
-        )
-        scaler = Scaler(arrays["mean"], arrays["scale"]) if "mean" in arrays else None
+    stored: Mapping[str, Any] = arrays.read(data)
+    layers = tuple(
+        Layer(stored[f"kernel{i}"], stored[f"bias{i}"], layer.activation) for i, layer in enumerate(described.layers)
+    )
+    scaler = Scaler(stored["mean"], stored["scale"]) if "mean" in stored else None
     inputs = len(layers[0].kernel) if layers[0].kernel.ndim else 0
     arrays_and_shapes: list[tuple[NDArray[Any], str, tuple[int, ...]]] = []
     if scaler:

@@ -248,8 +248,12 @@ def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     assert {path.name for path in fold.parent.parent.iterdir()} == {fold.parent.name, ".DS_Store"}
     assert not fold.with_suffix("").exists()
     fold.write_bytes(fold.read_bytes()[:-200])  # damaged: this one, and no other, is done again
-    assert FoldResult.read(fold) is None
-    assert FoldResult.read(fold.with_name("fold-1.npz")) is not None
+    whole = fold.with_name("fold-1.npz")
+    with np.load(whole) as stored:
+        images, classes = stored["p0"].shape
+    assert FoldResult.read(fold, images, classes) is None
+    assert FoldResult.read(whole, images, classes) is not None
+    assert FoldResult.read(whole, images + 1, classes) is None
 
 
 def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tuned, ui, capsys):

@@ -1,11 +1,16 @@
 """Checksums of the files that are read again: `durable.write_checked` and `durable.read_checked`."""
 
+import io
 import stat
+import zipfile
 
+import numpy as np
 import pytest
+from numpy.lib import format as npy
 
 from featurize import durable
 from featurize.errors import VggftError
+from heads import arrays
 
 
 def write(folder, **files):
@@ -120,3 +125,39 @@ def test_a_field_of_any_length_or_a_broken_row_is_an_error_and_no_crash(tmp_path
         path.write_text(content)
         with pytest.raises(ValueError, match=r"field|row"):
             durable.read_csv(path)
+
+
+def _archive(arrays=None, **how):
+    data = io.BytesIO()
+    np.savez(data, **(arrays or {"a": np.arange(3.0)}), **how)
+    return data.getvalue()
+
+
+def _with_shape(shape):
+    """Return an archive whose header claims another shape than its bytes have."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        member = io.BytesIO()
+        npy.write_array_header_1_0(member, {"descr": "<f8", "fortran_order": False, "shape": shape})
+        archive.writestr("a.npy", member.getvalue() + bytes(24))
+    return data.getvalue()
+
+
+def test_archives_of_arrays_take_no_more_memory_than_they_have_bytes():
+    assert np.array_equal(arrays.read(_archive())["a"], np.arange(3.0))
+    compressed = io.BytesIO()
+    np.savez_compressed(compressed, a=np.zeros(10**6))
+    pickled = io.BytesIO()
+    np.savez(pickled, a=np.array([{}], object))
+    sound = _archive()
+    for data, problem in (
+        (compressed.getvalue(), "compressed"),
+        (_with_shape((2**50,)), "but 1"),
+        (_with_shape((4,)), "EOF"),
+        (pickled.getvalue(), "shape"),
+        (b"", "no archive"),
+        (sound[:-30], "no archive"),
+        (b"PK" + sound[2:100], "no archive"),
+    ):
+        with pytest.raises(ValueError, match=problem):
+            arrays.read(data)

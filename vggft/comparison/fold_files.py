@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +23,7 @@ from featurize import durable
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Dataset
+from heads import arrays
 from vggft.workspace.workspace import Settings, Workspace
 
 ABOUT = "folds.json"
@@ -60,21 +60,27 @@ class FoldResult:
         """Write it to an .npz file."""
         names = list(self.probabilities)
         about = json.dumps({**self.as_json(), "names": names}).encode()
-        arrays = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
+        stored = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
         buffer = io.BytesIO()
-        np.savez(buffer, about=np.frombuffer(about, np.uint8), **arrays)  # type: ignore[arg-type]
+        np.savez(buffer, about=np.frombuffer(about, np.uint8), **stored)  # type: ignore[arg-type]
         durable.write_checked(path.parent, {path.name: buffer.getvalue()})
 
     @classmethod
-    def read(cls, path: Path) -> "FoldResult | None":
-        """Return what `save` wrote; None where it is missing or damaged, so that the fold has to be trained again."""
+    def read(cls, path: Path, images: int, classes: int) -> "FoldResult | None":
+        """Return what `save` wrote; None where it is missing or damaged, so that the fold has to be trained again.
+
+        Args:
+            images: number of held-out images.
+        """
         try:
-            with np.load(io.BytesIO(durable.read_checked(path)), allow_pickle=False) as arrays:
-                about = json.loads(arrays["about"].tobytes())
-                names = about.pop("names")
-                return cls({name: arrays[f"p{i}"] for i, name in enumerate(names)}, **about)
-        except (OSError, ValueError, KeyError, TypeError, EOFError, BadZipFile, NotImplementedError, RuntimeError):
+            stored: Mapping[str, Any] = arrays.read(durable.read_checked(path))
+            about = durable.parse_json(stored["about"].tobytes())
+            probabilities = {name: stored[f"p{i}"] for i, name in enumerate(about.pop("names"))}
+            result = cls(probabilities, **about)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return None
+        right = all(p.shape == (images, classes) and np.isfinite(p).all() for p in probabilities.values())
+        return result if right and {result.head, result.network} <= probabilities.keys() else None
 
 
 class Fold(Workspace):
@@ -117,7 +123,7 @@ def remove_others(place: Path, but: Path) -> None:
 def _is_provable(folder: Path) -> bool:
     """Return whether a folder is no link and is named after the folds.json in it."""
     try:
-        return not folder.is_symlink() and key((folder / ABOUT).read_text(encoding="utf-8")) == folder.name
+        return not folder.is_symlink() and key(durable.read_bytes(folder / ABOUT).decode()) == folder.name
     except (OSError, ValueError):
         return False
 

@@ -188,7 +188,7 @@ class NestedCrossValidation:
         durable.sweep(self.folder)
         durable.write_bytes(self.folder / fold_files.ABOUT, self._about.encode())
         for k in range(self.number):
-            result = FoldResult.read(self._file(k))
+            result = self._finished(k)
             if result is None:
                 result = self.train(k)
                 result.save(self._file(k))
@@ -199,7 +199,7 @@ class NestedCrossValidation:
         return self.merge(results), results
 
     def _announce(self) -> None:
-        finished = sum(FoldResult.read(self._file(k)) is not None for k in range(self.number))
+        finished = sum(self._finished(k) is not None for k in range(self.number))
         seconds = estimate(self.workspace, self.present, self.number) * (self.number - finished) / self.number
         before = f", {finished} of them finished before" if finished else ""
         rest = "nothing to train" if finished == self.number else f"about {duration(seconds)}"
@@ -213,6 +213,10 @@ class NestedCrossValidation:
         took = f" in {duration(result.seconds)}" if result.seconds else ""
         rest = f"; about {duration(result.seconds * left)} left" if result.seconds and left else ""
         self.ui.say(f"fold {k + 1} of {self.number}{took}: {result.head}, {result.network}{rest}")
+
+    def _finished(self, k: int) -> FoldResult | None:
+        """Return the result of a fold that is finished."""
+        return FoldResult.read(self._file(k), len(self.parts[k][1]), len(self.workspace.dataset.classes))
 
     def _place(self, k: int) -> Path:
         return self.folder / f"fold-{k + 1}"
