@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+import stat
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -158,9 +159,34 @@ def refuse_link(folder: Path) -> None:
         )
 
 
+def require_regular(path: Path) -> None:
+    """Check that a file is neither a folder nor a pipe, socket or device, opening or reading which may wait for ever.
+
+    Raises:
+        OSError: it is, or it does not exist.
+    """
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "not a regular file (a pipe, socket or device)", str(path))
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file for reading; OSError as `require_regular`."""
+    require_regular(path)
+    return path.open("rb")
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the contents of a file; OSError as `require_regular`."""
+    with open_regular(path) as file:
+        return file.read()
+
+
 def sha256(path: Path) -> str:
-    """Return the hexadecimal sha256 of a file."""
-    with path.open("rb") as file:
+    """Return the hexadecimal sha256 of a file; OSError as `require_regular`."""
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -240,7 +266,7 @@ def read_checked(path: Path) -> bytes:
         ValueError: its bytes are not those that vggft wrote, or the record of checksums is damaged.
     """
     for _ in range(2):  # a file that is being replaced may be newer than the record; not twice
-        data = path.read_bytes()
+        data = read_bytes(path)
         checksums = _checksums(path.parent).get(path.name)
         if checksums is None or hashlib.sha256(data).hexdigest() in checksums:
             return data
@@ -250,7 +276,7 @@ def read_checked(path: Path) -> bytes:
 def _checksums(folder: Path) -> dict[str, list[str]]:
     path = folder / CHECKSUMS
     try:
-        record = parse_json(path.read_bytes())
+        record = parse_json(read_bytes(path))
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -53,7 +53,7 @@ def read(path: Path) -> State:
         VggftError: the file is damaged or has another version.
     """
     try:
-        data = path.read_bytes()
+        data = durable.read_bytes(path)
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
             raise ValueError("sha256 differs")
         stored: Mapping[str, Any] = arrays.read(data[_DIGEST:])

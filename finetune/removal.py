@@ -41,7 +41,7 @@ def _read(path: Path) -> dict[str, Any]:
     with contextlib.suppress(OSError, ValueError, RecursionError):
         if path.is_symlink():
             return {}
-        stored = json.loads(path.read_text(encoding="utf-8"))
+        stored = json.loads(durable.read_bytes(path))
         return stored if isinstance(stored, dict) else {}
     return {}
 

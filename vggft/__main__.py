@@ -16,8 +16,10 @@ def main() -> None:
         print("error: interrupted.", file=sys.stderr)
         interrupts.leave()
     except SystemExit as end:
-        if end.code == interrupts.EXIT_CODE:  # a thread may be blocked by a file system
+        if end.code == interrupts.EXIT_CODE:
             interrupts.leave()
+        if interrupts.blocked():  # by a file system that does not respond
+            interrupts.leave(end.code if isinstance(end.code, int) else 0)
         raise
 
 

@@ -183,7 +183,7 @@ class FeatureCache:
     def _write_fingerprint(self) -> None:
         file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
         try:
-            if json.loads(file.read_text(encoding="utf-8")) == content:
+            if json.loads(durable.read_bytes(file)) == content:
                 return
         except (OSError, ValueError):
             pass

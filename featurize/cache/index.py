@@ -116,6 +116,7 @@ class Index:
 def load(path: Path) -> Index | None:
     """Read an index; return None if it is missing, damaged or of another version."""
     try:
+        durable.require_regular(path)  # h5py would wait for a pipe, and no other thread could run meanwhile
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs["version"] != INDEX_VERSION:
                 return None

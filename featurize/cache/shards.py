@@ -169,7 +169,7 @@ def check(folder: Path, name: str) -> None:
     except FileNotFoundError:
         raise
     except OSError as error:
-        if error.errno not in (errno.EIO, errno.EISDIR):
+        if error.errno not in (errno.EIO, errno.EISDIR, errno.EINVAL):
             raise VggftError(
                 f"{path(folder, name)}: cannot be read ({error.strerror or error}). Check its permissions, and run the command "
                 "again."
@@ -185,6 +185,7 @@ def open_sound(folder: Path, name: str, fingerprint: str) -> h5py.File:
         Damaged: the file is not HDF5, or a shard of another fingerprint or version.
     """
     try:
+        durable.require_regular(path(folder, name))
         # Without HDF5's lock, which some network file systems refuse; shards never change.
         file = h5py.File(path(folder, name), "r", locking=False)
     except FileNotFoundError:

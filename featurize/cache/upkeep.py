@@ -79,7 +79,7 @@ def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
 
 def _fingerprint(folder: Path) -> Fingerprint | None:
     try:
-        fingerprint = Fingerprint(**json.loads((folder / FINGERPRINT_FILE).read_text(encoding="utf-8")))
+        fingerprint = Fingerprint(**json.loads(durable.read_bytes(folder / FINGERPRINT_FILE)))
     except (OSError, ValueError, TypeError, VggftError):
         return None
     return fingerprint if fingerprint.key == folder.name else None

@@ -220,7 +220,7 @@ def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
     hashed_at = time.time_ns()
     try:
         if sample.size > formats.MAX_FILE_BYTES:  # hashing it would take minutes
-            with (root / sample.path).open("rb") as file:
+            with durable.open_regular(root / sample.path) as file:
                 reason = formats.oversized(file.read(formats.HEAD), sample.size) or ""
             return replace(sample, status="rejected", reason=reason, mtime_ns=0)
         digest = durable.sha256(root / sample.path)

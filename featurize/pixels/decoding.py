@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize import durable
 from featurize.pixels import formats, memory
 from featurize.pixels.images import Unreadable
 from featurize.process import interrupts
@@ -62,7 +63,7 @@ def contents(path: Path) -> Iterator[bytes]:
         Unreadable: it is too large, or large and certainly no picture, so that it is not read.
         memory.Declined: in a worker process, for large files.
     """
-    with path.open("rb") as file:
+    with durable.open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
         if size > memory.LARGE_FILE:
             head = file.read(formats.HEAD)

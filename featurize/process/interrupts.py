@@ -1,8 +1,9 @@
 """Ctrl-C and SIGTERM in the command line: a flag that every loop checks, and a thread that ends the process if none does.
 
 An exception raised by a signal handler can be swallowed by a library, or abort the process inside C++. So a signal only sets a
-flag, and `check` raises KeyboardInterrupt at the next step of a loop. If there is no next step (while TensorFlow is imported,
-numba compiles, or a file system does not respond), the process exits after `_PATIENCE` as if killed, which loses no work.
+flag, and `check` raises KeyboardInterrupt at the next step of a loop; and again at a later step, should Python have ignored it,
+as in a finalizer or a callback. If none is on its way after `_PATIENCE`, because there is no next step (while TensorFlow is
+imported, numba compiles, or a file system does not respond), the process exits as if killed, which loses no work.
 
 Without `listen`, in a Python program that uses vggft, Python handles Ctrl-C, and `check` does nothing.
 """
@@ -23,9 +24,12 @@ T = TypeVar("T")
 
 EXIT_CODE = 130
 
-_PATIENCE = 1.5  # seconds from a signal to the exit if `check` is not called; less than two in total
-_TIDYING = 20.0  # seconds from a signal to the exit if `check` was called; enough to write finished rows
+_PATIENCE = 1.5  # seconds from a signal to the exit if no KeyboardInterrupt is on its way; less than two in total
+_TIDYING = 20.0  # seconds from a signal to the exit if it is; enough to write finished rows
 _LOOK_SECONDS = 0.2  # between two looks for a signal
+_LOOK = 0.2  # seconds between two looks at the main thread after `_PATIENCE`
+_ENDING = 0.5  # seconds in which threads end that are not blocked
+_READERS = "vggft-reader"  # name of the threads of `threads`
 _SAME = 1.0  # seconds in which a second signal counts as the first: the terminal's signal, forwarded by a wrapper
 
 
@@ -33,7 +37,6 @@ class _Heard:
     """State of the signals since `listen`."""
 
     signal = False
-    raised = False  # whether `check` has raised KeyboardInterrupt
     message = "interrupted."
     tell: Callable[[str], None] | None = None
 
@@ -57,10 +60,25 @@ def announce(message: str, tell: Callable[[str], None]) -> None:
 
 
 def check() -> None:
-    """Raise KeyboardInterrupt after a signal, once. Every loop of the main thread must call this."""
-    if _Heard.signal and not _Heard.raised and threading.current_thread() is threading.main_thread():
-        _Heard.raised = True
+    """Raise KeyboardInterrupt after a signal. Every loop of the main thread must call this.
+
+    It raises none while one is on its way, so that `except` and `finally` can tidy up.
+    """
+    if _Heard.signal and threading.current_thread() is threading.main_thread() and not _on_its_way(sys.exc_info()[1]):
         raise KeyboardInterrupt
+
+
+def _on_its_way(error: BaseException | None) -> bool:
+    """Return whether an exception that is being handled is a KeyboardInterrupt, or was raised while handling one."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error is not None
+
+
+def _main_thread_tidies() -> bool:
+    """Return whether the main thread is handling a KeyboardInterrupt. Called from the thread that watches."""
+    handled: Any = sys._current_exceptions().get(threading.main_thread().ident or 0)
+    return _on_its_way(handled[1] if isinstance(handled, tuple) else handled)  # a tuple up to Python 3.11
 
 
 def heard() -> bool:
@@ -71,7 +89,7 @@ def heard() -> bool:
 @contextlib.contextmanager
 def threads(number: int | None = None) -> Iterator[ThreadPoolExecutor]:
     """Return a thread pool that is not joined at the end, because a thread may be blocked by a file system."""
-    pool = ThreadPoolExecutor(number)
+    pool = ThreadPoolExecutor(number, _READERS)
     try:
         yield pool
     finally:
@@ -94,12 +112,21 @@ def result(future: Future[T]) -> T:
         check()
 
 
-def leave() -> NoReturn:
-    """Exit the process without waiting for its threads."""
+def blocked() -> bool:
+    """Return whether a thread of `threads` is still at work after `_ENDING`."""
+    until = time.monotonic() + _ENDING
+    readers = [thread for thread in threading.enumerate() if thread.name.startswith(_READERS)]
+    for thread in readers:
+        thread.join(max(0.0, until - time.monotonic()))
+    return any(thread.is_alive() for thread in readers)
+
+
+def leave(code: int = EXIT_CODE) -> NoReturn:
+    """Exit the process without waiting for its threads, for which Python would wait."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(Exception):
             stream.flush()
-    os._exit(EXIT_CODE)
+    os._exit(code)
 
 
 def _handle(signum: int, frame: Any) -> None:
@@ -110,9 +137,10 @@ def _watch(watched: socket.socket, stderr: int) -> None:
     """Wait for signals. Exit the process in time after the first one, and immediately after a second one."""
     began: float | None = None
     while True:
-        left = None if began is None else began + (_TIDYING if _Heard.raised else _PATIENCE) - time.monotonic()
-        if left is not None and left <= 0:
+        waited = 0.0 if began is None else time.monotonic() - began
+        if waited > _TIDYING or (waited > _PATIENCE and not _main_thread_tidies()):
             _end(stderr)
+        left = None if began is None else max(_PATIENCE - waited, _LOOK)
         if not select.select([watched], [], [], left)[0] or watched.recv(1)[0] not in (signal.SIGINT, signal.SIGTERM):
             continue
         if began is None:

@@ -200,11 +200,34 @@ def test_cross_validation_and_suspects(copied):
 def test_suspects_cross_validate_what_nobody_did(copied):
     work = copied / "work"
     for name in ("logistic-avg", "max-linear"):  # the second time although there is a head that was cross-validated
-        found = head_json(work, "--suspects", "--epochs", "2", "--head", name)
+        done = vggft("head", "--suspects", "--epochs", "2", "--head", name, "-w", work, "--json")
+        found = strict_json(done.stdout)
         assert found["trained"] == [name]
-    assert all(h["folds"]["n"] == 24 for h in found["heads"])
+        assert "--suspects: cross-validating 1 head with 5 folds, about" in done.stderr
+        assert f"suspects according to {len(found['suspects_by'])} cross-validated head" in done.stderr
     assert set(found["suspects_by"]) == {"logistic-avg", "max-linear"}
     assert isinstance(found["suspects"], list)
+
+
+def test_suspects_change_no_ranking(copied):
+    """Heads of several plans are cross-validated as they are, and only once; nothing else is trained."""
+    work = copied / "work"
+    head_json(work, "--epochs", "3", "--head", "max-linear")
+    before = head_json(work, "--epochs", "2", "--head", "logistic-avg", "--head", "avg-256")
+    leaderboard = (work / "heads" / "leaderboard.csv").read_bytes()
+    digests = {name: (work / "heads" / name / "weights.npz").read_bytes() for name in ("max-linear", "avg-256")}
+    done = vggft("head", "--suspects", "-w", work, "--json")
+    found = strict_json(done.stdout)
+    assert "cross-validating 3 heads with 5 folds, about" in done.stderr
+    assert (found["ranked_by"], found["trained"]) == ("validation", [])
+    assert measured(found) == measured(before)
+    assert (work / "heads" / "leaderboard.csv").read_bytes() == leaderboard
+    assert {name: (work / "heads" / name / "weights.npz").read_bytes() for name in digests} == digests
+    done = vggft("head", "--suspects", "-w", work, "--json")
+    again = strict_json(done.stdout)
+    assert "cross-validating" not in done.stderr
+    assert again["suspects"] == found["suspects"]
+    assert set(again["suspects_by"]) == {"max-linear", "logistic-avg", "avg-256"}
 
 
 def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied, monkeypatch):

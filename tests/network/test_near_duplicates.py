@@ -67,7 +67,7 @@ def test_the_wrong_labels_of_the_drawings_are_found(tmp_path):
         pytest.skip("the drawings in seven classes are not on this machine")
     work = ("-w", tmp_path / "work")
     assert vggft("featurize", SHARED / "clipart", *work, network=VGG16).returncode == 0
-    names = ("logistic-max", "max-256", "max-64-l2", "avgmax-64-l2")
+    names = ("max-64-l2", "avgmax-64-l2")
     picked = [word for name in names for word in ("--head", name)]
     found = strict_json(vggft("head", "--suspects", *picked, *work, "--json", network=VGG16).stdout)
     ranks = {suspect["path"]: (rank, suspect) for rank, suspect in enumerate(found["suspects"])}
@@ -84,4 +84,4 @@ def test_the_wrong_labels_of_the_drawings_are_found(tmp_path):
     best = found["heads"][0]
     assert best["name"] == found["best"]
     assert best["folds"]["n"] == 410  # 412 less the two copies on the validation side
-    assert best["folds"]["accuracy"] >= 0.73  # plain logistic regression on max-pooled features
+    assert best["folds"]["accuracy"] >= 0.73  # a logistic regression on max-pooled features has 0.737

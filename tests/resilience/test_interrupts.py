@@ -115,6 +115,43 @@ except KeyboardInterrupt:
     assert ended(program)[:2] == (0, "written\n")
 
 
+def test_an_interrupt_that_python_ignores_is_raised_again():
+    """As in a finalizer, in a callback of C, and in the cleanup of a generator that is collected."""
+    program = """
+class Finalized:
+    def __del__(self):
+        interrupts.check()
+come()
+Finalized()
+print("went on")
+try:
+    interrupts.check()
+except KeyboardInterrupt:
+    try:
+        raise OSError("while tidying up")
+    except OSError:
+        interrupts.check()
+    print("raised")
+"""
+    code, out, err, _ = ended(program)
+    assert (code, out) == (0, "went on\nraised\n")
+    assert "Exception ignored" in err
+
+
+def test_an_interrupt_that_a_library_swallows_ends_the_process():
+    program = """
+come()
+try:
+    interrupts.check()
+except BaseException:
+    pass
+time.sleep(60)
+"""
+    code, _, err, seconds = ended(program)
+    assert (code, err) == (130, "error: interrupted. Nothing is lost.\n")
+    assert seconds < 4
+
+
 def test_what_is_ignored_stays_ignored():
     """As a shell's `&` or nohup has it; SIGTERM is heard all the same."""
     program = LISTENING.replace("default_int_handler)", "SIG_IGN)") + (
@@ -158,6 +195,25 @@ except KeyboardInterrupt:
 """
     code, out, _, seconds = ended(program)
     assert (code, out) == (130, "over\n")
+    assert seconds < 4
+
+
+@pytest.mark.parametrize("code", [0, 1, 3])
+def test_a_command_that_has_ended_does_not_wait_for_them(tmp_path, code):
+    os.mkfifo(tmp_path / "fifo")
+    program = f"""
+from vggft import __main__
+from vggft.cli import app
+def main():
+    with interrupts.threads(1) as pool:
+        pool.submit(open, {str(tmp_path / "fifo")!r})
+    print("over")
+    sys.exit({code})
+app.main = main
+__main__.main()
+"""
+    found, out, _, seconds = ended(program)
+    assert (found, out) == (code, "over\n")
     assert seconds < 4
 
 

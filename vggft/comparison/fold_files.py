@@ -123,7 +123,7 @@ def remove_others(place: Path, but: Path) -> None:
 def _is_provable(folder: Path) -> bool:
     """Return whether a folder is no link and is named after the folds.json in it."""
     try:
-        return not folder.is_symlink() and key((folder / ABOUT).read_text(encoding="utf-8")) == folder.name
+        return not folder.is_symlink() and key(durable.read_bytes(folder / ABOUT).decode()) == folder.name
     except (OSError, ValueError):
         return False
 

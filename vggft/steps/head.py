@@ -7,20 +7,18 @@ from typing import Any, get_args
 
 import numpy as np
 
-from featurize import durable
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
-from heads import features, folds, grid, leaks, near_duplicates, search, store, suspects
+from heads import features, folds, grid, leaks, near_duplicates, search
 from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Setting
 from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
-from heads.suspects import Suspect
 from vggft.prediction import models
-from vggft.steps import leaderboard
+from vggft.steps import label_check, leaderboard
 from vggft.steps.board import Board
 from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
@@ -28,7 +26,6 @@ from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 FEW = 200  # validation images below which the leaderboard offers cross-validation
-_FOLDS = 5  # where --suspects has to cross-validate
 
 
 def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
@@ -52,7 +49,7 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
             raise VggftError(f"{place}: in the way of the folder of a head. Move it away.")
     with workspace.writing():
         board = Board(workspace, options.plan, ui)
-        work = _work(options, specs, board)
+        work = _work(workspace, options, specs, board)
         inputs = _read(workspace, options, work, board, ui)
         setting = Setting(workspace.dataset.classes, options.plan, ui.progress)
         _train(workspace, work, setting, inputs, board)
@@ -60,6 +57,8 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
             _over_seeds(work, options.seeds, setting, inputs, board)
         if work.folds:
             _cross_validate(work, setting, inputs, board)
+        if options.suspects:
+            label_check.cross_validate(workspace, work.doubting, setting, inputs.everything, board, ui)
         return _report(workspace, options, work, inputs, board, ui)
 
 
@@ -78,19 +77,28 @@ def _specs(options: HeadOptions) -> list[Spec]:
 
 @dataclass(frozen=True)
 class _Work:
-    """Heads to train, heads to evaluate (those and the ones that are here already), and folds of cross-validation (0: none)."""
+    """What is to be done.
+
+    Attributes:
+        train: heads to train.
+        evaluate: those and the ones that are here already.
+        folds: of cross-validation; 0: none.
+        doubting: names of the heads that predict out of fold for the suspects.
+    """
 
     train: Sequence[Spec]
     evaluate: Sequence[Spec]
     folds: int
+    doubting: Sequence[str] = ()
 
 
-def _work(options: HeadOptions, specs: Sequence[Spec], board: Board) -> _Work:
-    more_than_suspects = replace(options, suspects=False) != HeadOptions()
-    if options.suspects and not more_than_suspects and any(result.folds for result in board.results.values()):
-        return _Work((), (), 0)  # the predictions out of fold are here
+def _work(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], board: Board) -> _Work:
+    if options.suspects and replace(options, suspects=False) == HeadOptions() and board.results:
+        # The heads that are here, however they were trained.
+        doubting = () if label_check.cross_validated(workspace, board) else tuple(board.results)
+        return _Work((), (), 0, doubting)
     missing = [spec for spec in specs if options.retrain or not board.has(spec)]
-    return _Work(missing, list(specs), options.cv or (_FOLDS if options.suspects else 0))
+    return _Work(missing, list(specs), options.cv, [spec.name for spec in specs] if options.suspects else ())
 
 
 @dataclass(frozen=True)
@@ -113,8 +121,9 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     for split in ("train", "validate"):
         if not dataset.accepted(split):
             raise VggftError(f"{workspace.manifest}: no usable image in split {split!r}. Add some: vggft featurize")
-    specs = work.evaluate if work.folds or options.seeds > 1 else work.train
-    wanted: set[Pooling] = {"avg", *(spec.pooling for spec in specs)}
+    specs = work.evaluate if work.folds or work.doubting or options.seeds > 1 else work.train
+    doubting = [board.results[name].head for name in work.doubting if name in board.results]
+    wanted: set[Pooling] = {"avg", *(spec.pooling for spec in specs), *(head.pooling for head in doubting)}
     began = perf_counter()
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
     everything = _pooled(workspace, samples, [pooling for pooling in get_args(Pooling) if pooling in wanted], ui)
@@ -124,7 +133,7 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     # The training images by themselves: validation images change nothing here.
     train, grouping = near_duplicates.together(everything.take(slice(0, learnt)))
     validation = everything.take(slice(learnt, None))
-    if work.folds:
+    if work.folds or work.doubting:
         everything, grouping = near_duplicates.together(everything)
     for sentence in grouping.sentences():
         ui.warn(sentence)
@@ -208,7 +217,7 @@ def _report(
     workspace: Workspace, options: HeadOptions, work: _Work, inputs: _Inputs, board: Board, ui: Ui
 ) -> dict[str, Any]:
     models.load_heads(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
-    doubted = _suspects(workspace, inputs.everything.samples, board) if options.suspects else None
+    suspicion = label_check.find(workspace, inputs.everything.samples, board) if options.suspects else None
     board.write_leaderboard()
     ranked = search.best_first(list(board.results.values()))
     leaderboard.show(ranked, ui)
@@ -235,19 +244,9 @@ def _report(
         "leak_threshold": near_duplicates.SHARE,
         "leaderboard": str(workspace.leaderboard),
     }
-    if doubted is not None:
-        voters = [result.head.name for result in ranked if result.folds]
+    if suspicion is not None:
+        doubted, voters = suspicion
         leaderboard.show_suspects(doubted, len(inputs.everything), voters, workspace.suspects, ui)
         report["suspects"] = [suspect.as_json() for suspect in doubted]
         report["suspects_by"] = voters
     return report
-
-
-def _suspects(workspace: Workspace, samples: Sequence[Sample], board: Board) -> list[Suspect]:
-    """Find the images whose label the heads doubt, and write them to `suspects.csv`."""
-    folded = [result.head for result in board.results.values() if result.folds]
-    predictions = [store.read_out_of_fold(workspace.heads, head, samples) for head in folded]
-    doubted = suspects.find(samples, workspace.dataset.classes, predictions)
-    header = ["path", "label", "predicted", "score"]
-    durable.write_csv(workspace.suspects, header, [tuple(suspect.as_json().values()) for suspect in doubted])
-    return doubted

@@ -79,11 +79,14 @@ def show_suspects(doubted: Sequence[Suspect], images: int, voters: Sequence[str]
         voters: names of the heads that were asked.
     """
     if len(voters) < _FEW_VOTERS:
+        number = "1 cross-validated head" if len(voters) == 1 else f"{len(voters)} cross-validated heads"
         ui.warn(
-            f"suspects according to {', '.join(voters)} only; more heads give fewer false positives: vggft head --cv 5 --suspects"
+            f"suspects according to {number} only ({', '.join(voters)}); more give fewer false positives: vggft head --cv 5 "
+            "--suspects"
         )
     rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in doubted[:_SHOWN]]
-    title = f"{len(doubted)} of {images} images whose label most of {len(voters)} heads doubt, most doubtful first"
+    doubts = f"1 head ({voters[0]}) doubts" if len(voters) == 1 else f"most of {len(voters)} heads doubt"
+    title = f"{len(doubted)} of {images} images whose label {doubts}, most doubtful first"
     ui.table(title, ("image", "label", "predicted", "score"), rows)
     ui.print(f"suspects: {path}")
 

@@ -5,14 +5,13 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
-from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from rich.text import Text
 
 from featurize.process import descriptors, interrupts
 from vggft.ui import strict
+from vggft.ui.columns import fitted
 from vggft.ui.visible import visible
 
 # Columns of a table that is written to a file or a pipe, which have no width.
@@ -112,17 +111,14 @@ class Ui:
         self._results.print(visible(message), markup=False, soft_wrap=True)
 
     def table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-        """Print a table; the first column is text, the others are numbers."""
-        heading = Text(visible(title), style="bold") if title else None
-        table = Table(title=heading, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
-        for i, column in enumerate(columns):
-            # On a narrow terminal, names are wrapped; numbers are never cut.
-            table.add_column(
-                Text(visible(column)), justify="left" if i == 0 else "right", no_wrap=i > 0, overflow="fold"
-            )
-        for row in rows:
-            table.add_row(*(Text(visible(cell)) for cell in row))
-        self._out.print(table)
+        """Print a table; the first column is text, the others are numbers. What has no room is left out and named."""
+        if title:
+            self._out.print(Text(visible(title), style="bold"))
+        table = fitted(self._out, list(map(visible, columns)), [list(map(visible, row)) for row in rows])
+        self._out.print(table.table)
+        if table.left_out:
+            names = ", ".join(table.left_out)
+            self._out.print(Text(f"no room for: {names} (a wider terminal shows them, and --json has all numbers)"))
 
     def result(self, value: dict[str, Any]) -> None:
         """With `json`, emit the result of the command."""

@@ -288,6 +288,6 @@ class Workspace:
 def _holder(who: Path) -> str:
     """Return which process holds the lock, according to lock.txt."""
     try:
-        return who.read_text(encoding="utf-8").strip() or "another process"
+        return durable.read_bytes(who).decode(errors="replace").strip() or "another process"
     except OSError:
         return "another process"
