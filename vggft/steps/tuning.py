@@ -229,6 +229,7 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
                     f"{job.settings.name}: its checkpoint is not of this network. Start a new run: vggft finetune (vggft runs "
                     f"--remove {job.settings.name} deletes this one)"
                 )
+        begun.write_curve(state)
         ui.say(f"resuming after epoch {state.epoch} of {plan.epochs}")
     log = Log(begun.folder / store.TENSORBOARD, state.history if state else ())
     with ui.progress(f"tuning {job.settings.unfreeze}", (plan.epochs - before) * n) as advance:
