@@ -30,6 +30,7 @@ _ROUNDING = 1e-6  # distance of features that are equal to rounding, whatever is
 _FEW = 3  # other images of a class; with fewer, the typical distance is that to the images of all classes
 _REFERENCES = 1_000  # images of a class that the typical distance is measured to
 _NEIGHBOURS = 32  # of an image that are examined
+_MEMBERS = 64  # of a group that are compared with those of another one
 _ROWS_AT_ONCE = 256
 
 Floats = NDArray[np.float32]
@@ -163,7 +164,11 @@ class _Similarities:
         return similar
 
     def within(self, rows: Sequence[int], columns: Sequence[int], share: float) -> bool:
-        """Return whether every image of one set is near every image of the other: up to this share of the typical distance."""
+        """Return whether every image of one set is near every image of the other: up to this share of the typical distance.
+
+        Of a large set, evenly spaced images are looked at.
+        """
+        rows, columns = (each[:: -(-len(each) // _MEMBERS)] for each in (rows, columns))
         limit = np.maximum(share * np.minimum.outer(self.typical[rows], self.typical[columns]), _ROUNDING)
         return bool((1 - self.between(rows, columns) <= limit).all())
 

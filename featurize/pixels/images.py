@@ -10,6 +10,7 @@ import logging
 import re
 import time
 import warnings
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +45,7 @@ MAX_SECONDS = 60.0  # of computing for a picture; 120 million pixels of progress
 # Bytes are passed to the decoder in pieces of this size, between which it can be stopped.
 _SCAN_BYTES = 2048
 
-_STRIP_PIXELS = 8_000_000  # of a picture that is converted at once
+_STRIP_PIXELS = 1_000_000  # of a picture that is converted at once
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # in Pillow; others: 4
 _KEPT_PER_PIXEL = {"JPEG2000": 16, "AVIF": 8, "HEIF": 8, "WEBP": 4, "TIFF": 4}  # by decoders, besides the pixels
@@ -78,6 +79,9 @@ _UPRIGHT = {
 }
 
 
+Finish = Callable[[Image.Image], NDArray[np.uint8]]
+
+
 class Unreadable(Exception):
     """The bytes cannot be decoded; the message is the reason, for display."""
 
@@ -94,7 +98,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     Raises:
         Unreadable: the data cannot be decoded; with the reason.
     """
-    return np.asarray(_open_rgb(data))
+    return _with_rgb(data, np.asarray)
 
 
 def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbation: str = "") -> NDArray[np.uint8]:
@@ -112,26 +116,31 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
     Raises:
         Unreadable: the data cannot be decoded; with the reason.
     """
-    square = _open_rgb(data).resize((size, size), RESIZE_FILTERS[resize])
-    return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
+
+    def resized(picture: Image.Image) -> NDArray[np.uint8]:
+        square = picture.resize((size, size), RESIZE_FILTERS[resize])
+        return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
+
+    return _with_rgb(data, resized)
 
 
-def _open_rgb(data: bytes) -> Image.Image:
+def _with_rgb(data: bytes, finish: Finish) -> NDArray[np.uint8]:
+    """Decode a picture, and return what `finish` makes of it while there is room for it in memory."""
     if not data:
         raise Unreadable("empty file (0 bytes)")
     try:
-        return _decoded(data)
+        return _decoded(data, finish)
     except Unreadable as error:
         if not str(error).startswith(("too ", "interrupted")):
             for orientation in (True, False):
                 less = metadata.without(data, orientation=orientation)
                 with contextlib.suppress(Unreadable):
                     if less != data:
-                        return _decoded(less)
+                        return _decoded(less, finish)
         raise
 
 
-def _decoded(data: bytes) -> Image.Image:
+def _decoded(data: bytes, finish: Finish) -> NDArray[np.uint8]:
     try:
         with Image.open(_Watched(data), formats=FORMATS) as image:
             width, height = image.size
@@ -140,9 +149,12 @@ def _decoded(data: bytes) -> Image.Image:
             if image.info.get("progressive"):
                 image.decodermaxblock = _SCAN_BYTES
             with memory.room().taken(_bytes_needed(image)):
-                image.load()
-                # Orientation after load(), because Pillow rotates TIFF files itself and then removes the tag.
-                return _upright(_to_rgb(image), _orientation(image))
+                try:
+                    image.load()
+                    # Orientation after load(), because Pillow rotates TIFF files itself and then removes the tag.
+                    return finish(_upright(_to_rgb(image), _orientation(image)))
+                finally:
+                    image.close()  # frees the pixels, while the room is still taken
     except (Unreadable, memory.Declined):
         raise
     except Image.DecompressionBombError:

@@ -5,6 +5,8 @@ there is in total is decoded alone.
 """
 
 import contextlib
+import ctypes
+import os
 import threading
 from collections.abc import Iterator
 
@@ -13,6 +15,9 @@ LARGE_FILE = 2**24  # bytes; of files above this, only one at a time is in memor
 
 # In a worker process, which cannot see what the others use, larger pictures and files are left to the process that started it.
 WORKER_BYTES = 2**27
+
+
+_TRIM_BYTES = 2**28  # after a picture that needed more, the C library returns free memory to the system
 
 
 class Declined(Exception):
@@ -43,6 +48,8 @@ class Room:
         try:
             yield
         finally:
+            if size > _TRIM_BYTES:
+                _trim()
             with self._changed:
                 self._used -= size
                 self._changed.notify_all()
@@ -61,6 +68,14 @@ class Room:
     def _check(self, size: int) -> None:
         if size > self._limit and not self._alone:
             raise Declined
+
+
+def _trim() -> None:
+    """Return free memory to the system: glibc keeps what a thread has freed, up to the largest picture for each thread."""
+    if os.name == "posix":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+        if trim:
+            trim(0)
 
 
 _room = Room()

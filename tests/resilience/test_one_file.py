@@ -208,3 +208,28 @@ def test_pillow_prints_nothing(tmp_path):
     )
     assert "13 bands" in done.stdout
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_threads_together_take_the_memory_of_one_large_picture(tmp_path):
+    """Four threads, and room for one picture of 50 MB: also what the C library keeps for each thread is returned."""
+    Image.new("RGBA", (2500, 2500), (9, 8, 7, 200)).save(tmp_path / "large.png")
+    code = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from featurize.pixels import images, memory
+
+memory._TRIM_BYTES, memory._room = 2**20, memory.Room(60_000_000)
+data = Path(sys.argv[1]).read_bytes()
+def peak():
+    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+before = peak()
+with ThreadPoolExecutor(4) as pool:
+    list(pool.map(lambda _: images.decode_resized(data, 32), range(4)))
+print(peak() - before)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "large.png"], capture_output=True, text=True, check=True
+    )
+    assert 25_000 < int(done.stdout) < 100_000  # kB; 200 MB without the room

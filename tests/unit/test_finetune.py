@@ -3,11 +3,12 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from small_tuning import examples, head, program, tune
-from tiny import TINY
+from tiny import TINY, tiny_weights
 
 from featurize.errors import VggftError
 from featurize.pixels import images
@@ -16,7 +17,12 @@ from finetune import store
 from finetune.plan import Plan
 from finetune.train import Callbacks, train
 from heads import predictions
-from heads.head import Head, Layer, Scaler, folded, probabilities, unfolded
+from heads.head import Head, Layer, Scaler, folded, pool, probabilities, unfolded
+
+
+def cached(features):
+    """Return the top layer's outputs as the cache has them."""
+    return features[TINY.top].astype(np.float16)
 
 
 @pytest.mark.parametrize("pooling", ["flatten", "avg", "max", "avgmax"])
@@ -24,29 +30,52 @@ from heads.head import Head, Layer, Scaler, folded, probabilities, unfolded
 def test_the_gate_lets_the_right_head_pass(weights, small_pictures, small_features, pooling, classes):
     one = head(pooling, classes, dropout=0.5)
     network = networks.assemble(weights, "caffe", TINY.size, one)
-    assert networks.check_parity(network, small_pictures, one.predict(small_features["block3_pool"])) < 1e-3
+    assert networks.check_parity(network, small_pictures, one, cached(small_features), TINY.top) < 1e-3
 
 
 def test_the_gate_refuses(weights, small_pictures, small_features):
     kernel = 20 * head().layers[0].kernel  # the few features of the tiny network decide what it predicts
     one = Head("h", "dense", "avg", head().classes, (Layer(kernel, head().layers[0].bias, "relu"), head().layers[1]))
-    expected = one.predict(small_features["block3_pool"])
-    kernel = 1.5 * kernel
-    wrong_head = Head("w", "dense", "avg", one.classes, (Layer(kernel, one.layers[0].bias, "relu"), one.layers[1]))
-    for network in (
-        networks.assemble(weights, "caffe", TINY.size, wrong_head),
-        networks.assemble(weights, "caffe", TINY.size, Head("w", "dense", "max", one.classes, one.layers)),
-        networks.assemble(weights, "raw", TINY.size, one),  # the preprocessing forgotten
-    ):
-        with pytest.raises(VggftError, match="parity gate"):
-            networks.check_parity(network, small_pictures, expected)
+    wrong_head = replace(one, layers=(Layer(1.5 * kernel, one.layers[0].bias, "relu"), one.layers[1]))
+    last = one.layers[1]
+    swapped = replace(
+        one, layers=(one.layers[0], Layer(-last.kernel, -last.bias, last.activation))
+    )  # order of the classes
+    features = cached(small_features)
+    for other in (wrong_head, swapped, replace(one, pooling="max")):
+        network = networks.assemble(weights, "caffe", TINY.size, other)
+        with pytest.raises(VggftError, match="parity gate: on the same features"):
+            networks.check_parity(network, small_pictures, one, features, TINY.top)
     network = networks.assemble(weights, "caffe", TINY.size, one)
-    with pytest.raises(VggftError, match="parity gate"):
-        networks.check_parity(network, small_pictures[:, :, :, ::-1], expected)  # BGR for RGB
-    with pytest.raises(VggftError, match="parity gate"):
-        networks.check_parity(network, small_pictures[::-1], expected)  # rows of other images
-    with pytest.raises(VggftError, match="parity gate"):
-        networks.check_parity(network, small_pictures, np.full_like(expected, np.nan))
+    raw = networks.assemble(weights, "raw", TINY.size, one)  # the preprocessing forgotten
+    others = networks.assemble(tiny_weights(1), "caffe", TINY.size, one)
+    for network_, pictures, stored in (
+        (raw, small_pictures, features),
+        (others, small_pictures, features),
+        (network, small_pictures[:, :, :, ::-1], features),  # BGR for RGB
+        (network, small_pictures[::-1], features),  # rows of other images
+        (network, small_pictures, features * np.float16(1.01)),
+        (network, small_pictures, np.full_like(features, np.nan)),
+    ):
+        with pytest.raises(VggftError, match="parity gate: computed from images, block3_pool differs"):
+            networks.check_parity(network_, pictures, one, stored, TINY.top)
+
+
+def test_the_gate_lets_a_head_pass_that_amplifies_what_engines_differ_by(weights, small_pictures, small_features):
+    """As after training on few images: it weighs combinations of features that hardly vary among them."""
+    stored = cached(small_features)
+    inputs = pool(stored, "max").astype(np.float64)
+    steady = np.linalg.svd(inputs - inputs.mean(axis=0))[2][-1:].T  # what is left of 16 features with 12 images
+    scaler = Scaler(inputs.mean(axis=0), np.full(16, 1 / 50))
+    trained = Layer(steady.astype(np.float32), np.zeros(1, np.float32), "sigmoid")
+    one = Head("h", "dense", "max", ("a", "b"), (folded(trained, scaler),), scaler=scaler)
+    network = networks.assemble(weights, "caffe", TINY.size, one)
+    rng = np.random.default_rng(0)
+    engine = (stored * (1 + rng.uniform(-1.5e-3, 1.5e-3, stored.shape))).astype(np.float16)
+    assert networks.check_parity(network, small_pictures, one, engine, TINY.top) > 5e-3
+    wrong = replace(one, pooling="avg")
+    with pytest.raises(VggftError, match="on the same features"):
+        networks.check_parity(network, small_pictures, wrong, engine, TINY.top)
 
 
 def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features):

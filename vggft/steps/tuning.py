@@ -170,11 +170,10 @@ def _parity_gate(job: Job, network: Any, ui: Ui) -> float:
             f"parity gate: none of the {len(samples)} images below {job.dataset.root} is readable and unchanged; the check of "
             "the network from pixels needs a few. Put them back, or run vggft featurize on the folder where they are now."
         )
-    expected = job.head.predict(job.cache.read(job.cache.architecture.top, digests))
-    precision = job.cache.fingerprint.precision
-    parity = finetune.network.check_parity(network, np.stack(pictures), expected, precision)
-    limit = finetune.network.PARITY_BOUNDS[precision]
-    ui.say(f"parity gate passed: largest difference of a probability {parity:.1e} (limit {limit:g})")
+    top, precision = job.cache.architecture.top, job.cache.fingerprint.precision
+    cached = job.cache.read(top, digests)
+    parity = finetune.network.check_parity(network, np.stack(pictures), job.head, cached, top, precision)
+    ui.say(f"parity gate passed: largest difference of a probability {parity:.1e}")
     return parity
 
 
@@ -233,6 +232,7 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
                     f"{job.settings.name}: its checkpoint is not of this network. Start a new run: vggft finetune (vggft runs "
                     f"--remove {job.settings.name} deletes this one)"
                 )
+        begun.write_curve(state)
         ui.say(f"resuming after epoch {state.epoch} of {plan.epochs}")
     log = Log(begun.folder / store.TENSORBOARD, state.history if state else ())
     with ui.progress(f"tuning {job.settings.unfreeze}", (plan.epochs - before) * n) as advance:
