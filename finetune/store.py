@@ -175,6 +175,10 @@ class Unfinished:
     def save(self, state: State) -> None:
         """Write a checkpoint, from which the run can be resumed, and the learning curve."""
         checkpoint.write(self._checkpoint, state)
+        self.write_curve(state)
+
+    def write_curve(self, state: State) -> None:
+        """Write the learning curve of a checkpoint; when training resumes, the one that a killed process did not get to."""
         durable.write_bytes(self.folder / HISTORY, history.table(state.history), _THEN)
 
     def finish(self, run: Run, network: Any, validation: Predictions) -> Path:

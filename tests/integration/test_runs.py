@@ -11,6 +11,7 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune import removal, store
+from finetune.train import State
 from vggft.steps import finetune
 from vggft.steps.options import FinetuneOptions
 from vggft.ui.console import Ui
@@ -167,3 +168,27 @@ def test_resume_takes_the_last_run_that_it_can_continue(work, monkeypatch, capsy
         finetune.run(work, FinetuneOptions(resume=True), Ui())
     with pytest.raises(VggftError, match=r"--resume: the run stale is stale: images, labels or splits have changed"):
         finetune.run(work, FinetuneOptions(name="stale", resume=True), Ui())
+
+
+def test_what_a_damaged_run_lost_is_said_and_epochs_come_from_the_checkpoint(work):
+    (finished,) = store.load_all(work.finetune)
+    run = work.finetune / "whole"
+    state = State(finished.history, finished.start_validation, finished.validation, [], [], [])
+    store.Unfinished(run).save(state)
+    (run / "history.csv").write_text("")  # as if the process had been killed between checkpoint and curve
+
+    def listed():
+        done = vggft("runs", "-w", work.root, "--json")
+        return {entry["name"]: entry for entry in strict_json(done.stdout)["runs"]}, done.stderr
+
+    found, said = listed()
+    assert found["whole"]["epochs"] == finished.history[-1].epoch
+    assert found["whole"]["log_loss"] == min(epoch.val_log_loss for epoch in finished.history)
+    assert "damaged/unfinished/settings.json: damaged" in said
+    (work.finetune / finished.name / "run.json").unlink()
+    checkpoint = run / "unfinished" / "checkpoint.bin"
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    found, said = listed()
+    assert found["whole"]["state"] == found[finished.name]["state"] == "damaged"
+    assert "whole/unfinished/checkpoint.bin: damaged" in said
+    assert f"{finished.name}/run.json: damaged" in said

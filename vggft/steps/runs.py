@@ -10,7 +10,6 @@ from featurize.errors import VggftError
 from featurize.wording import counted, size
 from finetune import removal, store
 from finetune.store import Run, Unfinished
-from heads.history import read_history
 from vggft.steps.confirmation import confirmed
 from vggft.steps.options import RunsOptions, workspace_flag
 from vggft.ui.console import Ui
@@ -49,7 +48,7 @@ def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
     """
     _ = workspace.settings
     if not options.remove:
-        listed = _listed(workspace)
+        listed = _listed(workspace, ui)
         _show(listed, workspace_flag(workspace.root), ui)
         return {
             "runs": [asdict(entry) for entry in listed],
@@ -60,17 +59,16 @@ def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
         return _remove(workspace, options, ui)
 
 
-def _listed(workspace: Workspace) -> list[Listed]:
-    damaged: list[VggftError] = []
-    finished = {entry.name: entry for entry in store.load_all(workspace.finetune, on_damage=damaged.append)}
+def _listed(workspace: Workspace, ui: Ui) -> list[Listed]:
+    finished = {entry.name: entry for entry in store.load_all(workspace.finetune, lambda error: ui.warn(str(error)))}
     unfinished = {entry.folder.name: entry for entry in store.unfinished(workspace.finetune)}
     listed = []
     for folder in sorted(workspace.finetune.glob("[!.]*/")):
         if folder.name in finished:
             listed.append(_finished(workspace, finished[folder.name]))
         elif folder.name in unfinished:
-            listed.append(_unfinished(workspace, unfinished[folder.name]))
-        elif (folder / store.RUN).exists() or (folder / store.UNFINISHED).exists():
+            listed.append(_unfinished(workspace, unfinished[folder.name], ui))
+        elif any((folder / name).exists() for name in (store.RUN, store.UNFINISHED, store.NETWORK)):
             listed.append(_damaged(folder))
     return listed
 
@@ -82,28 +80,21 @@ def _finished(workspace: Workspace, entry: Run) -> Listed:
     return Listed(entry.name, "finished", stale, entry.start, epochs, plan.epochs, entry.validation.log_loss, taken)
 
 
-def _unfinished(workspace: Workspace, entry: Unfinished) -> Listed:
+def _unfinished(workspace: Workspace, entry: Unfinished, ui: Ui) -> Listed:
     try:
-        settings, head = entry.settings, entry.head
-    except VggftError:
+        settings, head, state = entry.settings, entry.head, entry.state
+    except VggftError as error:
+        ui.warn(str(error))
         return _damaged(entry.folder)
     stale = not provenance.matches(provenance.current(workspace), settings.provenance)
-    history = _curve(entry.folder / store.HISTORY)
-    log_loss = min((row.val_log_loss for row in history), default=None)
+    log_loss = min(row.val_log_loss for row in state.history) if state else None
     taken = occupied(entry.folder)
-    epochs = history[-1].epoch if history else 0
+    epochs = state.epoch if state else 0
     return Listed(entry.folder.name, "unfinished", stale, head.name, epochs, settings.plan.epochs, log_loss, taken)
 
 
 def _damaged(folder: Path) -> Listed:
     return Listed(folder.name, "damaged", None, None, None, None, None, occupied(folder))
-
-
-def _curve(path: Path) -> Sequence[Any]:
-    try:
-        return read_history(path)
-    except (OSError, ValueError, KeyError, TypeError, VggftError):
-        return ()
 
 
 def _show(listed: Sequence[Listed], where: str, ui: Ui) -> None:
@@ -132,7 +123,7 @@ def _show(listed: Sequence[Listed], where: str, ui: Ui) -> None:
 
 
 def _remove(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
-    listed = {entry.name: entry for entry in _listed(workspace)}
+    listed = {entry.name: entry for entry in _listed(workspace, ui)}
     names = list(dict.fromkeys(options.remove))
     for name in names:
         if name not in listed:
@@ -153,7 +144,7 @@ def _remove(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any
     else:
         ui.print("Nothing was removed.")
         taken = 0
-    remaining = _listed(workspace)
+    remaining = _listed(workspace, ui)
     return {
         "runs": [asdict(entry) for entry in remaining],
         "bytes": sum(entry.bytes for entry in remaining),
