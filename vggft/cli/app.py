@@ -3,7 +3,6 @@
 import difflib
 import inspect
 import io
-import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -130,7 +129,6 @@ def main(network: Architecture = VGG16) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are not Unicode must not raise an error
             stream.reconfigure(errors="backslashreplace")
-    logging.getLogger("PIL").propagate = False  # Keras adds a handler that would print what Pillow logs
     # In the shell of a notebook, MPLBACKEND may name a backend that is not installed; Keras imports matplotlib and would fail.
     os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]

@@ -135,7 +135,7 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     validation = everything.take(slice(learnt, None))
     if work.folds or work.doubting:
         everything, grouping = near_duplicates.together(everything)
-    for sentence in grouping.sentences():
+    for sentence in grouping.about_folds():  # two labels are among the leaks
         ui.warn(sentence)
     _check_folds(everything, work.folds)
     return _Inputs(train, validation, everything, _leaks(dataset, everything, test, ui))
