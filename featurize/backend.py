@@ -17,8 +17,9 @@ def load_keras() -> ModuleType:
     The user's ~/.keras/keras.json selects only the backend: images are channels-last and numbers float32, for the whole process.
 
     Raises:
-        VggftError: the backend is not installed, or as `require_no_fork`.
+        VggftError: the backend is not installed, MPLBACKEND is not a backend of matplotlib, or as `require_no_fork`.
     """
+    _load_matplotlib()
     try:
         keras = load_quietly("keras")
     except (ImportError, ValueError) as error:
@@ -33,6 +34,17 @@ def load_keras() -> ModuleType:
     keras.config.set_epsilon(1e-7)
     _use_full_float32(keras.backend.backend())
     return keras
+
+
+def _load_matplotlib() -> None:
+    """Import matplotlib, as Keras does, so that an error in its settings is not taken for one in Keras's."""
+    try:
+        load_quietly("matplotlib")
+    except (ImportError, ValueError) as error:
+        setting = f" (MPLBACKEND is {os.environ['MPLBACKEND']!r})" if "MPLBACKEND" in os.environ else ""
+        raise VggftError(
+            f"matplotlib does not start{setting}: {error}. Unset MPLBACKEND, or reinstall matplotlib."
+        ) from None
 
 
 def require_no_fork() -> None:
@@ -75,7 +87,7 @@ def _use_full_float32(backend: str) -> None:
 
 
 def load_quietly(name: str) -> ModuleType:
-    """Import Keras or TensorFlow; in the command line, their start-up messages are hidden."""
+    """Import Keras, TensorFlow or matplotlib; in the command line, their start-up messages are hidden."""
     if name not in sys.modules:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
         if places.home() is None:  # Keras would create a folder called ~

@@ -39,23 +39,30 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     """
     keras = load_keras()
 
+    # Every layer has its dtype: the program that uses vggft may have set another policy.
     base = build(weights, preprocess, size)
     x = _pooled(keras, base.output, head.pooling)
     layers = list(head.layers)
     if head.scaler is not None:
         variance = head.scaler.scale**2
-        x = keras.layers.Normalization(mean=head.scaler.mean, variance=variance, name="head_standardise")(x)
+        x = keras.layers.Normalization(
+            mean=head.scaler.mean, variance=variance, name="head_standardise", dtype=FULL_PRECISION
+        )(x)
         layers[0] = unfolded(layers[0], head.scaler)
     dense = []
     for i, layer in enumerate(layers):
         last = i == len(layers) - 1
         if last and head.dropout:
             # Without a seed, the layer ignores the state that `finetune.program` sets for each step (on PyTorch).
-            x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout")(x)
+            x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout", dtype=FULL_PRECISION)(x)
         name = LOGITS_LAYER if last else f"head_dense{i + 1}"
-        dense.append(keras.layers.Dense(layer.bias.size, activation=None if last else layer.activation, name=name))
+        dense.append(
+            keras.layers.Dense(
+                layer.bias.size, activation=None if last else layer.activation, name=name, dtype=FULL_PRECISION
+            )
+        )
         x = dense[-1](x)
-    x = keras.layers.Activation(layers[-1].activation, name=SCORES_LAYER)(x)
+    x = keras.layers.Activation(layers[-1].activation, name=SCORES_LAYER, dtype=FULL_PRECISION)(x)
     for keras_layer, layer in zip(dense, layers, strict=True):
         keras_layer.set_weights([layer.kernel, layer.bias])
     return keras.Model(base.input, x, name="vggft")
@@ -63,13 +70,13 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
 
 def _pooled(keras: Any, x: Any, pooling: str) -> Any:
     if pooling == "flatten":
-        return keras.layers.Flatten(name="pool_flatten")(x)
+        return keras.layers.Flatten(name="pool_flatten", dtype=FULL_PRECISION)(x)
     parts = []
     if pooling in ("avg", "avgmax"):
-        parts.append(keras.layers.GlobalAveragePooling2D(name="pool_avg")(x))
+        parts.append(keras.layers.GlobalAveragePooling2D(name="pool_avg", dtype=FULL_PRECISION)(x))
     if pooling in ("max", "avgmax"):
-        parts.append(keras.layers.GlobalMaxPooling2D(name="pool_max")(x))
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="pool_avgmax")(parts)
+        parts.append(keras.layers.GlobalMaxPooling2D(name="pool_max", dtype=FULL_PRECISION)(x))
+    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="pool_avgmax", dtype=FULL_PRECISION)(parts)
 
 
 def freeze(network: Any, architecture: Architecture, split_point: str | None) -> None:

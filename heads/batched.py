@@ -25,7 +25,7 @@ class Block(keras.layers.Layer):
 
     def __init__(self, specs: Sequence[DenseSpec], outputs: int, **options: Any) -> None:
         """Group `specs`, all with the same inputs and units; `outputs` is 1 (sigmoid) or the number of classes (softmax)."""
-        super().__init__(**options)
+        super().__init__(dtype="float32", **options)  # whatever policy the program has set
         self.specs = tuple(specs)
         self.outputs = outputs
         self.hidden = specs[0].units

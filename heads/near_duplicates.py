@@ -63,14 +63,18 @@ class Grouping:
     two_labels: Sequence[Sequence[str]]
 
     def sentences(self) -> list[str]:
-        """Return warnings for display: groups of two classes, and folds that grouping changes much (10% of the images)."""
-        sentences = [f"near-duplicates under two labels, kept in one group: {', '.join(g)}" for g in self.two_labels]
-        if 10 * self.joined >= self.images:
-            sentences.append(
-                f"near-duplicates change the folds: {self.joined} of {counted(self.images, 'image')} are nearly identical to "
-                f"another one, and no fold divides them ({counted(self.groups, 'group')} of images)"
-            )
-        return sentences
+        """Return warnings for display: groups of two classes, and folds that grouping changes much."""
+        two_labels = [f"near-duplicates under two labels, kept in one group: {', '.join(g)}" for g in self.two_labels]
+        return [*two_labels, *self.about_folds()]
+
+    def about_folds(self) -> list[str]:
+        """Return a warning for display if grouping changes the folds much: for 10% of the images."""
+        if 10 * self.joined < self.images:
+            return []
+        return [
+            f"near-duplicates change the folds: {self.joined} of {counted(self.images, 'image')} are nearly identical to "
+            f"another one, and no fold divides them ({counted(self.groups, 'group')} of images)"
+        ]
 
 
 def pairs(samples: Sequence[Sample], pooled: NDArray[np.floating[Any]]) -> list[Pair]:

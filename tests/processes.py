@@ -147,6 +147,17 @@ def start(*arguments, network=TINY, pause=0.1) -> Fork:
     return Fork(_command, ["vggft", *map(str, arguments)], network, pause)
 
 
+def drained(descriptor) -> str:
+    """Return what was written to a pseudo-terminal, whose other end this is; it gives 4 kB at a time."""
+    os.set_blocking(descriptor, False)
+    parts = []
+    while True:
+        try:
+            parts.append(os.read(descriptor, 65536))
+        except BlockingIOError:
+            return b"".join(parts).decode()
+
+
 def wait_until(condition, process, seconds=120):
     """Wait until a running process has done something."""
     deadline = time.monotonic() + seconds

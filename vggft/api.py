@@ -15,7 +15,7 @@ from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.options.signatures import takes
 from featurize.pixels import images
-from featurize.pixels.decoding import contents, unreadable
+from featurize.pixels.decoding import Decoder, contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
@@ -29,6 +29,7 @@ from vggft.steps.options import (
     HeadOptions,
 )
 from vggft.ui.console import Ui
+from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 
 Picture = NDArray[np.uint8]
@@ -44,9 +45,13 @@ def read_picture(path: str | Path) -> Picture:
     Raises:
         VggftError: the file cannot be read, or is not an image.
     """
+    return _decoded(path, images.decode)
+
+
+def _decoded(path: str | Path, decode: Decoder) -> Picture:
     try:
         with contents(Path(path)) as data:
-            return images.decode(data)
+            return decode(data)
     except OSError as error:
         raise VggftError(f"{path}: {unreadable(error)}. Expected a picture.") from None
     except images.Unreadable as error:
@@ -68,19 +73,24 @@ class Model:
         self._score = score
         self._fit = fit
 
-    def predict(self, pictures: Sequence[Picture] | Picture) -> NDArray[np.float64]:
+    def __repr__(self) -> str:
+        return f"Model({self.name!r}, classes={list(self.classes)})"
+
+    def predict(self, pictures: Sequence[Picture | str | Path] | Picture | str | Path) -> NDArray[np.float64]:
         """Return class probabilities, float64 (n, classes); each row sums to 1.
 
         Args:
-            pictures: n arrays uint8 (height, width, 3), RGB from 0 to 255, of any sizes, as `read_picture` returns them; or one
-                array (n, height, width, 3). They are resized as the training images were.
+            pictures: n image files, or n arrays uint8 (height, width, 3), RGB from 0 to 255, of any sizes, as `read_picture`
+                returns them; or one file; or one array (n, height, width, 3). They are resized as the training images were.
 
         Raises:
-            VggftError: not arrays, or arrays of another type or shape.
+            VggftError: neither files nor arrays, arrays of another type or shape, or a file that is not a readable image.
         """
+        if isinstance(pictures, (str, Path)):
+            pictures = [pictures]
         if not hasattr(pictures, "__len__"):
             raise VggftError(
-                f"{type(pictures).__name__}: expected a list of arrays, or an array (n, height, width, 3)."
+                f"{type(pictures).__name__}: expected a list of files or arrays, or an array (n, height, width, 3)."
             )
         if isinstance(pictures, np.ndarray) and pictures.ndim != 4:
             raise VggftError(
@@ -116,6 +126,9 @@ class Experiment:
         self.workspace = Workspace(Path(folder), architecture)
         self._ui = Ui(quiet=quiet)
         self._engines: dict[str, PerProcess[Engine]] = {}  # by fingerprint; all models share one
+
+    def __repr__(self) -> str:
+        return f"Experiment({str(self.workspace.root)!r})"
 
     @takes(FeaturizeOptions)
     def featurize(self, data: str | Path, **options: Any) -> dict[str, Any]:
@@ -153,7 +166,9 @@ class Experiment:
             fingerprint.key, PerProcess(partial(inference.start_its_engine, self.workspace))
         )
 
-        def fit(picture: Picture) -> Picture:
+        def fit(picture: Picture | str | Path) -> Picture:
+            if isinstance(picture, (str, Path)):
+                return _decoded(picture, decoder(fingerprint))
             array = np.asarray(picture)
             if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
                 raise VggftError(

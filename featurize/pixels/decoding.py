@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from featurize import durable
 from featurize.pixels import formats, memory
 from featurize.pixels.images import Unreadable
+from featurize.pixels.silence import silence
 from featurize.process import interrupts
 
 _PIPE_BYTES = 262_144  # holds a whole picture of 224 × 224
@@ -164,6 +165,7 @@ def _read(process: subprocess.Popen[bytes], size: int) -> NDArray[np.uint8]:
 def serve(pickled_decoder: str) -> None:
     """Reply to requests on standard input until it closes."""
     memory.be_worker()
+    silence()
     decoder = pickle.loads(bytes.fromhex(pickled_decoder))
     replies = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # output that libraries print must not mix with the replies

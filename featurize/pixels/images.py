@@ -18,7 +18,8 @@ from PIL import Image, UnidentifiedImageError, features
 
 from featurize.pixels import formats, layouts, memory, metadata
 from featurize.pixels.perturbations import PERTURBATIONS
-from featurize.process import interrupts
+from featurize.pixels.silence import silence
+from featurize.process import descriptors, interrupts
 
 DECODER_VERSION = 1
 
@@ -141,6 +142,8 @@ def _with_rgb(data: bytes, finish: Finish) -> NDArray[np.uint8]:
 
 
 def _decoded(data: bytes, finish: Finish) -> NDArray[np.uint8]:
+    if descriptors.hiding():
+        silence()
     try:
         with Image.open(_Watched(data), formats=FORMATS) as image:
             width, height = image.size
@@ -165,7 +168,7 @@ def _decoded(data: bytes, finish: Finish) -> NDArray[np.uint8]:
         raise Unreadable("not enough memory to decode it") from None
     # Pillow's decoders raise many kinds of exceptions on damaged files; one bad file must not stop the others.
     except Exception as error:
-        raise Unreadable(_problem(error, data)) from None
+        raise Unreadable(_problem(error, data, opened=True)) from None
 
 
 class _Watched(io.BytesIO):
@@ -190,10 +193,14 @@ def _bytes_needed(image: Image.Image) -> int:
     return image.width * image.height * (loaded + 4 + kept)
 
 
-def _problem(error: Exception, data: bytes) -> str:
-    """Return what a decoder's exception says about a file: unsupported, incomplete, or damaged."""
+def _problem(error: Exception, data: bytes, *, opened: bool) -> str:
+    """Return what an exception of Pillow says about a file: unsupported, incomplete, or damaged.
+
+    Args:
+        opened: the header was read, and the exception is about the pixels.
+    """
     message = str(error) or type(error).__name__
-    layout = layouts.unsupported(data) or (message if _UNSUPPORTED.search(message) else "")
+    layout = layouts.unsupported(data, opened=opened) or (message if _UNSUPPORTED.search(message) else "")
     if layout:
         return f"unsupported kind of picture ({layout}): convert it to PNG or JPEG with 8 bits a channel"
     if "truncated" in message.lower():
@@ -215,12 +222,15 @@ def _refused(data: bytes) -> str | None:
     refused = data.startswith(_SIGNATURES)
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
-        if not accept or accept(data[:16]) is not True:
+        try:
+            if not accept or accept(data[:16]) is not True:
+                continue
+        except Exception:  # too short for this format
             continue
         try:
             factory(io.BytesIO(data), "").close()
         except Exception as error:  # which Image.open hides
-            problem = _problem(error, data)
+            problem = _problem(error, data, opened=False)
             if not problem.startswith("damaged"):
                 return problem
         refused = True

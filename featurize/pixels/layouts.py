@@ -14,15 +14,16 @@ _FRAMES = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless
 _FRAMES |= dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical")
 
 
-def unsupported(data: bytes) -> str | None:
+def unsupported(data: bytes, *, opened: bool) -> str | None:
     """Describe the layout of a file that Pillow does not decode; None if the layout is not the reason, or not known.
 
     Args:
         data: contents of a file that Pillow does not decode.
+        opened: Pillow has accepted the header, so that only the compression may be the reason.
     """
     try:
         if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return _tiff(data)
+            return _tiff(data, opened)
         if data.startswith(b"\xff\xd8\xff"):
             return _jpeg(data)
     except Exception:  # of many kinds, as in `featurize.pixels.images`
@@ -30,7 +31,7 @@ def unsupported(data: bytes) -> str | None:
     return None
 
 
-def _tiff(data: bytes) -> str | None:
+def _tiff(data: bytes, opened: bool) -> str | None:
     header = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if 43 in data[2:4] else data[:8])
     file = io.BytesIO(data)
     file.seek(header.next)
@@ -42,6 +43,8 @@ def _tiff(data: bytes) -> str | None:
     values = f"{bits}-bit {_FORMATS.get(header.get(_FORMAT, (1,))[0], 'unknown')} values"
     code = header.get(_COMPRESSION, 1)
     compression = TiffImagePlugin.COMPRESSION_INFO.get(code, code)
+    if opened and code in TiffImagePlugin.COMPRESSION_INFO:
+        return None  # damaged
     return (
         f"TIFF, {header[_WIDTH]} × {header[_HEIGHT]}, {bands} band{'s' if bands != 1 else ''} of {values}, "
         f"compression {compression}"

@@ -49,6 +49,11 @@ def hiding_libraries() -> Iterator[None]:
         _hiding = before
 
 
+def hiding() -> bool:
+    """Return whether this is the command line, where libraries print nothing."""
+    return _hiding
+
+
 class _Hidden:
     """What is hidden now. Threads share it: the first redirects the descriptors, and the last restores them."""
 

@@ -2,7 +2,6 @@
 
 import csv
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,6 +31,9 @@ def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path)
     assert p.max(axis=1) == pytest.approx([float(row["score"]) for row in rows], abs=1e-6)
     square = np.stack([np.asarray(Image.fromarray(a).resize((32, 32), Image.Resampling.BILINEAR)) for a in pictures])
     assert model.predict(square) == pytest.approx(p, abs=1e-6)
+    assert model.predict([str(paths[0]), pictures[1], *paths[2:]]) == pytest.approx(p, abs=1e-6)  # files, too
+    assert model.predict(paths[0]) == pytest.approx(p[:1], abs=1e-6)
+    assert repr(model) == f"Model({model.name!r}, classes=['birds', 'fruit'])"
     assert model.predict([]).shape == (0, 2)
 
 
@@ -58,10 +60,28 @@ def test_files_that_are_no_pictures(tmp_path, name, reason):
         read_picture(tmp_path / name)
 
 
-@pytest.mark.parametrize("what", [None, Path("a.png"), Image.new("RGB", (8, 9))])
+@pytest.mark.parametrize("what", [None, 7, Image.new("RGB", (8, 9))])
 def test_what_is_no_array_is_named(trained, what):
-    with pytest.raises(VggftError, match=f"{type(what).__name__}: expected a list of arrays"):
+    with pytest.raises(VggftError, match=f"{type(what).__name__}: expected a list of files or arrays"):
         Experiment(trained[0].root, TINY).model().predict(what)
+
+
+def test_a_file_that_cannot_be_predicted_is_named(trained, tmp_path):
+    with pytest.raises(VggftError, match=r"gone\.png: cannot be read: No such file.* Expected a picture"):
+        Experiment(trained[0].root, TINY).model().predict([tmp_path / "gone.png"])
+
+
+def test_keras_resizes_for_a_saved_network_as_the_documentation_says(trained, tmp_path):
+    """Bilinear gives the pixels of training; load_img's default, nearest, does not."""
+    from keras.utils import load_img
+
+    from featurize.pixels import images
+
+    path = tmp_path / "photo.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (300, 417, 3), np.uint8)).save(path)
+    expected = images.decode_resized(path.read_bytes(), size=224, resize="bilinear")
+    assert np.array_equal(load_img(path, target_size=(224, 224), interpolation="bilinear"), expected)
+    assert not np.array_equal(load_img(path, target_size=(224, 224)), expected)
 
 
 def test_one_picture_is_no_list_of_pictures(trained):

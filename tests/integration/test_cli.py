@@ -32,6 +32,26 @@ def test_help_answers_at_once():
         assert "default" in vggft_apart(command, "--help", network=VGG16).stdout
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish", "powershell"])
+def test_completion(shell):
+    """Commands, options and the values of options; it is installed by --install-completion."""
+    for line, words in {
+        "vggft fi": ["finetune"],
+        "vggft featurize --engine m": ["mnn"],
+        "vggft runs --rem": ["--remove"],
+    }.items():
+        environment = {
+            "_VGGFT_COMPLETE": f"complete_{shell}",
+            "COMP_WORDS": line,
+            "COMP_CWORD": str(len(line.split()) - 1),
+            "_TYPER_COMPLETE_ARGS": line,
+            "_TYPER_COMPLETE_WORD_TO_COMPLETE": line.split()[-1],
+            "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        }
+        done = vggft_apart(env={**os.environ, **environment}, network=VGG16)
+        assert all(word in done.stdout for word in words), (line, done.stdout, done.stderr)
+
+
 def test_help_imports_nothing_heavy():
     heavy = ("keras", "tensorflow", "numpy", "sklearn", "h5py", "PIL")
     program = f"import sys, vggft.cli.app; print([m for m in {heavy} if m in sys.modules])"

@@ -35,6 +35,7 @@ from vggft.prediction.head_model import HeadModel
 from vggft.prediction.network_model import NetworkModel
 from vggft.steps import compare as command
 from vggft.steps.options import CompareOptions
+from vggft.ui.console import Ui
 
 
 def metrics(log_loss):
@@ -160,8 +161,9 @@ def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):
     head = json.loads(stale.read_text())
     head["provenance"]["manifest"] = "0" * 64
     rewrite(stale, head)
-    found = command.run(again, CompareOptions(quick=True), ui)
-    said = capsys.readouterr().err
+    found = command.run(again, CompareOptions(quick=True), Ui())
+    out, said = capsys.readouterr()
+    assert out.startswith(f"{found['recommendation']}\n")  # before any table
     (left_out,) = found["left_out"]
     assert f"left out: {left_out}" in said
     assert "avg-256" in left_out

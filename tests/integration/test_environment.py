@@ -8,6 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from small_tuning import head as head_model
+from tiny import TINY
+
+from finetune.network import assemble
+from vggft import Experiment
+
 TESTS = str(Path(__file__).parents[1])
 PROGRAM = """
 import sys
@@ -45,3 +51,31 @@ def test_a_notebook_that_chooses_matplotlibs_backend(tmp_path):
     done = run("-m", "vggft", "doctor", "-w", str(tmp_path), "--json", MPLBACKEND="nonsense")
     checks = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}
     assert checks["backend"] == "ok", done.stdout
+
+
+def test_a_program_with_another_backend_of_matplotlib():
+    """In Python, where the setting is the program's own: the error names it, not Keras's backend."""
+    done = run("-c", "from featurize.backend import load_keras; load_keras()", MPLBACKEND="nonsense")
+    assert "matplotlib does not start (MPLBACKEND is 'nonsense')" in done.stderr
+    assert "KERAS_BACKEND" not in done.stderr
+
+
+def test_a_program_that_computes_in_16_bits(trained, again, weights):
+    """The same head and network, whatever policy the program has set for its own models."""
+    import keras
+
+    results = trained[2]
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        experiment = Experiment(again.root, TINY)
+        head = experiment.fit_heads(head=["avg-256", "max-linear"], epochs=8, retrain=True)
+        tuned = head_model("max")
+        network = assemble(weights, "caffe", TINY.size, tuned)
+        assert {layer.compute_dtype for layer in network.layers[1:]} == {network.input.dtype} == {"float32"}
+        assert keras.config.dtype_policy().name == "mixed_float16"  # still the program's
+    finally:
+        keras.config.set_dtype_policy(before)
+    expected = {row["name"]: row["validation"]["log_loss"] for row in results["head"]["heads"]}
+    for row in head["heads"]:
+        assert abs(row["validation"]["log_loss"] - expected[row["name"]]) < 1e-4

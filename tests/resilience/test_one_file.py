@@ -197,16 +197,28 @@ def test_the_orientation_is_kept_where_other_metadata_is_dropped():
     assert np.array_equal(images.decode(turned), np.rot90(plain, -1))
 
 
-def test_pillow_prints_nothing(tmp_path):
-    from test_formats import tiff
+def test_neither_pillow_nor_libtiff_print_anything(tmp_path):
+    from test_formats import saved, tiff
 
+    damaged = bytearray(saved("TIFF", compression="tiff_lzw"))
+    damaged[20:60] = bytes(255 - value for value in damaged[20:60])
     (tmp_path / "bands.tif").write_bytes(tiff(13))
-    code = "import sys; from featurize.pixels import decoding, images; print(decoding.picture('', [], images.decode)); "
-    code += "from pathlib import Path; print(decoding.decode_or_reason(Path(sys.argv[1]).read_bytes(), images.decode))"
-    done = subprocess.run(
-        [sys.executable, "-c", code, tmp_path / "bands.tif"], capture_output=True, text=True, check=True
-    )
+    (tmp_path / "codes.tif").write_bytes(damaged)
+    code = """
+import logging, sys
+from pathlib import Path
+from featurize.pixels import decoding, images
+from featurize.process import descriptors
+
+logging.basicConfig()
+with descriptors.hiding_libraries():
+    for path in sys.argv[1:]:
+        print(decoding.decode_or_reason(Path(path).read_bytes(), images.decode))
+"""
+    files = [tmp_path / "bands.tif", tmp_path / "codes.tif"]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True, check=True)
     assert "13 bands" in done.stdout
+    assert "damaged picture" in done.stdout
     assert done.stderr == ""
 
 

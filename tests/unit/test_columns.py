@@ -5,6 +5,7 @@ import re
 import sys
 
 import pytest
+from processes import drained
 
 from vggft.ui.console import Ui
 
@@ -44,15 +45,9 @@ def shown(width, table, monkeypatch):
         monkeypatch.setattr(sys, "stdout", terminal)
         Ui().table("Heads on 28 validation images", *table)
         terminal.flush()
-        os.set_blocking(ours, False)
-        parts = []
-        while True:
-            try:
-                parts.append(os.read(ours, 65536))
-            except BlockingIOError:
-                break
+        text = drained(ours)
     os.close(ours)
-    return re.sub(r"\x1b\[[0-9;]*m", "", b"".join(parts).decode()).splitlines()
+    return re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
 
 
 @pytest.mark.parametrize("width", [40, 60, 80, 100])

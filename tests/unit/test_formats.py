@@ -66,7 +66,20 @@ def test_unsupported_is_not_damaged(data, layout):
     assert reason(data) == (f"unsupported kind of picture ({layout}): convert it to PNG or JPEG with 8 bits a channel")
 
 
-@pytest.mark.parametrize("data", [tiff(13)[:100], saved("TIFF")[:-20], JPEG[:FRAME], JPEG[:-40], saved("PNG")[:40]])
+LZW = saved("TIFF", compression="tiff_lzw")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        LZW[:60] + bytes(40) + LZW[100:],
+        tiff(13)[:100],
+        saved("TIFF")[:-20],
+        JPEG[:FRAME],
+        JPEG[:-40],
+        saved("PNG")[:40],
+    ],
+)
 def test_damaged_is_not_unsupported(data):
     assert reason(data).startswith("damaged picture: ")
 
@@ -99,6 +112,13 @@ def test_damaged_is_not_unsupported(data):
 )
 def test_what_a_file_is(data, expected):
     assert expected in reason(data)
+
+
+@pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "JPEG2000", "AVIF"])
+def test_a_picture_that_is_cut_anywhere_has_a_reason(name):
+    data = saved(name)
+    for size in range(min(40, len(data))):
+        assert reason(data[:size])
 
 
 @pytest.mark.parametrize("name", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP", "PPM", "TGA", "PCX", "JPEG2000"])

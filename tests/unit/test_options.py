@@ -80,6 +80,27 @@ def test_an_option_that_nobody_knows():
     assert "See vggft cache prune --help." in refused("cache", "prune", "--no")
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["head", "--foo"], "No such option: --foo. See vggft head --help."),
+        (["finetune", "--augment"], "No such option: --augment. See vggft finetune --help."),  # not --momentum
+        (
+            ["featurize", "d", "--chache", "x"],
+            "No such option: --chache. Did you mean --cache? See vggft featurize --help.",
+        ),
+        (["cache", "prune", "--yse"], "No such option: --yse. Did you mean --yes? See vggft cache prune --help."),
+        (["head", "--epochs"], "Option '--epochs' requires an argument. See vggft head --help."),
+        (["cache", "export"], "Missing argument 'FILE.h5'. See vggft cache export --help."),
+        (["cache", "foo"], "No such command 'foo'. See vggft cache --help."),
+        (["hed"], "No such command 'hed'. Did you mean 'head'? See vggft --help."),
+        (["--foo"], "No such option: --foo. See vggft --help."),
+    ],
+)
+def test_what_is_wrong_with_a_command_line(words, message):
+    assert refused(*words) == f"error: {message}"
+
+
 CHOICES = [
     ("featurize", FeaturizeOptions, "engine", "auto, keras, winograd or mnn"),
     ("featurize", FeaturizeOptions, "preprocess", "caffe or raw"),

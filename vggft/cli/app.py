@@ -1,11 +1,11 @@
 """The typer application, generated from the table of commands, and the entry point of the command line."""
 
+import difflib
 import inspect
 import io
-import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -19,6 +19,8 @@ from vggft.cli.run import FAILED, INTERRUPTED, architecture, close_standard_outp
 
 HELP = "Transfer learning and fine-tuning of VGG16 on one machine: frozen layers are computed once."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_SIMILAR = 0.75  # of two names of options, from 0 to 1; --augment and --momentum are at 0.63
 
 # Without rich, which takes longer to import than everything else.
 app = typer.Typer(
@@ -96,6 +98,28 @@ def _add_commands() -> None:
 _add_commands()
 
 
+def _message(error: typer.TyperException) -> str:
+    """Return what is wrong with a command line; of an unknown option, only names that are spelt much like it are suggested."""
+    option = getattr(error, "option_name", None)
+    possibilities = getattr(error, "possibilities", None)
+    if option is None or possibilities is None:
+        return error.format_message()
+    similar = difflib.get_close_matches(option, possibilities, cutoff=_SIMILAR)
+    hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
+    return f"No such option: {option}.{hint}"
+
+
+def _command_path(arguments: Sequence[str]) -> str:
+    """Return the command that a command line begins with, as far as there is one."""
+    words: list[str] = []
+    for word in arguments:
+        begun = " ".join([*words, word])
+        if not any(command.name == begun or command.name.startswith(f"{begun} ") for command in COMMANDS):
+            break
+        words.append(word)
+    return " ".join(["vggft", *words])
+
+
 def main(network: Architecture = VGG16) -> None:
     """Parse and run the command line, for one network."""
     architecture.set(network)
@@ -105,7 +129,6 @@ def main(network: Architecture = VGG16) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # file names that are not Unicode must not raise an error
             stream.reconfigure(errors="backslashreplace")
-    logging.getLogger("PIL").propagate = False  # Keras adds a handler that would print what Pillow logs
     # In the shell of a notebook, MPLBACKEND may name a backend that is not installed; Keras imports matplotlib and would fail.
     os.environ["MPLBACKEND"] = "agg"
     arguments = sys.argv[1:]
@@ -120,9 +143,7 @@ def main(network: Architecture = VGG16) -> None:
     except typer.TyperException as error:  # invalid command line
         from vggft.ui.console import Ui
 
-        context = getattr(error, "ctx", None)
-        command = context.command_path if context else "vggft"
-        Ui(json="--json" in arguments).error(f"{error.format_message()} See {command} --help.")
+        Ui(json="--json" in arguments).error(f"{_message(error)} See {_command_path(arguments)} --help.")
         sys.exit(FAILED)
     except BrokenPipeError:
         close_standard_output()

@@ -127,7 +127,7 @@ COMMANDS = (
     ),
     Command(
         "runs",
-        "List fine-tuning runs, finished or not, with what they take on the disk; or delete some.",
+        "List fine-tuning runs with state and size, or delete some.",
         "runs.run",
         RunsOptions,
         Writing,

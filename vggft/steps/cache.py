@@ -129,10 +129,15 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     places = upkeep.fingerprints(workspace.cache_folder)
     if settled:
         places.setdefault(workspace.cache_folder / settled.key, settled)
-    for folder, fingerprint in places.items():
-        with ui.progress(f"verifying {folder.name}", unit="files") as advance:
-            files += len(list((folder / "shards").glob("*.h5")))
-            findings += upkeep.verify(folder, fingerprint, workspace.architecture, advance)
+    numbers = {folder: len(list((folder / "shards").glob("*.h5"))) for folder in places}
+    with ui.progress("verifying", sum(numbers.values()), "files") as advance:
+        for folder, fingerprint in places.items():
+
+            def verified(done: int, total: int, before: int = files) -> None:
+                advance(before + done)
+
+            findings += upkeep.verify(folder, fingerprint, workspace.architecture, verified)
+            files += numbers[folder]
     damaged = [{"path": str(finding.path), "reason": finding.reason} for finding in findings]
     for finding in findings:
         ui.warn(f"{finding.path}: {finding.reason}")

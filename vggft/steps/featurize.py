@@ -287,15 +287,20 @@ def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
         for name in dataset.classes:
             if classes and name not in classes:
                 ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")
-    for identical in splits.conflicts(dataset.samples)[:_SHOWN]:
+    conflicts = splits.conflicts(dataset.samples)
+    for identical in conflicts[:_SHOWN]:
         ui.warn(
             "identical files under two labels or in two splits: "
             + ", ".join(f"{s.path} ({s.split})" for s in identical)
         )
+    if len(conflicts) > _SHOWN:
+        ui.warn(f"{_SHOWN} of {len(conflicts)} sets of identical files shown; --json lists all")
     if dataset.duplicates:
         copies = "copy" if len(dataset.duplicates) == 1 else "copies"
         ui.warn(f"{len(dataset.duplicates)} {copies} in validation or test left out (status duplicate in the manifest)")
     for sample in dataset.rejected[:_SHOWN]:
         ui.warn(f"rejected {sample.path}: {sample.reason}")
     if dataset.rejected:
-        ui.warn(f"{counted(len(dataset.rejected), 'file')} rejected; reasons are listed in {workspace.manifest}")
+        number = counted(len(dataset.rejected), "file")
+        shown = f"; {_SHOWN} of them shown" if len(dataset.rejected) > _SHOWN else ""
+        ui.warn(f"{number} rejected{shown}; reasons are listed in {workspace.manifest}")

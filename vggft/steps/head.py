@@ -56,7 +56,7 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
         if options.seeds > 1:
             _over_seeds(work, options.seeds, setting, inputs, board)
         if work.folds:
-            _cross_validate(work, setting, inputs, board)
+            _cross_validate(work, setting, inputs, board, ui)
         if options.suspects:
             label_check.cross_validate(workspace, work.doubting, setting, inputs.everything, board, ui)
         return _report(workspace, options, work, inputs, board, ui)
@@ -135,7 +135,7 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     validation = everything.take(slice(learnt, None))
     if work.folds or work.doubting:
         everything, grouping = near_duplicates.together(everything)
-    for sentence in grouping.sentences():
+    for sentence in grouping.about_folds():  # two labels are among the leaks
         ui.warn(sentence)
     _check_folds(everything, work.folds)
     return _Inputs(train, validation, everything, _leaks(dataset, everything, test, ui))
@@ -202,13 +202,15 @@ def _over_seeds(work: _Work, seeds: int, setting: Setting, inputs: _Inputs, boar
             board.update(replace(board.results[name], spread=search.Spread.of(metrics[name])))
 
 
-def _cross_validate(work: _Work, setting: Setting, inputs: _Inputs, board: Board) -> None:
+def _cross_validate(work: _Work, setting: Setting, inputs: _Inputs, board: Board, ui: Ui) -> None:
     """Add metrics and predictions out of fold to each head that lacks them."""
     pairs = []
     for spec in board.present(work.evaluate):
         result = board.results[spec.name]
         if not result.folds or result.head.provenance.get("folds") != work.folds:
             pairs.append((spec, result))
+    if pairs:
+        ui.say(f"--cv: {label_check.announcement([result for _, result in pairs], work.folds)}")
     for result in board.succeeded(search.cross_validate(pairs, setting, inputs.everything, work.folds)):
         board.update(result)
 

@@ -32,6 +32,12 @@ def cross_validated(workspace: Workspace, board: Board) -> list[str]:
     ]
 
 
+def announcement(results: Sequence[Result], number: int) -> str:
+    """Return what a cross-validation trains, and how long it takes: in each fold the number of epochs is found, then used."""
+    seconds = duration(2 * (number - 1) * sum(result.seconds for result in results))
+    return f"cross-validating {counted(len(results), 'head')} with {number} folds, about {seconds}"
+
+
 def cross_validate(
     workspace: Workspace, names: Sequence[str], setting: Setting, everything: Features, board: Board, ui: Ui
 ) -> None:
@@ -47,11 +53,8 @@ def cross_validate(
     number = folds.max_folds(everything.targets, everything.groups, FOLDS)
     if number < 2:
         raise VggftError("--suspects: at least two classes need two groups of images each. Add images.")
-    seconds = duration(2 * (number - 1) * sum(result.seconds for result in results))
-    ui.say(
-        f"--suspects: cross-validating {counted(len(results), 'head')} with {number} folds, about {seconds}; rankings stay as "
-        "they are"
-    )
+    announced = announcement(results, number)
+    ui.say(f"--suspects: {announced}; rankings stay as they are")
     by_plan: dict[Plan, list[tuple[Spec, Result]]] = defaultdict(list)
     for result in results:
         spec, plan = search.of_recipe(result.head.name, result.head.provenance["recipe"])

@@ -86,7 +86,8 @@ def show_suspects(doubted: Sequence[Suspect], images: int, voters: Sequence[str]
         )
     rows = [(s.path, s.label, s.predicted, f"{s.score:.3f}") for s in doubted[:_SHOWN]]
     doubts = f"1 head ({voters[0]}) doubts" if len(voters) == 1 else f"most of {len(voters)} heads doubt"
-    title = f"{len(doubted)} of {images} images whose label {doubts}, most doubtful first"
+    shown = f"; {_SHOWN} of {len(doubted)} shown" if len(doubted) > _SHOWN else ""
+    title = f"{len(doubted)} of {images} images whose label {doubts}, most doubtful first{shown}"
     ui.table(title, ("image", "label", "predicted", "score"), rows)
     ui.print(f"suspects: {path}")
 

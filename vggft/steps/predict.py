@@ -53,7 +53,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         )
         stack.enter_context(contextlib.closing(scorer))
         stack.enter_context(contextlib.closing(scored_files))
-        advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting"))
+        advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting", _total(options)))
         for scored in scored_files:
             if scored.probabilities is None:
                 ui.warn(f"rejected {scored.path}: {scored.reason}")
@@ -92,6 +92,11 @@ def _require(files: int, options: PredictOptions) -> None:
     if not files:
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
+
+
+def _total(options: PredictOptions) -> int | None:
+    """Return the number of files; None where standard input lists some."""
+    return None if inputs.STDIN in options.paths else sum(1 for _ in inputs.files(options.paths))
 
 
 def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManager[Writer]:

@@ -191,16 +191,19 @@ def _examples(job: Job, ui: Ui) -> tuple[Examples, Examples]:
     windows = examples.windows(sources, job.settings.memory, job.settings.plan.batch_size)
     if windows[0]:
         ui.say(f"the inputs do not fit into --memory: {windows[0]} images at a time are read ahead of training")
-    inputs = []
-    for samples, source, window in zip(splits, sources, windows, strict=True):
-        with ui.progress("reading", source.n) if window is None else nullcontext(_silent) as advance:
-            rows = Rows(source, window, advance)
-        inputs.append(Examples(rows, np.asarray(job.dataset.targets(samples), np.int64)))
+    inputs, read = [], 0
+    kept = sum(source.n for source, window in zip(sources, windows, strict=True) if window is None)
+    with ui.progress("reading inputs", kept) if kept else nullcontext() as advance:
+        for samples, source, window in zip(splits, sources, windows, strict=True):
+
+            def show(rows: int, before: int = read) -> None:
+                if advance:
+                    advance(before + rows)
+
+            rows = Rows(source, window, show)
+            read += source.n if window is None else 0
+            inputs.append(Examples(rows, np.asarray(job.dataset.targets(samples), np.int64)))
     return inputs[0], inputs[1]
-
-
-def _silent(rows: int) -> None:
-    """Show nothing."""
 
 
 def _samples(dataset: Dataset, split: str) -> list[Sample]:

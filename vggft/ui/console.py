@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 
 from featurize.process import descriptors, interrupts
@@ -16,6 +16,8 @@ from vggft.ui.visible import visible
 
 # Columns of a table that is written to a file or a pipe, which have no width.
 _FILE_WIDTH = 110
+
+_FIRST_MOMENTS = 0.5  # seconds in which no rate is shown
 
 
 def duration(seconds: float) -> str:
@@ -40,14 +42,26 @@ class Advance(Protocol):
         """Show `done` of `of`, and `what` is being done; `of` and `what` may be omitted if they have not changed."""
 
 
-class _RateColumn(ProgressColumn):
+class _PaceColumn(ProgressColumn):
+    """The rate since the start, and the time left where the total is known; nothing before both mean something."""
+
     def __init__(self, unit: str) -> None:
         self._unit = unit
         super().__init__()
 
     def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f} {self._unit}/s" if speed else "", style="progress.data.speed", no_wrap=True)
+        return Text(pace(task.completed, task.total, task.elapsed or 0.0, self._unit), no_wrap=True)
+
+
+def pace(completed: float, total: float | None, elapsed: float, unit: str) -> str:
+    """Return the rate of some work and the time left, in words; empty in its first moments, whose rate means nothing."""
+    if not completed or elapsed < _FIRST_MOMENTS:
+        return ""
+    rate = completed / elapsed
+    text = f"{rate:.1f} {unit}/s" if rate < 100 else f"{rate:,.0f} {unit}/s"
+    if total is not None and completed < total:
+        text += f", {duration((total - completed) / rate)} left"
+    return text
 
 
 class Ui:
@@ -155,16 +169,18 @@ class Ui:
 
     @contextlib.contextmanager
     def progress(self, what: str, total: int | None = None, unit: str = "images") -> Iterator[Advance]:
-        """Show a progress bar with rate and time left; call the context's value to update it."""
+        """Show a progress bar with rate and time left, on a terminal only; call the context's value to update it.
+
+        It disappears in the end: there is never more than one.
+        """
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
             MofNCompleteColumn(),
-            _RateColumn(unit),
-            TimeRemainingColumn(),
-            TextColumn("left"),
+            _PaceColumn(unit),
         )
-        with Progress(*columns, console=self._err, disable=self.quiet, expand=True) as bar:
+        hidden = self.quiet or not self._err.is_terminal
+        with Progress(*columns, console=self._err, disable=hidden, expand=True, transient=True) as bar:
             task = bar.add_task(what, total=total)
 
             def advance(done: int, of: int | None = total, /, *, what: str | None = None) -> None:

@@ -17,8 +17,12 @@ _SOURCES = {
 
 
 def show(record: Record, ui: Ui) -> None:
-    """Print tables, the first pair, the recommendation and what to do next."""
+    """Print the recommendation, the first pair, tables and what to do next."""
     comparison, predictions = record.comparison, record.comparison.predictions
+    ui.print(sentences.recommendation(comparison))
+    ui.print("")
+    ui.print(sentences.first_pair(comparison))
+    ui.print("")
     title = f"{len(predictions.samples)} {_SOURCES[predictions.source]}, lowest log-loss first"
     columns = ("model", "kind", "accuracy", "95% interval", "balanced", "log-loss", "Brier", "AUC", "AP", "ECE")
     ui.table(title, columns, [_quality(row) for row in comparison.rows])
@@ -28,9 +32,6 @@ def show(record: Record, ui: Ui) -> None:
     _show_costs(record, shown, ui)
     _show_perturbations(record, shown, ui)
     _show_classes(comparison.used_row, predictions.classes, ui)
-    ui.print(sentences.first_pair(comparison))
-    ui.print("")
-    ui.print(sentences.recommendation(comparison))
     for advice in record.advice:
         ui.print(sentences.advise(advice))
     if record.stale:
