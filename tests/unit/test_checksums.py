@@ -63,7 +63,7 @@ def killed_after(write_json):
 
 def test_a_reader_beside_a_writer_sees_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     write(tmp_path, a=b"old")
-    read = durable.Path.read_bytes
+    read = durable.read_bytes
 
     def meanwhile(path):
         data = read(path)
@@ -72,7 +72,7 @@ def test_a_reader_beside_a_writer_sees_the_old_file_or_the_new_one(tmp_path, mon
             write(tmp_path, a=b"newest")
         return data
 
-    monkeypatch.setattr(durable.Path, "read_bytes", meanwhile)
+    monkeypatch.setattr(durable, "read_bytes", meanwhile)
     assert durable.read_checked(tmp_path / "a.csv") == b"newest"
 
 
