@@ -6,7 +6,7 @@ weights of a deeper network, is refused and not read in part.
 
 import re
 import zipfile
-from collections.abc import Collection
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,10 @@ from featurize.errors import VggftError
 Convolutions = dict[str, tuple[NDArray[np.float32], NDArray[np.float32]]]  # name → kernel (HWIO) and bias
 
 
+# Dimensions of the arrays of a convolution with bias, and of a dense layer with and without, as of a classifier on top.
+_PLAIN = ([1, 4], [1, 2], [2])
+
+
 def read(architecture: Architecture, path: Path) -> Convolutions:
     """Read the weights of an architecture: convolution → kernel (3, 3, in, out) and bias (out,), float32, in order.
 
@@ -32,7 +36,7 @@ def read(architecture: Architecture, path: Path) -> Convolutions:
     elif path.suffix == ".h5":
         convolutions = _read_h5(architecture, path)
     elif path.suffix == ".keras":
-        convolutions = _read_keras(path)
+        convolutions = _read_keras(architecture, path)
     else:
         raise VggftError(f"{path}: unknown kind of weights file. Expected .h5, .onnx or .keras.")
     for layer in architecture.convolutions:
@@ -55,8 +59,8 @@ def read(architecture: Architecture, path: Path) -> Convolutions:
     }
 
 
-def _refuse_surplus(architecture: Architecture, path: Path, names: Collection[str]) -> None:
-    """Raise VggftError if there are convolutions that the architecture does not have."""
+def _refuse_surplus(architecture: Architecture, path: Path, names: Iterable[str]) -> None:
+    """Raise VggftError if there are layers with weights that the architecture does not have, such as batch normalisations."""
     surplus = sorted(set(names) - set(architecture.names))
     if surplus:
         raise VggftError(
@@ -95,19 +99,23 @@ def _read_h5(architecture: Architecture, path: Path) -> Convolutions:
     In a Keras 3 `.weights.h5` layers have numbers instead of names; Keras reads it.
     """
     arrays: dict[str, dict[int, NDArray[np.float32]]] = {}
+    ranks: dict[str, list[int]] = {}
     try:
         with h5py.File(path, "r", locking=False) as file:
 
             def visit(where: str, item: object) -> None:
                 parts = where.split("/")
-                if isinstance(item, h5py.Dataset) and item.ndim in (1, 4) and parts[0] != "optimizer":
+                if isinstance(item, h5py.Dataset) and item.ndim and parts[0] != "optimizer":
                     layer = next((part for part in parts if part in architecture.names), "/".join(parts[:-1]))
-                    arrays.setdefault(layer, {})[item.ndim] = item[...]
+                    ranks.setdefault(layer, []).append(item.ndim)
+                    if item.ndim in (1, 4):
+                        arrays.setdefault(layer, {})[item.ndim] = item[...]
 
             file.get("model_weights", file).visititems(visit)  # a whole model has optimizer_weights beside them
     except OSError as error:
         raise VggftError(f"{path}: damaged HDF5 file ({error}). Delete it or put a fresh copy in its place.") from None
     convolutions = {layer: (by_rank[4], by_rank[1]) for layer, by_rank in arrays.items() if by_rank.keys() == {1, 4}}
+    _refuse_surplus(architecture, path, (name for name, found in ranks.items() if sorted(found) not in _PLAIN))
     if convolutions.keys() & set(architecture.names):
         return convolutions
     return _read_keras_weights(architecture, path, len(convolutions))
@@ -140,7 +148,7 @@ def _skeleton(keras: Any, architecture: Architecture) -> Any:
     return keras.Model(pixels, x)
 
 
-def _read_keras(path: Path) -> Convolutions:
+def _read_keras(architecture: Architecture, path: Path) -> Convolutions:
     if not zipfile.is_zipfile(path):
         raise VggftError(f"{path}: Keras cannot load it (no .keras file: not a zip archive).")
     keras = load_keras()
@@ -148,6 +156,8 @@ def _read_keras(path: Path) -> Convolutions:
         model = keras.saving.load_model(path, compile=False)
     except (ValueError, TypeError, OSError) as error:
         raise VggftError(f"{path}: Keras cannot load it ({error}).") from None
+    weighted = {layer.name: sorted(array.ndim for array in layer.get_weights()) for layer in model.layers}
+    _refuse_surplus(architecture, path, (name for name, found in weighted.items() if found not in ([], *_PLAIN)))
     return _convolutions_of(model)
 
 

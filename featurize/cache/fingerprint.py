@@ -4,11 +4,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
-from featurize.options import Checked
+from featurize.options import Checked, Option
 from featurize.options.choices import FULL_PRECISION, PREPROCESS, Precision, Preprocess
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
 from featurize.pixels.perturbations import PERTURBATIONS
@@ -32,7 +32,7 @@ class Fingerprint(Checked):
     """
 
     weights: str
-    size: int
+    size: Annotated[int, Option(least=1, most=4096)]
     resize: str = "bilinear"
     preprocess: Preprocess = PREPROCESS
     decoder: int = DECODER_VERSION

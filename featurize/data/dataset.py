@@ -4,12 +4,13 @@
 """
 
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from featurize import durable
@@ -94,6 +95,7 @@ class Dataset:
 
 
 _COLUMNS = [field.name for field in fields(Sample)]
+_DIGEST = re.compile("[0-9a-f]{64}")
 _NUMBERS = ("size", "mtime_ns", "inode")
 
 
@@ -111,5 +113,10 @@ def read_manifest(path: Path) -> list[Sample]:
     rows = []
     for row in durable.read_csv(path):
         values: dict[str, Any] = {name: int(row[name]) if name in _NUMBERS else row[name] for name in _COLUMNS}
-        rows.append(records.build(Sample, values))
+        sample = records.build(Sample, values)
+        if PurePosixPath(sample.path).is_absolute() or ".." in PurePosixPath(sample.path).parts:
+            raise ValueError(f"a path outside of the data folder: {sample.path}")
+        if not _DIGEST.fullmatch(sample.digest) and (sample.digest or sample.status != "rejected"):
+            raise ValueError(f"{sample.path}: {sample.digest!r} is no sha256")
+        rows.append(sample)
     return rows

@@ -1,5 +1,6 @@
 """Records that another program wrote, with right checksums: what is wrong in them is found before anything uses it."""
 
+import hashlib
 import json
 import shutil
 
@@ -9,6 +10,7 @@ from conftest import refused, rewrite
 from tiny import TINY
 
 from featurize import durable
+from featurize.data import assigned
 from featurize.errors import VggftError
 from featurize.options import records
 from heads.history import Epoch
@@ -185,3 +187,53 @@ def test_what_a_field_takes():
             records.build(Epoch, {**row, key: value})
     with pytest.raises(ValueError, match="no seconds"):
         records.build(Epoch, {key: value for key, value in row.items() if key != "seconds"})
+
+
+MANIFEST = {
+    "an absolute path": ("path", "/etc/1.png"),
+    "a path outside": ("path", "../1.png"),
+    "another class": ("label", "bats"),
+    "no digest": ("digest", ""),
+    "half a digest": ("digest", "ab"),
+    "a size of text": ("size", "large"),
+    "an unknown status": ("status", "fine"),
+}
+
+
+@pytest.mark.parametrize("kind", MANIFEST)
+def test_a_manifest_that_vggft_did_not_write_is_refused(again, kind):
+    column, value = MANIFEST[kind]
+    rows = durable.read_csv(again.manifest)
+    rows[0][column] = value
+    table = durable.csv_bytes(list(rows[0]), [list(row.values()) for row in rows])
+    settings = again.root / "workspace.json"
+    stored = {**json.loads(settings.read_text()), "manifest_sha256": hashlib.sha256(table).hexdigest()}
+    durable.write_checked(again.root, {"manifest.csv": table, "workspace.json": json.dumps(stored).encode()})
+    with pytest.raises(VggftError, match=r"manifest\.csv: missing or damaged"):
+        _ = Workspace(again.root, TINY).dataset
+
+
+@pytest.mark.parametrize(
+    "change", [{"fingerprint.size": -1}, {"fingerprint.size": 10**9}, {"classes": "birds"}, {"shares.validate": 2}]
+)
+def test_settings_that_vggft_did_not_write_are_refused(again, change):
+    changed(again.root / "workspace.json", change)
+    with pytest.raises(VggftError, match=r"workspace\.json: damaged"):
+        _ = Workspace(again.root, TINY).settings
+
+
+def test_workspaces_of_earlier_versions_are_read(again):
+    """They have no checksums, and the learning curve of a run only in its CSV file."""
+    before, damage = models.load(again), []
+    for path in again.root.rglob(durable.CHECKSUMS):
+        path.unlink()
+    (path,) = again.finetune.glob("*/run.json")
+    stored = json.loads(path.read_text())
+    del stored["history"]
+    path.write_text(json.dumps(stored))
+    found = models.load(Workspace(again.root, TINY), damage.append)
+    assert damage == []
+    assert [model.name for model in found.fresh] == [model.name for model in before.fresh]
+    assert [model.validation for model in found.fresh] == [model.validation for model in before.fresh]
+    assert found.networks[0].history == before.networks[0].history
+    assert assigned.read(again.splits)

@@ -153,6 +153,27 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
         weight_files.load(ONNX, locate(ONNX, path))
 
 
+@pytest.mark.parametrize("name", ["whole model.h5", "x.weights.h5", "x.keras"])
+def test_weights_of_a_network_with_other_layers_are_refused(tmp_path, name):
+    """As VGG16 with batch normalisation, whose convolutions have the same names; a classifier on top is left out."""
+    import keras
+
+    base = network.build(tiny_weights(), "raw", 32)
+    top = keras.layers.Dense(2)(keras.layers.GlobalAveragePooling2D()(base.output))
+    normalised = keras.layers.BatchNormalization(name="extra")(base.output)
+    for output, refused in ((top, False), (normalised, True)):
+        model = keras.Model(base.input, output)
+        path = tmp_path / f"{refused} {name}"
+        (model.save_weights if name.endswith(".weights.h5") else model.save)(path)
+        if refused:
+            with pytest.raises(
+                VggftError, match=r"not the weights of TINY, which has no .*(extra|batch_normalization)"
+            ):
+                weight_files.load(TINY, locate(TINY, path))
+        else:
+            assert weight_files.load(TINY, locate(TINY, path)).digest == TINY.digest
+
+
 def test_offline_with_nothing_installed(tmp_path):
     """Fails within 10 seconds with three remedies, and writes nothing. A proxy that does not exist blocks the network."""
     site = tmp_path / "site"

@@ -42,13 +42,17 @@ WORDS = re.compile(
 )
 
 
+def copied(trained, base):
+    workspace, data, _ = trained
+    shutil.copytree(workspace.root, base / "work")
+    shutil.copytree(data, base / "data")
+    return base
+
+
 @pytest.fixture(scope="module")
 def finished(trained, tmp_path_factory):
     """A workspace with heads of each kind, out-of-fold predictions, a finished and an unfinished run, and a comparison."""
-    workspace, data, _ = trained
-    base = tmp_path_factory.mktemp("every-file")
-    shutil.copytree(workspace.root, base / "work")
-    shutil.copytree(data, base / "data")
+    base = copied(trained, tmp_path_factory.mktemp("every-file"))
     settings = strict_json((base / "work" / "workspace.json").read_text())
     rewrite(base / "work" / "workspace.json", {**settings, "data": str(base / "data")})
     work, ui = Workspace(base / "work", TINY), Ui(quiet=True)
@@ -142,7 +146,8 @@ def run(finished, tmp_path, combinations):
         shutil.copytree(finished, tmp_path / "base")
         damage(tmp_path / "base" / "work" / name, kind)
         code, found, said = outcome(tmp_path / "base", command)
-        told = bool(WORDS.search(said)) and said != expected[command][2]
+        new = set(said.splitlines()) - set(expected[command][2].splitlines())
+        told = any(WORDS.search(line) for line in new)
         told = told or (
             command in ("info", "verify", "prune") and code in (0, 1)
         )  # which report damage as their result
@@ -158,10 +163,10 @@ def run(finished, tmp_path, combinations):
     return wrong
 
 
-def test_a_sample_of_files_kinds_of_damage_and_commands(finished, tmp_path):
-    combinations = list(itertools.product(files(finished), DAMAGE, ("head", "info", "runs")))
-    sample = random.Random(0).sample(combinations, 25)
-    assert run(finished, tmp_path, sample) == []
+def test_a_sample_of_files_kinds_of_damage_and_commands(trained, tmp_path_factory, tmp_path):
+    base = copied(trained, tmp_path_factory.mktemp("sample"))
+    combinations = list(itertools.product(files(base), DAMAGE, ("head", "info", "runs")))
+    assert run(base, tmp_path, random.Random(0).sample(combinations, 12)) == []
 
 
 @pytest.mark.slow

@@ -155,6 +155,9 @@ class Workspace:
             if durable.sha256(self.manifest) != settings.manifest_sha256:
                 raise ValueError("changed since featurize wrote it")
             samples = read_manifest(self.manifest)
+            strange = {sample.label for sample in samples} - set(settings.classes)
+            if strange:
+                raise ValueError(f"classes that {self._settings.name} does not have: {', '.join(sorted(strange))}")
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise VggftError(f"{self.manifest}: missing or damaged ({error}). Run vggft featurize again.") from None
         return Dataset(Path(settings.data), settings.classes, tuple(samples))
