@@ -13,6 +13,7 @@ from tiny import TINY
 
 from heads import store
 from heads.specs import DEFAULTS, DenseSpec, LogisticSpec
+from vggft import Experiment
 from vggft.steps import head
 from vggft.workspace.workspace import Workspace
 
@@ -207,6 +208,18 @@ def test_suspects_cross_validate_what_nobody_did(copied):
         assert f"suspects according to {len(found['suspects_by'])} cross-validated head" in done.stderr
     assert set(found["suspects_by"]) == {"logistic-avg", "max-linear"}
     assert isinstance(found["suspects"], list)
+
+
+def test_batch_size_and_learning_rate_from_both_sides(copied):
+    work, names = copied / "work", ("logistic-avg", "max-linear")
+    picked = [word for name in names for word in ("--head", name)]
+    found = head_json(work, *picked, "--lr", "0.01", "--batch-size", "8", "--epochs", "2")
+    recipe = json.loads((work / "heads" / "max-linear" / "head.json").read_text())["provenance"]["recipe"]
+    assert (recipe["learning_rate"], recipe["batch_size"]) == (0.01, 8)
+    again = Experiment(work, TINY).fit_heads(head=names, lr=0.01, batch_size=8, epochs=2)
+    assert again["trained"] == []  # the same options
+    assert again["best"] == found["best"]
+    assert head_json(work, *picked, "--batch-size", "8", "--epochs", "2")["trained"] == ["max-linear"]
 
 
 def test_suspects_change_no_ranking(copied):

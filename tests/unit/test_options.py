@@ -73,7 +73,7 @@ def test_python_has_the_same_options_with_the_same_defaults(command):
 
 
 def test_an_option_that_nobody_knows():
-    with pytest.raises(TypeError, match="'epoch'; expected one of head, grid, epochs,"):
+    with pytest.raises(TypeError, match="'epoch'; expected one of head, grid, lr, epochs,"):
         HeadOptions.of(epoch=3)
     assert "No such option: --epoch" in (said := refused("head", "--epoch", "3"))
     assert "See vggft head --help." in said

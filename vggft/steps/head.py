@@ -16,7 +16,7 @@ from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Setting
-from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, Spec
+from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, DenseSpec, Spec
 from vggft.prediction import models
 from vggft.steps import label_check, leaderboard
 from vggft.steps.board import Board
@@ -63,6 +63,14 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
 
 
 def _specs(options: HeadOptions) -> list[Spec]:
+    """Return the heads to train, with the learning rate that was asked for."""
+    specs = _named(options)
+    if options.lr is None:
+        return specs
+    return [replace(spec, learning_rate=options.lr) if isinstance(spec, DenseSpec) else spec for spec in specs]
+
+
+def _named(options: HeadOptions) -> list[Spec]:
     custom = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
     if not options.head:
         return [*custom, CLASSIC] if custom else list(DEFAULTS)

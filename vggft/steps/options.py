@@ -83,6 +83,9 @@ class HeadOptions(Options):
 
     head: Annotated[tuple[str, ...], Option("Head to train; repeat for more.", metavar="NAME", default="all")] = ()
     grid: Annotated[Path | None, Option("TOML file that defines other heads.", metavar="FILE")] = None
+    lr: Annotated[
+        float | None, Option("Learning rate of all dense heads.", above=0, default="that of each head's specification")
+    ] = None
     plan: heads.plan.Plan = field(default_factory=heads.plan.Plan)
     cv: Annotated[int, Option("Also cross-validate with N folds.", least=2, off=0)] = 0
     seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", least=1)] = 1
