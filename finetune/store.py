@@ -172,6 +172,13 @@ class Unfinished:
         """The last checkpoint; None if there is none."""
         return checkpoint.read(self._checkpoint) if self._checkpoint.exists() else None
 
+    @property
+    def lost(self) -> str:
+        """A sentence about a checkpoint that is missing, although its learning curve is there; else empty."""
+        if self._checkpoint.exists() or not (self.folder / HISTORY).exists():
+            return ""
+        return f"{self._checkpoint}: missing, so {self.folder.name} is trained again from epoch 0"
+
     def save(self, state: State) -> None:
         """Write a checkpoint, from which the run can be resumed, and the learning curve."""
         checkpoint.write(self._checkpoint, state)

@@ -192,3 +192,7 @@ def test_what_a_damaged_run_lost_is_said_and_epochs_come_from_the_checkpoint(wor
     assert found["whole"]["state"] == found[finished.name]["state"] == "damaged"
     assert "whole/unfinished/checkpoint.bin: damaged" in said
     assert f"{finished.name}/run.json: damaged" in said
+    checkpoint.unlink()
+    found, said = listed()
+    assert (found["whole"]["state"], found["whole"]["epochs"]) == ("unfinished", 0)
+    assert "whole/unfinished/checkpoint.bin: missing, so whole is trained again from epoch 0" in said

@@ -87,6 +87,8 @@ def _unfinished(workspace: Workspace, entry: Unfinished, ui: Ui) -> Listed:
         ui.warn(str(error))
         return _damaged(entry.folder)
     stale = not provenance.matches(provenance.current(workspace), settings.provenance)
+    if entry.lost:
+        ui.warn(entry.lost)
     log_loss = min(row.val_log_loss for row in state.history) if state else None
     taken = occupied(entry.folder)
     epochs = state.epoch if state else 0

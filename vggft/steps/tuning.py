@@ -224,6 +224,8 @@ def _predict_validation(job: Job, prepared: Prepared, program: Any, ui: Ui) -> P
 def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
     plan, begun, state = job.settings.plan, job.begun, job.begun.state
     n, before = len(prepared.training.targets), state.epoch if state else 0
+    if begun.lost:
+        ui.warn(begun.lost)
     if state is not None:
         shapes = [array.shape for array in program.weights()]
         for arrays in (state.weights, state.best):
