@@ -265,11 +265,15 @@ def read_checked(path: Path) -> bytes:
         OSError: the file cannot be read.
         ValueError: its bytes are not those that vggft wrote, or the record of checksums is damaged.
     """
-    for _ in range(2):  # a file that is being replaced may be newer than the record; not twice
+    before = None
+    while True:
         data = read_bytes(path)
         checksums = _checksums(path.parent).get(path.name)
         if checksums is None or hashlib.sha256(data).hexdigest() in checksums:
             return data
+        if checksums == before:
+            break
+        before = checksums  # written anew since the file was read, perhaps
     raise ValueError(f"not as vggft wrote it: its sha256 is not the one in {CHECKSUMS}")
 
 

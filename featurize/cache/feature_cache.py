@@ -12,7 +12,6 @@ so damaged rows are never returned.
 """
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -183,7 +182,7 @@ class FeatureCache:
     def _write_fingerprint(self) -> None:
         file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
         try:
-            if json.loads(durable.read_bytes(file)) == content:
+            if durable.parse_json(durable.read_bytes(file)) == content:
                 return
         except (OSError, ValueError):
             pass

@@ -1,7 +1,6 @@
 """Cache maintenance: summary, verification, and deletion of rows and files that are no longer needed."""
 
 import contextlib
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import Damaged
 from featurize.errors import VggftError
+from featurize.options import records
 
 _TRIES = 10  # to read the shards beside a prune
 
@@ -79,8 +79,8 @@ def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
 
 def _fingerprint(folder: Path) -> Fingerprint | None:
     try:
-        fingerprint = Fingerprint(**json.loads(durable.read_bytes(folder / FINGERPRINT_FILE)))
-    except (OSError, ValueError, TypeError, VggftError):
+        fingerprint = records.build(Fingerprint, durable.parse_json(durable.read_bytes(folder / FINGERPRINT_FILE)))
+    except (OSError, ValueError):
         return None
     return fingerprint if fingerprint.key == folder.name else None
 

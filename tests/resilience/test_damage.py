@@ -230,3 +230,12 @@ def test_a_shard_with_the_right_hash_and_the_wrong_contents_is_damaged(base, in_
     assert mended["computed"] > 0
     assert verify(base)["ok"]
     assert same(layers(base), in_shards[1])
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, "[]", '{"size": NaN}', '{"weights": 1, "size": 32}'])
+def test_settings_of_features_that_are_no_settings_are_named(base, content):
+    next((base / "work" / "cache").glob("*/fingerprint.json")).write_text(content)
+    assert not verify(base)["ok"]
+    assert vggft("cache", "info", "-w", base / "work").returncode == 0
+    assert featurize(base)["computed"] == 0
+    assert verify(base)["ok"]
