@@ -93,7 +93,7 @@ def _check_contradictions(samples: Sequence[Sample], before: Sequence[Assigned])
         if drawn and sample.split not in drawn:
             raise VggftError(
                 f"{sample.path} is in a {sample.split} folder, but was assigned to {' and '.join(sorted(drawn))} earlier, and "
-                "images never change their split. Use a new --workspace for the new folders."
+                "images keep their split. Use a new --workspace for the new folders; --cache shares the features."
             )
 
 

@@ -231,7 +231,7 @@ def test_the_run(corpus):
     rejected = len(BAD) + len(ODD) - len(corpus.absent)
     assert corpus.done.returncode == 3, corpus.done.stderr
     assert not re.search("Traceback|BombWarning", corpus.done.stderr)
-    assert f"{rejected} files rejected; reasons are listed in" in corpus.done.stderr
+    assert f"{rejected} files rejected; 5 of them shown; reasons are listed in" in corpus.done.stderr
     said = strict_json(corpus.done.stdout)
     assert (said["images"], said["computed"], said["reused"]) == (len(GOOD), len(GOOD), 0)
     assert (said["rejected"], said["duplicates"], said["conflicts"]) == (rejected, 0, [])

@@ -26,6 +26,24 @@ def test_rates_and_time_left(done, total, elapsed, text):
     assert pace(done, total, elapsed, "files") == text
 
 
+@pytest.mark.parametrize("width", [40, 60, 80, 100])
+def test_numbers_are_whole_at_any_width(width, monkeypatch):
+    pytest.importorskip("termios")
+    ours, theirs = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    monkeypatch.setattr("vggft.ui.console.pace", lambda done, total, elapsed, unit: pace(12340, 256700, 100, unit))
+    with os.fdopen(theirs, "w", encoding="utf-8") as terminal:
+        monkeypatch.setattr(sys, "stderr", terminal)
+        with Ui().progress("fold 3 of 5: training 12 pooled heads together, number of epochs", 1234) as advance:
+            advance(123)
+        terminal.flush()
+        shown = drained(ours)
+    os.close(ours)
+    numbers = r" 123/1234 +33 min left" if width < 60 else r" 123/1234 +123 images/s, 33 min left"
+    assert re.search(numbers, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown))
+
+
 def test_a_log_has_no_bars(capfd):
     with Ui().progress("computing", 3) as advance:
         advance(2)

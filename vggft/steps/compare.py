@@ -7,6 +7,7 @@ from typing import Any, Literal
 import numpy as np
 
 from featurize.errors import VggftError
+from featurize.process import interrupts
 from heads import folds
 from vggft.comparison import advice, candidates, costs, nested, perturbations
 from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, TuneAgain
@@ -71,6 +72,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             validation=present.validation_log_loss,
             folds=results,
         )
+        interrupts.check()  # from here on, the report is written as a whole
         result = record.write(folder, reported)
         curves.plot(folder / "curves.png", present.fresh)
         tradeoff.plot(folder / "tradeoff.png", reported)

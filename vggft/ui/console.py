@@ -19,6 +19,9 @@ _FILE_WIDTH = 110
 
 _FIRST_MOMENTS = 0.5  # seconds in which no rate is shown
 
+# Of progress, in characters: from these widths on there are a rate and a bar; what the numbers take; and the label, at least.
+_WITH_RATE, _WITH_BAR, _NUMBERS, _LABEL = 60, 80, 46, 8
+
 
 def duration(seconds: float) -> str:
     """Format a duration for display, rounded."""
@@ -54,14 +57,20 @@ class _PaceColumn(ProgressColumn):
 
 
 def pace(completed: float, total: float | None, elapsed: float, unit: str) -> str:
-    """Return the rate of some work and the time left, in words; empty in its first moments, whose rate means nothing."""
+    """Return the rate of some work and the time left, in words; empty in its first moments, whose rate means nothing.
+
+    Args:
+        unit: empty: no rate.
+    """
     if not completed or elapsed < _FIRST_MOMENTS:
         return ""
     rate = completed / elapsed
-    text = f"{rate:.1f} {unit}/s" if rate < 100 else f"{rate:,.0f} {unit}/s"
+    parts = []
+    if unit:
+        parts.append(f"{rate:.1f} {unit}/s" if rate < 100 else f"{rate:,.0f} {unit}/s")
     if total is not None and completed < total:
-        text += f", {duration((total - completed) / rate)} left"
-    return text
+        parts.append(f"{duration((total - completed) / rate)} left")
+    return ", ".join(parts)
 
 
 class Ui:
@@ -173,21 +182,28 @@ class Ui:
 
         It disappears in the end: there is never more than one.
         """
+        width = self._err.width
+        bar_width = width // 8 if width >= _WITH_BAR else 0
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
+            *([BarColumn(bar_width=bar_width)] if bar_width else []),
             MofNCompleteColumn(),
-            _PaceColumn(unit),
+            _PaceColumn("" if width < _WITH_RATE else unit),
         )
         hidden = self.quiet or not self._err.is_terminal
         with Progress(*columns, console=self._err, disable=hidden, expand=True, transient=True) as bar:
-            task = bar.add_task(what, total=total)
+            room = max(_LABEL, width - _NUMBERS - bar_width)
+            task = bar.add_task(_shortened(what, room), total=total)
 
             def advance(done: int, of: int | None = total, /, *, what: str | None = None) -> None:
                 interrupts.check()
-                bar.update(task, completed=done, total=of, description=what)
+                bar.update(task, completed=done, total=of, description=what and _shortened(what, room))
 
             yield advance
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _claimed() -> TextIO:
