@@ -243,7 +243,7 @@ def write_checked(folder: Path, files: Mapping[str, bytes], then: str = AGAIN) -
     is still right.
     """
     try:
-        known = _checksums(folder)
+        known = read_checksums(folder)
     except ValueError:
         known = {}
     record = {name: checksums for name, checksums in known.items() if (folder / name).exists()}
@@ -268,7 +268,7 @@ def read_checked(path: Path) -> bytes:
     before = None
     while True:
         data = read_bytes(path)
-        checksums = _checksums(path.parent).get(path.name)
+        checksums = read_checksums(path.parent).get(path.name)
         if checksums is None or hashlib.sha256(data).hexdigest() in checksums:
             return data
         if checksums == before:
@@ -277,7 +277,8 @@ def read_checked(path: Path) -> bytes:
     raise ValueError(f"not as vggft wrote it: its sha256 is not the one in {CHECKSUMS}")
 
 
-def _checksums(folder: Path) -> dict[str, list[str]]:
+def read_checksums(folder: Path) -> dict[str, list[str]]:
+    """Return the sha256 that `write_checked` recorded: file name → one or two; ValueError if the record is damaged."""
     path = folder / CHECKSUMS
     try:
         record = parse_json(read_bytes(path))

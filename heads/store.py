@@ -1,6 +1,7 @@
 """Trained heads on disk: one folder per head, and the leaderboard. A head is always written as a whole."""
 
 import io
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from pathlib import Path
@@ -59,6 +60,17 @@ def save(folder: Path, result: Result) -> None:
                 durable.copy(path, new / path.name)  # the checksums, too: a damaged file stays damaged
     durable.write_checked(new, files)
     durable.replace_folder(new, target)
+
+
+def foreign_files(folder: Path) -> list[Path]:
+    """Return the files that `save` would replace in a folder where nothing shows that vggft wrote a head there."""
+    if any(os.path.lexists(folder / name) for name in (*HEAD_FILES, METRICS)):
+        return []
+    try:
+        recorded = set(durable.read_checksums(folder))
+    except ValueError:
+        recorded = set()
+    return [folder / name for name in FILES if os.path.lexists(folder / name)] if not recorded & set(FILES) else []
 
 
 def _holds_head(folder: Path, head: Head) -> bool:

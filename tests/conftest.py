@@ -247,7 +247,7 @@ def copied(featurized, tmp_path):
 
 def rewrite(path, content):
     """Replace a record of a workspace, as vggft itself would: with its checksum. `content`: text, or what becomes JSON."""
-    text = content if isinstance(content, str) else json.dumps(content)
+    text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
     durable.write_checked(path.parent, {path.name: text.encode()})
 
 

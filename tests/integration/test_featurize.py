@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -120,6 +121,35 @@ def test_a_lost_or_edited_manifest_is_made_again_with_the_same_split(copied):
         assert {s.path: s.split for s in Workspace(work, TINY).dataset.samples} == before
 
 
+def test_without_workspace_json_no_setting_changes_silently(copied):
+    work, data = copied / "work", copied / "data"
+    assert vggft("featurize", data, "-w", work).returncode == 0
+    settings, written = work / "workspace.json", Workspace(work, TINY).settings
+    settings.unlink()
+    assert f"{settings} is missing. Restore it, or run vggft featurize again" in refused("head", "-w", work)
+    before = snapshot(work)
+    for other in (
+        ("--preprocess", "raw"),
+        ("--validation", "0.3"),
+        ("--seed", "5"),
+        ("--layers", "block3_pool"),
+        ("--cache", copied / "apart"),
+    ):
+        assert "its settings would change" in refused("featurize", data, "-w", work, *other)
+    assert snapshot(work) == before
+    done = vggft("featurize", data, "-w", work)
+    assert f"{settings} was missing: it is written again" in done.stderr
+    assert replace(Workspace(work, TINY).settings, manifest_sha256=written.manifest_sha256) == written
+    settings.unlink()
+    (work / "checksums.json").unlink()  # as workspaces of earlier versions
+    done = vggft("featurize", data, "-w", work, "--seed", "5")
+    assert done.returncode == 0, done.stderr
+    settings.unlink()
+    settings.mkdir()
+    for command in (("featurize", data), ("head",)):
+        assert f"{settings}: damaged" in refused(*command, "-w", work)
+
+
 def test_other_data_do_not_take_over_a_workspace(copied, tmp_path):
     other = make_classes(tmp_path / "other", dogs=3, cats=3)
     before = snapshot(copied / "work")
@@ -150,7 +180,10 @@ def test_a_test_split_can_be_reserved_later_and_then_stays(copied):
     assert all(before[p] == "train" for p, split in after.items() if split == "test")
     assert {s.path: s.split for s in Workspace(copied / "work", TINY).dataset.samples} == after
     (copied / "work" / "workspace.json").unlink()  # with the settings gone, nothing is reserved a second time
-    for arguments in ([], ["--test", "0.25"]):
+    before = snapshot(copied / "work")
+    assert "workspace.json is missing, and with these" in refused("featurize", copied / "data", "-w", copied / "work")
+    assert snapshot(copied / "work") == before
+    for arguments in (["--test", "0.25"], []):
         done = vggft("featurize", copied / "data", "-w", copied / "work", "--json", *arguments)
         assert strict_json(done.stdout)["splits"] == found["splits"]
     assert "--cache shares the features" in refused(

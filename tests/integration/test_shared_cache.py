@@ -78,11 +78,37 @@ def test_prune_refuses_where_a_user_cannot_be_read(pair):
     second.rename(second.with_name("moved"))
     before = snapshot(first / "cache")
     message = refused("cache", "prune", "--yes", "-w", first)
-    assert f"{second} uses the features in {first / 'cache'}, too, and cannot be read" in message
+    assert f"{second}, which uses the features in {first / 'cache'}, is not there" in message
     assert snapshot(first / "cache") == before
     assert vggft("cache", "info", "-w", first).returncode == 0
     (first / "cache" / sharing.USERS).unlink()
     assert prune(first) == 0
+
+
+def test_prune_refuses_where_a_user_is_damaged(pair):
+    _, first, second = pair
+    (second / "workspace.json").write_text("{")
+    message = refused("cache", "prune", "--yes", "-w", first)
+    assert f"{second} uses the features in {first / 'cache'}, too, and cannot be read" in message
+
+
+def test_a_workspace_that_was_moved_keeps_its_features(pair):
+    data, first, second = pair
+    moved = second.rename(second.with_name("moved"))
+    with sharing.locked(first / "cache", pytest.fail), Workspace(moved, TINY).writing():
+        pass  # another process computes: it is not waited for
+    assert sharing.users(first / "cache") == [second]
+    with Workspace(moved, TINY).writing():
+        pass
+    users = first / "cache" / sharing.USERS
+    assert sharing.users(first / "cache") == [second, moved]
+    users.write_text(f"{moved}\n")  # as the refusal of prune says
+    for path in sorted(data.rglob("*.png"))[::4]:
+        path.unlink()
+    assert computed(data, first) == 0
+    assert prune(first) == 0
+    assert vggft("head", "--head", "logistic-max", "-w", moved).returncode == 0
+    assert sharing.users(first / "cache") == [moved]
 
 
 def test_prune_refuses_while_a_user_writes(pair):

@@ -137,7 +137,8 @@ def test_damage_of_features_made_in_another_way_is_prunes_affair(base):
 
 
 def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
-    (base / "work" / "workspace.json").unlink()
+    for name in ("workspace.json", "checksums.json"):
+        (base / "work" / name).unlink()
     assert verify(base)["ok"]
     found = strict_json(vggft("cache", "info", "-w", base / "work", "--json").stdout)
     assert [(one["images"], one["in_use"]) for one in found["fingerprints"]] == [(12, False)]

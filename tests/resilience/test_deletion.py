@@ -144,16 +144,71 @@ def test_links_in_the_workspace_are_not_followed(tmp_path, name):
     assert snapshot(tmp_path) == before
 
 
-def test_lock_txt_is_written_and_removed_without_following_a_link(tmp_path):
+@pytest.mark.parametrize("linked", [True, False])
+def test_lock_txt_of_somebody_else_is_left_alone(tmp_path, linked):
     theirs = tmp_path / "theirs.txt"
     theirs.write_text("mine")
     workspace = Workspace(tmp_path / "work", TINY)
-    workspace.root.mkdir()
-    (workspace.root / "lock.txt").symlink_to(theirs)
     with workspace.writing(new=True):
         assert str(os.getpid()) in (workspace.root / "lock.txt").read_text()
-    assert theirs.read_text() == "mine"
-    assert not os.path.lexists(workspace.root / "lock.txt")
+    text = workspace.root / "lock.txt"
+    assert not os.path.lexists(text)
+    if linked:
+        text.symlink_to(theirs)
+    else:
+        text.write_text("mine")
+    with workspace.writing(new=True):
+        pass
+    assert text.is_symlink() == linked
+    assert text.read_text() == theirs.read_text() == "mine"
+    text.unlink()
+    text.write_text("process 1 on here\n")  # of a killed process
+    with workspace.writing(new=True):
+        pass
+    assert not text.exists()
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "manifest.csv",
+        "splits.csv",
+        "checksums.json",
+        "lock",
+        "heads/leaderboard.csv",
+        "finetune/a.py",
+        "report/pairs.csv",
+    ],
+)
+def test_a_new_workspace_replaces_no_file_of_somebody_else(copied, name):
+    path = copied / "project" / name
+    path.parent.mkdir(parents=True)
+    path.write_text('{"a": ["b"]}' if name.endswith("json") else "id,path\n1,x\n")
+    before = snapshot(copied)
+    assert "Choose another --workspace" in refused("featurize", copied / "data", "-w", path.parents[name.count("/")])
+    assert snapshot(copied) == before
+
+
+def test_files_of_an_interrupted_featurize_are_taken_over(copied):
+    work = copied / "work"
+    (work / "notes.txt").write_text("mine")
+    assert vggft("featurize", copied / "data", "-w", work).returncode == 0
+    for missing in (("workspace.json",), ("checksums.json", "workspace.json"), ("workspace.json", "manifest.csv")):
+        for name in missing:
+            (work / name).unlink()
+        done = vggft("featurize", copied / "data", "-w", work, "--json")
+        assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 0), done.stderr
+    assert (work / "notes.txt").read_text() == "mine"
+
+
+def test_training_replaces_no_file_of_somebody_else(copied):
+    folder = copied / "work" / "heads" / "logistic-max"
+    folder.mkdir(parents=True)
+    (folder / "notes.txt").write_text("mine")
+    (folder / "predictions.csv").write_text("mine")
+    before = snapshot(folder)
+    assert "predictions.csv: not provably" in refused("head", "--head", "logistic-max", "-w", copied / "work")
+    assert snapshot(folder) == before
 
 
 def test_only_provable_folds_are_removed(tmp_path):

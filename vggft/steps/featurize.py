@@ -27,7 +27,7 @@ from heads.head import HEAD_FILE
 from vggft.steps import locations
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
-from vggft.workspace import provenance
+from vggft.workspace import earlier, provenance
 from vggft.workspace.filling import Filled, Filling, fill, require
 from vggft.workspace.workspace import Settings, Workspace
 
@@ -70,6 +70,7 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
+            earlier.refuse_foreign_files(workspace.root)
             before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
         return _featurize(workspace, options, before, ui, lock)
 
@@ -92,10 +93,7 @@ def _featurize(
 
     began = time.perf_counter()
     scan = _scan(options.data, before.samples if not options.rehash else (), split.group_by, ui)
-    for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
-        if folder.is_dir():
-            locations.refuse_overlap(workspace.root, folder)
-            locations.refuse_overlap(workspace.cache_folder, folder)
+    _refuse_overlaps(workspace, scan)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
     assigned = () if split.redraw else before.assigned
@@ -103,6 +101,21 @@ def _featurize(
         assigned = splits.reserve_test(assigned, scan.samples, split.shares)
     split_rules.build(scan, scan.samples, split.shares, assigned)  # its errors come before the work, not after
 
+    settings = Settings(
+        str(scan.root),
+        scan.classes,
+        fingerprint,
+        str(weights_file) if weights_file else None,
+        split.shares,
+        split.group_by,
+        layers=tuple(layers),
+        cache=str(shared) if shared else None,
+    )
+    if before.settings is None and workspace.lost:
+        workspace.require_same(settings)
+        ui.warn(
+            f"{workspace.root / earlier.SETTINGS} was missing: it is written again, with the options of this command"
+        )
     files: dict[str, list[Path]] = defaultdict(list)
     for sample in scan.samples:
         if sample.digest:
@@ -127,17 +140,6 @@ def _featurize(
         for s in scan.samples
     ]
     dataset = split_rules.build(scan, samples, split.shares, assigned)
-    file = str(weights_file) if weights_file else None
-    settings = Settings(
-        str(scan.root),
-        scan.classes,
-        fingerprint,
-        file,
-        split.shares,
-        split.group_by,
-        layers=tuple(layers),
-        cache=str(shared) if shared else None,
-    )
     workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
     _tell(workspace, scan, dataset, ui)
     _tell_of_split(split, before, dataset, ui)
@@ -160,6 +162,13 @@ def _featurize(
         "manifest": str(workspace.manifest),
         "conflicts": [[s.path for s in copies] for copies in splits.conflicts(dataset.samples)],
     }
+
+
+def _refuse_overlaps(workspace: Workspace, scan: Scan) -> None:
+    for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
+        if folder.is_dir():
+            locations.refuse_overlap(workspace.root, folder)
+            locations.refuse_overlap(workspace.cache_folder, folder)
 
 
 def _read_before(workspace: Workspace, ui: Ui) -> _Before:

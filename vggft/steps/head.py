@@ -10,7 +10,7 @@ import numpy as np
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
-from heads import features, folds, grid, leaks, near_duplicates, search
+from heads import features, folds, grid, leaks, near_duplicates, search, store
 from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
@@ -47,6 +47,11 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
         place = workspace.heads / spec.name
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise VggftError(f"{place}: in the way of the folder of a head. Move it away.")
+        foreign = store.foreign_files(place)
+        if foreign:
+            raise VggftError(
+                f"{foreign[0]}: not provably written by vggft, and the head {spec.name} would replace it. Move it away."
+            )
     with workspace.writing():
         board = Board(workspace, options.plan, ui)
         work = _work(workspace, options, specs, board)

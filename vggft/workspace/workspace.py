@@ -14,7 +14,6 @@ lock, lock.txt   held by the command that writes; its process and host, for peop
 import contextlib
 import hashlib
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -35,6 +34,7 @@ from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import records
 from featurize.process import interrupts, places
+from vggft.workspace import earlier, holder
 
 SCHEMA = 1
 _POLL_SECONDS = 0.2  # between two attempts to take a lock
@@ -85,14 +85,14 @@ class Workspace:
         self.root = places.expanded(root).absolute()
         self.architecture = architecture
         self.waiting = waiting
-        self.manifest = self.root / "manifest.csv"
-        self.splits = self.root / "splits.csv"
-        self.heads = self.root / "heads"
+        self.manifest = self.root / earlier.MANIFEST
+        self.splits = self.root / earlier.SPLITS
+        self.heads = self.root / earlier.HEADS
         self.leaderboard = self.heads / "leaderboard.csv"
         self.suspects = self.heads / "suspects.csv"
-        self.finetune = self.root / "finetune"
-        self.report = self.root / "report"
-        self._settings = self.root / "workspace.json"
+        self.finetune = self.root / earlier.FINETUNE
+        self.report = self.root / earlier.REPORT
+        self._settings = self.root / earlier.SETTINGS
         self._chosen_cache: Path | None = None
 
     @property
@@ -108,8 +108,13 @@ class Workspace:
 
     @property
     def exists(self) -> bool:
-        """True once `vggft featurize` has finished here."""
-        return self._settings.is_file()
+        """True once `vggft featurize` has finished here, also where something else is in place of workspace.json."""
+        return os.path.lexists(self._settings)
+
+    @property
+    def lost(self) -> bool:
+        """True if workspace.json was here and is missing."""
+        return not self.exists and (earlier.was_settled(self.root) or earlier.has_models(self.root))
 
     @property
     def unfinished(self) -> bool:
@@ -123,6 +128,11 @@ class Workspace:
         Raises:
             VggftError: not a workspace yet, written by a newer vggft, or damaged.
         """
+        if self.lost:
+            raise VggftError(
+                f"{self._settings} is missing. Restore it, or run vggft featurize again with the same data folder and options "
+                f"({earlier.OPTIONS}): features and split are kept."
+            )
         if self.unfinished:
             raise VggftError(f"{self.root}: the first vggft featurize was interrupted. Run it again to continue.")
         if not self.exists:
@@ -137,7 +147,7 @@ class Workspace:
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
                 f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
-                "same options (--preprocess, --weights, --group-by); features and split are kept."
+                f"same data folder and options ({earlier.OPTIONS}); features and split are kept."
             ) from None
         raise VggftError(
             f"{self.root}: workspace schema {schema}, expected {SCHEMA}. Use the version of vggft that made it."
@@ -171,7 +181,7 @@ class Workspace:
         """Return the other workspaces that use the same cache folder.
 
         Raises:
-            VggftError: one of them cannot be read: what it needs is not known.
+            VggftError: one of them is missing or cannot be read: what it needs is not known.
         """
         place, others = self.cache_folder.resolve(), []
         owner = [place.parent] if place.name == "cache" and (place.parent / self._settings.name).is_file() else []
@@ -179,6 +189,11 @@ class Workspace:
             other = Workspace(root, self.architecture)
             if root.resolve() == self.root.resolve():
                 continue
+            if not root.is_dir():
+                raise VggftError(
+                    f"{root}, which uses the features in {place}, is not there. If it was moved, write its new path in its line "
+                    f"of {place / sharing.USERS}; if it is gone for good, delete the line."
+                )
             try:
                 _ = other.dataset
             except VggftError as error:
@@ -190,6 +205,16 @@ class Workspace:
                 others.append(other)
         return others
 
+    def _join_cache(self) -> None:
+        """List this workspace, which may have been moved or copied, as a user of the cache that `--cache` named."""
+        if not self.exists or self.settings.cache is None:
+            return
+        folder = Path(self.settings.cache)
+        if folder.is_dir() and all(self.root.resolve() != root.resolve() for root in sharing.users(folder)):
+            # A cache that may only be read cannot be pruned; one that another process writes in is joined next time.
+            with contextlib.suppress(OSError, VggftError):
+                sharing.join(folder, self.root, _do_not_wait)
+
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
         samples = manifest(dataset)
@@ -197,10 +222,20 @@ class Workspace:
         files = {
             self.splits.name: featurize.data.assigned.table(assigned),
             self.manifest.name: samples,
-            self._settings.name: durable.json_bytes({"schema": SCHEMA, **asdict(settings)}),
+            self._settings.name: _described(settings),
         }
         durable.write_checked(self.root, files)
         self._forget()
+
+    def require_same(self, settings: Settings) -> None:
+        """Check that these settings are those of the workspace.json that is missing, where its checksum is known.
+
+        Raises:
+            VggftError: they are not.
+        """
+        earlier.require_same_settings(
+            self.root, _described(replace(settings, manifest_sha256=earlier.manifest_sha256(self.root)))
+        )
 
     def _forget(self) -> None:
         """Read settings and manifest again on next use: another process may have written them."""
@@ -243,6 +278,7 @@ class Workspace:
             _ = self.settings
         who = self.root / "lock.txt"
         lock = filelock.FileLock(self.root / "lock", fallback_to_soft=False)
+        earlier.refuse_foreign_lock(self.root / "lock")
         for path in (self.root / "lock", self.cache_folder, self.heads, self.finetune, self.report, self.report / "cv"):
             durable.refuse_link(path)
         for folder in upkeep.fingerprints(self.cache_folder):
@@ -253,12 +289,12 @@ class Workspace:
             try:
                 lock.acquire(timeout=0)
             except filelock.Timeout:
-                holder = _holder(who)
+                process = holder.name(who)
                 if self.waiting is None:
                     raise VggftError(
-                        f"{self.root}: {holder} is writing here. Wait for it with --wait, or use another --workspace."
+                        f"{self.root}: {process} is writing here. Wait for it with --wait, or use another --workspace."
                     ) from None
-                self.waiting(f"waiting: {holder} is writing in {self.root}")
+                self.waiting(f"waiting: {process} is writing in {self.root}")
                 try:
                     lock.acquire(poll_interval=_POLL_SECONDS, cancel_check=interrupts.heard)
                 except filelock.Timeout:
@@ -270,10 +306,7 @@ class Workspace:
                 f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
             ) from None
         try:
-            with contextlib.suppress(
-                VggftError
-            ):  # informative only: a full disk must not stop the command that frees space
-                durable.write_bytes(who, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+            holder.write(who)
             self._forget()
             for folder in (self.root, self.heads, self.finetune, self.report):
                 durable.sweep(folder)
@@ -282,15 +315,17 @@ class Workspace:
                     durable.sweep(folder)
                     durable.sweep(folder / "shards")
             finetune.store.sweep(self.finetune)
+            self._join_cache()
             yield
         finally:
-            who.unlink(missing_ok=True)
+            holder.remove(who)
             lock.release()
 
 
-def _holder(who: Path) -> str:
-    """Return which process holds the lock, according to lock.txt."""
-    try:
-        return durable.read_bytes(who).decode(errors="replace").strip() or "another process"
-    except OSError:
-        return "another process"
+def _do_not_wait(message: str) -> None:
+    raise VggftError(message)
+
+
+def _described(settings: Settings) -> bytes:
+    """Return workspace.json."""
+    return durable.json_bytes({"schema": SCHEMA, **asdict(settings)})
