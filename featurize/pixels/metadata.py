@@ -66,7 +66,8 @@ def _jpeg(data: bytes, orientation: bool) -> bytes:
 
 
 def _webp(data: bytes, orientation: bool) -> bytes:
-    parts, at = [], 12
+    parts: list[bytes] = []
+    at = 12
     for _ in range(_MAX_PARTS):
         if at + 8 > len(data):
             body = b"".join(parts)
