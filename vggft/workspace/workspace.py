@@ -71,6 +71,10 @@ class Settings:
         return Path(self.weights_file) if self.weights_file else None
 
 
+class Busy(VggftError):
+    """Another process is writing in the workspace, or in the cache that it shares."""
+
+
 class Workspace:
     """One experiment's folder. Opening it reads and writes nothing."""
 
@@ -255,7 +259,7 @@ class Workspace:
             except filelock.Timeout:
                 holder = _holder(who)
                 if self.waiting is None:
-                    raise VggftError(
+                    raise Busy(
                         f"{self.root}: {holder} is writing here. Wait for it with --wait, or use another --workspace."
                     ) from None
                 self.waiting(f"waiting: {holder} is writing in {self.root}")
