@@ -171,7 +171,9 @@ def test_resume_takes_the_last_run_that_it_can_continue(work, monkeypatch, capsy
     )
     with pytest.raises(VggftError, match=f"Set KERAS_BACKEND=another, or {again % 'elsewhere'}"):
         finetune.run(work, FinetuneOptions(resume=True), Ui())
-    with pytest.raises(VggftError, match=rf"--resume: the run stale is stale: images, .* {again % 'stale'}"):
+    with pytest.raises(
+        VggftError, match=rf"--resume: the run stale is stale: images, .* since it was begun\. .*{again % 'stale'}"
+    ):
         finetune.run(work, FinetuneOptions(name="stale", resume=True), Ui())
     with pytest.raises(VggftError, match=f"Start it: vggft finetune --name nope -w {work.root}$"):
         finetune.run(work, FinetuneOptions(name="nope", resume=True), Ui())

@@ -22,6 +22,7 @@ from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.wording import counted
+from finetune import store
 from finetune.store import RUN
 from heads.head import HEAD_FILE
 from vggft.steps import locations
@@ -261,12 +262,14 @@ def _tell_of_stale_models(workspace: Workspace, before: Mapping[str, str] | None
         return
     heads = len(list(workspace.heads.glob(f"[!.]*/{HEAD_FILE}")))
     networks = len(list(workspace.finetune.glob(f"[!.]*/{RUN}")))
-    trained = [counted(n, what) for n, what in ((heads, "head"), (networks, "tuned network")) if n]
+    unfinished = len(store.unfinished(workspace.finetune))
+    kinds = ((heads, "head"), (networks, "tuned network"), (unfinished, "unfinished run"))
+    trained = [counted(n, what) for n, what in kinds if n]
     if trained:
         where = workspace_flag(workspace.root)
-        stale = "is" if heads + networks == 1 else "are"
+        stale = "is" if heads + networks + unfinished == 1 else "are"
         ui.warn(
-            f"{' and '.join(trained)} {stale} stale now: trained before images, labels, splits or features changed. To train "
+            f"{', '.join(trained)} {stale} stale now: made before images, labels, splits or features changed. To train "
             f"again: vggft head{where}, then vggft finetune{where}"
         )
 

@@ -104,7 +104,7 @@ def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None =
 def _keep(workspace: Workspace, name: str, ui: Ui) -> None:
     """Set what an interruption keeps from now on."""
     ui.keep(
-        f"The run {name} is kept, with its finished epochs. Continue with: {RESUME} --name {name}"
+        f"The run {name} is kept, with any finished epochs. Continue with: {RESUME} --name {name}"
         f"{workspace_flag(workspace.root)}"
     )
 
@@ -170,7 +170,7 @@ def _require_same(workspace: Workspace, settings: Settings, classes: Sequence[st
             f"To go on, {instead}"
         )
     if not provenance.is_fresh(workspace, classes, begun_with):
-        why = provenance.difference(workspace, classes, begun_with)
+        why = provenance.difference(workspace, classes, begun_with, "begun")
         raise VggftError(
             f"--resume: the run {settings.name} is stale: {why}. Restore the data and run vggft featurize, or {instead}"
         )
