@@ -7,7 +7,6 @@ from typing import Annotated
 
 from featurize.options import Field, Option, Options, offered
 from vggft.steps.options import (
-    DEFAULT_WORKSPACE,
     CompareOptions,
     EvaluateOptions,
     ExportOptions,
@@ -18,6 +17,7 @@ from vggft.steps.options import (
     PruneOptions,
     RunsOptions,
 )
+from vggft.workspace.folder import DEFAULT_WORKSPACE
 
 _WORKSPACE = Option("Folder that holds the experiment.", short="-w", environment="VGGFT_WORKSPACE")
 

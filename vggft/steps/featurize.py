@@ -29,6 +29,7 @@ from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
 from vggft.workspace import provenance
 from vggft.workspace.filling import Filled, Filling, fill, require
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Settings, Workspace
 
 _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
@@ -262,10 +263,11 @@ def _tell_of_stale_models(workspace: Workspace, before: Mapping[str, str] | None
     networks = len(list(workspace.finetune.glob(f"[!.]*/{RUN}")))
     trained = [counted(n, what) for n, what in ((heads, "head"), (networks, "tuned network")) if n]
     if trained:
+        where = workspace_flag(workspace.root)
         stale = "is" if heads + networks == 1 else "are"
         ui.warn(
             f"{' and '.join(trained)} {stale} stale now: trained before images, labels, splits or features changed. To train "
-            "again: vggft head, then vggft finetune"
+            f"again: vggft head{where}, then vggft finetune{where}"
         )
 
 
