@@ -203,10 +203,14 @@ def _problem(error: Exception, file: _Watched, *, opened: bool) -> str:
         opened: the header was read, and the exception is about the pixels.
     """
     message = str(error) or type(error).__name__
+    if layouts.incomplete(file):
+        return "damaged picture: the file is incomplete (it ends before its pixels do)"
+    file.seek(0)
     layout = layouts.unsupported(file, opened=opened) or (message if _UNSUPPORTED.search(message) else "")
     if layout:
         return f"unsupported kind of picture ({layout}): convert it to PNG or JPEG with 8 bits a channel"
-    if "truncated" in message.lower():
+    # A PNG chunk that is too short for its kind may be in a whole file.
+    if "truncated" in message.lower() and not message.endswith("chunk"):
         message = f"the file is incomplete ({message})"
     return f"damaged picture: {message}"
 
@@ -236,7 +240,7 @@ def _refused(data: bytes, deadline: float) -> str | None:
             raise
         except Exception as error:  # which Image.open hides
             problem = _problem(error, _Watched(data, deadline), opened=False)
-            if not problem.startswith("damaged"):
+            if not problem.startswith("damaged") or "incomplete (" in problem:
                 return problem
         refused = True
     return "damaged picture: the header is incomplete or invalid" if refused else None

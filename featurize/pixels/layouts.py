@@ -6,6 +6,7 @@ from typing import BinaryIO
 
 from PIL import TiffImagePlugin
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF 6.0.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _BANDS, _FORMAT = 256, 257, 258, 259, 277, 339
 _OFFSETS = ((273, 279), (324, 325))  # where strips or tiles are, and how many bytes they have
@@ -24,7 +25,7 @@ def unsupported(file: BinaryIO, *, opened: bool) -> str | None:
     """
     try:
         head = file.read(16)
-        if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+        if head[:4] in _TIFF:
             return _tiff(file, head, opened)
         if head.startswith(b"\xff\xd8\xff"):
             return _jpeg(file)
@@ -33,21 +34,39 @@ def unsupported(file: BinaryIO, *, opened: bool) -> str | None:
     return None
 
 
+def incomplete(file: BinaryIO) -> bool:
+    """Return whether a TIFF file, at its beginning, ends before its pixels do."""
+    try:
+        head = file.read(16)
+        return head[:4] in _TIFF and _ends_early(file, _tags(file, head))
+    except Exception:  # of many kinds, as above
+        return False
+
+
+def _tags(file: BinaryIO, head: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _ends_early(file: BinaryIO, tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    offsets, sizes = next((tags[at], tags[size]) for at, size in _OFFSETS if at in tags)
+    return bool(max(at + size for at, size in zip(offsets, sizes, strict=True)) > file.seek(0, os.SEEK_END))
+
+
 def _tiff(file: BinaryIO, head: bytes, opened: bool) -> str | None:
-    header = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])
-    file.seek(header.next)
-    header.load(file)
-    offsets, sizes = next((header[at], header[size]) for at, size in _OFFSETS if at in header)
-    if max(at + size for at, size in zip(offsets, sizes, strict=True)) > file.seek(0, os.SEEK_END):
-        return None  # incomplete
-    bands, bits = header.get(_BANDS, 1), header.get(_BITS, (1,))[0]
-    values = f"{bits}-bit {_FORMATS.get(header.get(_FORMAT, (1,))[0], 'unknown')} values"
-    code = header.get(_COMPRESSION, 1)
+    tags = _tags(file, head)
+    if _ends_early(file, tags):
+        return None
+    bands, bits = tags.get(_BANDS, 1), tags.get(_BITS, (1,))[0]
+    values = f"{bits}-bit {_FORMATS.get(tags.get(_FORMAT, (1,))[0], 'unknown')} values"
+    code = tags.get(_COMPRESSION, 1)
     compression = TiffImagePlugin.COMPRESSION_INFO.get(code, code)
     if opened and code in TiffImagePlugin.COMPRESSION_INFO:
         return None  # damaged
     return (
-        f"TIFF, {header[_WIDTH]} × {header[_HEIGHT]}, {bands} band{'s' if bands != 1 else ''} of {values}, "
+        f"TIFF, {tags[_WIDTH]} × {tags[_HEIGHT]}, {bands} band{'s' if bands != 1 else ''} of {values}, "
         f"compression {compression}"
     )
 
