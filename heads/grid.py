@@ -42,6 +42,8 @@ def read(path: Path, taken: Sequence[str]) -> list[Spec]:
         raise VggftError(f"--grid {path}: cannot read the file ({error}). Expected a TOML file.") from None
     except tomllib.TOMLDecodeError as error:
         raise VggftError(f"--grid {path}: not valid TOML: {error}.") from None
+    except ValueError:  # Python's limit for the digits of a whole number
+        raise VggftError(f"--grid {path}: a number has too many digits. Expected numbers of at most 64 bits.") from None
     except RecursionError:
         raise VggftError(f"--grid {path}: nested too deeply. Expected [name] tables.") from None
     specs: list[Spec] = []

@@ -87,7 +87,7 @@ def free(folder: Path) -> Iterator[bool]:
         yield True
         return
     durable.refuse_link(folder / LOCK)
-    lock = filelock.FileLock(folder / LOCK)
+    lock = filelock.FileLock(folder / LOCK, fallback_to_soft=False)
     try:
         lock.acquire(timeout=0)
     except (filelock.Timeout, OSError, NotImplementedError):
@@ -104,7 +104,7 @@ def _lock(folder: Path, waiting: Callable[[str], None]) -> Iterator[None]:
     import filelock
 
     durable.refuse_link(folder / LOCK)
-    lock = filelock.FileLock(folder / LOCK)
+    lock = filelock.FileLock(folder / LOCK, fallback_to_soft=False)
     try:
         try:
             lock.acquire(timeout=0)

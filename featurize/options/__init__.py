@@ -184,11 +184,11 @@ class Field:
             raise VggftError(f"{self.flag}: an empty path, perhaps from an unset variable. Expected a path.")
         try:
             read = number_of_bytes(value) if self.option.memory and isinstance(value, str) else value
-        except ValueError:
+        except (ValueError, OverflowError):
             raise self._wrong(value) from None
         right = isinstance(read, _KINDS[self.kind][0]) and isinstance(read, bool) == (self.kind is bool)
         if right and self.kind in (int, float):
-            right = math.isfinite(read) and self.option.allows(read)
+            right = is_usable(read) and self.option.allows(read)
         if not right or (self.choices and read not in self.choices):
             raise self._wrong(value)
         if self.kind is Path and str(value) != "-" and Path(value) == Path("-"):
@@ -207,11 +207,16 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
+def is_usable(number: float) -> bool:
+    """Return whether a number is finite and, if whole, fits into 64 bits: of larger ones no float can be made."""
+    return number.bit_length() < 64 if isinstance(number, int) else math.isfinite(number)
+
+
 def number_of_bytes(text: str) -> int:
     """Read an amount of memory such as 2GB, 500 MB or 1.5GiB.
 
     Raises:
-        ValueError: it is none.
+        ValueError, OverflowError: it is none.
     """
     amount = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?I?B?)", text.strip().upper())
     if amount is None or amount[2] not in _UNITS:

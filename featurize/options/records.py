@@ -6,14 +6,13 @@ Bounds are written as in options: `Annotated[float, Option(least=0, most=1)]`.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from featurize.errors import VggftError
-from featurize.options import Option
+from featurize.options import Option, is_usable
 
 Share = Annotated[float, Option(least=0, most=1)]
 AtLeast0 = Annotated[float, Option(least=0)]
@@ -23,7 +22,13 @@ Positive = Annotated[int, Option(least=1)]
 _Reader = Callable[[Any], Any]
 _Record = TypeVar("_Record")
 
-_NAMES = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false", NoneType: "null"}
+_NAMES = {
+    int: "a whole number of at most 64 bits",
+    float: "a finite number",
+    str: "text",
+    bool: "true or false",
+    NoneType: "null",
+}
 
 
 def build(kind: type[_Record], stored: Any) -> _Record:
@@ -61,7 +66,7 @@ def _scalar(kind: type) -> _Reader:
     def read(value: Any) -> Any:
         accepted = (int, float) if kind is float else kind
         right = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
-        if not right or (kind is float and not math.isfinite(value)):
+        if not right or (kind in (int, float) and not is_usable(value)):
             raise ValueError(f"{_shown(value)} instead of {_NAMES[kind]}")
         return float(value) if kind is float else value
 

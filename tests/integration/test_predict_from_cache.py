@@ -9,9 +9,11 @@ import filelock
 import numpy as np
 import pytest
 from conftest import drawings, strict_json, vggft
+from tiny import TINY, StandIn
 
 from featurize import durable
 from vggft.prediction import feature_scorer, inference, models
+from vggft.workspace.workspace import Workspace
 
 
 @pytest.fixture
@@ -85,8 +87,16 @@ def test_features_that_cannot_be_kept(again, others, monkeypatch):
     words = ("predict", others, "--csv", "--model", "logistic-max", "-w", again.root)
     with filelock.FileLock(again.root / "lock"):
         locked = vggft(*words)
-    assert "warning: features of 6 predicted images are not kept: " in locked.stderr
-    assert "is writing here" in locked.stderr
+        waiting = Workspace(again.root, TINY, waiting=pytest.fail)  # as that of `evaluate` would
+        scorer = feature_scorer.FeatureScorer(lambda rows: rows, waiting, TINY.top, lambda: StandIn(TINY))
+        scorer(np.zeros((1, 32, 32, 3), np.uint8), ["ab" * 32])
+        scorer.close()
+    busy = "are not kept: another vggft process is writing there"
+    assert f"warning: features of 6 predicted images {busy}" in locked.stderr
+    assert busy in scorer.note
+    (again.cache_folder / "workspaces.txt").write_text(f"{again.root}\n")
+    with filelock.FileLock(again.cache_folder / "lock"):
+        assert busy in vggft(*words).stderr
     monkeypatch.setattr(feature_scorer, "MOST_KEPT", 10)
     full = vggft(*words)
     assert "not kept: those of predicted images take" in full.stderr

@@ -47,6 +47,8 @@ RUN = {
     "a negative time": {"seconds": -1.0},
     "a log-loss of a list": {"validation.log_loss": [1.0]},
     "NaN": {"validation.log_loss": float("nan")},
+    "a number that is no float": {"validation.log_loss": 10**400},
+    "images without end": {"validation.n": 10**400},
     "an accuracy of 2": {"validation.accuracy": 2},
     "a true epoch": {"best_epoch": True},
     "an unknown end": {"ended": "well"},
@@ -93,6 +95,7 @@ HEAD = {
     "metrics of other classes": ("metrics.json", {"validation.per_class": []}),
     "no images": ("metrics.json", {"validation.n": 0}),
     "infinity": ("metrics.json", {"validation.log_loss": float("inf")}),
+    "a number that is no float": ("metrics.json", {"seconds": 10**400}),
     "a text": ("metrics.json", {"seconds": "fast"}),
 }
 
@@ -181,6 +184,9 @@ def test_what_a_field_takes():
         ("seconds", None),
         ("seconds", "0"),
         ("seconds", float("inf")),
+        ("seconds", 10**400),
+        ("loss", -(10**400)),
+        ("epoch", 10**400),
         ("more", 1),
     ):
         with pytest.raises(ValueError, match=key):

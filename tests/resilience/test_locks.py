@@ -12,6 +12,7 @@ from processes import Fork, hold_the_lock, start, vggft_apart, wait_until
 from small_cache import featurize, files, layers, same, verify
 from tiny import TINY
 
+from featurize.cache import sharing
 from featurize.errors import VggftError
 from vggft.workspace.workspace import Workspace
 
@@ -134,3 +135,5 @@ def test_a_file_system_without_locks_is_an_error_and_no_wait(base, monkeypatch):
         ):
             pass
         (base / "work" / "lock").touch()
+        with pytest.raises(VggftError, match=r"cannot be written or locked \(Function not implemented\)"):
+            sharing.join(base / "shared", base / "work", pytest.fail)

@@ -67,6 +67,8 @@ GOOD = 'pooling = "avg"\nunits = 8\nlearning_rate = 0.001\n'
         ('[a]\npooling = "avg"\nunits = 8\nlearning_rate = 0\n', "[a]: learning_rate = 0; expected a number, above 0."),
         ('[a]\npooling = "avg"\nunits = 8\nlearning_rate = inf\n', "[a]: learning_rate = inf; expected a number"),
         (f"[a]\n{GOOD}dropout = 1.0\n", "[a]: dropout = 1.0; expected a number, 0 or more and below 1."),
+        (f"[a]\n{GOOD}l2 = 1{'0' * 400}\n", "expected a number, 0 or more."),
+        (f"[a]\n{GOOD}l2 = 1{'0' * 5000}\n", "a number has too many digits. Expected numbers of at most 64 bits."),
         (f"[a]\n{GOOD}l2 = nan\n", "[a]: l2 = nan; expected a number, 0 or more."),
         (f'[a]\n{GOOD}l2 = "small"\n', "[a]: l2 = 'small'; expected a number"),
         (f'[a]\n{GOOD}kind = "tree"\n', "[a]: kind = 'tree'; expected dense or logistic."),

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.cache import estimate, shards
+from featurize.cache import estimate, shards, sharing
 from featurize.cache.feature_cache import FeatureCache
 from featurize.engines import CPU_BATCH, Engine
 from featurize.errors import VggftError
@@ -14,7 +14,7 @@ from featurize.process.per_process import PerProcess
 from featurize.wording import counted, size
 from vggft.prediction.model import Predictor
 from vggft.prediction.scoring import Scorer
-from vggft.workspace.workspace import Workspace
+from vggft.workspace.workspace import Busy, Workspace
 
 # Bytes on disk of features of images that are not in the data set; `vggft cache prune` deletes them.
 MOST_KEPT = 1_000_000_000
@@ -78,13 +78,16 @@ class FeatureScorer(Scorer):
         return dict(zip(digests, self._predict(rows), strict=True))
 
     def close(self) -> None:
-        """Write the features computed so far into the workspace's cache, if no other process is writing there."""
+        """Write the features computed so far into the workspace's cache, unless another process is writing there: never wait."""
         if not self._new:
             return
         new, self._new = self._new, {}
+        workspace = Workspace(self._workspace.root, self._workspace.architecture)  # which does not wait
         try:
-            with self._workspace.writing():
-                cache = self._workspace.cache(self._cache().fingerprint)
+            with workspace.writing(), sharing.free(workspace.cache_folder) as alone:
+                if not alone:
+                    raise Busy
+                cache = workspace.cache(self._cache().fingerprint)
                 rows = np.stack(list(new.values()))
                 self._require_room(cache, len(new))
                 engine = self._engine()
@@ -93,7 +96,8 @@ class FeatureScorer(Scorer):
                 cache.save_index()
         except VggftError as error:
             self._writes = False
-            self.note = f"features of {counted(len(new), 'predicted image')} are not kept: {error}"
+            reason = "another vggft process is writing there" if isinstance(error, Busy) else error
+            self.note = f"features of {counted(len(new), 'predicted image')} are not kept: {reason}"
 
     def _require_room(self, cache: FeatureCache, rows: int) -> None:
         """Check that there is room for the features of more images that are not in the data set.

@@ -11,9 +11,10 @@ from featurize.wording import counted, size
 from finetune import removal, store
 from finetune.store import Run, Unfinished
 from vggft.steps.confirmation import confirmed
-from vggft.steps.options import RunsOptions, workspace_flag
+from vggft.steps.options import RunsOptions
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -44,12 +45,15 @@ def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
     """List the runs, or remove some.
 
     Raises:
-        VggftError: no such run, a folder that is not provably one, or not interactive and no `yes`.
+        VggftError: no such run, `yes` without a run, a folder that is not provably one, or not interactive and no `yes`.
     """
     _ = workspace.settings
+    where = workspace_flag(workspace.root)
     if not options.remove:
+        if options.yes:
+            raise VggftError(f"--yes: no run was named. Expected: vggft runs --remove NAME --yes{where}")
         listed = _listed(workspace, ui)
-        _show(listed, workspace_flag(workspace.root), ui)
+        _show(listed, where, ui)
         return {
             "runs": [asdict(entry) for entry in listed],
             "bytes": sum(entry.bytes for entry in listed),
@@ -106,7 +110,7 @@ def _show(listed: Sequence[Listed], where: str, ui: Ui) -> None:
         where: the option that names the workspace.
     """
     if not listed:
-        ui.print("no runs here yet: vggft finetune starts one")
+        ui.print(f"no runs here yet: vggft finetune{where} starts one")
         return
     rows = []
     for entry in listed:

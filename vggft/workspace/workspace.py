@@ -71,6 +71,10 @@ class Settings:
         return Path(self.weights_file) if self.weights_file else None
 
 
+class Busy(VggftError):
+    """Another process is writing in the workspace, or in the cache that it shares."""
+
+
 class Workspace:
     """One experiment's folder. Opening it reads and writes nothing."""
 
@@ -291,7 +295,7 @@ class Workspace:
             except filelock.Timeout:
                 process = holder.name(who)
                 if self.waiting is None:
-                    raise VggftError(
+                    raise Busy(
                         f"{self.root}: {process} is writing here. Wait for it with --wait, or use another --workspace."
                     ) from None
                 self.waiting(f"waiting: {process} is writing in {self.root}")
