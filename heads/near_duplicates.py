@@ -28,6 +28,9 @@ _DIAMETER = 0.5
 
 _ROUNDING = 1e-6  # distance of features that are equal to rounding, whatever is typical
 _FEW = 3  # other images of a class; with fewer, the typical distance is that to the images of all classes
+# Where most images of a class are copies of one picture, their median distance is that between copies: far below this quantile
+# of their distances and the median distance in the other classes. The smaller of the two is then what is typical.
+_FAR = 0.9
 _REFERENCES = 1_000  # images of a class that the typical distance is measured to
 _NEIGHBOURS = 32  # of an image that are examined
 _MEMBERS = 64  # of a group that are compared with those of another one
@@ -188,29 +191,39 @@ class _Similarities:
             yield part, distances
 
     def _typical(self) -> Floats:
-        """Return the median distance of each image to the other images of its class, or of all classes if those are few."""
-        typical = np.zeros(len(self.unit), np.float32)
+        """Return the median distance of each image to the other images of its class, or of all classes if those are few.
+
+        In place of a median that is the distance between copies, return what is far in the class, at most the median elsewhere.
+        """
+        typical, far = np.zeros((2, len(self.unit)), np.float32)
         for label in np.unique(self.labels):
             members = np.flatnonzero(self.labels == label)
             for rows, distances in self.blocks(members, _evenly(members), self.groups):
-                typical[rows] = _medians(distances)
+                distances.sort(axis=1)
+                typical[rows], far[rows] = _quantile(distances, 0.5, _FEW), _quantile(distances, _FAR, _FEW)
         few = np.flatnonzero(typical < 0)
         for rows, distances in self.blocks(few, _evenly(np.arange(len(self.unit))), self.groups):
-            typical[rows] = np.maximum(_medians(distances, least=1), 0)
-        return typical
+            distances.sort(axis=1)
+            typical[rows] = np.maximum(_quantile(distances, 0.5, 1), 0)
+        elsewhere = np.zeros_like(typical)
+        for label in np.unique(self.labels):
+            if (others := self.labels != label).any():
+                elsewhere[~others] = np.median(typical[others])
+        wider = np.minimum(far, elsewhere)
+        return np.where(typical < SHARE * wider, wider, typical)
 
 
 def _evenly(positions: NDArray[np.intp]) -> NDArray[np.intp]:
     return positions[:: -(-len(positions) // _REFERENCES)]
 
 
-def _medians(distances: Floats, least: int = _FEW) -> Floats:
-    """Return the lower median of the finite numbers of each row; -1 for a row with fewer than `least`."""
+def _quantile(distances: Floats, share: float, least: int) -> Floats:
+    """Return a lower quantile of the finite numbers of each row, which are in order; -1 for a row with fewer than `least`."""
     number = np.isfinite(distances).sum(axis=1)
-    ordered = np.sort(distances, axis=1)
-    medians: Floats = ordered[np.arange(len(ordered)), np.maximum(number - 1, 0) // 2]
-    medians[number < least] = -1
-    return medians
+    positions = (share * np.maximum(number - 1, 0)).astype(np.intp)
+    quantile: Floats = distances[np.arange(len(distances)), positions]
+    quantile[number < least] = -1
+    return quantile
 
 
 def _alike(similarities: _Similarities) -> list[tuple[int, int]]:

@@ -21,7 +21,6 @@ from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
 from vggft.steps import compare, evaluate, featurize, finetune, head
 from vggft.steps.options import (
-    DEFAULT_WORKSPACE,
     CompareOptions,
     EvaluateOptions,
     FeaturizeOptions,
@@ -30,6 +29,7 @@ from vggft.steps.options import (
 )
 from vggft.ui.console import Ui
 from vggft.workspace.filling import decoder
+from vggft.workspace.folder import DEFAULT_WORKSPACE
 from vggft.workspace.workspace import Workspace
 
 Picture = NDArray[np.uint8]

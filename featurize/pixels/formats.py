@@ -1,18 +1,26 @@
 """What a file is that vggft cannot read as a picture, by its first bytes, and what to do about it."""
 
+import contextlib
 import re
+import zlib
 
 HEAD = 4096  # bytes that `foreign` looks at
 MAX_FILE_BYTES = 1_000_000_000  # 120 million pixels of 16-bit RGBA, uncompressed, are 960 MB
 
 _CONVERT = "not supported; convert it to PNG or JPEG"
+_SVG = f"SVG drawing: {_CONVERT}"
+_HTML = (
+    rb"\s*(<\?xml[^>]{0,1000}>\s*)?(<!--.{0,1000}-->\s*)?"
+    rb"<(!doctype html|(html|head|body|script|noscript|style|meta|title|link|base|h[1-6]|p|br|hr|div|span|pre|center|font|b|a"
+    rb"|img|iframe|table|ul|ol|form|main|section|article|header|nav)[\s>/])"
+)
 
 # First bytes (regular expression) → what it is. Formats of pictures that are supported are not in this list.
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (rb"version https://git-lfs\.github\.com/", "Git LFS pointer, not the picture itself; fetch the pictures: git lfs pull"),
     (rb"/annex/objects/|\.\./.{0,400}\.git/annex/objects/", "git-annex pointer, not the picture itself; fetch it: git annex get"),
-    (rb"\s*(<!--.{0,1000}-->\s*)?(<!doctype html|<html|<head|<body|<script)", "not a picture: HTML page; download it again"),
-    (rb"\s*(<\?xml.{0,2000})?(<!--.{0,2000}-->\s*)?(<!doctype svg.{0,1000})?<svg", f"SVG drawing: {_CONVERT}"),
+    (_HTML, "not a picture: HTML page; download it again"),
+    (rb"\s*(<\?xml.{0,2000})?(<!--.{0,2000}-->\s*)?(<!doctype svg.{0,1000})?<svg", _SVG),
     (rb"\xff\x0a|\0\0\0\x0cJXL ", f"JPEG XL picture: {_CONVERT}"),
     (rb"II\xbc[\x00\x01]", f"JPEG XR picture: {_CONVERT}"),
     (rb"8BP[SB]", f"Photoshop picture (PSD): {_CONVERT}"),
@@ -21,6 +29,18 @@ _FOREIGN: tuple[tuple[bytes, str], ...] = (
     (rb"%PDF", f"PDF document: {_CONVERT}"),
     (rb"\xd7\xcd\xc6\x9a|\x01\0\0\0.{36} EMF", f"Windows metafile: {_CONVERT}"),
     (rb"\0\0\x01\0", "icon (ICO): not supported; convert it to PNG"),
+    (rb"\0\0\x02\0[^\0]\0.{3}\0", "cursor (CUR): not supported; convert it to PNG"),
+    (rb"qoif", f"QOI picture: {_CONVERT}"),
+    (rb"BPG\xfb", f"BPG picture: {_CONVERT}"),
+    (rb"FLIF", f"FLIF picture: {_CONVERT}"),
+    (rb"P7\s", f"PAM picture: {_CONVERT}"),
+    (rb"\x01\xda[\0\x01][\x01\x02]", f"SGI picture: {_CONVERT}"),
+    (rb"\x59\xa6\x6a\x95", f"Sun raster picture: {_CONVERT}"),
+    (rb"/\* XPM \*/|#define \S{1,200}_width\s", f"X11 picture (XPM or XBM): {_CONVERT}"),
+    (rb"FORM.{4}(ILBM|PBM )", f"Amiga picture (ILBM): {_CONVERT}"),
+    (rb"\x8a[MJ]NG|\x8bJNG", f"MNG or JNG picture: {_CONVERT}"),
+    (rb"AT&TFORM", f"DjVu document: {_CONVERT}"),
+    (rb"SDPX|XPDS", f"DPX picture: {_CONVERT}"),
     (rb"icns", f"icon (ICNS): {_CONVERT}"),
     (rb"DDS |\xabKTX", f"texture (DDS or KTX): {_CONVERT}"),
     (rb"\x76\x2f\x31\x01", f"OpenEXR picture: {_CONVERT}"),
@@ -57,7 +77,22 @@ def foreign(head: bytes) -> str | None:
         head: the first `HEAD` bytes of the file.
     """
     head = head.removeprefix(b"\xef\xbb\xbf")  # the byte-order mark of text
-    return next((what for pattern, what in _PATTERNS if pattern.match(head)), _text(head))
+    if head.startswith(b"\x1f\x8b"):
+        with contextlib.suppress(zlib.error):
+            if _named(zlib.decompressobj(wbits=31).decompress(head, HEAD)) == _SVG:
+                return _SVG
+    return _named(_utf8(head)) or _text(head)
+
+
+def _named(head: bytes) -> str | None:
+    return next((what for pattern, what in _PATTERNS if pattern.match(head)), None)
+
+
+def _utf8(head: bytes) -> bytes:
+    """Return the beginning of a text in UTF-16 as UTF-8, and other bytes as they are."""
+    marks = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16", b"<\0": "utf-16-le", b"\0<": "utf-16-be"}
+    encoding = marks.get(head[:2])
+    return head.decode(encoding, "ignore").encode() if encoding else head
 
 
 def oversized(head: bytes, size: int) -> str | None:

@@ -40,7 +40,9 @@ warnings.filterwarnings("ignore", module=r"PIL\.")
 # A library logs to its logger. Without a handler, Python would print what Pillow logs about a file on standard error.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
-MAX_SECONDS = 60.0  # of computing for a picture; 120 million pixels of progressive JPEG take less than ten
+MAX_SECONDS = (
+    60.0  # of computing for a picture, all attempts together; 120 million pixels of progressive JPEG take less than ten
+)
 
 # A progressive JPEG is decoded scan by scan, and each scan visits all pixels: a few hundred bytes may take a tenth of a second.
 # Bytes are passed to the decoder in pieces of this size, between which it can be stopped.
@@ -129,23 +131,24 @@ def _with_rgb(data: bytes, finish: Finish) -> NDArray[np.uint8]:
     """Decode a picture, and return what `finish` makes of it while there is room for it in memory."""
     if not data:
         raise Unreadable("empty file (0 bytes)")
+    deadline = time.thread_time() + MAX_SECONDS
     try:
-        return _decoded(data, finish)
+        return _decoded(data, finish, deadline)
     except Unreadable as error:
         if not str(error).startswith(("too ", "interrupted")):
             for orientation in (True, False):
                 less = metadata.without(data, orientation=orientation)
                 with contextlib.suppress(Unreadable):
                     if less != data:
-                        return _decoded(less, finish)
+                        return _decoded(less, finish, deadline)
         raise
 
 
-def _decoded(data: bytes, finish: Finish) -> NDArray[np.uint8]:
+def _decoded(data: bytes, finish: Finish, deadline: float) -> NDArray[np.uint8]:
     if descriptors.hiding():
         silence()
     try:
-        with Image.open(_Watched(data), formats=FORMATS) as image:
+        with Image.open(_Watched(data, deadline), formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Unreadable(f"too large: {width} × {height}, {_LIMIT}")
@@ -163,25 +166,25 @@ def _decoded(data: bytes, finish: Finish) -> NDArray[np.uint8]:
     except Image.DecompressionBombError:
         raise Unreadable(f"too large: {_LIMIT}") from None
     except UnidentifiedImageError:
-        raise Unreadable(_unidentified(data)) from None
+        raise Unreadable(_unidentified(data, deadline)) from None
     except MemoryError:
         raise Unreadable("not enough memory to decode it") from None
     # Pillow's decoders raise many kinds of exceptions on damaged files; one bad file must not stop the others.
     except Exception as error:
-        raise Unreadable(_problem(error, data, opened=True)) from None
+        raise Unreadable(_problem(error, _Watched(data, deadline), opened=True)) from None
 
 
 class _Watched(io.BytesIO):
-    """The bytes of a picture; reading them fails after a signal, and when decoding has taken too long."""
+    """The bytes of a picture; reading them fails after a signal, and after the deadline, in seconds of `time.thread_time`."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: bytes, deadline: float) -> None:
         super().__init__(data)
-        self._began = time.thread_time()
+        self._deadline = deadline
 
     def read(self, size: int | None = -1, /) -> bytes:
         if interrupts.heard():
             raise Unreadable("interrupted")  # not seen: whoever waits for the picture raises KeyboardInterrupt
-        if time.thread_time() - self._began > MAX_SECONDS:
+        if time.thread_time() > self._deadline:
             raise Unreadable(f"too slow: it is not decoded after {MAX_SECONDS:.0f} s of computing")
         return super().read(size)
 
@@ -193,31 +196,35 @@ def _bytes_needed(image: Image.Image) -> int:
     return image.width * image.height * (loaded + 4 + kept)
 
 
-def _problem(error: Exception, data: bytes, *, opened: bool) -> str:
+def _problem(error: Exception, file: _Watched, *, opened: bool) -> str:
     """Return what an exception of Pillow says about a file: unsupported, incomplete, or damaged.
 
     Args:
         opened: the header was read, and the exception is about the pixels.
     """
     message = str(error) or type(error).__name__
-    layout = layouts.unsupported(data, opened=opened) or (message if _UNSUPPORTED.search(message) else "")
+    if layouts.incomplete(file):
+        return "damaged picture: the file is incomplete (it ends before its pixels do)"
+    file.seek(0)
+    layout = layouts.unsupported(file, opened=opened) or (message if _UNSUPPORTED.search(message) else "")
     if layout:
         return f"unsupported kind of picture ({layout}): convert it to PNG or JPEG with 8 bits a channel"
-    if "truncated" in message.lower():
+    # A PNG chunk that is too short for its kind may be in a whole file.
+    if "truncated" in message.lower() and not message.endswith("chunk"):
         message = f"the file is incomplete ({message})"
     return f"damaged picture: {message}"
 
 
-def _unidentified(data: bytes) -> str:
+def _unidentified(data: bytes, deadline: float) -> str:
     brand = data[8:12] if data[4:8] == b"ftyp" else b""
     if brand in (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"):
         return "HEIC picture: Pillow cannot read HEIC without a plug-in; convert it to JPEG or PNG"
     if brand in (b"avif", b"avis") and not features.check("avif"):
         return "AVIF picture: this Pillow was built without AVIF; convert it to JPEG or PNG"
-    return formats.foreign(data[: formats.HEAD]) or _refused(data) or "not a picture: unknown file format"
+    return formats.foreign(data[: formats.HEAD]) or _refused(data, deadline) or "not a picture: unknown file format"
 
 
-def _refused(data: bytes) -> str | None:
+def _refused(data: bytes, deadline: float) -> str | None:
     """Return why Pillow does not open a file with the first bytes of a supported format; None for other files."""
     refused = data.startswith(_SIGNATURES)
     for name in FORMATS:
@@ -228,10 +235,12 @@ def _refused(data: bytes) -> str | None:
         except Exception:  # too short for this format
             continue
         try:
-            factory(io.BytesIO(data), "").close()
+            factory(_Watched(data, deadline), "").close()
+        except Unreadable:
+            raise
         except Exception as error:  # which Image.open hides
-            problem = _problem(error, data, opened=False)
-            if not problem.startswith("damaged"):
+            problem = _problem(error, _Watched(data, deadline), opened=False)
+            if not problem.startswith("damaged") or "incomplete (" in problem:
                 return problem
         refused = True
     return "damaged picture: the header is incomplete or invalid" if refused else None
@@ -240,6 +249,8 @@ def _refused(data: bytes) -> str | None:
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_EXIF_ORIENTATION, 1))
+    except Unreadable:  # not damage
+        raise
     except Exception:
         return 1  # damaged EXIF: assume upright
 

@@ -1,10 +1,12 @@
 """What a whole TIFF or JPEG file contains that Pillow cannot decode: its header names bands, bits and compression."""
 
-import io
+import os
 import struct
+from typing import BinaryIO
 
 from PIL import TiffImagePlugin
 
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Tags of TIFF 6.0.
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _BANDS, _FORMAT = 256, 257, 258, 259, 277, 339
 _OFFSETS = ((273, 279), (324, 325))  # where strips or tiles are, and how many bytes they have
@@ -14,47 +16,65 @@ _FRAMES = {0xC3: "lossless", 0xC7: "lossless", 0xCB: "lossless", 0xCF: "lossless
 _FRAMES |= dict.fromkeys((0xC5, 0xC6, 0xCD, 0xCE), "hierarchical")
 
 
-def unsupported(data: bytes, *, opened: bool) -> str | None:
+def unsupported(file: BinaryIO, *, opened: bool) -> str | None:
     """Describe the layout of a file that Pillow does not decode; None if the layout is not the reason, or not known.
 
     Args:
-        data: contents of a file that Pillow does not decode.
+        file: a file that Pillow does not decode, at its beginning; reading it may raise any exception.
         opened: Pillow has accepted the header, so that only the compression may be the reason.
     """
     try:
-        if data[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
-            return _tiff(data, opened)
-        if data.startswith(b"\xff\xd8\xff"):
-            return _jpeg(data)
+        head = file.read(16)
+        if head[:4] in _TIFF:
+            return _tiff(file, head, opened)
+        if head.startswith(b"\xff\xd8\xff"):
+            return _jpeg(file)
     except Exception:  # of many kinds, as in `featurize.pixels.images`
         return None
     return None
 
 
-def _tiff(data: bytes, opened: bool) -> str | None:
-    header = TiffImagePlugin.ImageFileDirectory_v2(data[:16] if 43 in data[2:4] else data[:8])
-    file = io.BytesIO(data)
-    file.seek(header.next)
-    header.load(file)
-    offsets, sizes = next((header[at], header[size]) for at, size in _OFFSETS if at in header)
-    if max(at + size for at, size in zip(offsets, sizes, strict=True)) > len(data):
-        return None  # incomplete
-    bands, bits = header.get(_BANDS, 1), header.get(_BITS, (1,))[0]
-    values = f"{bits}-bit {_FORMATS.get(header.get(_FORMAT, (1,))[0], 'unknown')} values"
-    code = header.get(_COMPRESSION, 1)
+def incomplete(file: BinaryIO) -> bool:
+    """Return whether a TIFF file, at its beginning, ends before its pixels do."""
+    try:
+        head = file.read(16)
+        return head[:4] in _TIFF and _ends_early(file, _tags(file, head))
+    except Exception:  # of many kinds, as above
+        return False
+
+
+def _tags(file: BinaryIO, head: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:
+    tags = TiffImagePlugin.ImageFileDirectory_v2(head if 43 in head[2:4] else head[:8])
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _ends_early(file: BinaryIO, tags: TiffImagePlugin.ImageFileDirectory_v2) -> bool:
+    offsets, sizes = next((tags[at], tags[size]) for at, size in _OFFSETS if at in tags)
+    return bool(max(at + size for at, size in zip(offsets, sizes, strict=True)) > file.seek(0, os.SEEK_END))
+
+
+def _tiff(file: BinaryIO, head: bytes, opened: bool) -> str | None:
+    tags = _tags(file, head)
+    if _ends_early(file, tags):
+        return None
+    bands, bits = tags.get(_BANDS, 1), tags.get(_BITS, (1,))[0]
+    values = f"{bits}-bit {_FORMATS.get(tags.get(_FORMAT, (1,))[0], 'unknown')} values"
+    code = tags.get(_COMPRESSION, 1)
     compression = TiffImagePlugin.COMPRESSION_INFO.get(code, code)
     if opened and code in TiffImagePlugin.COMPRESSION_INFO:
         return None  # damaged
     return (
-        f"TIFF, {header[_WIDTH]} × {header[_HEIGHT]}, {bands} band{'s' if bands != 1 else ''} of {values}, "
+        f"TIFF, {tags[_WIDTH]} × {tags[_HEIGHT]}, {bands} band{'s' if bands != 1 else ''} of {values}, "
         f"compression {compression}"
     )
 
 
-def _jpeg(data: bytes) -> str | None:
-    at = 2
-    while data[at] == 0xFF and data[at + 1] != 0xDA:
-        if data[at + 1] in _FRAMES:
-            return f"{_FRAMES[data[at + 1]]} JPEG"
-        at += 1 if data[at + 1] == 0xFF else 2 + struct.unpack_from(">H", data, at + 2)[0]
+def _jpeg(file: BinaryIO) -> str | None:
+    file.seek(2)
+    while (marker := file.read(2))[0] == 0xFF and marker[1] != 0xDA:
+        if marker[1] in _FRAMES:
+            return f"{_FRAMES[marker[1]]} JPEG"
+        file.seek(-1 if marker[1] == 0xFF else struct.unpack(">H", file.read(2))[0] - 2, os.SEEK_CUR)
     return None

@@ -12,6 +12,7 @@ _PNG, _PNG_KEPT = b"\x89PNG\r\n\x1a\n", frozenset((b"IHDR", b"PLTE", b"IDAT", b"
 # Markers of JPEG files: APP1 to APP13 and APP15, and comments. APP0 (JFIF) and APP14 (Adobe) determine the colour space.
 _JPEG_DROPPED = frozenset((*range(0xE1, 0xEE), 0xEF, 0xFE))
 _WEBP_DROPPED = frozenset((b"EXIF", b"XMP ", b"ICCP"))
+_MAX_PARTS = 500_000  # of a file, about a second; 960 MB of pixels in chunks of 8 KiB, libpng's default, are 117,000
 
 
 def without(data: bytes, *, orientation: bool) -> bytes:
@@ -34,7 +35,9 @@ def without(data: bytes, *, orientation: bool) -> bytes:
 
 def _png(data: bytes, orientation: bool) -> bytes:
     parts, at = [_PNG], len(_PNG)
-    while at + 8 <= len(data):
+    for _ in range(_MAX_PARTS):
+        if at + 8 > len(data):
+            return b"".join(parts)
         (size,) = struct.unpack_from(">I", data, at)
         end = at + 12 + size
         name = data[at + 4 : at + 8]
@@ -43,12 +46,14 @@ def _png(data: bytes, orientation: bool) -> bytes:
         if name in _PNG_KEPT or (orientation and name == b"eXIf" and sound):
             parts.append(data[at:end])
         at = end
-    return b"".join(parts)
+    return data
 
 
 def _jpeg(data: bytes, orientation: bool) -> bytes:
     parts, at = [data[:2]], 2
-    while data[at] == 0xFF and data[at + 1] != 0xDA:  # up to the first scan
+    for _ in range(_MAX_PARTS):
+        if data[at] != 0xFF or data[at + 1] == 0xDA:  # the first scan
+            return b"".join([*parts, data[at:]])
         if data[at + 1] == 0xFF:  # padding
             at += 1
             continue
@@ -57,17 +62,20 @@ def _jpeg(data: bytes, orientation: bool) -> bytes:
         if data[at + 1] not in _JPEG_DROPPED or (orientation and exif):
             parts.append(data[at : at + 2 + size])
         at += 2 + size
-    return b"".join([*parts, data[at:]])
+    return data
 
 
 def _webp(data: bytes, orientation: bool) -> bytes:
-    parts, at = [], 12
-    while at + 8 <= len(data):
+    parts: list[bytes] = []
+    at = 12
+    for _ in range(_MAX_PARTS):
+        if at + 8 > len(data):
+            body = b"".join(parts)
+            return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
         (size,) = struct.unpack_from("<I", data, at + 4)
         end = at + 8 + size + size % 2
         name = data[at : at + 4]
         if name not in _WEBP_DROPPED or (orientation and name == b"EXIF"):
             parts.append(data[at:end])
         at = end
-    body = b"".join(parts)
-    return b"RIFF" + struct.pack("<I", len(body) + 4) + b"WEBP" + body
+    return data

@@ -168,6 +168,9 @@ def test_shares_and_seed_change_in_place(copied):
     before, identity = split_of(work), Workspace(work, TINY).dataset.identity
     (work / "heads" / "mine").mkdir(parents=True)
     (work / "heads" / "mine" / "head.json").touch()
+    unfinished = work / "finetune" / "killed" / "unfinished"
+    unfinished.mkdir(parents=True)
+    (unfinished / "settings.json").write_text("{}")
     for i, options in enumerate(
         (["--validation", "0.5"], ["--seed", "3"], ["--test", "0.25", "--validation", "0.25"], ["--test", "0"])
     ):
@@ -178,7 +181,7 @@ def test_shares_and_seed_change_in_place(copied):
             f"the split was drawn again: {sum(after[p] != before[p] for p in after)} images changed splits"
             in done.stderr
         )
-        assert "1 head is stale now" in done.stderr
+        assert "1 head, 1 unfinished run are stale now" in done.stderr
         settings = Workspace(work, TINY).settings.shares
         new = ["--validation", settings.validate, "--test", settings.test, "--seed", settings.seed]
         assert vggft("featurize", copied / "data", "-w", copied / f"new{i}", *new).returncode == 0

@@ -131,6 +131,7 @@ def test_bad_input_changes_nothing(copied):
         (["--cv", "1"], ["--cv 1"]),
         (["--cv", "-3"], ["--cv -3"]),
         (["--class-weight", "none"], ["--class-weight 'none'", "balanced"]),
+        (["--lr", "0.01", "--head", "logistic-max"], ["--lr 0.01: only dense heads", "logistic-max", "Leave out --lr"]),
         (["--head", "max-25"], ["--head max-25", "max-256", "logistic-max"]),
         (["--grid", copied / "grid.toml"], ["[mine]", "'droput'", "'dropout'"]),
         (["--grid", copied / "none.toml"], ["none.toml"]),

@@ -335,7 +335,7 @@ def test_a_stale_model_predicts_and_says_so(copied, painted, monkeypatch, capsys
         done = predict.run(copied, PredictOptions(painted, name), Ui(quiet=True))
         assert (done["model"], done["stale"]) == (name, True)
         assert f"warning: {name} is stale: " in capsys.readouterr().err
-    again = "vggft head --head max-linear"
+    again = f"vggft head --head max-linear -w {copied.root}"
     assert selection.choose(copied, "max-linear").age.endswith(f"To train it again: {again}")
     with pytest.raises(VggftError, match="every head here is stale"):
         compare.run(copied, CompareOptions(), Ui(quiet=True))

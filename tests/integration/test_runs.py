@@ -12,8 +12,8 @@ from tiny import TINY
 from featurize.errors import VggftError
 from finetune import removal, store
 from finetune.train import State
-from vggft.steps import finetune
-from vggft.steps.options import FinetuneOptions
+from vggft.steps import finetune, runs
+from vggft.steps.options import FinetuneOptions, RunsOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -64,6 +64,8 @@ def test_runs_are_listed_with_their_bytes(work):
     assert found["runs"][0]["log_loss"] == finished.validation.log_loss
     shown = vggft("runs", "-w", work.root).stdout
     assert f"vggft runs --remove damaged -w {work.root}" in shown
+    with pytest.raises(VggftError, match=f"^--yes: no run was named.* --yes -w {work.root}$"):
+        runs.run(work, RunsOptions(yes=True), Ui(quiet=True))
     assert "unfinished, stale" in shown
 
 
@@ -228,10 +230,17 @@ def test_resume_takes_the_last_run_that_it_can_continue(work, monkeypatch, capsy
     assert "run stale stays unfinished: this resumes whole" in capsys.readouterr().err
     removal.remove(work.finetune / "whole")
     removal.remove(work.finetune / "damaged")
-    with pytest.raises(VggftError, match=r"Set KERAS_BACKEND=another, or start a new run"):
+    again = (
+        rf"start a new run: vggft finetune -w {work.root} \(vggft runs --remove %s -w {work.root} deletes this one\)$"
+    )
+    with pytest.raises(VggftError, match=f"Set KERAS_BACKEND=another, or {again % 'elsewhere'}"):
         finetune.run(work, FinetuneOptions(resume=True), Ui())
-    with pytest.raises(VggftError, match=r"--resume: the run stale is stale: images, labels or splits have changed"):
+    with pytest.raises(
+        VggftError, match=rf"--resume: the run stale is stale: images, .* since it was begun\. .*{again % 'stale'}"
+    ):
         finetune.run(work, FinetuneOptions(name="stale", resume=True), Ui())
+    with pytest.raises(VggftError, match=f"Start it: vggft finetune --name nope -w {work.root}$"):
+        finetune.run(work, FinetuneOptions(name="nope", resume=True), Ui())
 
 
 def test_what_a_damaged_run_lost_is_said_and_epochs_come_from_the_checkpoint(work):

@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin
 
 from featurize.data.scan import scan
 from featurize.errors import VggftError
-from featurize.pixels import decoding, images, memory
+from featurize.pixels import decoding, images, memory, metadata
 from featurize.process import interrupts
 
 NOISE = np.random.default_rng(0).integers(0, 256, (40, 60, 4), np.uint8)
@@ -130,6 +130,28 @@ def test_the_time_for_a_picture_is_bounded(monkeypatch):
     assert images.decode(encoded(Image.new("L", (1500, 1500)), "JPEG", progressive=True)).shape == (1500, 1500, 3)
 
 
+SEGMENT = b"\xff\xe1\0\x08Exif\0\0" + b"\xff\xfe\0\x03x"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\xff\xd8" + SEGMENT + b"\xff\xe0\0\x04ab" + bytes(1_000_000),
+        b"\xff\xd8" + SEGMENT + b"\xff" * 5_000_000,
+        b"\xff\xd8" + SEGMENT + b"\xff\xe2\0\2" * 1_000_000,
+        b"\x89PNG\r\n\x1a\n" + b"\0\0\0\0teXt\0\0\0\0" * 400_000,
+    ],
+    ids=["JPEG of zeros", "JPEG of padding", "JPEG of empty segments", "PNG of empty chunks"],
+)
+def test_all_attempts_at_a_picture_share_its_time(data, monkeypatch):
+    monkeypatch.setattr(images, "MAX_SECONDS", 0.1)
+    monkeypatch.setattr(metadata, "_MAX_PARTS", 20_000)
+    began = time.thread_time()
+    with pytest.raises(images.Unreadable):
+        images.decode(data)
+    assert time.thread_time() - began < 0.5
+
+
 def test_a_signal_is_seen_while_a_picture_is_decoded(monkeypatch):
     slow = Future()
     monkeypatch.setattr(interrupts._Heard, "signal", True)
@@ -139,6 +161,8 @@ def test_a_signal_is_seen_while_a_picture_is_decoded(monkeypatch):
     assert time.perf_counter() - began < 1
     with pytest.raises(images.Unreadable, match="interrupted"):
         images.decode(encoded(Image.fromarray(NOISE), "PNG"))
+    with pytest.raises(images.Unreadable, match="interrupted"):
+        images._refused(encoded(Image.fromarray(NOISE), "PNG"), time.thread_time() + 60)
 
 
 def test_the_result_of_a_thread_and_its_errors_pass_through():

@@ -25,6 +25,35 @@ def test_names_are_shown_as_they_are(quiet, capsys):
     assert out.count(NAME) == (1 if quiet else 4)
 
 
+class WriteOnly:
+    """A stream of a program with windows."""
+
+    def __init__(self):
+        self.text = ""
+
+    def write(self, text):
+        self.text += text
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+@pytest.mark.parametrize("kind", ["closed", "write only", "none"])
+def test_standard_streams_that_a_program_replaced(kind, quiet, monkeypatch):
+    stream = {"closed": io.StringIO(), "write only": WriteOnly(), "none": None}[kind]
+    if kind == "closed":
+        stream.close()
+    monkeypatch.setattr("sys.stdout", stream)
+    monkeypatch.setattr("sys.stderr", stream)
+    ui = Ui(quiet=quiet)
+    for show in (ui.say, ui.print, ui.put, ui.warn, ui.error):
+        show("words")
+    ui.table("", ("name", "number"), [("a", "1")])
+    with ui.progress("reading", 2) as advance:
+        advance(1)
+    if kind == "write only":
+        shown = ["words"] * (1 if quiet else 3) + ["warning: words", "error: words"]
+        assert stream.text.splitlines()[: len(shown)] == shown
+
+
 ATTACKS = {
     "a\nerror: all is lost": r"a\nerror: all is lost",
     "a\r\x1b[2Jb": r"a\r\x1b[2Jb",

@@ -1,7 +1,9 @@
 """Files that are no pictures or of a kind that is not supported: what the reason says."""
 
+import gzip
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -74,6 +76,7 @@ LZW = saved("TIFF", compression="tiff_lzw")
     [
         LZW[:60] + bytes(40) + LZW[100:],
         tiff(13)[:100],
+        tiff(13)[:-20],
         saved("TIFF")[:-20],
         JPEG[:FRAME],
         JPEG[:-40],
@@ -84,6 +87,21 @@ def test_damaged_is_not_unsupported(data):
     assert reason(data).startswith("damaged picture: ")
 
 
+def with_chunk(data, name, content):
+    """A PNG file with a chunk after its header."""
+    chunk = struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+    return data[:33] + chunk + data[33:]
+
+
+@pytest.mark.parametrize("data", [tiff(13)[:-20], saved("TIFF")[:-20], saved("PNG")[:-30], JPEG[:-40]])
+def test_a_picture_that_is_cut_is_incomplete(data):
+    assert reason(data).startswith("damaged picture: the file is incomplete (")
+
+
+def test_a_chunk_of_the_wrong_size_does_not_make_a_file_incomplete():
+    assert reason(with_chunk(saved("PNG"), b"tRNS", b"ab")) == "damaged picture: Truncated tRNS chunk"
+
+
 @pytest.mark.parametrize(
     ("data", "expected"),
     [
@@ -91,6 +109,21 @@ def test_damaged_is_not_unsupported(data):
         (b"/annex/objects/SHA256E-s12--4d7a.jpg\n", "git annex get"),
         (b"<!DOCTYPE html>\n<html lang='en'>", "HTML page"),
         (b"\xef\xbb\xbf\r\n <HTML><HEAD>", "HTML page"),
+        ("<!doctype html><html>".encode("utf-16"), "HTML page"),
+        ("<html lang='en'>".encode("utf-16-be"), "HTML page"),
+        (b"<h1>404 Not Found</h1>", "HTML page"),
+        (b'<meta charset="utf-8">', "HTML page"),
+        (b'<?xml version="1.0"?>\n<!DOCTYPE html PUBLIC "-//W3C//DTD XHTML 1.0"><html>', "HTML page"),
+        ("<svg width='9'></svg>".encode("utf-16"), "SVG drawing"),
+        (gzip.compress(b"<?xml version='1.0'?><svg width='9'></svg>"), "SVG drawing"),
+        (gzip.compress(b"0 1 2"), "archive"),
+        (b"qoif\0\0\0\x09", "QOI picture"),
+        (b"BPG\xfb\0", "BPG picture"),
+        (b"FLIF1", "FLIF picture"),
+        (b"P7\nWIDTH 9\n", "PAM picture"),
+        (saved("SGI"), "SGI picture"),
+        (b"\0\0\2\0\1\0\x20\x20\0\0\5\0", "cursor"),
+        (b"/* XPM */\nstatic", "X11 picture"),
         (b'<?xml version="1.0"?>\n<!-- by hand -->\n<svg xmlns="http://www.w3.org/2000/svg">', "SVG drawing"),
         (b"<svg width='9'></svg>", "SVG drawing"),
         (b"\xff\x0a\x12\x34", "JPEG XL"),
@@ -105,7 +138,9 @@ def test_damaged_is_not_unsupported(data):
         (b'{"shapes": []}', "JSON file"),
         (b"<?xml version='1.0'?><annotation>", "XML file"),
         ("0 0.5 0.5 0.1 0.1 café".encode(), "text file"),
+        ("<?xml version='1.0'?><annotation>".encode("utf-16"), "XML file"),
         ("notes".encode("utf-16"), "text file"),
+        (b"<annotation><object>", "text file"),
         (bytes(5000), "zeros where a picture starts"),
         (b"\x91\x07\xfe\x01 unknown", "unknown file format"),
     ],

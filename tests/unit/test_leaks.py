@@ -80,6 +80,26 @@ def test_a_class_of_similar_images_beside_one_of_different_images():
     assert len(set(groups)) == 40
 
 
+@pytest.mark.parametrize(("copies", "others"), [(10, 15), (13, 12), (15, 10), (20, 5), (6, 3)])
+def test_copies_are_found_where_they_are_most_of_a_class(copies, others):
+    originals = pictures(1 + others + 25, 20)
+    noise = np.random.default_rng(4).normal(0, 0.02, (copies, 64))
+    pooled = np.concatenate([originals[:1] * (1 + noise), originals[1:]])
+    samples = samples_of("a" * (copies + others) + "b" * 25)
+    assert len(near_duplicates.pairs(samples, pooled)) == copies * (copies - 1) // 2
+    groups, grouping = merged(pooled, samples)
+    assert len(set(groups[:copies])) == 1
+    assert grouping.joined == copies
+    assert grouping.groups == 1 + others + 25
+
+
+def test_odd_images_do_not_make_copies_of_a_class_of_similar_images():
+    """Scans in both classes, and some photographs in one of them."""
+    pooled = np.concatenate([pictures(35, 0.2), pictures(5, 30, seed=2)])
+    groups, _ = merged(pooled, samples_of("b" * 20 + "a" * 20))
+    assert len(set(groups)) == 40
+
+
 def test_groups_do_not_chain():
     """A slow pan: each frame is a near-duplicate of the next one, and the first and the last are different."""
     first, last = pictures(2, 20, seed=3)

@@ -90,6 +90,8 @@ def test_an_option_that_nobody_knows():
             "No such option: --chache. Did you mean --cache? See vggft featurize --help.",
         ),
         (["cache", "prune", "--yse"], "No such option: --yse. Did you mean --yes? See vggft cache prune --help."),
+        (["head", "--cv", "2", "more"], "Got unexpected extra argument(s) (more). See vggft head --help."),
+        (["head", "--quiet=yes"], "Option '--quiet' does not take a value. See vggft head --help."),
         (["head", "--epochs"], "Option '--epochs' requires an argument. See vggft head --help."),
         (["cache", "export"], "Missing argument 'FILE.h5'. See vggft cache export --help."),
         (["cache", "foo"], "No such command 'foo'. See vggft cache --help."),

@@ -103,7 +103,8 @@ def _message(error: typer.TyperException) -> str:
     option = getattr(error, "option_name", None)
     possibilities = getattr(error, "possibilities", None)
     if option is None or possibilities is None:
-        return error.format_message()
+        message = error.format_message()
+        return message if message.endswith(("?", ".")) else f"{message}."
     similar = difflib.get_close_matches(option, possibilities, cutoff=_SIMILAR)
     hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
     return f"No such option: {option}.{hint}"

@@ -7,7 +7,6 @@ from typing import Annotated
 
 from featurize.options import Field, Option, Options, offered
 from vggft.steps.options import (
-    DEFAULT_WORKSPACE,
     CompareOptions,
     EvaluateOptions,
     ExportOptions,
@@ -18,6 +17,7 @@ from vggft.steps.options import (
     PruneOptions,
     RunsOptions,
 )
+from vggft.workspace.folder import DEFAULT_WORKSPACE
 
 _WORKSPACE = Option("Folder that holds the experiment.", short="-w", environment="VGGFT_WORKSPACE")
 
@@ -79,6 +79,8 @@ class Command:
         return [*(offered(self.options) if self.options else ()), *offered(self.shared)]
 
 
+_SCORED = "Features of some of the images may have been added to the cache; nothing else was changed."
+
 COMMANDS = (
     Command(
         "featurize",
@@ -116,12 +118,19 @@ COMMANDS = (
         "Finished folds and features of perturbed images are kept. Run the same command to continue.",
         method="compare",
     ),
-    Command("predict", "Predict the class of each image.", "predict.run", PredictOptions),
+    Command(
+        "predict",
+        "Predict the class of each image.",
+        "predict.run",
+        PredictOptions,
+        kept=_SCORED,
+    ),
     Command(
         "evaluate",
         "Evaluate a model on a folder of labelled images.",
         "evaluate.run",
         EvaluateOptions,
+        kept=_SCORED,
         waits=True,  # it writes only at the end, when the results must not be lost
         method="evaluate",
     ),

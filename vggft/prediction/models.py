@@ -13,6 +13,7 @@ from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
 from vggft.prediction.network_model import NetworkModel
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 _Stored = TypeVar("_Stored", Result, Run)
@@ -155,6 +156,7 @@ def _check_head(workspace: Workspace, result: Result) -> None:
     if head.inputs != expected:
         raise VggftError(
             f"{workspace.heads / head.name}: damaged ({head.inputs} inputs, expected {expected}). Train it again: vggft head"
+            f"{workspace_flag(workspace.root)}"
         )
 
 
@@ -168,7 +170,7 @@ def _check_run(workspace: Workspace, run: Run) -> None:
     if not split_fits(workspace, settings):
         raise VggftError(
             f"{workspace.finetune / run.name}: damaged ({settings.unfreeze} does not lie above {settings.split_point}). Tune "
-            "again: vggft finetune"
+            f"again: vggft finetune{workspace_flag(workspace.root)}"
         )
 
 
@@ -194,8 +196,9 @@ def fresh_heads(workspace: Workspace, on_damage: Callable[[VggftError], None] | 
         raise VggftError(
             f"{workspace.heads}: all heads are stale ({first.name}: "
             f"{provenance.difference(workspace, first.classes, first.provenance)}). Train them again: vggft head"
+            f"{workspace_flag(workspace.root)}"
         )
-    raise VggftError(f"{workspace.root}: no heads here yet. Run first: vggft head --workspace {workspace.root}")
+    raise VggftError(f"{workspace.root}: no heads here yet. Run first: vggft head{workspace_flag(workspace.root)}")
 
 
 def _head_model(workspace: Workspace, result: Result) -> HeadModel:

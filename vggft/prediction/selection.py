@@ -9,6 +9,7 @@ from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 REPORT = "compare.json"  # of the last comparison, in the report folder
@@ -45,12 +46,12 @@ def choose(workspace: Workspace, name: str | None, on_damage: Callable[[VggftErr
         unfit = [model for model in present.stale if model.name == name and model not in present.fitting]
         if unfit:
             why = provenance.difference(workspace, unfit[0].classes, unfit[0].provenance)
-            raise VggftError(f"model {name!r} is stale: {why}. Train it again: {_training(unfit[0])}")
+            raise VggftError(f"model {name!r} is stale: {why}. Train it again: {_training(workspace, unfit[0])}")
         return _aged(workspace, Choice(present.named(name), "--model"))
     available = present if present.fresh else present.earlier()
     if available is None:
         models.fresh_heads(workspace, on_damage)  # raises, and names the step that is missing
-        raise VggftError(f"{workspace.root}: no model here. Run first: vggft head")
+        raise VggftError(f"{workspace.root}: no model here. Run first: vggft head{workspace_flag(workspace.root)}")
     recommended = _recommended(workspace, available, on_damage)
     if recommended is not None:
         return _aged(workspace, Choice(recommended, "recommended by vggft compare"))
@@ -64,12 +65,13 @@ def _aged(workspace: Workspace, choice: Choice) -> Choice:
     if provenance.matches(provenance.current(workspace), model.provenance):
         return choice
     why = provenance.difference(workspace, model.classes, model.provenance)
-    return replace(choice, age=f"{model.name} is stale: {why}. To train it again: {_training(model)}")
+    return replace(choice, age=f"{model.name} is stale: {why}. To train it again: {_training(workspace, model)}")
 
 
-def _training(model: Model) -> str:
+def _training(workspace: Workspace, model: Model) -> str:
     """Return the command that trains a model again."""
-    return "vggft finetune" if model.tuned else f"vggft head --head {model.name}"
+    command = "vggft finetune" if model.tuned else f"vggft head --head {model.name}"
+    return f"{command}{workspace_flag(workspace.root)}"
 
 
 def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[VggftError], None] | None) -> Model | None:
@@ -84,7 +86,9 @@ def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[Vgg
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        damage = VggftError(f"{path}: damaged ({error}). Its recommendation is unknown; run again: vggft compare")
+        damage = VggftError(
+            f"{path}: damaged ({error}). Its recommendation is unknown; run again: vggft compare{workspace_flag(workspace.root)}"
+        )
         if on_damage is None:
             raise damage from None
         on_damage(damage)

@@ -23,9 +23,10 @@ from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
-from vggft.steps.options import CompareOptions, workspace_flag
+from vggft.steps.options import CompareOptions
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 Split = Literal["test", "validation"]
@@ -129,6 +130,7 @@ def _require(workspace: Workspace, present: Models) -> None:
     Raises:
         VggftError: there is none of the one or the other. The message says what the stale ones were made from.
     """
+    where = workspace_flag(workspace.root)
     kinds: Sequence[tuple[str, Sequence[Model], str]] = (
         ("head", present.heads, "head"),
         ("tuned network", present.networks, "finetune"),
@@ -138,14 +140,16 @@ def _require(workspace: Workspace, present: Models) -> None:
             continue
         stale = [model for model in present.stale if model.tuned == (command == "finetune")]
         if not stale:
-            raise VggftError(f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}")
+            raise VggftError(
+                f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}{where}"
+            )
         reasons = "; ".join(
             f"{model.name}: {provenance.difference(workspace, model.classes, model.provenance)}" for model in stale[:3]
         )
         more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
         raise VggftError(
             f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. {reasons}"
-            f"{more}. Train again: vggft {command}"
+            f"{more}. Train again: vggft {command}{where}"
         )
 
 

@@ -22,6 +22,7 @@ from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.wording import counted
+from finetune import store
 from finetune.store import RUN
 from heads.head import HEAD_FILE
 from vggft.steps import locations
@@ -29,6 +30,7 @@ from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
 from vggft.workspace import provenance
 from vggft.workspace.filling import Filled, Filling, fill, require
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Settings, Workspace
 
 _SHOWN = 5  # rejected files named on the terminal; the manifest has them all
@@ -260,12 +262,15 @@ def _tell_of_stale_models(workspace: Workspace, before: Mapping[str, str] | None
         return
     heads = len(list(workspace.heads.glob(f"[!.]*/{HEAD_FILE}")))
     networks = len(list(workspace.finetune.glob(f"[!.]*/{RUN}")))
-    trained = [counted(n, what) for n, what in ((heads, "head"), (networks, "tuned network")) if n]
+    unfinished = len(store.unfinished(workspace.finetune))
+    kinds = ((heads, "head"), (networks, "tuned network"), (unfinished, "unfinished run"))
+    trained = [counted(n, what) for n, what in kinds if n]
     if trained:
-        stale = "is" if heads + networks == 1 else "are"
+        where = workspace_flag(workspace.root)
+        stale = "is" if heads + networks + unfinished == 1 else "are"
         ui.warn(
-            f"{' and '.join(trained)} {stale} stale now: trained before images, labels, splits or features changed. To train "
-            "again: vggft head, then vggft finetune"
+            f"{', '.join(trained)} {stale} stale now: made before images, labels, splits or features changed. To train "
+            f"again: vggft head{where}, then vggft finetune{where}"
         )
 
 

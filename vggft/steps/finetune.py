@@ -17,11 +17,12 @@ from finetune.store import Settings, Unfinished
 from heads.specs import NAME, NAMES, SCRATCH
 from vggft.prediction import models
 from vggft.steps import starts
-from vggft.steps.options import MEMORY, FinetuneOptions, workspace_flag
+from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Job, files_of, prepare, report, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling, provenance
 from vggft.workspace.filling import Filling
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 RESUME = "vggft finetune --resume"
@@ -47,11 +48,12 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
         cache = workspace.cache()
         _require_memory(workspace, memory, split_point, plan.batch_size)
         _require_images(workspace, cache, split_point)
+        where = workspace_flag(workspace.root)
         for other in store.unfinished(workspace.finetune):
             unfinished = other.folder.name
             ui.warn(
-                f"run {unfinished} is unfinished ({RESUME} --name {unfinished} continues it, vggft runs --remove {unfinished} "
-                f"deletes it); this starts a new run: {name}"
+                f"run {unfinished} is unfinished ({RESUME} --name {unfinished}{where} continues it, vggft runs --remove "
+                f"{unfinished}{where} deletes it); this starts a new run: {name}"
             )
         if options.precision == "auto":
             plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
@@ -102,7 +104,7 @@ def _resume(workspace: Workspace, name: str | None, ui: Ui, memory: int | None =
 def _keep(workspace: Workspace, name: str, ui: Ui) -> None:
     """Set what an interruption keeps from now on."""
     ui.keep(
-        f"The run {name} is kept, with its finished epochs. Continue with: {RESUME} --name {name}"
+        f"The run {name} is kept, with any finished epochs. Continue with: {RESUME} --name {name}"
         f"{workspace_flag(workspace.root)}"
     )
 
@@ -123,7 +125,8 @@ def _resumable(workspace: Workspace, unfinished: Sequence[Unfinished], ui: Ui) -
         for other in unfinished:
             if other is not run:
                 ui.say(
-                    f"run {other.folder.name} stays unfinished: this resumes {run.folder.name}. vggft runs lists them"
+                    f"run {other.folder.name} stays unfinished: this resumes {run.folder.name}. vggft runs"
+                    f"{workspace_flag(workspace.root)} lists them"
                 )
         return run
     assert failure is not None  # there is a run
@@ -135,14 +138,17 @@ def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[s
     if name is not None:
         finished = [run for run in finished if run.name == name]
         if not finished:
-            raise VggftError(f"--resume --name {name}: no such run. Start it: vggft finetune --name {name}")
+            raise VggftError(
+                f"--resume --name {name}: no such run. Start it: vggft finetune --name {name}"
+                f"{workspace_flag(workspace.root)}"
+            )
     ui.print("no unfinished run here" if name is None else f"{name} is finished")
     if not finished:
         return {"resumed": False, "name": None}
     last = max(finished, key=lambda run: (workspace.finetune / run.name / store.RUN).stat().st_mtime_ns)
     if not provenance.matches(provenance.current(workspace), last.settings.provenance):
         why = provenance.difference(workspace, last.classes, last.settings.provenance)
-        ui.warn(f"{last.name} is stale: {why}. To tune again: vggft finetune")
+        ui.warn(f"{last.name} is stale: {why}. To tune again: vggft finetune{workspace_flag(workspace.root)}")
     return {"resumed": False, **report(workspace, last, ui), "failed": []}  # its failure was reported when it happened
 
 
@@ -156,23 +162,23 @@ def _require_same(workspace: Workspace, settings: Settings, classes: Sequence[st
         VggftError: the run is stale, or was begun on another backend.
     """
     begun_with, current = settings.provenance, {**provenance.current(workspace), **provenance.versions()}
-    remove = f"vggft runs --remove {settings.name} deletes this one"
+    where = workspace_flag(workspace.root)
+    instead = f"start a new run: vggft finetune{where} (vggft runs --remove {settings.name}{where} deletes this one)"
     if not models.split_fits(workspace, settings):
         raise VggftError(
             f"--resume: the run {settings.name} is damaged: {settings.unfreeze} does not lie above {settings.split_point}. "
-            f"Start a new run: vggft finetune ({remove})"
+            f"To go on, {instead}"
         )
     if not provenance.is_fresh(workspace, classes, begun_with):
-        why = provenance.difference(workspace, classes, begun_with)
+        why = provenance.difference(workspace, classes, begun_with, "begun")
         raise VggftError(
-            f"--resume: the run {settings.name} is stale: {why}. Restore the data and run vggft featurize, or start a new "
-            f"run: vggft finetune ({remove})"
+            f"--resume: the run {settings.name} is stale: {why}. Restore the data and run vggft featurize, or {instead}"
         )
     backend_then = begun_with.get("backend")
     if backend_then != current["backend"]:
         raise VggftError(
             f"{settings.name}: begun on {backend_then}; on {current['backend']} its weights would differ. "
-            f"Set KERAS_BACKEND={backend_then}, or start a new run: vggft finetune ({remove})"
+            f"Set KERAS_BACKEND={backend_then}, or {instead}"
         )
 
 
@@ -181,7 +187,9 @@ def _free(workspace: Workspace, name: str | None, otherwise: str) -> str:
     if name is None:
         return store.free_name([workspace.finetune, workspace.heads], otherwise)
     if any(run.folder.name == name for run in store.unfinished(workspace.finetune)):
-        raise VggftError(f"--name {name}: that run is unfinished. Continue it: {RESUME} --name {name}")
+        raise VggftError(
+            f"--name {name}: that run is unfinished. Continue it: {RESUME} --name {name}{workspace_flag(workspace.root)}"
+        )
     if (workspace.finetune / name).exists():
         raise VggftError(
             f"--name {name}: a run of that name exists, and runs are never overwritten. Choose another name."

@@ -67,6 +67,12 @@ def _specs(options: HeadOptions) -> list[Spec]:
     specs = _named(options)
     if options.lr is None:
         return specs
+    if not any(isinstance(spec, DenseSpec) for spec in specs):
+        names = ", ".join(spec.name for spec in specs)
+        raise VggftError(
+            f"--lr {options.lr:g}: only dense heads have a learning rate, and these have none: {names}. Leave out --lr, or "
+            "name a dense head."
+        )
     return [replace(spec, learning_rate=options.lr) if isinstance(spec, DenseSpec) else spec for spec in specs]
 
 

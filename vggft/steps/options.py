@@ -3,7 +3,6 @@
 Cheap to import: the command line imports it for every command.
 """
 
-import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -17,7 +16,6 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 
-DEFAULT_WORKSPACE = Path("vggft-work")
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
 _NEW = "in a new workspace"
@@ -26,12 +24,6 @@ _MODEL = Option(
     metavar="NAME",
     default="the one that compare recommends, or the best on validation",
 )
-
-
-def workspace_flag(root: Path) -> str:
-    """Return " -w FOLDER" for a command that a message suggests; empty for the default workspace."""
-    default = root.resolve() == DEFAULT_WORKSPACE.resolve()
-    return "" if default else f" -w {shlex.quote(str(root))}"
 
 
 @dataclass(frozen=True)

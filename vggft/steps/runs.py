@@ -11,9 +11,10 @@ from featurize.wording import counted, size
 from finetune import removal, store
 from finetune.store import Run, Unfinished
 from vggft.steps.confirmation import confirmed
-from vggft.steps.options import RunsOptions, workspace_flag
+from vggft.steps.options import RunsOptions
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -44,10 +45,13 @@ def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
     """List the runs, or remove some.
 
     Raises:
-        VggftError: no such run, a folder that is not provably one, or not interactive and no `yes`.
+        VggftError: no such run, `yes` without a run, a folder that is not provably one, or not interactive and no `yes`.
     """
     _ = workspace.settings
+    where = workspace_flag(workspace.root)
     if not options.remove:
+        if options.yes:
+            raise VggftError(f"--yes: no run was named. Expected: vggft runs --remove NAME --yes{where}")
         listed = _listed(workspace, ui)
         _show(workspace, listed, ui)
         return {
@@ -103,8 +107,9 @@ def _unreadable(folder: Path) -> Listed:
 
 def _show(workspace: Workspace, listed: Sequence[Listed], ui: Ui) -> None:
     """Print the runs, and the commands that continue or delete one."""
+    where = workspace_flag(workspace.root)
     if not listed:
-        ui.print("no runs here yet: vggft finetune starts one")
+        ui.print(f"no runs here yet: vggft finetune{where} starts one")
         return
     rows = []
     for entry in listed:
@@ -114,7 +119,6 @@ def _show(workspace: Workspace, listed: Sequence[Listed], ui: Ui) -> None:
         rows.append((entry.name, size(entry.bytes), state, epochs, log_loss, entry.start or "–"))
     title = f"{counted(len(listed), 'run')}, {size(sum(entry.bytes for entry in listed))}"
     ui.table(title, ("run", "on disk", "state", "epochs", "log-loss", "from"), rows)
-    where = workspace_flag(workspace.root)
     resumable = [entry.name for entry in listed if entry.state == "unfinished" and not entry.stale]
     if resumable:
         ui.print(f"To continue a run: vggft finetune --resume --name {resumable[0]}{where}")

@@ -11,6 +11,7 @@ from heads.search import best_first
 from heads.specs import BEST, SCRATCH, UNTRAINED
 from vggft.prediction import models
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -36,9 +37,11 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
         if result.head.name == wanted:
             raise VggftError(
                 f"--from {wanted}: stale: {provenance.difference(workspace, result.head.classes, result.head.provenance)}. Train "
-                f"it again: vggft head --head {wanted}"
+                f"it again: vggft head --head {wanted}{workspace_flag(workspace.root)}"
             )
-    known = ", ".join(result.head.name for result in best_first(fresh)) or "none yet (vggft head trains some)"
+    known = ", ".join(result.head.name for result in best_first(fresh)) or (
+        f"none yet (vggft head{workspace_flag(workspace.root)} trains some)"
+    )
     raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
 
 

@@ -33,6 +33,7 @@ from heads.predictions import Predictions
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import load_weights
 from vggft.workspace.filling import Filling, decoder, fill
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -230,9 +231,10 @@ def _train_epochs(job: Job, prepared: Prepared, program: Any, ui: Ui) -> State:
         shapes = [array.shape for array in program.weights()]
         for arrays in (state.weights, state.best):
             if [array.shape for array in arrays] != shapes:
+                where = workspace_flag(job.workspace.root)
                 raise VggftError(
-                    f"{job.settings.name}: its checkpoint is not of this network. Start a new run: vggft finetune (vggft runs "
-                    f"--remove {job.settings.name} deletes this one)"
+                    f"{job.settings.name}: its checkpoint is not of this network. Start a new run: vggft finetune{where} "
+                    f"(vggft runs --remove {job.settings.name}{where} deletes this one)"
                 )
         begun.write_curve(state)
         ui.say(f"resuming after epoch {state.epoch} of {plan.epochs}")

@@ -35,7 +35,27 @@ def duration(seconds: float) -> str:
 def is_terminal(stream: Any) -> bool:
     """Return whether a standard stream is a terminal. Notebooks and programs with windows replace it, or set it to None."""
     isatty = getattr(stream, "isatty", None)
-    return bool(isatty and isatty())
+    with contextlib.suppress(ValueError):  # a stream that is closed
+        return bool(isatty and isatty())
+    return False
+
+
+class _WithFlush:
+    """A program's stream that has `write` only; rich also calls `flush`."""
+
+    def __init__(self, stream: Any) -> None:
+        self.write = stream.write
+
+    def flush(self) -> None:
+        """Do nothing: the program shows what is written when it likes."""
+
+
+def _console(*, stderr: bool = False, quiet: bool = False, soft_wrap: bool = False) -> Console:
+    """Return a console on a standard stream, which a program may have replaced; nothing is printed on one that is closed."""
+    stream: Any = sys.stderr if stderr else sys.stdout
+    file: Any = None if stream is None or hasattr(stream, "flush") else _WithFlush(stream)
+    quiet = quiet or getattr(stream, "closed", False)
+    return Console(file=file, stderr=stderr, quiet=quiet, highlight=False, emoji=False, soft_wrap=soft_wrap)
 
 
 class Advance(Protocol):
@@ -87,9 +107,9 @@ class Ui:
         self._emitted = False  # standard output may contain only one object
         self._on_terminal = is_terminal(sys.stdout)
         self._stdout = _claimed() if json else sys.stdout
-        self._err = Console(stderr=True, quiet=quiet, highlight=False, emoji=False, soft_wrap=True)
-        self._out = Console(quiet=quiet or json, highlight=False, emoji=False)
-        self._results = Console(quiet=json, highlight=False, emoji=False)
+        self._err = _console(stderr=True, quiet=quiet, soft_wrap=True)
+        self._out = _console(quiet=quiet or json)
+        self._results = _console(quiet=json)
         if not self._out.is_terminal:
             self._out.width = max(self._out.width, _FILE_WIDTH)
 
@@ -109,14 +129,12 @@ class Ui:
     def warn(self, message: str) -> None:
         """Print a warning on standard error, also if quiet."""
         # On the console of the progress bar, which is then redrawn below the message.
-        console = Console(stderr=True, highlight=False, emoji=False, soft_wrap=True) if self.quiet else self._err
+        console = _console(stderr=True, soft_wrap=True) if self.quiet else self._err
         console.print(f"warning: {visible(message)}", markup=False, style="yellow")
 
     def error(self, message: str) -> None:
         """Print an error on standard error, also if quiet, and emit it with `json`."""
-        Console(stderr=True, highlight=False, emoji=False, soft_wrap=True).print(
-            f"error: {visible(message)}", markup=False, style="red"
-        )
+        _console(stderr=True, soft_wrap=True).print(f"error: {visible(message)}", markup=False, style="red")
         self.tell_programs(message)
 
     def tell_programs(self, message: str) -> None:

@@ -32,22 +32,23 @@ def fits(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, An
     return tuple(classes) == workspace.settings.classes and recorded.get("fingerprint") == fingerprint
 
 
-def difference(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any]) -> str:
+def difference(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any], made: str = "trained") -> str:
     """Return why a stale model or run is stale, in words.
 
     Args:
         classes: its classes.
         recorded: its provenance.
+        made: what has happened to it: trained, or only begun.
     """
     state, present = current(workspace), workspace.settings.classes
     if tuple(classes) != present:
         return f"its classes are {', '.join(classes)}; those of the data are {', '.join(present)}"
     if recorded.get("fingerprint") != state["fingerprint"]:
         return (
-            f"it was trained on features of fingerprint {recorded.get('fingerprint')}; the current ones are "
+            f"it was {made} on features of fingerprint {recorded.get('fingerprint')}; the current ones are "
             f"{state['fingerprint']}"
         )
-    return "images, labels or splits have changed since it was trained"
+    return f"images, labels or splits have changed since it was {made}"
 
 
 def versions() -> dict[str, str]:

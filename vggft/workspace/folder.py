@@ -1,0 +1,12 @@
+"""The folder of an experiment where none is named, and how the commands that messages suggest name another."""
+
+import shlex
+from pathlib import Path
+
+DEFAULT_WORKSPACE = Path("vggft-work")
+
+
+def workspace_flag(root: Path) -> str:
+    """Return " -w FOLDER" for a command that a message suggests; empty for the default workspace."""
+    default = root.resolve() == DEFAULT_WORKSPACE.resolve()
+    return "" if default else f" -w {shlex.quote(str(root))}"
