@@ -108,7 +108,8 @@ def _message(error: typer.TyperException) -> str:
     if option is None or possibilities is None:
         message = error.format_message()
         return message if message.endswith(("?", ".")) else f"{message}."
-    offered = [name for parameter in error.ctx.command.params for name in parameter.opts] if error.ctx else []
+    context = getattr(error, "ctx", None)
+    offered = [name for parameter in context.command.params for name in parameter.opts] if context else []
     lower = option.lower().replace("_", "-")
     if lower in offered:
         similar = [lower]
