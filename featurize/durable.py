@@ -236,8 +236,10 @@ def _sync(descriptor: int) -> None:
             raise
 
 
-def write_checked(folder: Path, files: Mapping[str, bytes], then: str = AGAIN) -> None:
+def write_checked(folder: Path, files: Mapping[str, bytes], then: str = AGAIN, present: Sequence[str] = ()) -> None:
     """Write files that are read again, in their order, after their checksums; `then` as in `write_bytes`.
+
+    `present` are the names of files that another library has written; their checksums are recorded, too.
 
     A file keeps the checksum of its present version until the next write, so that one that a killed process did not get to
     is still right.
@@ -247,12 +249,13 @@ def write_checked(folder: Path, files: Mapping[str, bytes], then: str = AGAIN) -
     except ValueError:
         known = {}
     record = {name: checksums for name, checksums in known.items() if (folder / name).exists()}
+    record |= {name: [sha256(folder / name)] for name in present}
     for name, data in files.items():
         path = folder / name
-        present = [sha256(path)] if path.is_file() else []
-        if name in known and not set(present) <= set(known[name]):
-            present = []  # damaged
-        record[name] = [*present, hashlib.sha256(data).hexdigest()]
+        before = [sha256(path)] if path.is_file() else []
+        if name in known and not set(before) <= set(known[name]):
+            before = []  # damaged
+        record[name] = [*before, hashlib.sha256(data).hexdigest()]
     write_json(folder / CHECKSUMS, record, then)
     for name, data in files.items():
         write_bytes(folder / name, data, then)
@@ -275,6 +278,22 @@ def read_checked(path: Path) -> bytes:
             break
         before = checksums  # written anew since the file was read, perhaps
     raise ValueError(f"not as vggft wrote it: its sha256 is not the one in {CHECKSUMS}")
+
+
+def is_as_written(path: Path) -> bool:
+    """Return whether a file is a regular one and has the checksum that `write_checked` recorded beside it."""
+    try:
+        return not path.is_symlink() and sha256(path) in read_checksums(path.parent).get(path.name, [])
+    except (OSError, ValueError):
+        return False
+
+
+def lists(folder: Path, name: str) -> bool:
+    """Return whether `write_checked` recorded a checksum of the file `name` in a folder."""
+    try:
+        return name in read_checksums(folder)
+    except ValueError:
+        return False
 
 
 def read_checksums(folder: Path) -> dict[str, list[str]]:

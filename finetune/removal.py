@@ -1,8 +1,9 @@
 """Deleting a run: only what vggft provably wrote.
 
-A folder is that of a run if it is no link and `run.json` or `unfinished/settings.json` in it names the folder, or where both
-are damaged, if a head or a checkpoint in `unfinished/` has its checksum. In it, a file is deleted if vggft writes a file of that
-name in that place; of `network.keras`, the sha256 has to be the one in `run.json`, too.
+A folder is that of a run if it is no link and `run.json` or `unfinished/settings.json` in it names the folder; where both are
+damaged or name another run, if a file in it has the checksum that vggft recorded for a run; or if a head or a checkpoint in
+`unfinished/` has its checksum. In it, a file is deleted if vggft writes a file of that name in that place; of `network.keras`,
+the sha256 has to be a recorded one, too.
 """
 
 import contextlib
@@ -19,6 +20,7 @@ from heads import predictions
 from heads.head import HEAD_FILES, load_head
 
 _LOGS = tuple((TENSORBOARD, split) for split in tensorboard.SPLITS)
+_CHECKED = (RUN, HISTORY, predictions.FILE, NETWORK)
 _FOLDERS = (*_LOGS, (TENSORBOARD,), (UNFINISHED,))  # inner ones first
 
 
@@ -26,14 +28,22 @@ def is_run(folder: Path) -> bool:
     """Return whether a folder provably is that of a run, finished or not."""
     if folder.is_symlink() or (folder / UNFINISHED).is_symlink():
         return False
-    stored = (_read(folder / RUN).get("settings"), _read(folder / UNFINISHED / SETTINGS))
-    if any(isinstance(settings, dict) and settings.get("name") == folder.name for settings in stored):
+    if folder.name in recorded_names(folder):
+        return True
+    if durable.lists(folder, RUN) and any(durable.is_as_written(folder / name) for name in _CHECKED):
         return True
     for read, path in ((load_head, folder / UNFINISHED), (checkpoint.read, folder / UNFINISHED / CHECKPOINT)):
         with contextlib.suppress(VggftError, OSError):
             read(path)
             return True
     return False
+
+
+def recorded_names(folder: Path) -> set[str]:
+    """Return the names of runs in the records of a folder: that of the folder, or of the one that it is a copy of."""
+    stored = (_read(folder / RUN).get("settings"), _read(folder / UNFINISHED / SETTINGS))
+    names = (settings.get("name") for settings in stored if isinstance(settings, dict))
+    return {name for name in names if isinstance(name, str)}
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -49,7 +59,7 @@ def _read(path: Path) -> dict[str, Any]:
 def remove(folder: Path) -> list[Path]:
     """Delete a run; return the paths that remain, because vggft may not have written them.
 
-    The proof, run.json or settings.json, is deleted last, so that an interrupted removal can be repeated.
+    What proves that it is one is deleted last, so that an interrupted removal can be repeated.
 
     Raises:
         VggftError: the folder is not provably that of a run.
@@ -59,34 +69,37 @@ def remove(folder: Path) -> list[Path]:
             f"{folder}: not provably a run: nothing in it has the name or the checksum that vggft writes. Nothing was deleted. "
             "If it is one, delete the folder yourself."
         )
-    files = [Path(place) / name for place, folders, names in os.walk(folder) for name in (*names, *folders)]
-    files = [path for path in files if path.is_symlink() or not path.is_dir()]
-    proofs = [folder / RUN, folder / UNFINISHED / SETTINGS]
-    remaining = [path for path in files if path not in proofs and not _is_ours(path, folder)]
-    for path in files:
-        if path not in (*proofs, *remaining):
-            path.unlink()
-    for path in proofs:
-        if not path.parent.is_symlink():
-            path.unlink(missing_ok=True)
+    settings = [folder / RUN, folder / UNFINISHED / SETTINGS]
+    named = settings if folder.name in recorded_names(folder) else []
+    ours = [path for path in _contents(folder) if _is_ours(path, folder)]
+    ours.sort(key=lambda path: (path in named, path.name == durable.CHECKSUMS, durable.is_as_written(path)))
+    for path in ours:
+        path.unlink()
     for place in (*_FOLDERS, ()):
         with contextlib.suppress(OSError):  # missing, or not empty, or a link
             folder.joinpath(*place).rmdir()
     durable.sync_folder(folder.parent)
-    return sorted(remaining)
+    return sorted(_contents(folder))
+
+
+def _contents(folder: Path) -> list[Path]:
+    """Return the files, links and empty folders in a folder."""
+    paths = [Path(place) / name for place, folders, names in os.walk(folder) for name in (*names, *folders)]
+    return [path for path in paths if path.is_symlink() or not path.is_dir() or not any(path.iterdir())]
 
 
 def _is_ours(path: Path, folder: Path) -> bool:
     """Return whether vggft provably wrote a file in the folder of a run."""
     *place, name = path.relative_to(folder).parts
-    if path.is_symlink():
+    if path.is_symlink() or not path.is_file():
         return False
     if tuple(place) in _LOGS:
         return tensorboard.is_ours(path)
     if place == [UNFINISHED]:
-        return name in (CHECKPOINT, NETWORK, *HEAD_FILES, durable.CHECKSUMS) or path.match(durable.TEMPORARY)
+        return name in (CHECKPOINT, NETWORK, SETTINGS, *HEAD_FILES, durable.CHECKSUMS) or path.match(durable.TEMPORARY)
     if place:
         return False
     if name == NETWORK:
-        return durable.sha256(path) == _read(folder / RUN).get("network_sha256")
-    return name in (HISTORY, predictions.FILE, durable.CHECKSUMS) or path.match(durable.TEMPORARY)
+        recorded = _read(folder / RUN).get("network_sha256")
+        return durable.sha256(path) == recorded or durable.is_as_written(path)
+    return name in (RUN, HISTORY, predictions.FILE, durable.CHECKSUMS) or path.match(durable.TEMPORARY)

@@ -137,14 +137,13 @@ class Unfinished:
         try:
             stored = durable.read_json(path)
             settings = _settings(stored, stored.pop("version"))
-            if settings.name != self.folder.name:
-                raise ValueError(f"of a run called {settings.name!r}")
-            return settings
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
-                f"{path}: damaged ({error}). Start a new run: vggft finetune (vggft runs --remove {self.folder.name} deletes "
-                "this one)"
+                f"{path}: damaged ({error}). Start a new run: vggft finetune ({_deleting(self.folder)})"
             ) from None
+        if settings.name != self.folder.name:
+            raise _copied(self.folder, settings.name)
+        return settings
 
     @property
     def head(self) -> Head:
@@ -157,8 +156,7 @@ class Unfinished:
             return load_head(self._unfinished)
         except VggftError:
             raise VggftError(
-                f"{self._unfinished}: the initial head is damaged. Start a new run: vggft finetune (vggft runs --remove "
-                f"{self.folder.name} deletes this one)"
+                f"{self._unfinished}: the initial head is damaged. Start a new run: vggft finetune ({_deleting(self.folder)})"
             ) from None
 
     @property
@@ -213,7 +211,7 @@ class Unfinished:
             HISTORY: history.table(run.history),  # again, since a killed process may not have got to the last epoch
             RUN: durable.json_bytes({"version": RUN_VERSION, **stored}),
         }
-        durable.write_checked(self.folder, files, _THEN)
+        durable.write_checked(self.folder, files, _THEN, present=[NETWORK])
         durable.remove_known(self._unfinished, is_ours)
         return path
 
@@ -288,12 +286,11 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 
 def _load(path: Path) -> Run:
-    next_step = f"Tune again: vggft finetune (vggft runs --remove {path.parent.name} deletes this run)"
     try:
         stored = durable.read_json(path)
         version = stored.pop("version")
         if version != RUN_VERSION:
-            raise VggftError(f"{path}: run version {version}, expected {RUN_VERSION}. {next_step}")
+            raise ValueError(f"version {version}, expected {RUN_VERSION}")
         stored["settings"] = _settings(stored["settings"], SETTINGS_VERSION)
         for key in ("validation", "start_validation"):
             stored[key] = Metrics.of_json(stored[key])
@@ -305,13 +302,26 @@ def _load(path: Path) -> Run:
         if not run.history:
             raise ValueError("no epoch in its history")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VggftError(f"{path}: damaged ({error}). {next_step}") from None
+        raise VggftError(f"{path}: damaged ({error}). Tune again: vggft finetune ({_deleting(path.parent)})") from None
     if run.name != path.parent.name:
-        raise VggftError(
-            f"{path.parent}: a copy of the run {run.name!r}, or renamed by hand. A copy would be counted twice: move it out of "
-            f"{path.parent.parent}. A renamed folder needs its old name."
-        )
+        raise _copied(path.parent, run.name)
     return run
+
+
+def _copied(folder: Path, name: str) -> VggftError:
+    return VggftError(
+        f"{folder}: a copy of the run {name!r}, or renamed by hand. A copy would be counted twice: move it out of "
+        f"{folder.parent}. A renamed folder needs its old name."
+    )
+
+
+def _deleting(folder: Path) -> str:
+    """Return how a damaged run is deleted, as an error message says it."""
+    from finetune import removal  # which imports this module
+
+    if removal.is_run(folder):
+        return f"vggft runs --remove {folder.name} deletes this run"
+    return f"delete {folder} yourself: what is left does not prove that vggft wrote it"
 
 
 def _settings(stored: Mapping[str, Any], version: int) -> Settings:

@@ -113,6 +113,70 @@ def test_a_damaged_run_is_removed_if_something_proves_it(work):
     assert snapshot(work.finetune) == before
 
 
+@pytest.mark.parametrize("damage", ["halved", "deleted", "a folder"])
+def test_what_is_advised_for_a_finished_run_that_is_damaged_works(work, damage):
+    (finished,) = store.load_all(work.finetune)
+    folder = work.finetune / finished.name
+    record = folder / "run.json"
+    content = record.read_bytes()
+    record.unlink()
+    if damage == "halved":
+        record.write_bytes(content[: len(content) // 2])
+    elif damage == "a folder":
+        record.mkdir()
+    with pytest.raises(VggftError, match=f"vggft runs --remove {finished.name} deletes this run"):
+        store.load_all(work.finetune)
+    assert removal.remove(folder) == ([record] if damage == "a folder" else [])
+    assert folder.exists() == (damage == "a folder")
+
+
+def test_what_nothing_proves_is_not_to_be_removed_by_a_command(work):
+    (finished,) = store.load_all(work.finetune)
+    folder = work.finetune / finished.name
+    for path in [path for path in folder.iterdir() if path.is_file()]:
+        path.write_bytes(b"{")
+    for other in ("damaged", "elsewhere", "stale", "whole"):
+        shutil.rmtree(work.finetune / other)
+    with pytest.raises(VggftError, match=f"delete {folder} yourself"):
+        store.load_all(work.finetune)
+    shown = vggft("runs", "-w", work.root)
+    assert "runs --remove" not in shown.stdout + shown.stderr
+
+
+def test_a_copy_is_called_a_copy_and_can_be_removed(work):
+    (finished,) = store.load_all(work.finetune)
+    for name, copy in ((finished.name, "second"), ("whole", "third")):
+        shutil.copytree(work.finetune / name, work.finetune / copy)
+    done = vggft("runs", "-w", work.root, "--json")
+    states = {run["name"]: run["state"] for run in strict_json(done.stdout)["runs"]}
+    assert states["second"] == states["third"] == "copy"
+    assert f"finetune/second: a copy of the run '{finished.name}'" in done.stderr
+    assert "finetune/third: a copy of the run 'whole'" in done.stderr
+    removed = vggft("runs", "--remove", "second", "--remove", "third", "--yes", "-w", work.root, "--json")
+    assert strict_json(removed.stdout)["removed"] == ["second", "third"]
+    assert not (work.finetune / "second").exists()
+    assert [run.name for run in store.load_all(work.finetune)] == [finished.name]
+
+
+@pytest.mark.parametrize("unlinks", [1, 4])
+def test_the_removal_of_a_damaged_run_is_repeated_after_an_interruption(work, monkeypatch, unlinks):
+    (finished,) = store.load_all(work.finetune)
+    folder = work.finetune / finished.name
+    (folder / "run.json").write_bytes(b"{")
+    unlink, count = Path.unlink, iter(range(unlinks + 1))
+
+    def killed(path, **arguments):
+        if next(count) == unlinks:
+            raise KeyboardInterrupt
+        unlink(path, **arguments)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Path, "unlink", killed)
+        removal.remove(folder)
+    assert removal.remove(folder) == []
+    assert not folder.exists()
+
+
 def test_a_removal_that_was_interrupted_is_repeated(work, monkeypatch):
     folder = work.finetune / "whole"
     unlink, left = Path.unlink, [1]

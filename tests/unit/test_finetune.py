@@ -261,7 +261,7 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
         def save(self, path):
             path.write_bytes(b"weights")
 
-    def stop(*arguments):
+    def stop(*arguments, **options):
         raise KeyboardInterrupt
 
     begun = store.begin(tmp_path, run.settings, head("max"))

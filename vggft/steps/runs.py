@@ -23,7 +23,7 @@ class Listed:
     """A run as it is listed.
 
     Attributes:
-        state: a damaged run cannot be read.
+        state: a damaged run cannot be read; a copy has the name of another run.
         stale: made from an earlier state of the data; None where it is not known.
         epochs: trained so far, without epoch 0.
         of: maximum number of epochs.
@@ -32,7 +32,7 @@ class Listed:
     """
 
     name: str
-    state: Literal["finished", "unfinished", "damaged"]
+    state: Literal["finished", "unfinished", "damaged", "copy"]
     stale: bool | None
     start: str | None
     epochs: int | None
@@ -53,7 +53,7 @@ def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
         if options.yes:
             raise VggftError(f"--yes: no run was named. Expected: vggft runs --remove NAME --yes{where}")
         listed = _listed(workspace, ui)
-        _show(listed, where, ui)
+        _show(workspace, listed, ui)
         return {
             "runs": [asdict(entry) for entry in listed],
             "bytes": sum(entry.bytes for entry in listed),
@@ -73,7 +73,7 @@ def _listed(workspace: Workspace, ui: Ui) -> list[Listed]:
         elif folder.name in unfinished:
             listed.append(_unfinished(workspace, unfinished[folder.name], ui))
         elif any((folder / name).exists() for name in (store.RUN, store.UNFINISHED, store.NETWORK)):
-            listed.append(_damaged(folder))
+            listed.append(_unreadable(folder))
     return listed
 
 
@@ -89,7 +89,7 @@ def _unfinished(workspace: Workspace, entry: Unfinished, ui: Ui) -> Listed:
         settings, head, state = entry.settings, entry.head, entry.state
     except VggftError as error:
         ui.warn(str(error))
-        return _damaged(entry.folder)
+        return _unreadable(entry.folder)
     stale = not provenance.matches(provenance.current(workspace), settings.provenance)
     if entry.lost:
         ui.warn(entry.lost)
@@ -99,16 +99,15 @@ def _unfinished(workspace: Workspace, entry: Unfinished, ui: Ui) -> Listed:
     return Listed(entry.folder.name, "unfinished", stale, head.name, epochs, settings.plan.epochs, log_loss, taken)
 
 
-def _damaged(folder: Path) -> Listed:
-    return Listed(folder.name, "damaged", None, None, None, None, None, occupied(folder))
+def _unreadable(folder: Path) -> Listed:
+    names = removal.recorded_names(folder)
+    state: Literal["damaged", "copy"] = "copy" if names and folder.name not in names else "damaged"
+    return Listed(folder.name, state, None, None, None, None, None, occupied(folder))
 
 
-def _show(listed: Sequence[Listed], where: str, ui: Ui) -> None:
-    """Print the runs, and the commands that continue or delete one.
-
-    Args:
-        where: the option that names the workspace.
-    """
+def _show(workspace: Workspace, listed: Sequence[Listed], ui: Ui) -> None:
+    """Print the runs, and the commands that continue or delete one."""
+    where = workspace_flag(workspace.root)
     if not listed:
         ui.print(f"no runs here yet: vggft finetune{where} starts one")
         return
@@ -123,9 +122,10 @@ def _show(listed: Sequence[Listed], where: str, ui: Ui) -> None:
     resumable = [entry.name for entry in listed if entry.state == "unfinished" and not entry.stale]
     if resumable:
         ui.print(f"To continue a run: vggft finetune --resume --name {resumable[0]}{where}")
-    useless = [entry.name for entry in listed if entry.state == "damaged" or entry.stale]
-    if useless or resumable:
-        ui.print(f"To delete one: vggft runs --remove {(useless or resumable)[0]}{where}")
+    useless = [entry.name for entry in listed if entry.state in ("damaged", "copy") or entry.stale]
+    removable = [name for name in (*useless, *resumable) if removal.is_run(workspace.finetune / name)]
+    if removable:
+        ui.print(f"To delete one: vggft runs --remove {removable[0]}{where}")
 
 
 def _remove(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
