@@ -91,6 +91,16 @@ def test_an_option_that_nobody_knows():
         ),
         (["cache", "prune", "--yse"], "No such option: --yse. Did you mean --yes? See vggft cache prune --help."),
         (["head", "--cv", "2", "more"], "Got unexpected extra argument(s) (more). See vggft head --help."),
+        (["head", "--CV", "3"], "No such option: --CV. Did you mean --cv? See vggft head --help."),
+        (
+            ["head", "--learning-rate", "1"],
+            "No such option: --learning-rate. Did you mean --lr? See vggft head --help.",
+        ),
+        (["predict", "--learning-rate", "1"], "No such option: --learning-rate. See vggft predict --help."),
+        (
+            ["finetune", "--Batch_Size", "1"],
+            "No such option: --Batch_Size. Did you mean --batch-size? See vggft finetune --help.",
+        ),
         (["head", "--quiet=yes"], "Option '--quiet' does not take a value. See vggft head --help."),
         (["head", "--epochs"], "Option '--epochs' requires an argument. See vggft head --help."),
         (["cache", "export"], "Missing argument 'FILE.h5'. See vggft cache export --help."),

@@ -20,6 +20,9 @@ from vggft.cli.run import FAILED, INTERRUPTED, architecture, close_standard_outp
 HELP = "Transfer learning and fine-tuning of VGG16 on one machine: frozen layers are computed once."
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
+# Names of other programs' options → ours.
+_SYNONYMS = {"--learning-rate": "--lr", "--folds": "--cv", "--force": "--yes"}
+
 _SIMILAR = 0.75  # of two names of options, from 0 to 1; --augment and --momentum are at 0.63
 
 # Without rich, which takes longer to import than everything else.
@@ -105,7 +108,15 @@ def _message(error: typer.TyperException) -> str:
     if option is None or possibilities is None:
         message = error.format_message()
         return message if message.endswith(("?", ".")) else f"{message}."
-    similar = difflib.get_close_matches(option, possibilities, cutoff=_SIMILAR)
+    context = getattr(error, "ctx", None)
+    offered = [name for parameter in context.command.params for name in parameter.opts] if context else []
+    lower = option.lower().replace("_", "-")
+    if lower in offered:
+        similar = [lower]
+    elif _SYNONYMS.get(lower) in offered:
+        similar = [_SYNONYMS[lower]]
+    else:
+        similar = difflib.get_close_matches(lower, offered, cutoff=_SIMILAR)
     hint = f" Did you mean {' or '.join(similar)}?" if similar else ""
     return f"No such option: {option}.{hint}"
 

@@ -53,7 +53,10 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         )
         stack.enter_context(contextlib.closing(scorer))
         stack.enter_context(contextlib.closing(scored_files))
-        advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting", _total(options)))
+        total = (
+            _total(options) if ui.shows_progress and not ui.lines_are_progress else None
+        )  # a walk through all folders
+        advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting", total))
         for scored in scored_files:
             if scored.probabilities is None:
                 ui.warn(f"rejected {scored.path}: {scored.reason}")

@@ -190,6 +190,11 @@ class Ui:
         return self._on_terminal
 
     @property
+    def shows_progress(self) -> bool:
+        """True if `progress` shows a bar."""
+        return not self.quiet and self._err.is_terminal
+
+    @property
     def lines_are_progress(self) -> bool:
         """True if results are printed line by line on a terminal, where a progress bar would be in the way."""
         return self._on_terminal and not self.json
@@ -208,8 +213,7 @@ class Ui:
             MofNCompleteColumn(),
             _PaceColumn("" if width < _WITH_RATE else unit),
         )
-        hidden = self.quiet or not self._err.is_terminal
-        with Progress(*columns, console=self._err, disable=hidden, expand=True, transient=True) as bar:
+        with Progress(*columns, console=self._err, disable=not self.shows_progress, expand=True, transient=True) as bar:
             room = max(_LABEL, width - _NUMBERS - bar_width)
             task = bar.add_task(_shortened(what, room), total=total)
 
