@@ -9,6 +9,7 @@
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -26,12 +27,14 @@ from heads.head import HEAD_FILES, Head, load_head
 from heads.history import Epoch, read_history
 from heads.metrics import Metrics
 from heads.predictions import Predictions
+from heads.specs import NAME
 
 RUN_VERSION = 4
 SETTINGS_VERSION = 1
 UNFINISHED, SETTINGS, CHECKPOINT = "unfinished", "settings.json", "checkpoint.bin"
 _THEN = "continue with: vggft finetune --resume"
 NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
 FILES = frozenset(
     {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, durable.CHECKSUMS}
@@ -297,15 +300,37 @@ def _load(path: Path) -> Run:
         if "history" not in stored:  # runs of earlier versions
             stored["history"] = read_history(path.with_name(HISTORY))
         run = records.build(Run, stored)
-        if any(len(metrics.per_class) != len(run.classes) for metrics in (run.validation, run.start_validation)):
-            raise ValueError(f"metrics of other classes than {', '.join(run.classes)}")
-        if not run.history:
-            raise ValueError("no epoch in its history")
+        _check(run, with_network="network_sha256" in stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VggftError(f"{path}: damaged ({error}). Tune again: vggft finetune ({_deleting(path.parent)})") from None
     if run.name != path.parent.name:
         raise _copied(path.parent, run.name)
     return run
+
+
+def _check(run: Run, *, with_network: bool) -> None:
+    """Check what types and bounds do not show.
+
+    Args:
+        with_network: the run stored the sha256 of its network.
+
+    Raises:
+        ValueError: training never writes such a run.
+    """
+    if len(run.classes) < 2 or len(set(run.classes)) < len(run.classes):
+        raise ValueError(f"classes: {', '.join(run.classes)}")
+    if any(len(metrics.per_class) != len(run.classes) for metrics in (run.validation, run.start_validation)):
+        raise ValueError(f"metrics of other classes than {', '.join(run.classes)}")
+    epochs = [epoch.epoch for epoch in run.history]
+    if not epochs or epochs != list(range(len(epochs))):
+        raise ValueError("history: not the epochs from 0 on in their order")
+    if run.best_epoch not in epochs:
+        raise ValueError(f"best_epoch: {run.best_epoch} of {epochs[-1]}")
+    if not NAME.fullmatch(run.start) or not NAME.fullmatch(run.settings.start):
+        raise ValueError(f"start: {run.start!r} from {run.settings.start!r}, not the name of a head")
+    digests = [run.start_digest, *([run.network_sha256] if with_network else [])]
+    if not all(_SHA256.fullmatch(digest) for digest in digests):
+        raise ValueError("start_digest or network_sha256: no sha256")
 
 
 def _copied(folder: Path, name: str) -> VggftError:

@@ -6,7 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import refused, rewrite
+from conftest import refused, rewrite, vggft
 from tiny import TINY
 
 from featurize import durable
@@ -58,6 +58,15 @@ RUN = {
     "a batch of 0": {"settings.plan.batch_size": 0},
     "an unknown setting": {"settings.plan.rate": 1},
     "no plan": {"settings.plan": None},
+    "an unknown block": {"settings.unfreeze": "block99", "settings.split_point": "block99"},
+    "an unknown layer that moved": {"moved": ["nolayer"]},
+    "a frozen layer that moved": {"moved": ["block1_conv1"]},
+    "a class twice": {"classes": ["birds", "birds"]},
+    "a best epoch that was not": {"best_epoch": 99},
+    "a start outside": {"start": "../x"},
+    "a chosen start outside": {"settings.start": "../x"},
+    "no sha256 of the start": {"start_digest": "ab"},
+    "no sha256 of the network": {"network_sha256": ""},
     "no history": {"history": []},
     "an epoch of text": {"history": ["one"]},
 }
@@ -72,6 +81,18 @@ def test_a_run_that_vggft_did_not_write_is_left_out_and_named(again, kind):
     assert len(fresh) == 6
     assert len(damage) == 1
     assert path.parent.name in damage[0]
+
+
+@pytest.mark.parametrize("order", [slice(None, None, -1), slice(1, None), slice(0, None, 2)])
+def test_a_learning_curve_has_all_epochs_in_their_order(again, order):
+    (path,) = again.finetune.glob("*/run.json")
+    history = json.loads(path.read_text())["history"]
+    assert [epoch["epoch"] for epoch in history] == [0, 1, 2]
+    changed(path, {"history": history[order]})
+    fresh, damage = left_out(again)
+    assert path.parent.name not in fresh
+    assert "history" in damage[0] or "best_epoch" in damage[0]
+    assert vggft("runs", "-w", again.root, "--json").stdout.count('"damaged"') == 1
 
 
 HEAD = {

@@ -94,7 +94,7 @@ def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = 
     digests = {result.head.digest for result in (*fresh, *stale)}
     networks = [
         NetworkModel(workspace.finetune / run.name, run, run.start_digest in digests)
-        for run in _intact(finetune.store.load_all(workspace.finetune, on_damage), _check_run, workspace, on_damage)
+        for run in load_runs(workspace, on_damage)
     ]
     networks.sort(key=lambda network: network.rank)
     fresh_networks = [n for n in networks if provenance.is_fresh(workspace, n.classes, n.provenance)]
@@ -121,6 +121,11 @@ def load_heads(
         is_fresh = provenance.is_fresh(workspace, result.head.classes, result.head.provenance)
         (fresh if is_fresh else stale).append(result)
     return fresh, stale
+
+
+def load_runs(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> list[Run]:
+    """Read the finished runs, fresh or stale, sorted by name; `on_damage` as in `load`."""
+    return _intact(finetune.store.load_all(workspace.finetune, on_damage), _check_run, workspace, on_damage)
 
 
 def _intact(
@@ -161,16 +166,23 @@ def _check_head(workspace: Workspace, result: Result) -> None:
 
 
 def _check_run(workspace: Workspace, run: Run) -> None:
-    """Check that a run was split where its settings say.
+    """Check that a run was split where its settings say, and changed only layers above it.
 
     Raises:
-        VggftError: it was not.
+        VggftError: it was not, or did not.
     """
     settings = run.settings
+    problem = ""
     if not split_fits(workspace, settings):
+        problem = f"{settings.unfreeze} does not lie above {settings.split_point}"
+    else:
+        tuned = {layer.name for layer in workspace.architecture.above(run.split_point) if layer.convolution}
+        if not tuned.issuperset(run.moved):
+            problem = f"moved: {', '.join(run.moved)}, not only tuned layers"
+    if problem:
         raise VggftError(
-            f"{workspace.finetune / run.name}: damaged ({settings.unfreeze} does not lie above {settings.split_point}). Tune "
-            f"again: vggft finetune{workspace_flag(workspace.root)}"
+            f"{workspace.finetune / run.name}: damaged ({problem}). Tune again: vggft finetune"
+            f"{workspace_flag(workspace.root)}"
         )
 
 

@@ -134,7 +134,7 @@ def _resumable(workspace: Workspace, unfinished: Sequence[Unfinished], ui: Ui) -
 
 
 def _nothing_to_resume(workspace: Workspace, name: str | None, ui: Ui) -> dict[str, Any]:
-    finished = store.load_all(workspace.finetune, on_damage=lambda error: ui.warn(f"left out: {error}"))
+    finished = models.load_runs(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
     if name is not None:
         finished = [run for run in finished if run.name == name]
         if not finished:

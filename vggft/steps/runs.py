@@ -10,6 +10,7 @@ from featurize.errors import VggftError
 from featurize.wording import counted, size
 from finetune import removal, store
 from finetune.store import Run, Unfinished
+from vggft.prediction import models
 from vggft.steps.confirmation import confirmed
 from vggft.steps.options import RunsOptions
 from vggft.ui.console import Ui
@@ -64,7 +65,7 @@ def run(workspace: Workspace, options: RunsOptions, ui: Ui) -> dict[str, Any]:
 
 
 def _listed(workspace: Workspace, ui: Ui) -> list[Listed]:
-    finished = {entry.name: entry for entry in store.load_all(workspace.finetune, lambda error: ui.warn(str(error)))}
+    finished = {entry.name: entry for entry in models.load_runs(workspace, lambda error: ui.warn(str(error)))}
     unfinished = {entry.folder.name: entry for entry in store.unfinished(workspace.finetune)}
     listed = []
     for folder in sorted(workspace.finetune.glob("[!.]*/")):
