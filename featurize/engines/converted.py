@@ -71,7 +71,7 @@ def _open(folder: Path) -> None:
     """Create a folder if it does not exist, and delete what killed processes left there.
 
     Raises:
-        OSError: it cannot be created, or is another user's, who might have put a wrong network there.
+        OSError: it cannot be created, or belongs to another user.
     """
     folder.parent.parent.mkdir(parents=True, exist_ok=True)
     for part in (folder.parent, folder):

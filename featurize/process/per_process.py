@@ -1,4 +1,4 @@
-"""Values that are made once in a process, whichever thread asks first, and made anew after a fork."""
+"""Values that all threads of a process share; a forked process makes its own."""
 
 import os
 import threading

@@ -226,9 +226,9 @@ def test_a_shard_with_the_right_hash_and_the_wrong_contents_is_damaged(base, in_
     forged = path.with_name(f"{hashlib.sha256(path.read_bytes()).hexdigest()}.h5")
     path.rename(forged)
     assert forged.name in {Path(finding["path"]).name for finding in verify(base)["damaged"]}
-    mended = featurize(base)
-    assert forged.name in mended["said"]
-    assert mended["computed"] > 0
+    repaired = featurize(base)
+    assert forged.name in repaired["said"]
+    assert repaired["computed"] > 0
     assert verify(base)["ok"]
     assert same(layers(base), in_shards[1])
 
