@@ -64,6 +64,8 @@ def _reader(hint: Any) -> _Reader:
 
 def _scalar(kind: type) -> _Reader:
     def read(value: Any) -> Any:
+        if kind is str and isinstance(value, str):  # most cells of a table
+            return value
         accepted = (int, float) if kind is float else kind
         right = isinstance(value, accepted) and isinstance(value, bool) == (kind is bool)
         if not right or (kind in (int, float) and not is_usable(value)):
@@ -153,8 +155,8 @@ def _dataclass(kind: Any) -> _Reader:
             return value
         if not isinstance(value, Mapping):
             raise ValueError(f"{_shown(value)} instead of an object")
-        missing, unknown = required - value.keys(), value.keys() - fields.keys()
-        if missing or unknown:
+        if not required <= value.keys() <= fields.keys():
+            missing, unknown = required - value.keys(), value.keys() - fields.keys()
             problems = [f"no {name}" for name in sorted(missing)] + [
                 f"unknown {name}" for name in sorted(map(str, unknown))
             ]

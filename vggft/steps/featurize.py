@@ -101,7 +101,9 @@ def _featurize(
     assigned = () if split.redraw else before.assigned
     if split.reserve_test:
         assigned = splits.reserve_test(assigned, scan.samples, split.shares)
-    split_rules.build(scan, scan.samples, split.shares, assigned)  # its errors come before the work, not after
+    dataset = split_rules.build(
+        scan, scan.samples, split.shares, assigned
+    )  # its errors come before the work, not after
 
     settings = Settings(
         str(scan.root),
@@ -137,15 +139,12 @@ def _featurize(
     reused = len(files) - len(cache.missing(layers, list(files)))
     filled = fill(cache, filling, ui)
     seconds = time.perf_counter() - began
-    samples = [
-        replace(s, status="rejected", reason=filled.rejected[s.digest]) if s.digest in filled.rejected else s
-        for s in scan.samples
-    ]
-    dataset = split_rules.build(scan, samples, split.shares, assigned)
+    if filled.rejected:
+        dataset = split_rules.build(scan, _rejected(scan.samples, filled.rejected), split.shares, assigned)
     workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
     _tell(workspace, scan, dataset, ui)
     _tell_of_split(split, before, dataset, ui)
-    _tell_of_stale_models(workspace, state_before, ui)
+    _tell_of_stale_models(workspace, state_before, provenance.state(dataset, fingerprint), ui)
     rate = _tell_of_work(filled, seconds, reused, ui)
     ui.print(f"cache: {cache.folder}")
     return {
@@ -164,6 +163,11 @@ def _featurize(
         "manifest": str(workspace.manifest),
         "conflicts": [[s.path for s in copies] for copies in splits.conflicts(dataset.samples)],
     }
+
+
+def _rejected(samples: Sequence[Sample], reasons: Mapping[str, str]) -> list[Sample]:
+    """Return the samples, those that could not be decoded rejected; `reasons` by digest."""
+    return [replace(s, status="rejected", reason=reasons[s.digest]) if s.digest in reasons else s for s in samples]
 
 
 def _refuse_overlaps(workspace: Workspace, scan: Scan) -> None:
@@ -261,13 +265,11 @@ def _tell_of_split(split: SplitPlan, before: _Before, dataset: Dataset, ui: Ui) 
         ui.warn(f"the split was drawn again: {counted(moved, 'image')} changed splits")
 
 
-def _tell_of_stale_models(workspace: Workspace, before: Mapping[str, str] | None, ui: Ui) -> None:
-    """Warn of what has become stale.
-
-    Args:
-        before: what identified the state of the workspace; None where it is not known.
-    """
-    if before is None or provenance.matches(provenance.current(workspace), before):
+def _tell_of_stale_models(
+    workspace: Workspace, before: Mapping[str, str] | None, now: Mapping[str, str], ui: Ui
+) -> None:
+    """Warn of what has become stale. `before` and `now`: the state of the workspace; None where it is not known."""
+    if before is None or before == now:
         return
     heads = len(list(workspace.heads.glob(f"[!.]*/{HEAD_FILE}")))
     networks = len(list(workspace.finetune.glob(f"[!.]*/{RUN}")))

@@ -8,17 +8,24 @@ from typing import Any
 import numpy as np
 
 from featurize.backend import load_keras
+from featurize.cache.fingerprint import Fingerprint
+from featurize.data.dataset import Dataset
 from vggft.workspace.workspace import Workspace
 
 
+def state(dataset: Dataset, fingerprint: Fingerprint) -> dict[str, str]:
+    """Return what identifies the state of a workspace: its images, labels and splits, and its features."""
+    return {"manifest": dataset.identity, "fingerprint": fingerprint.key}
+
+
 def current(workspace: Workspace) -> dict[str, str]:
-    """Return what identifies the workspace's present state: its images, labels and splits, and its features."""
-    return {"manifest": workspace.dataset.identity, "fingerprint": workspace.settings.fingerprint.key}
+    """Return the present `state` of a workspace."""
+    return state(workspace.dataset, workspace.settings.fingerprint)
 
 
-def matches(state: Mapping[str, str], recorded: Mapping[str, Any]) -> bool:
-    """Return whether a recorded provenance is of this state (`current`): if not, the model is stale."""
-    return all(recorded.get(key) == value for key, value in state.items())
+def matches(present: Mapping[str, str], recorded: Mapping[str, Any]) -> bool:
+    """Return whether a recorded provenance is of the present state: if not, the model is stale."""
+    return all(recorded.get(key) == value for key, value in present.items())
 
 
 def is_fresh(workspace: Workspace, classes: Sequence[str], recorded: Mapping[str, Any]) -> bool:
@@ -40,13 +47,13 @@ def difference(workspace: Workspace, classes: Sequence[str], recorded: Mapping[s
         recorded: its provenance.
         made: what has happened to it: trained, or only begun.
     """
-    state, present = current(workspace), workspace.settings.classes
-    if tuple(classes) != present:
-        return f"its classes are {', '.join(classes)}; those of the data are {', '.join(present)}"
-    if recorded.get("fingerprint") != state["fingerprint"]:
+    settings = workspace.settings
+    if tuple(classes) != settings.classes:
+        return f"its classes are {', '.join(classes)}; those of the data are {', '.join(settings.classes)}"
+    if recorded.get("fingerprint") != settings.fingerprint.key:
         return (
             f"it was {made} on features of fingerprint {recorded.get('fingerprint')}; the current ones are "
-            f"{state['fingerprint']}"
+            f"{settings.fingerprint.key}"
         )
     return f"images, labels or splits have changed since it was {made}"
 
