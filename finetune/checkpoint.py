@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from featurize import durable
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import records
 from finetune.train import State
 from heads import arrays
@@ -70,5 +70,5 @@ def read(path: Path) -> State:
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise VggftError(
-            f"{path}: damaged ({error}). Delete {path.parent.parent} and run again: vggft finetune"
+            f"{path}: damaged ({reason(error)}). Delete {path.parent.parent} and run again: vggft finetune"
         ) from None

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featurize import durable
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
 from finetune import checkpoint, tensorboard
@@ -142,7 +142,7 @@ class Unfinished:
             settings = _settings(stored, stored.pop("version"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
-                f"{path}: damaged ({error}). Start a new run: vggft finetune ({_deleting(self.folder)})"
+                f"{path}: damaged ({reason(error)}). Start a new run: vggft finetune ({_deleting(self.folder)})"
             ) from None
         if settings.name != self.folder.name:
             raise _copied(self.folder, settings.name)
@@ -202,9 +202,8 @@ class Unfinished:
             durable.sync_file(new)
         except OSError as error:
             new.unlink(missing_ok=True)
-            reason = error.strerror or error
             raise VggftError(
-                f"{path}: cannot be written ({reason}). All training is kept: free some space, and {_THEN}."
+                f"{path}: cannot be written ({reason(error)}). All training is kept: free some space, and {_THEN}."
             ) from None
         stored = asdict(replace(run, network_sha256=durable.sha256(new)))
         stored |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
@@ -302,7 +301,9 @@ def _load(path: Path) -> Run:
         run = records.build(Run, stored)
         _check(run, with_network="network_sha256" in stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VggftError(f"{path}: damaged ({error}). Tune again: vggft finetune ({_deleting(path.parent)})") from None
+        raise VggftError(
+            f"{path}: damaged ({reason(error)}). Tune again: vggft finetune ({_deleting(path.parent)})"
+        ) from None
     if run.name != path.parent.name:
         raise _copied(path.parent, run.name)
     return run

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import described
 from heads.specs import NAME, NAMES, DenseSpec, LogisticSpec, Spec
 
@@ -39,7 +39,7 @@ def read(path: Path, taken: Sequence[str]) -> list[Spec]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
-        raise VggftError(f"--grid {path}: cannot read the file ({error}). Expected a TOML file.") from None
+        raise VggftError(f"--grid {path}: cannot read the file ({reason(error)}). Expected a TOML file.") from None
     except tomllib.TOMLDecodeError as error:
         raise VggftError(f"--grid {path}: not valid TOML: {error}.") from None
     except ValueError:  # Python's limit for the digits of a whole number

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize import durable
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import Option, records
 from featurize.options.records import Count, Positive
 from heads import arrays
@@ -192,7 +192,7 @@ def load_head(folder: Path) -> Head:
             scaler=scaler,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VggftError(f"{folder}: not a readable head ({error}). {retrain}") from None
+        raise VggftError(f"{folder}: not a readable head ({reason(error)}). {retrain}") from None
 
 
 @dataclass(frozen=True)

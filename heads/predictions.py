@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.data.dataset import Sample
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 
 FILE = "predictions.csv"  # predictions for the validation images, in the folder of a head or a tuned network
 
@@ -62,5 +62,7 @@ def read(path: Path, classes: Sequence[str]) -> Predictions:
         targets = np.array([classes.index(row["label"]) for row in rows], np.int64)
         samples = [Sample(row["path"], row["label"], row["split"], digest=row["digest"]) for row in rows]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise VggftError(f"{path}: missing or damaged ({error}). Train the model in that folder again.") from None
+        raise VggftError(
+            f"{path}: missing or damaged ({reason(error)}). Train the model in that folder again."
+        ) from None
     return Predictions(samples, targets, p)

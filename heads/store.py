@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from featurize import durable
 from featurize.data.dataset import Sample
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
 from heads import history, predictions
@@ -125,19 +125,20 @@ def _load(folder: Path) -> Result:
             raise ValueError(f"{number!r} folds")
         curve = folder / HISTORY
         dense = head.kind == "dense"
+        searched = curve.exists() or HISTORY in durable.read_checksums(folder)  # not where C could not be searched
         return Result(
             head,
             metrics.seconds,
             metrics.validation,
             history=read_history(curve) if dense else (),
-            search=_read_search(curve) if not dense and curve.exists() else (),
+            search=_read_search(curve) if not dense and searched else (),
             status=metrics.status,
             remark=metrics.remark,
             folds=metrics.folds,
             spread=metrics.seeds,
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, VggftError) as error:
-        raise VggftError(f"{folder}: damaged ({error}). Train it again: vggft head") from None
+        raise VggftError(f"{folder}: damaged ({reason(error)}). Train it again: vggft head") from None
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,7 @@ def read_out_of_fold(folder: Path, head: Head, samples: Sequence[Sample]) -> NDA
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(
-            f"{path}: missing or damaged ({error!r}). Cross-validate again: vggft head --cv 5 --retrain"
+            f"{path}: missing or damaged ({reason(error)}). Cross-validate again: vggft head --cv N --retrain"
         ) from None
 
 

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from featurize import durable
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
 
@@ -52,7 +52,8 @@ def read(folder: Path) -> Sequence[Timing]:
         return []
     except (OSError, ValueError, KeyError) as error:
         raise VggftError(
-            f"{folder / FILE}: damaged ({error}). How long featurizing took is unknown; delete the file to measure it again."
+            f"{folder / FILE}: damaged ({reason(error)}). How long featurizing took is unknown; delete the file to "
+            "measure it again."
         ) from None
 
 

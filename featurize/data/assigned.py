@@ -10,7 +10,7 @@ from typing import cast
 from featurize import durable
 from featurize.data.dataset import Sample, Split
 from featurize.data.scan import SPLIT_FOLDERS
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import records
 
 
@@ -62,8 +62,8 @@ def read(path: Path) -> list[Assigned]:
         return []
     except (OSError, ValueError) as error:
         raise VggftError(
-            f"{path}: damaged ({error}). The file stores the split of each image. Restore it, or delete it: vggft then reads "
-            "the splits from manifest.csv."
+            f"{path}: damaged ({reason(error)}). The file stores the split of each image. Restore it, or delete it: vggft then "
+            "reads the splits from manifest.csv."
         ) from None
 
 

@@ -264,3 +264,11 @@ def test_workspaces_of_earlier_versions_are_read(again):
     assert [model.validation for model in found.fresh] == [model.validation for model in before.fresh]
     assert found.networks[0].history == before.networks[0].history
     assert assigned.read(again.splits)
+
+
+@pytest.mark.parametrize("name", ["logistic-max", "max-linear"])
+def test_a_deleted_curve_or_search_is_named(again, name):
+    (again.heads / name / "history.csv").unlink()
+    names, damage = left_out(again)
+    assert name not in names
+    assert damage == [f"{again.heads / name}: damaged (No such file or directory). Train it again: vggft head"]

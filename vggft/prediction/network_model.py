@@ -15,7 +15,7 @@ from featurize import durable
 from featurize.backbone.network import between
 from featurize.backend import load_keras, require_no_fork
 from featurize.engines import CPU_BATCH
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.process import interrupts
 from featurize.process.per_process import PerProcess
 from finetune.network import LOGITS_LAYER
@@ -104,7 +104,7 @@ class NetworkModel(Model):
             with _USING_KERAS():
                 part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
         except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
-            raise VggftError(f"{path}: Keras cannot load it ({error}). Tune again: vggft finetune") from None
+            raise VggftError(f"{path}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune") from None
         return partial(_predict, part)
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from featurize import durable
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from vggft.prediction import models
 from vggft.prediction.model import Model
 from vggft.prediction.models import Models
@@ -87,7 +87,8 @@ def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[Vgg
         return None
     except (OSError, ValueError) as error:
         damage = VggftError(
-            f"{path}: damaged ({error}). Its recommendation is unknown; run again: vggft compare{workspace_flag(workspace.root)}"
+            f"{path}: damaged ({reason(error)}). Its recommendation is unknown; run again: "
+            f"vggft compare{workspace_flag(workspace.root)}"
         )
         if on_damage is None:
             raise damage from None

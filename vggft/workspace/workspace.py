@@ -31,7 +31,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.process import interrupts, places
 from vggft.workspace import earlier, holder
@@ -150,7 +150,7 @@ class Workspace:
                 return records.build(Settings, stored)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
-                f"{self._settings}: damaged ({error}). Delete this file and run vggft featurize again with the "
+                f"{self._settings}: damaged ({reason(error)}). Delete this file and run vggft featurize again with the "
                 f"same data folder and options ({earlier.OPTIONS}); features and split are kept."
             ) from None
         raise VggftError(
@@ -173,7 +173,9 @@ class Workspace:
             if strange:
                 raise ValueError(f"classes that {self._settings.name} does not have: {', '.join(sorted(strange))}")
         except (OSError, KeyError, ValueError, TypeError) as error:
-            raise VggftError(f"{self.manifest}: missing or damaged ({error}). Run vggft featurize again.") from None
+            raise VggftError(
+                f"{self.manifest}: missing or damaged ({reason(error)}). Run vggft featurize again."
+            ) from None
         return Dataset(Path(settings.data), settings.classes, tuple(samples))
 
     def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
@@ -305,9 +307,8 @@ class Workspace:
                     interrupts.check()
                     raise
         except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
-            reason = getattr(error, "strerror", None) or error
             raise VggftError(
-                f"{self.root}: cannot be written or locked ({reason}). Choose another --workspace."
+                f"{self.root}: cannot be written or locked ({reason(error)}). Choose another --workspace."
             ) from None
         try:
             holder.write(who)
