@@ -2,8 +2,8 @@
 
 A folder is that of a run if it is no link and `run.json` or `unfinished/settings.json` in it names the folder; where both are
 damaged or name another run, if a file in it has the checksum that vggft recorded for a run; or if a head or a checkpoint in
-`unfinished/` has its checksum. In it, a file is deleted if vggft writes a file of that name in that place; of `network.keras`,
-the sha256 has to be a recorded one, too.
+`unfinished/` has its checksum. In it, a file is deleted if vggft writes a file of that name in that place; where the checksum
+of a result was recorded, it has to be that one.
 """
 
 import contextlib
@@ -93,13 +93,13 @@ def _is_ours(path: Path, folder: Path) -> bool:
     *place, name = path.relative_to(folder).parts
     if path.is_symlink() or not path.is_file():
         return False
-    if tuple(place) in _LOGS:
-        return tensorboard.is_ours(path)
-    if place == [UNFINISHED]:
-        return name in (CHECKPOINT, NETWORK, SETTINGS, *HEAD_FILES, durable.CHECKSUMS) or path.match(durable.TEMPORARY)
     if place:
-        return False
+        unfinished = (CHECKPOINT, NETWORK, SETTINGS, *HEAD_FILES, durable.CHECKSUMS)
+        in_unfinished = place == [UNFINISHED] and (name in unfinished or path.match(durable.TEMPORARY))
+        return in_unfinished or (tuple(place) in _LOGS and tensorboard.is_ours(path))
     if name == NETWORK:
         recorded = _read(folder / RUN).get("network_sha256")
         return durable.sha256(path) == recorded or durable.is_as_written(path)
-    return name in (RUN, HISTORY, predictions.FILE, durable.CHECKSUMS) or path.match(durable.TEMPORARY)
+    if name in (HISTORY, predictions.FILE):
+        return durable.is_as_written(path) or not durable.lists(folder, name)
+    return name in (RUN, durable.CHECKSUMS) or path.match(durable.TEMPORARY)

@@ -2,6 +2,6 @@
 
 What to train: `specs` (the default heads), `grid` (heads from a TOML file), `plan` (settings of a training).
 Training: `features` (input), `population` and `batched` (dense heads), `logistic`, `folds`, `search` (all of it, and ranking).
-Results: `head` (a trained head), `metrics`, `history`, `predictions`, `store` (on disk).
+Results: `head` (a trained head), `metrics`, `history`, `predictions`, `store` (on disk), `arrays` (reading .npz).
 Data problems: `near_duplicates`, `leaks` (images in two splits or under two labels), `suspects` (doubtful labels).
 """

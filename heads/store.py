@@ -125,7 +125,7 @@ def _load(folder: Path) -> Result:
             raise ValueError(f"{number!r} folds")
         curve = folder / HISTORY
         dense = head.kind == "dense"
-        searched = curve.exists() or HISTORY in durable.read_checksums(folder)  # not where C could not be searched
+        searched = curve.exists() or durable.lists(folder, HISTORY)  # not where C could not be searched
         return Result(
             head,
             metrics.seconds,

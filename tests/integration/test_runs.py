@@ -90,12 +90,13 @@ def test_a_removed_run_leaves_what_a_person_put_there(work):
     assert [run["name"] for run in found["runs"]] == ["damaged", "elsewhere", "stale"]
 
 
-def test_a_network_that_training_did_not_write_is_not_removed(work):
+@pytest.mark.parametrize("name", ["network.keras", "history.csv", "predictions.csv"])
+def test_a_result_that_training_did_not_write_is_not_removed(work, name):
     (finished,) = store.load_all(work.finetune)
-    network = work.finetune / finished.name / "network.keras"
-    network.write_bytes(b"mine")
-    assert removal.remove(network.parent) == [network]
-    assert list(network.parent.iterdir()) == [network]
+    result = work.finetune / finished.name / name
+    result.write_bytes(b"mine")
+    assert removal.remove(result.parent) == [result]
+    assert list(result.parent.iterdir()) == [result]
 
 
 def test_a_damaged_run_is_removed_if_something_proves_it(work):

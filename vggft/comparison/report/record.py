@@ -151,17 +151,17 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
     """Write compare.json, compare.csv, pairs.csv, predictions.csv and, with perturbations, probes.csv; return the JSON object."""
     result = record.as_json()
     folder.mkdir(exist_ok=True)
-    durable.write_csv(folder / "predictions.csv", *_predictions(record.comparison))
+    files = {"predictions.csv": durable.csv_bytes(*_predictions(record.comparison))}
     if record.perturbed is not None:
-        durable.write_csv(folder / "probes.csv", *_perturbed_predictions(record.comparison, record.perturbed))
-    else:
-        (folder / "probes.csv").unlink(missing_ok=True)  # of an earlier comparison
+        files["probes.csv"] = durable.csv_bytes(*_perturbed_predictions(record.comparison, record.perturbed))
+    elif durable.is_as_written(folder / "probes.csv"):
+        (folder / "probes.csv").unlink()  # of an earlier comparison
     pairs = [_flat(pair) for pair in result["pairs"]]
-    durable.write_csv(folder / "pairs.csv", list(pairs[0]), [list(pair.values()) for pair in pairs])
+    files["pairs.csv"] = durable.csv_bytes(list(pairs[0]), [list(pair.values()) for pair in pairs])
     rows = [_table_row(row, result) for row in result["methods"]]
     header = list(dict.fromkeys(key for row in rows for key in row))
-    durable.write_csv(folder / "compare.csv", header, [[row.get(key, "") for key in header] for row in rows])
-    durable.write_checked(folder, {REPORT: durable.json_bytes(result)})
+    files["compare.csv"] = durable.csv_bytes(header, [[row.get(key, "") for key in header] for row in rows])
+    durable.write_checked(folder, {**files, REPORT: durable.json_bytes(result)})
     return result
 
 
