@@ -97,8 +97,8 @@ MUTATIONS = [
     ),
     Mutation(
         "featurize/process/interrupts.py",
-        "        _Heard.raised = True\n        raise KeyboardInterrupt",
-        "        _Heard.raised = True",
+        "        raise KeyboardInterrupt\n",
+        "        pass\n",
         "resilience/test_kills.py",
     ),
     Mutation(
@@ -127,7 +127,30 @@ MUTATIONS = [
         "return history[-1]",
         "unit/test_finetune.py",
     ),
-    Mutation("finetune/network.py", "if not difference <= bound:", "if difference > bound:", "unit/test_finetune.py"),
+    Mutation(
+        "finetune/network.py",
+        "if not (errors <= bound * np.linalg.norm(stored, axis=1)).all():",
+        "if (errors > bound * np.linalg.norm(stored, axis=1)).any():",
+        "unit/test_finetune.py",
+    ),
+    Mutation(
+        "finetune/removal.py",
+        "return durable.is_as_written(path) or not durable.lists(folder, name)",
+        "return True",
+        "integration/test_runs.py",
+    ),
+    Mutation(
+        "featurize/durable.py",
+        "if checksums is None or hashlib.sha256(data).hexdigest() in checksums:",
+        "if data:",
+        "unit/test_checksums.py",
+    ),
+    Mutation(
+        "heads/near_duplicates.py",
+        "if a != b and similarities.within(files[a], files[b], _DIAMETER):",
+        "if a != b:",
+        "unit/test_leaks.py",
+    ),
     Mutation(
         "finetune/checkpoint.py",
         "if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:",
