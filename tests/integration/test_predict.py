@@ -38,7 +38,7 @@ def green(pictures):
 
 @pytest.fixture
 def fake(trained, monkeypatch):
-    """The trained workspace with a model that needs no network, and an unsure band below 0.8."""
+    """The trained workspace with a model that needs no network, and an unsure band below 0.75."""
     p = np.array([[0.1, 0.9], [0.2, 0.8], [0.7, 0.3]])
     monkeypatch.setattr(inference, "from_pixels", lambda model, workspace: PixelScorer(green, 4))
     kept = Predictions([], np.array([1, 1, 1]), p)
@@ -144,7 +144,7 @@ def test_lines_for_people(fake, painted, capfd):
         ["birds", "0.8000", str(painted[3])],
     ]
     assert (
-        "predictions with a score below 0.8000 are marked as unsure (?): accuracy is 100.0% on the 2 of 3 validation"
+        "predictions with a score below 0.7500 are marked as unsure (?): accuracy is 100.0% on the 2 of 3 validation"
         in err
     )
     predict.run(fake, PredictOptions(painted[:1]), Ui(quiet=True))
@@ -179,10 +179,10 @@ def test_rows_as_they_come(fake, painted, tmp_path, monkeypatch, capfd):
 def test_the_object_for_programs(fake, painted, tmp_path, capfd):
     (tmp_path / "text.txt").write_text("no picture")
     found = as_json(fake, PredictOptions([*painted, tmp_path / "text.txt"], top=2), capfd)
-    assert found["unsure_below"] == 0.8
+    assert found["unsure_below"] == pytest.approx(0.75)
     assert found["unsure_band"] == {
         "right_at_least": 0.95,
-        "threshold": 0.8,
+        "threshold": pytest.approx(0.75),
         "images": 3,
         "sure": 2,
         "accuracy": 1.0,

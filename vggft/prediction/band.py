@@ -22,7 +22,7 @@ class Band:
     Attributes:
         threshold: a top score below it is unsure; 0: none is; `NEVER`: all are.
         images: number of validation images that chose it.
-        sure: number of those with a top score at or above it.
+        sure: number of those with a top score above it.
         accuracy: on those; None where there are none.
     """
 
@@ -46,14 +46,15 @@ class Band:
             return f"all predictions are marked as unsure (?): {few}"
         if not self.threshold:
             return f"no prediction is marked as unsure: accuracy is {self.accuracy:.1%} on all {self.images} validation images"
-        above = f"accuracy is {self.accuracy:.1%} on the {self.sure} of {self.images} validation images at or above it"
+        above = f"accuracy is {self.accuracy:.1%} on the {self.sure} of {self.images} validation images above it"
         return f"predictions with a score below {self.threshold:.4f} are marked as unsure (?): {above}"
 
 
 def choose(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> Band:
-    """Choose the lowest threshold with an accuracy of at least `RIGHT` on the images at or above it.
+    """Choose the lowest threshold with an accuracy of at least `RIGHT` on the images above it.
 
-    Candidates are the top scores that occur; images of equal score are on the same side. The lowest of them becomes 0.
+    A threshold is 0 or lies halfway between two top scores that occur. (On a score, the rounding of a computation in other
+    batches would decide about that image.)
 
     Args:
         probabilities: (n, classes) of validation images; n ≥ 1.
@@ -67,5 +68,5 @@ def choose(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> Ba
     if not len(enough):
         return Band(NEVER, len(targets), 0, None)
     lowest = int(enough[0])
-    threshold = float(scores[lowest]) if lowest else 0.0
+    threshold = float(scores[lowest - 1 : lowest + 1].mean()) if lowest else 0.0
     return Band(threshold, len(targets), int(n[lowest]), float(accuracy[lowest]))
