@@ -1,6 +1,7 @@
 """Fixtures: small images drawn by the tests, the bundled drawings, and workspaces built once per session."""
 
 import contextlib
+import gc
 import json
 import os
 import shutil
@@ -34,6 +35,10 @@ if (
     signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 ):  # as a shell's `&` leaves it; every process started here would ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.set_threshold(
+    200_000, 20, 100
+)  # the graphs that TensorFlow traces are large: by default a tenth of the time goes into gc
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,61 +1,41 @@
 """Keras's and matplotlib's configuration in the environment has no effect on vggft."""
 
-import contextlib
-import io
 import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
+from conftest import shards, vggft
+from processes import vggft_apart
 from small_tuning import head as head_model
 from tiny import TINY
 
 from finetune.network import assemble
 from vggft import Experiment
 
-TESTS = str(Path(__file__).parents[1])
-PROGRAM = """
-import sys
-import numpy as np
-from featurize import engines
-from featurize.cache.fingerprint import Fingerprint
-sys.path += sys.argv[1:]
-from tiny import TINY, tiny_weights
-pictures = np.random.default_rng(0).integers(0, 256, (2, 64, 64, 3), np.uint8)
-(features,) = engines.KerasEngine(tiny_weights(), Fingerprint.of(TINY, size=64), 2)(pictures, ["block3_pool"])
-print(features.shape, features.dtype, features.tobytes().hex())
-"""
 
-
-def run(*words, **variables):
-    environment = {**os.environ, **variables}
-    return subprocess.run(
-        [sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120, check=False
-    )
-
-
-def test_settings_of_keras(tmp_path):
-    """The same features, bit for bit, whatever keras.json says."""
+def test_settings_of_keras_and_of_a_notebook(featurized, tmp_path):
+    """The same features, bit for bit, whatever keras.json says, and whatever matplotlib is told to draw with."""
     settings = {"floatx": "float16", "epsilon": 0.5, "backend": "tensorflow", "image_data_format": "channels_first"}
     (tmp_path / "keras.json").write_text(json.dumps(settings))
-    unusual = run("-c", PROGRAM, TESTS, KERAS_HOME=str(tmp_path))
-    assert unusual.stdout.startswith("(2, 8, 8, 16) float32 "), unusual.stderr
-    with contextlib.redirect_stdout(io.StringIO()) as usual:
-        exec(PROGRAM, {})
-    assert unusual.stdout == usual.getvalue()
-
-
-def test_a_notebook_that_chooses_matplotlibs_backend(tmp_path):
     # module://matplotlib_inline.backend_inline is such a name where only the notebook has that package.
-    done = run("-m", "vggft", "doctor", "-w", str(tmp_path), "--json", MPLBACKEND="nonsense")
-    checks = {check["name"]: check["status"] for check in json.loads(done.stdout)["checks"]}
-    assert checks["backend"] == "ok", done.stdout
+    unusual = {"KERAS_HOME": str(tmp_path), "MPLBACKEND": "nonsense"}
+    words = ("featurize", featurized[0] / "data", "--engine", "keras", "-w")
+    for done in (vggft_apart(*words, tmp_path / "unusual", env=unusual), vggft(*words, tmp_path / "usual")):
+        assert done.returncode == 0, done.stderr
+    assert shards(tmp_path / "unusual") == shards(tmp_path / "usual")
 
 
 def test_a_program_with_another_backend_of_matplotlib():
     """In Python, where the setting is the program's own: the error names it, not Keras's backend."""
-    done = run("-c", "from featurize.backend import load_keras; load_keras()", MPLBACKEND="nonsense")
+    done = subprocess.run(
+        [sys.executable, "-c", "from featurize.backend import load_keras; load_keras()"],
+        env={**os.environ, "MPLBACKEND": "nonsense"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert "matplotlib does not start (MPLBACKEND is 'nonsense')" in done.stderr
     assert "KERAS_BACKEND" not in done.stderr
 

@@ -10,6 +10,7 @@ from featurize.data.dataset import Sample
 from heads import near_duplicates
 
 
+@pytest.mark.slow
 def test_copies_of_drawings_and_of_digits_are_found_and_nothing_else(tmp_path, published):
     """Saved again, halved or mirrored drawings; of digits, which are all alike, those saved again."""
     from sklearn.datasets import load_digits

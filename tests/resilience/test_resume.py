@@ -39,11 +39,17 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("plan", "stops"),
     [
-        (Plan(3, 5, seed=3, learning_rate=3e-5, schedule="cosine", layer_decay=0.8), (0, 2)),
-        (Plan(2, 5, optimizer="adam", learning_rate=1e-5, l2_sp=0.01, label_smoothing=0.1, clip=1.0), (1,)),
-        (Plan(2, 5, learning_rate=3e-5, precision="mixed_float16"), (1,)),
+        pytest.param(Plan(3, 5, seed=3, learning_rate=3e-5, schedule="cosine", layer_decay=0.8), (0, 2), id="sgd"),
+        pytest.param(
+            Plan(2, 5, optimizer="adam", learning_rate=1e-5, l2_sp=0.01, label_smoothing=0.1, clip=1.0),
+            (1,),
+            id="adam",
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            Plan(2, 5, learning_rate=3e-5, precision="mixed_float16"), (1,), id="mixed", marks=pytest.mark.slow
+        ),
     ],
-    ids=["sgd", "adam", "mixed"],
 )
 def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops):
     data = examples(small_features["block2_pool"], TARGETS)

@@ -36,9 +36,10 @@ def test_a_list_from_a_closed_stream_is_an_empty_one(trained, tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
-@pytest.mark.parametrize("words", ["vggft doctor --json", "vggft predict nothing.png --json"])
-def test_json_onto_a_full_disk(tmp_path, words):
-    done = shell(f"{words} > /dev/full", tmp_path)
+@pytest.mark.parametrize("words", ["runs", "predict nothing.png"])
+def test_json_onto_a_full_disk(featurized, words):
+    """A result, and an error."""
+    done = shell(f"vggft {words} -w work --json > /dev/full", featurized[0])
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "error: " in done.stderr

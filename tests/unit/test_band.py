@@ -24,7 +24,9 @@ def test_the_lowest_score_that_does():
     found = chosen((0.9, True), (0.8, True), (0.7, False), (0.6, True))
     assert found == Band(0.75, 4, 2, 1.0)  # halfway: rounding moves none of these images to the other side
     assert (found.unsure(0.75), found.unsure(0.7499)) == (False, True)
-    assert "below 0.7500 are marked as unsure (?): accuracy is 100.0% on the 2 of 4 validation images above it" in str(found)
+    assert "below 0.7500 are marked as unsure (?): accuracy is 100.0% on the 2 of 4 validation images above it" in str(
+        found
+    )
     assert found.as_json() == {"right_at_least": 0.95, "threshold": 0.75, "images": 4, "sure": 2, "accuracy": 1.0}
 
 

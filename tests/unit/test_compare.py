@@ -48,6 +48,7 @@ def test_three_data_sets_of_which_the_answer_is_known(gain, use, outcome):
     assert np.sign(first.accuracy_difference) == np.sign(gain) or gain == 0
 
 
+@pytest.mark.slow
 def test_no_difference_is_rarely_taken_for_one(monkeypatch):
     """Of 100 comparisons of models that are alike, 5 are expected to end in a claim: 3 standard errors more are allowed."""
     monkeypatch.setattr(statistics, "DRAWS", 300)

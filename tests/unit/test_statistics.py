@@ -48,7 +48,7 @@ def covered(monkeypatch, draw, truth_of):
     return held / SIMULATIONS
 
 
-@pytest.mark.parametrize("n", [20, 40, 150])
+@pytest.mark.parametrize("n", [20, pytest.param(40, marks=pytest.mark.slow), pytest.param(150, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("models", [two_models, one_too_sure, one_better])
 def test_intervals_cover(monkeypatch, n, models):
     """The second is what bootstrap alone fails at: 30 of 100 times, 40 images hold none of those that it is wrong about.
