@@ -19,8 +19,8 @@ TOP = ["block3_pool"]  # of the tiny network
 
 @pytest.fixture(scope="module")
 def pictures():
-    """9 drawings, so that no batch size of the tests divides them."""
-    paths = sorted(PICTURES.glob("b*/*.png"))[:36:4]
+    """5 drawings, so that no batch size of the tests divides them."""
+    paths = sorted(PICTURES.glob("b*/*.png"))[:40:8]
     return np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
 
 
@@ -91,9 +91,9 @@ def engine(request, published):
 
 @pytest.mark.parametrize("name", ["keras", "winograd"])
 def test_engines_agree_with_keras_own_network(name, published, pictures, reference):
-    engine = engine_of(name, published, Fingerprint.of(VGG16), 4)
-    parts = [engine(pictures[first : first + 4], TWO) for first in range(0, len(pictures), 4)]
-    assert [len(p[0]) for p in parts] == [4, 4, 1]
+    engine = engine_of(name, published, Fingerprint.of(VGG16), 2)
+    parts = [engine(pictures[first : first + 2], TWO) for first in range(0, len(pictures), 2)]
+    assert [len(p[0]) for p in parts] == [2, 2, 1]
     for i in range(2):
         found = np.concatenate([part[i] for part in parts])
         assert found.shape == reference[i].shape
@@ -112,9 +112,8 @@ def test_engines_agree_on_photographs(engine, published, hymenoptera):
 @pytest.mark.slow
 def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     """Nor on its place in the batch of 16, which is Keras's on a CPU. (In one of 8 it did, by 6e-6, on a CPU without AVX-512.)"""
-    together = engine(pictures[:8], TWO[1:])[0]
-    for i in (7,):
-        assert np.array_equal(together[i : i + 1], engine(pictures[i : i + 1], TWO[1:])[0])
+    together = engine(pictures, TWO[1:])[0]
+    assert np.array_equal(together[-1:], engine(pictures[-1:], TWO[1:])[0])
 
 
 @pytest.mark.parametrize("name", ["keras", "winograd"])
@@ -128,7 +127,7 @@ def test_any_layers_in_any_order(name, published):
 
 
 def test_from_a_cached_layer_instead_of_from_pixels(engine, pictures):
-    below, *expected = engine(pictures[:5], ["block4_pool", "block5_conv1", "block5_pool"])
+    below, *expected = engine(pictures[:3], ["block4_pool", "block5_conv1", "block5_pool"])
     found = engine(below.astype(np.float16), ["block5_conv1", "block5_pool"], "block4_pool")
     for own, from_pixels in zip(found, expected, strict=True):
         assert relative_errors(own, from_pixels).max() < 2e-3
@@ -187,10 +186,10 @@ def test_mixed_precision_is_another_fingerprint(published, pictures, reference):
     mixed = Fingerprint.of(VGG16, precision="mixed_float16")
     assert mixed.key != Fingerprint.of(VGG16).key
     assert "precision" not in Fingerprint.of(VGG16).json
-    found = engine_of("keras", published, mixed, 4)(pictures[:4], TWO)
+    found = engine_of("keras", published, mixed, 2)(pictures[:2], TWO)
     for own, expected in zip(found, reference, strict=True):
         assert own.dtype == np.float32
-        assert 1e-4 < relative_errors(own, expected[:4]).max() < 1e-2
+        assert 1e-4 < relative_errors(own, expected[:2]).max() < 1e-2
 
 
 def test_which_engine_and_why(monkeypatch):

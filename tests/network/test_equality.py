@@ -64,9 +64,8 @@ def rows_of(cache, split_point, features):
 @pytest.mark.parametrize(
     ("network", "split_point"),
     [
-        (TINY, "block3_conv1"),
         (TINY, "block2_pool"),
-        (TINY, "block1_pool"),
+        *(pytest.param(TINY, name, marks=pytest.mark.slow) for name in ("block3_conv1", "block1_pool")),
         *(pytest.param(VGG16, name, marks=pytest.mark.slow) for name in ("block5_conv1", "block4_pool", "block3_pool")),
     ],
     ids=lambda value: getattr(value, "name", value),

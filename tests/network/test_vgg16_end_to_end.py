@@ -15,10 +15,10 @@ from vggft.workspace.workspace import Workspace
 
 @pytest.fixture
 def base(tmp_path_factory):
-    """12 drawings, and their features of VGG16."""
+    """6 drawings, and their features of VGG16."""
 
     def build(folder):
-        drawings(folder / "data", 6, "bugs", "flowers")
+        drawings(folder / "data", 3, "bugs", "flowers")
         assert vggft("featurize", folder / "data", "-w", folder / "work", network=VGG16).returncode == 0
 
     return once(tmp_path_factory, "vgg16", build)[0]
@@ -37,8 +37,8 @@ def test_features_are_those_of_keras(base, published):
     pixels = np.stack([images.decode_resized((base / "data" / r["path"]).read_bytes(), 224) for r in rows])
     expected = model.predict(keras.applications.vgg16.preprocess_input(pixels.astype("float32")), verbose=0)
     found = workspace.cache().read("block5_pool", [r["digest"] for r in rows]).astype(np.float64)
-    difference = np.linalg.norm((found - expected).reshape(12, -1), axis=1)
-    assert (difference / np.linalg.norm(expected.reshape(12, -1), axis=1)).max() <= 1e-3
+    difference = np.linalg.norm((found - expected).reshape(6, -1), axis=1)
+    assert (difference / np.linalg.norm(expected.reshape(6, -1), axis=1)).max() <= 1e-3
 
 
 def test_estimates_come_near_what_is_written(base, tmp_path):
@@ -47,9 +47,9 @@ def test_estimates_come_near_what_is_written(base, tmp_path):
 
     cache = Workspace(base / "work", VGG16).cache()
     stored = sum(p.stat().st_size for p in files(base))
-    assert abs(estimate.bytes_needed(cache, VGG16.cached, 12) / stored - 1) < 0.25
+    assert abs(estimate.bytes_needed(cache, VGG16.cached, 6) / stored - 1) < 0.25
     blank = FeatureCache(tmp_path / "none", cache.fingerprint, VGG16)
-    assert 0.5 < estimate.bytes_needed(blank, VGG16.cached, 12) / stored < 2.5  # drawings are smaller than photographs
+    assert 0.5 < estimate.bytes_needed(blank, VGG16.cached, 6) / stored < 2.5  # drawings are smaller than photographs
 
 
 @pytest.mark.slow
@@ -69,7 +69,7 @@ def test_the_promises_on_photographs(hymenoptera, tmp_path):
     assert tuned["parity"] <= 2e-3
     assert tuned["validation"]["log_loss"] <= tuned["start_validation"]["log_loss"]
     assert tuned["start_validation"]["log_loss"] == pytest.approx(best["validation"]["log_loss"], abs=1e-4)
-    compared = strict_json(vggft("compare", *work, network=VGG16).stdout)
+    compared = strict_json(vggft("compare", "--quick", *work, network=VGG16).stdout)
     assert compared["measured_on"] == "validation"
     assert "also selected the models" in compared["recommendation"]
     assert {m["name"] for m in compared["methods"]} == {*(h["name"] for h in heads["heads"]), tuned["name"]}

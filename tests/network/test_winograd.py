@@ -66,7 +66,7 @@ def case(size, channels, filters):
         (47, 256, 64),
         (48, 128, 128),
         (57, 64, 64),
-        (410, 64, 64),
+        pytest.param(410, 64, 64, marks=pytest.mark.slow),
     ],
 )
 def test_convolution_bias_relu_and_pooling(size, channels, filters):
@@ -116,7 +116,7 @@ def test_blas_has_its_threads_back_afterwards(published):
         assert 2 in before
 
 
-@pytest.mark.parametrize("size", [32, 45, 63, 300])
+@pytest.mark.parametrize("size", [45, *(pytest.param(size, marks=pytest.mark.slow) for size in (32, 63, 300))])
 def test_other_sizes(published, size):
     pictures = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
     fingerprint, layers = (

@@ -94,11 +94,11 @@ def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features)
 @pytest.mark.parametrize(
     ("split_point", "first", "precision"),
     [
-        ("block3_conv1", "block3_conv2", "float32"),
         ("block2_pool", "block3_conv1", "float32"),
-        ("block2_pool", "block3_conv1", "mixed_float16"),
-        ("block1_pool", "block2_conv1", "float32"),
         (None, "block1_conv1", "float32"),
+        pytest.param("block3_conv1", "block3_conv2", "float32", marks=pytest.mark.slow),
+        pytest.param("block1_pool", "block2_conv1", "float32", marks=pytest.mark.slow),
+        pytest.param("block2_pool", "block3_conv1", "mixed_float16", marks=pytest.mark.slow),
     ],
 )
 def test_which_weights_move(weights, small_pictures, small_features, split_point, first, precision):
