@@ -211,7 +211,7 @@ def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(pub
 @pytest.mark.slow
 def test_the_benchmark_runs_on_a_cpu(tmp_path, hymenoptera):
     script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-    command = [sys.executable, script, hymenoptera, "--quick", "--json", tmp_path / "found.json"]
+    command = [sys.executable, script, hymenoptera, "--quick", "--images", "10", "--json", tmp_path / "found.json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
