@@ -221,7 +221,8 @@ def _unidentified(data: bytes, deadline: float) -> str:
         return "HEIC picture: Pillow cannot read HEIC without a plug-in; convert it to JPEG or PNG"
     if brand in (b"avif", b"avis") and not features.check("avif"):
         return "AVIF picture: this Pillow was built without AVIF; convert it to JPEG or PNG"
-    return formats.foreign(data[: formats.HEAD]) or _refused(data, deadline) or "not a picture: unknown file format"
+    unknown = "unknown file format; if it is a picture, convert it to PNG or JPEG"
+    return formats.foreign(data[: formats.HEAD]) or _refused(data, deadline) or unknown
 
 
 def _refused(data: bytes, deadline: float) -> str | None:

@@ -104,6 +104,18 @@ def test_what_a_person_sees(fake, folder, capfd):
     assert "optimistic" not in err
 
 
+def test_identical_images_under_different_labels_are_named(fake, folder, capfd):
+    shutil.copy(folder / "birds" / "00.png", folder / "birds" / "zz.png")  # twice under one label is no mistake
+    evaluate.run(fake, EvaluateOptions(folder), Ui())
+    assert "different labels: 2 images (first: " in capfd.readouterr().err
+    shutil.copy(folder / "birds" / "00.png", folder / "fruit" / "copy.png")
+    evaluate.run(fake, EvaluateOptions(folder), Ui())
+    paths = ", ".join(str(folder / name) for name in ("birds/00.png", "birds/zz.png", "fruit/copy.png"))
+    assert f"identical images under different labels: 3 images (first: {paths})" in capfd.readouterr().err.replace(
+        "\n", " "
+    )
+
+
 @pytest.mark.parametrize(("classes", "tables"), [(2, 3), (10, 3), (11, 2), (20, 2), (21, 1)])
 def test_tables_that_fit(classes, tables, capfd):
     p, targets = np.eye(classes), np.arange(classes)

@@ -1,5 +1,7 @@
 """Near-duplicates and suspect labels among drawings, found with VGG16 features."""
 
+import shutil
+
 import numpy as np
 import pytest
 from conftest import PICTURES, SHARED
@@ -61,28 +63,30 @@ def test_copies_of_drawings_and_of_digits_are_found_and_nothing_else(tmp_path, p
 
 @pytest.mark.slow
 def test_the_wrong_labels_of_the_drawings_are_found(tmp_path):
-    """Among 412 drawings: a flower among the birds, and two pictures that only say "linked image not found"."""
+    """Among 153 drawings: a flower among the birds, and two pictures that only say "linked image not found"."""
     from conftest import strict_json, vggft
 
     if not (SHARED / "clipart").is_dir():
         pytest.skip("the drawings in seven classes are not on this machine")
+    for label in ("birds", "bugs", "fish", "flowers"):
+        shutil.copytree(SHARED / "clipart" / label, tmp_path / "data" / label)
     work = ("-w", tmp_path / "work")
-    assert vggft("featurize", SHARED / "clipart", *work, network=VGG16).returncode == 0
+    assert vggft("featurize", tmp_path / "data", *work, network=VGG16).returncode == 0
     names = ("max-64-l2", "avgmax-64-l2")
     picked = [word for name in names for word in ("--head", name)]
     found = strict_json(vggft("head", "--suspects", "--cv", "5", *picked, *work, "--json", network=VGG16).stdout)
     ranks = {suspect["path"]: (rank, suspect) for rank, suspect in enumerate(found["suspects"])}
     rank, flower = ranks["birds/mirjam_meijer_mirjam_mei_01.png"]
-    assert rank < 10
+    assert rank < 4
     assert flower["predicted"] == "flowers"
     for name in ("duck_yellow_ii_kurt_cagl_.png", "tux_didier_fabert_01.png"):
-        assert ranks[f"birds/{name}"][0] < 40
+        assert ranks[f"birds/{name}"][0] < 18
     scores = [suspect["score"] for suspect in found["suspects"]]
     assert scores == sorted(scores, reverse=True)
     kinds = [leak["kind"] for leak in found["leaks"]]
-    assert kinds.count("same-bytes-two-labels") == 10
+    assert kinds.count("same-bytes-two-labels") == 1
     assert found["ranked_by"] == "folds"
     best = found["heads"][0]
     assert best["name"] == found["best"]
-    assert best["folds"]["n"] == 410  # 412 less the two copies on the validation side
-    assert best["folds"]["accuracy"] >= 0.73  # a logistic regression on max-pooled features has 0.737
+    assert best["folds"]["n"] == 153
+    assert best["folds"]["accuracy"] >= 0.68  # measured: 0.719

@@ -142,7 +142,7 @@ def test_a_chunk_of_the_wrong_size_does_not_make_a_file_incomplete():
         ("notes".encode("utf-16"), "text file"),
         (b"<annotation><object>", "text file"),
         (bytes(5000), "zeros where a picture starts"),
-        (b"\x91\x07\xfe\x01 unknown", "unknown file format"),
+        (b"\x91\x07\xfe\x01 unknown", "unknown file format; if it is a picture, convert it to PNG"),
     ],
 )
 def test_what_a_file_is(data, expected):

@@ -29,13 +29,18 @@ _CONFUSION_SHOWN = 10  # classes; more columns do not fit on a line
 
 @dataclass
 class _Evaluated:
-    """The predicted images with their targets and probabilities, the rejected files, and known images by split."""
+    """The predicted images with their targets and probabilities, the rejected files, and known images by split.
+
+    Attributes:
+        alike: digest → the images with these bytes, as positions in `paths`.
+    """
 
     paths: list[str] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
     probabilities: list[NDArray[np.float64]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=lambda: {"train": 0, "validate": 0, "test": 0})
+    alike: dict[str, list[int]] = field(default_factory=dict)
 
 
 def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
@@ -73,6 +78,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
                 ui.warn(f"rejected {scored.path}: {scored.reason}")
                 evaluated.rejected.append({"path": str(scored.path), "reason": scored.reason})
             else:
+                evaluated.alike.setdefault(scored.digest, []).append(len(evaluated.paths))
                 evaluated.paths.append(str(scored.path))
                 evaluated.targets.append(classes.index(label))
                 evaluated.probabilities.append(scored.probabilities)
@@ -91,6 +97,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     metrics, matrix = measure(p, targets), confusion(p, targets)
     ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
+    _warn_of_two_labels(evaluated, ui)
     if choice.age:
         _warn_of_age(evaluated.seen, metrics.n, ui)
     else:
@@ -107,6 +114,14 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         "rejected": evaluated.rejected,
     }
     return {**result, **_write(workspace, result, evaluated, classes, ui)}
+
+
+def _warn_of_two_labels(evaluated: _Evaluated, ui: Ui) -> None:
+    """Warn of identical images under different labels: no model can be right about all of them."""
+    several = [same for same in evaluated.alike.values() if len({evaluated.targets[i] for i in same}) > 1]
+    if several:
+        first = ", ".join(evaluated.paths[i] for i in several[0])
+        ui.warn(f"identical images under different labels: {counted(len(several), 'image')} (first: {first})")
 
 
 def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:
