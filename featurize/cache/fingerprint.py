@@ -23,7 +23,7 @@ class Fingerprint(Checked):
         size: side of the square input in pixels.
         resize: a key of `featurize.pixels.images.RESIZE_FILTERS`.
         preprocess: "caffe" (BGR minus the ImageNet means, as the published weights were trained) or "raw" (RGB, 0 to 255).
-        decoder: version of the decoder.
+        decoder: version of the decoder, 1 to `featurize.pixels.images.DECODER_VERSION`.
         dtype: dtype of the stored features.
         precision: precision of the computation, a Keras dtype policy: "float32", also for engines within a relative error of
             1e-3 of it, or "mixed_float16" (GPUs).
@@ -47,6 +47,10 @@ class Fingerprint(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 1 <= self.decoder <= DECODER_VERSION:
+            raise VggftError(
+                f"decoder {self.decoder}: expected 1 to {DECODER_VERSION}. A newer vggft made these features."
+            )
         if self.resize not in RESIZE_FILTERS:
             raise VggftError(f"resize filter {self.resize!r}: expected one of {', '.join(RESIZE_FILTERS)}.")
         if self.probe and self.probe not in PERTURBATIONS:

@@ -21,7 +21,8 @@ from featurize.pixels.perturbations import PERTURBATIONS
 from featurize.pixels.silence import silence
 from featurize.process import descriptors, interrupts
 
-DECODER_VERSION = 1
+# 1: pictures are decoded in full. 2: JPEG files of large pictures are scaled as they are decoded, see `_SPARE`.
+DECODER_VERSION = 2
 
 # 120 million pixels: more than the largest medium-format camera (102 million), and two copies fit into a small machine's memory.
 MAX_PIXELS = 120_000_000
@@ -48,6 +49,12 @@ MAX_SECONDS = (
 # Bytes are passed to the decoder in pieces of this size, between which it can be stopped.
 _SCAN_BYTES = 2048
 
+# A JPEG decoder can scale a picture to a half, a quarter or an eighth for a fraction of the work (libjpeg's smaller inverse
+# transforms). It may where both sides stay at least this many times as long as those of the square: the filter that resizes the
+# rest then averages over four pixels or more. Values of 0 to 255 differ by 0.4 on average (photographs, measured in
+# tests/unit/test_large_pictures.py).
+_SPARE = 2
+
 _STRIP_PIXELS = 1_000_000  # of a picture that is converted at once
 
 _BYTES_PER_PIXEL = {"1": 1, "L": 1, "P": 1, "I;16": 2, "I;16B": 2, "I;16L": 2}  # in Pillow; others: 4
@@ -70,19 +77,21 @@ RESIZE_FILTERS = {
 _SIGNATURES = (b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*")
 
 _EXIF_ORIENTATION = 0x0112
-# EXIF 2.32, table 6: orientation → transposition that makes the picture upright.
+# EXIF 2.32, table 6: orientation → transposition that makes the picture upright, and which of its margins (left 0, upper 1,
+# right 2, lower 3) are then left, upper, right and lower.
 _UPRIGHT = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, (2, 1, 0, 3)),
+    3: (Image.Transpose.ROTATE_180, (2, 3, 0, 1)),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, (0, 3, 2, 1)),
+    5: (Image.Transpose.TRANSPOSE, (1, 0, 3, 2)),
+    6: (Image.Transpose.ROTATE_270, (3, 0, 1, 2)),
+    7: (Image.Transpose.TRANSVERSE, (3, 2, 1, 0)),
+    8: (Image.Transpose.ROTATE_90, (1, 2, 3, 0)),
 }
 
 
-Finish = Callable[[Image.Image], NDArray[np.uint8]]
+Box = tuple[float, float, float, float]  # left, upper, right, lower
+Finish = Callable[[Image.Image, Box], NDArray[np.uint8]]
 
 
 class Unreadable(Exception):
@@ -101,10 +110,12 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     Raises:
         Unreadable: the data cannot be decoded; with the reason.
     """
-    return _with_rgb(data, np.asarray)
+    return _with_rgb(data, lambda picture, box: np.asarray(picture))
 
 
-def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbation: str = "") -> NDArray[np.uint8]:
+def decode_resized(
+    data: bytes, size: int, resize: str = "bilinear", perturbation: str = "", version: int = DECODER_VERSION
+) -> NDArray[np.uint8]:
     """Decode a picture and resize it to a square, ignoring the aspect ratio.
 
     Args:
@@ -112,6 +123,7 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
         size: side of the square in pixels.
         resize: a key of `RESIZE_FILTERS`: Pillow's filters, which average over all covered pixels when shrinking.
         perturbation: a key of `featurize.pixels.perturbations.PERTURBATIONS`, applied to the square; empty for none.
+        version: of the decoder, 1 to `DECODER_VERSION`.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -120,31 +132,35 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
         Unreadable: the data cannot be decoded; with the reason.
     """
 
-    def resized(picture: Image.Image) -> NDArray[np.uint8]:
-        square = picture.resize((size, size), RESIZE_FILTERS[resize])
+    def resized(picture: Image.Image, box: Box) -> NDArray[np.uint8]:
+        square = picture.resize((size, size), RESIZE_FILTERS[resize], box)
         return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
 
-    return _with_rgb(data, resized)
+    return _with_rgb(data, resized, _SPARE * size if version > 1 else None)
 
 
-def _with_rgb(data: bytes, finish: Finish) -> NDArray[np.uint8]:
-    """Decode a picture, and return what `finish` makes of it while there is room for it in memory."""
+def _with_rgb(data: bytes, finish: Finish, side: int | None = None) -> NDArray[np.uint8]:
+    """Decode a picture, and return what `finish` makes of it, and of the box that holds it, while there is room in memory.
+
+    Args:
+        side: a JPEG decoder may scale the picture as long as both of its sides are at least this long; None: it may not.
+    """
     if not data:
         raise Unreadable("empty file (0 bytes)")
     deadline = time.thread_time() + MAX_SECONDS
     try:
-        return _decoded(data, finish, deadline)
+        return _decoded(data, finish, side, deadline)
     except Unreadable as error:
         if not str(error).startswith(("too ", "interrupted")):
             for orientation in (True, False):
                 less = metadata.without(data, orientation=orientation)
                 with contextlib.suppress(Unreadable):
                     if less != data:
-                        return _decoded(less, finish, deadline)
+                        return _decoded(less, finish, side, deadline)
         raise
 
 
-def _decoded(data: bytes, finish: Finish, deadline: float) -> NDArray[np.uint8]:
+def _decoded(data: bytes, finish: Finish, side: int | None, deadline: float) -> NDArray[np.uint8]:
     if descriptors.hiding():
         silence()
     try:
@@ -154,11 +170,14 @@ def _decoded(data: bytes, finish: Finish, deadline: float) -> NDArray[np.uint8]:
                 raise Unreadable(f"too large: {width} × {height}, {_LIMIT}")
             if image.info.get("progressive"):
                 image.decodermaxblock = _SCAN_BYTES
-            with memory.room().taken(_bytes_needed(image)):
+            scaled = image.draft(None, (side, side)) if side else None  # only JPEG decoders scale
+            with memory.room().taken(_bytes_needed(image, width * height)):
                 try:
                     image.load()
+                    # The last pixel of a scaled picture may lie partly outside of what was scaled.
+                    box = scaled[1] if scaled else (0, 0, *image.size)
                     # Orientation after load(), because Pillow rotates TIFF files itself and then removes the tag.
-                    return finish(_upright(_to_rgb(image), _orientation(image)))
+                    return finish(*_upright(_to_rgb(image), box, _orientation(image)))
                 finally:
                     image.close()  # frees the pixels, while the room is still taken
     except (Unreadable, memory.Declined):
@@ -189,11 +208,15 @@ class _Watched(io.BytesIO):
         return super().read(size)
 
 
-def _bytes_needed(image: Image.Image) -> int:
-    """Estimate the memory that decoding takes at its highest: Pillow's pixels, the RGB copy, and what the decoder keeps."""
+def _bytes_needed(image: Image.Image, pixels: int) -> int:
+    """Estimate the memory that decoding takes at its highest: Pillow's pixels, the RGB copy, and what the decoder keeps.
+
+    Args:
+        pixels: number of pixels in the file; `image` may have fewer.
+    """
     loaded = _BYTES_PER_PIXEL.get(image.mode, 4)
     kept = 2 * len(image.getbands()) if image.info.get("progressive") else _KEPT_PER_PIXEL.get(image.format or "", 0)
-    return image.width * image.height * (loaded + 4 + kept)
+    return image.width * image.height * (loaded + 4) + pixels * kept
 
 
 def _problem(error: Exception, file: _Watched, *, opened: bool) -> str:
@@ -256,9 +279,15 @@ def _orientation(image: Image.Image) -> int:
         return 1  # damaged EXIF: assume upright
 
 
-def _upright(image: Image.Image, orientation: int) -> Image.Image:
-    transposition = _UPRIGHT.get(orientation)
-    return image if transposition is None else image.transpose(transposition)
+def _upright(image: Image.Image, box: Box, orientation: int) -> tuple[Image.Image, Box]:
+    """Turn a picture, and the box in it."""
+    if orientation not in _UPRIGHT:
+        return image, box
+    transposition, (first, second, third, fourth) = _UPRIGHT[orientation]
+    width, height = image.size
+    margins = (box[0], box[1], width - box[2], height - box[3])
+    turned = image.transpose(transposition)
+    return turned, (margins[first], margins[second], turned.width - margins[third], turned.height - margins[fourth])
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -9,7 +9,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import PICTURES, make_classes, paint, refused, snapshot, strict_json, vggft
+from conftest import PICTURES, make_classes, paint, refused, rewrite, snapshot, strict_json, vggft
+from PIL import Image
 from small_tuning import keras_outputs
 from tiny import TINY
 
@@ -228,6 +229,26 @@ def test_shares_and_seed_change_in_place(copied):
     before = snapshot(work)
     assert "Expected a sum below 1" in refused("featurize", copied / "data", "-w", work, "--test", "0.9")
     assert snapshot(work) == before
+
+
+def test_features_of_the_first_decoder_are_added_to_as_they_were_made(copied):
+    """Where large JPEG files are decoded in full: nothing is computed again, and nothing is mixed."""
+    photograph = copied / "data" / "bugs" / "large.jpg"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
+    Image.fromarray(noise).save(photograph, quality=90)
+    path = copied / "work" / "workspace.json"
+    settings = json.loads(path.read_text())
+    rows = []
+    for version, new in ((1, 25), (2, 1)):  # those of version 2 lie in the cache already, but for the photograph
+        rewrite(path, {**settings, "fingerprint": {**settings["fingerprint"], "decoder": version}})
+        for computed in (new, 0):
+            done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
+            assert strict_json(done.stdout)["computed"] == computed
+            assert ("made with version 1 of the decoder" in done.stderr) == (version == 1)
+        workspace = Workspace(copied / "work", TINY)
+        assert workspace.settings.fingerprint.decoder == version
+        rows.append(workspace.cache().read("block3_pool", [hashlib.sha256(photograph.read_bytes()).hexdigest()]))
+    assert not np.array_equal(*rows)
 
 
 def test_other_layers_and_preprocessing(copied):

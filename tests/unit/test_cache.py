@@ -260,10 +260,11 @@ def test_the_fingerprint_of_the_published_weights_stays():
     """Existing caches are found by this key."""
     fingerprint = Fingerprint.of(VGG16)
     assert fingerprint.json == (
-        '{"decoder":1,"dtype":"float16","preprocess":"caffe","resize":"bilinear","size":224,'
+        '{"decoder":2,"dtype":"float16","preprocess":"caffe","resize":"bilinear","size":224,'
         '"weights":"d9a27cc1fc7f975ef8cff49180e794ccd7c4bc868ebb49740803b3bbaa8dbefd"}'
     )
-    assert fingerprint.key == "1932f5f53e4570cf"
+    assert fingerprint.key == "a9f8373bf9de230e"
+    assert Fingerprint.of(VGG16, decoder=1).key == "1932f5f53e4570cf"
 
 
 def test_opening_writes_nothing(tmp_path):

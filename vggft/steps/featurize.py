@@ -21,6 +21,7 @@ from featurize.data.folders import differ_in_case, ignored
 from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
+from featurize.pixels.images import DECODER_VERSION
 from featurize.wording import counted
 from finetune import store
 from finetune.store import RUN
@@ -290,6 +291,12 @@ def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     ui.print(
         f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
     )
+    version = workspace.settings.fingerprint.decoder
+    if version < DECODER_VERSION:
+        ui.say(
+            f"features here are made with version {version} of the decoder, which decodes large JPEG files in full. They stay "
+            f"valid, and new images are decoded alike; a new workspace uses version {DECODER_VERSION}, which is faster"
+        )
     if scan.loose:
         ui.say(f"ignored beside the class folders: {counted(scan.loose, 'file')}")
     if scan.notes:

@@ -56,7 +56,11 @@ class Filled:
 def decoder(fingerprint: Fingerprint) -> Decoder:
     """Return the decoder of a fingerprint."""
     return partial(
-        images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
+        images.decode_resized,
+        size=fingerprint.size,
+        resize=fingerprint.resize,
+        perturbation=fingerprint.probe,
+        version=fingerprint.decoder,
     )
 
 
