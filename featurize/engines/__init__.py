@@ -2,18 +2,20 @@
 
 from featurize.engines.engine import Engine, rate
 from featurize.engines.keras_engine import CPU_BATCH, GPU_BATCH, KerasEngine
-from featurize.engines.selection import Choice, choose, create, require, starts
+from featurize.engines.selection import WORTH_MEASURING, Choice, choose, create, measure, require, starts
 from featurize.engines.winograd_engine import WinogradEngine
 
 __all__ = [
     "CPU_BATCH",
     "GPU_BATCH",
+    "WORTH_MEASURING",
     "Choice",
     "Engine",
     "KerasEngine",
     "WinogradEngine",
     "choose",
     "create",
+    "measure",
     "rate",
     "require",
     "starts",

@@ -2,16 +2,19 @@
 
 import importlib
 import importlib.util
+import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from threadpoolctl import threadpool_info
 
 from featurize import backend
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import mnn_engine, winograd_engine
+from featurize.engines import measured, mnn_engine, winograd_engine
 from featurize.engines.engine import Engine
 from featurize.engines.keras_engine import KerasEngine
 from featurize.engines.mnn_engine import MnnEngine
@@ -25,13 +28,25 @@ CPU_PACKAGES = "numba MNN onnx"  # what the CPU engines need, as pip takes it
 _PACKAGES = {"winograd": "numba", "mnn": "MNN"}
 
 
+# For fewer images than this, starting and measuring several engines takes longer than the fastest one saves.
+WORTH_MEASURING = 500
+# The variable makes OpenBLAS use the kernels of another processor; with them, winograd can lose half of its speed.
+_KERNELS_VARIABLE = "OPENBLAS_CORETYPE"
+
+
 @dataclass(frozen=True)
 class Choice:
-    """Which engine runs, the reason, and the precision it computes in."""
+    """Which engine runs, the reason, and the precision it computes in.
+
+    Attributes:
+        unmeasured: the engines of which one is chosen without knowing how fast they are here; empty where it is known, or asked
+            for.
+    """
 
     name: str
     reason: str
     precision: Precision = FULL_PRECISION
+    unmeasured: tuple[str, ...] = ()
 
 
 def require(wanted: EngineName) -> None:
@@ -82,15 +97,57 @@ def choose(architecture: Architecture, wanted: EngineName = "auto", precision: P
 
 def _for_cpu(architecture: Architecture) -> Choice:
     """Choose an engine for a machine without a GPU."""
-    winograd = _installed("winograd") and winograd_engine.computes(architecture)
-    kernels = {str(library.get("architecture")) for library in threadpool_info()}
-    if winograd and kernels & _SMALL_PRODUCTS:
-        return Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
-    if _installed("mnn"):
-        return Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
-    if winograd:
-        return Choice("winograd", "no GPU to use; faster than Keras on a CPU")
-    return Choice("keras", f"no faster CPU engine is installed; pip install {CPU_PACKAGES} brings two")
+    names = [name for name in _PACKAGES if _installed(name)]
+    if not winograd_engine.computes(architecture):
+        names = [name for name in names if name != "winograd"]
+    if not names:
+        return Choice("keras", f"no faster CPU engine is installed; pip install {CPU_PACKAGES} brings two")
+    if len(names) == 1:
+        return Choice(names[0], "no GPU to use; faster than Keras on a CPU")
+    rates = measured.known(architecture, names)
+    if rates:
+        return _fastest(rates)
+    suited = {str(library.get("architecture")) for library in threadpool_info()} & _SMALL_PRODUCTS
+    name = "winograd" if suited else "mnn"
+    return Choice(name, f"no GPU to use; probably the fastest on this CPU{_hint()}", unmeasured=tuple(names))
+
+
+def _fastest(rates: measured.Rates) -> Choice:
+    listed = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
+    return Choice(max(rates, key=rates.__getitem__), f"the fastest on this machine, in images/s: {listed}{_hint()}")
+
+
+def _hint() -> str:
+    return f"; {_KERNELS_VARIABLE} is set, which can slow winograd" if _KERNELS_VARIABLE in os.environ else ""
+
+
+def measure(names: Sequence[str], weights: Weights, fingerprint: Fingerprint) -> tuple[Choice, Engine]:
+    """Start engines, measure them for some seconds, and return the fastest; which one it is, is kept for later commands.
+
+    Args:
+        names: of engines that are installed. One that does not start or run is left out, and nothing is kept.
+
+    Raises:
+        VggftError, RuntimeError: none of them starts and runs.
+    """
+    running: dict[str, Engine] = {}
+    problem: Exception | None = None
+    blank = np.zeros((1, fingerprint.size, fingerprint.size, 3), np.uint8)
+    for name in names:
+        try:
+            engine = create(name, weights, fingerprint)
+            engine(blank, weights.architecture.cached)
+        except (VggftError, RuntimeError) as error:
+            problem = error
+        else:
+            running[name] = engine
+    if problem and not running:
+        raise problem
+    if problem:
+        name, engine = next(iter(running.items()))
+        return Choice(name, f"no GPU to use; another engine does not run: {problem}"), engine
+    choice = _fastest(measured.measure(running, weights.architecture, fingerprint.size))
+    return choice, running[choice.name]
 
 
 def _installed(name: str) -> bool:

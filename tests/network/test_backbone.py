@@ -192,7 +192,9 @@ def test_mixed_precision_is_another_fingerprint(published, pictures, reference):
         assert 1e-4 < relative_errors(own, expected[:2]).max() < 1e-2
 
 
-def test_which_engine_and_why(monkeypatch):
+def test_which_engine_and_why(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     installed = {"numba", "MNN"}
     kernels = {"architecture": "SkylakeX"}
     monkeypatch.setattr(engines.selection.shutil, "which", lambda name: None)
@@ -200,14 +202,20 @@ def test_which_engine_and_why(monkeypatch):
         engines.selection.importlib.util, "find_spec", lambda name: object() if name in installed else None
     )
     monkeypatch.setattr(engines.selection, "threadpool_info", lambda: [{"user_api": "openmp"}, kernels])
-    assert engines.choose(VGG16) == engines.Choice("winograd", "no GPU to use; the fastest on a CPU with AVX-512")
+    both = ("winograd", "mnn")
+    probably = "no GPU to use; probably the fastest on this CPU"
+    assert engines.choose(VGG16) == engines.Choice("winograd", probably, unmeasured=both)
+    assert engines.choose(TINY).name == "mnn"  # winograd does not compute it
+    assert not engines.choose(TINY).unmeasured
     assert engines.choose(VGG16, "keras").reason == engines.choose(VGG16, "mnn").reason == "asked for"
     assert engines.choose(VGG16, "auto", "mixed_float16").name == "keras"
     for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match="mixed precision"):
             engines.choose(VGG16, name, "mixed_float16")
     kernels["architecture"] = "Haswell"
-    assert engines.choose(VGG16) == engines.Choice("mnn", "no GPU to use; the fastest on a CPU without AVX-512")
+    assert engines.choose(VGG16) == engines.Choice("mnn", probably, unmeasured=both)
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    assert engines.choose(VGG16).reason.endswith("; OPENBLAS_CORETYPE is set, which can slow winograd")
     installed.remove("MNN")
     assert engines.choose(VGG16).name == "winograd"
     installed.clear()

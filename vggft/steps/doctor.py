@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from featurize.backbone import weights
 from featurize.backend import gpus, load_keras
-from featurize.engines import choose, starts
+from featurize.engines import WORTH_MEASURING, choose, starts
 from featurize.engines.selection import CPU_PACKAGES
 from featurize.errors import VggftError
 from featurize.wording import counted
@@ -93,6 +93,8 @@ def _device(workspace: Workspace) -> list[Check]:
         return [*checks, Check("engine", "fail", f"{choice.name} is installed but does not start: {broken}", advice)]
     again = "agree to 1e-3" if choice.name == "keras" and found else "are bit-identical"
     text = f"{choice.name} ({choice.reason}); recomputed features {again}"
+    if choice.unmeasured:
+        text += f"; featurize measures {' and '.join(choice.unmeasured)} once, with {WORTH_MEASURING} images or more"
     checks.append(Check("engine", "ok", text))
     return checks
 

@@ -6,7 +6,7 @@ from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import Engine, choose, create
+from featurize.engines import WORTH_MEASURING, Engine, choose, create, measure
 from featurize.errors import VggftError
 from featurize.options.choices import EngineName
 from vggft.ui.console import Ui
@@ -39,13 +39,17 @@ def start_engine(
     file: Path | None,
     wanted: EngineName = "auto",
     ui: Ui | None = None,
+    images: int = 0,
 ) -> Engine:
     """Choose an engine, load the weights and start it.
+
+    Engines whose speed on this machine is not known are measured, if there is enough to compute.
 
     Args:
         architecture, fingerprint, file: as for `load_weights`.
         wanted: "auto" or the name of an engine.
         ui: told which weights and which engine are used, and why; None: nothing is shown.
+        images: number of images that it will compute.
 
     Raises:
         VggftError: as `load_weights`; or an engine that is not installed, or does not compute that architecture in
@@ -53,7 +57,12 @@ def start_engine(
     """
     choice = choose(architecture, wanted, fingerprint.precision)
     loaded = load_weights(architecture, fingerprint, file)
-    if ui:
-        ui.say(f"weights: {loaded.source}")
-        ui.say(f"engine: {choice.name} ({choice.reason})")
-    return create(choice.name, loaded, fingerprint)
+    say = ui.say if ui else lambda text: None
+    say(f"weights: {loaded.source}")
+    if choice.unmeasured and images >= WORTH_MEASURING:
+        say(f"measuring the engines {' and '.join(choice.unmeasured)}, once on this machine: some seconds")
+        choice, engine = measure(choice.unmeasured, loaded, fingerprint)
+    else:
+        engine = create(choice.name, loaded, fingerprint)
+    say(f"engine: {choice.name} ({choice.reason})")
+    return engine

@@ -141,7 +141,14 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    engine = engine or start_engine(cache.architecture, cache.fingerprint, filling.weights_file, filling.engine, ui)
+    engine = engine or start_engine(
+        cache.architecture,
+        cache.fingerprint,
+        filling.weights_file,
+        filling.engine,
+        ui,
+        images=sum(len(wanted) for step, wanted in work.items() if step.below is None),
+    )
     computed: set[str] = set()
     for step, wanted in work.items():
         if not announced:

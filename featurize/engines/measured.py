@@ -1,0 +1,121 @@
+"""Images a second of the engines on this machine: measured once, kept in the user's cache folder.
+
+Which engine is the fastest depends on the processor, on the libraries, and on what the environment says to them; the name of a
+processor does not tell it. The file `vggft/engines.json` in the user's cache folder (`$XDG_CACHE_HOME` on Linux) has an entry
+for each such state. It can be deleted at any time: engines are then measured again.
+"""
+
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from platformdirs import user_cache_path
+
+from featurize import durable
+from featurize.backbone.architecture import Architecture
+from featurize.engines.engine import Engine
+from featurize.errors import VggftError
+
+ROUNDS, SECONDS = 3, 2.0  # an engine runs in turn with the others, this often and about this long in all
+
+_PACKAGES = ("vggft", "numpy", "scipy", "numba", "MNN")
+_VARIABLES = ("OPENBLAS_", "OMP_", "MKL_", "NUMBA_", "GOTO_", "BLIS_")  # prefixes of names that these libraries read
+_ENTRIES = 50  # states that are kept, the latest ones
+
+Rates = Mapping[str, float]
+
+
+def known(architecture: Architecture, names: Sequence[str]) -> Rates | None:
+    """Return name → images/s as measured on this machine in its present state, or None if any of the engines was not."""
+    rates = _read().get(_key(architecture), {}).get("images_per_second", {})
+    return {name: rates[name] for name in names} if all(name in rates for name in names) else None
+
+
+def measure(engines: Mapping[str, Engine], architecture: Architecture, size: int) -> Rates:
+    """Measure engines in turn, on blank pictures, and keep the result. Other load slows some rounds: the fastest one counts.
+
+    Args:
+        engines: name → engine, ready to run.
+        architecture: whose cached layers they compute.
+        size: side of the pictures.
+    """
+    blank = {name: np.zeros((engine.trial, size, size, 3), np.uint8) for name, engine in engines.items()}
+    once = {name: _seconds(lambda: engine(blank[name], architecture.cached)) for name, engine in engines.items()}  # noqa: B023
+    fastest: dict[str, float] = {}
+    for _ in range(ROUNDS):
+        for name, engine in engines.items():
+            pictures = np.concatenate([blank[name]] * max(1, int(SECONDS / ROUNDS / once[name])))
+            seconds = _seconds(lambda: engine(pictures, architecture.cached))  # noqa: B023
+            fastest[name] = max(fastest.get(name, 0), len(pictures) / seconds)
+    _keep(architecture, fastest)
+    return fastest
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    run()
+    return time.perf_counter() - began
+
+
+def _state() -> dict[str, Any]:
+    """Return what the speed of an engine depends on, as far as it can change between two runs on a machine."""
+    versions = {d.name: d.version for name in _PACKAGES for d in importlib.metadata.distributions(name=name)}
+    variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+    return {"processor": _processor(), "cores": os.cpu_count(), "versions": versions, "environment": variables}
+
+
+def _processor() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _key(architecture: Architecture) -> str:
+    state = json.dumps([architecture.name, _state()], sort_keys=True)
+    return hashlib.sha256(state.encode()).hexdigest()[:32]
+
+
+def _file() -> Path | None:
+    """Return the file of the measurements; None for a user without a home folder, for whom nothing is kept."""
+    with contextlib.suppress(RuntimeError):
+        folder = user_cache_path("vggft", appauthor=False)
+        return folder / "engines.json" if folder.is_absolute() else None
+    return None
+
+
+def _read() -> dict[str, Any]:
+    """Return key → entry; a file that cannot be read, or is no such file, counts as empty."""
+    file = _file()
+    with contextlib.suppress(OSError, ValueError, VggftError):
+        stored = durable.read_json(file) if file else {}
+        if isinstance(stored, dict) and all(map(_is_entry, stored.values())):
+            return stored
+    return {}
+
+
+def _is_entry(entry: Any) -> bool:
+    rates = entry.get("images_per_second") if isinstance(entry, dict) else None
+    return isinstance(rates, dict) and all(isinstance(rate, float) and 0 < rate < np.inf for rate in rates.values())
+
+
+def _keep(architecture: Architecture, rates: Rates) -> None:
+    file = _file()
+    if file is None:
+        return
+    entries = _read()
+    entries.pop(_key(architecture), None)
+    entry = {"architecture": architecture.name, **_state(), "date": time.strftime("%Y-%m-%d")}
+    entries[_key(architecture)] = {**entry, "images_per_second": dict(rates)}
+    with contextlib.suppress(OSError, VggftError):  # without the file, engines are measured again
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        durable.write_json(file, dict(list(entries.items())[-_ENTRIES:]))
