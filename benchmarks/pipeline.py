@@ -47,6 +47,7 @@ HERE = Path(__file__).resolve().parents[1]
 # One run of `featurize` with prepared outputs. Arguments: data, workspace, outputs, processors.
 RUN = """
 import json, os, sys, time
+from pathlib import Path
 import numpy as np
 data, work, outputs, processors = sys.argv[1:]
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(processors)])
@@ -67,7 +68,7 @@ class Prepared:
         return [output[: len(inputs)] for output in self.outputs]
 
 backbone.create = Prepared
-options, workspace, ui = FeaturizeOptions(data), Workspace(work, VGG16), Ui(quiet=True)
+options, workspace, ui = FeaturizeOptions(Path(data)), Workspace(Path(work), VGG16), Ui(quiet=True)
 began, used = time.perf_counter(), time.process_time()
 result = featurize.run(workspace, options, ui)
 print(json.dumps({"seconds": time.perf_counter() - began, "processor": time.process_time() - used, "images": result["computed"]}))
@@ -187,6 +188,7 @@ def in_turn(
                 words = [data, place / "work", place / "outputs.npz", number]
                 done = subprocess.run(
                     [sys.executable, "-c", RUN, *map(str, words)],
+                    cwd=place,  # the current folder comes first on the path
                     env={**os.environ, "PYTHONPATH": str(checkout)},
                     capture_output=True,
                     text=True,
