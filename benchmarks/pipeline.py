@@ -68,7 +68,7 @@ class Prepared:
         return [output[: len(inputs)] for output in self.outputs]
 
 backbone.create = Prepared
-options, workspace, ui = FeaturizeOptions(Path(data)), Workspace(Path(work), VGG16), Ui(quiet=True)
+options, workspace, ui = FeaturizeOptions(Path(data), engine="keras"), Workspace(Path(work), VGG16), Ui(quiet=True)
 began, used = time.perf_counter(), time.process_time()
 result = featurize.run(workspace, options, ui)
 print(json.dumps({"seconds": time.perf_counter() - began, "processor": time.process_time() - used, "images": result["computed"]}))
