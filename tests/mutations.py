@@ -158,6 +158,18 @@ MUTATIONS = [
         "resilience/test_resume.py",
     ),
     Mutation(
+        "featurize/pixels/images.py",
+        "margins = (box[0], box[1], width - box[2], height - box[3])",
+        "margins = (box[0], box[1], 0, 0)",
+        "unit/test_large_pictures.py",
+    ),
+    Mutation(
+        "featurize/engines/selection.py",
+        "Choice(max(rates, key=rates.__getitem__)",
+        "Choice(min(rates, key=rates.__getitem__)",
+        "unit/test_measured.py",
+    ),
+    Mutation(
         "vggft/prediction/band.py",
         "return score < self.threshold",
         "return score <= self.threshold",
