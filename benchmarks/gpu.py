@@ -42,12 +42,13 @@ from engines import machine
 from gpu_contenders import CORES, OUTPUTS, SIZE, TorchProcess, fit_from_pixels, keras_predict
 from numpy.typing import NDArray
 
-from featurize import backend, durable, engines, runner
+from featurize import backend, engines, runner
 from featurize.backbone import network, weights
 from featurize.backbone.vgg16 import VGG16
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk import durable, forms
 from featurize.engines import KerasEngine
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.pixels import images
@@ -114,7 +115,7 @@ def main() -> None:
                 measure(bench, name)
             bench.found["seconds"] = time.perf_counter() - began
             if options.json:  # after each part: a run that is cut short leaves what it has
-                durable.write_json(options.json, bench.found)
+                forms.write_json(options.json, bench.found)
     print(table(bench.found))
     sys.exit(1 if bench.found["failed"] else 0)
 

@@ -32,11 +32,12 @@ from engines import machine
 from numpy.typing import NDArray
 from PIL import Image
 
-from featurize import durable, engines
+from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, zstd
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk import forms
 from featurize.pixels import images
 
 LAYERS = VGG16.cached
@@ -100,7 +101,7 @@ def main() -> None:
             most = processors()[-1:]
             found["large"] = in_turn(checkouts, place / "large", place, options.rounds, most)
     if options.json:
-        durable.write_json(options.json, found)
+        forms.write_json(options.json, found)
     print(table(found))
 
 

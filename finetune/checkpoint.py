@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featurize import durable
+from featurize.disk import durable, forms
 from featurize.errors import VggftError, reason
 from featurize.options import records
 from finetune.train import State
@@ -57,7 +57,7 @@ def read(path: Path) -> State:
         if hashlib.sha256(data[_DIGEST:]).digest() != data[:_DIGEST]:
             raise ValueError("sha256 differs")
         stored: Mapping[str, Any] = arrays.read(data[_DIGEST:])
-        about = durable.parse_json(stored["about"].tobytes())
+        about = forms.parse_json(stored["about"].tobytes())
         if about["version"] != CHECKPOINT_VERSION:
             raise ValueError(f"version {about['version']}, expected {CHECKPOINT_VERSION}")
         groups = {group: [stored[f"{group}/{i}"] for i in range(n)] for group, n in about["arrays"].items()}

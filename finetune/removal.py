@@ -12,7 +12,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from featurize import durable
+from featurize.disk import checked, durable
 from featurize.errors import VggftError
 from finetune import checkpoint, tensorboard
 from finetune.store import CHECKPOINT, HISTORY, NETWORK, RUN, SETTINGS, TENSORBOARD, UNFINISHED
@@ -30,7 +30,7 @@ def is_run(folder: Path) -> bool:
         return False
     if folder.name in recorded_names(folder):
         return True
-    if durable.lists(folder, RUN) and any(durable.is_as_written(folder / name) for name in _CHECKED):
+    if checked.lists(folder, RUN) and any(checked.is_as_written(folder / name) for name in _CHECKED):
         return True
     for read, path in ((load_head, folder / UNFINISHED), (checkpoint.read, folder / UNFINISHED / CHECKPOINT)):
         with contextlib.suppress(VggftError, OSError):
@@ -72,7 +72,7 @@ def remove(folder: Path) -> list[Path]:
     settings = [folder / RUN, folder / UNFINISHED / SETTINGS]
     named = settings if folder.name in recorded_names(folder) else []
     ours = [path for path in _contents(folder) if _is_ours(path, folder)]
-    ours.sort(key=lambda path: (path in named, path.name == durable.CHECKSUMS, durable.is_as_written(path)))
+    ours.sort(key=lambda path: (path in named, path.name == checked.CHECKSUMS, checked.is_as_written(path)))
     for path in ours:
         path.unlink()
     for place in (*_FOLDERS, ()):
@@ -94,12 +94,12 @@ def _is_ours(path: Path, folder: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     if place:
-        unfinished = (CHECKPOINT, NETWORK, SETTINGS, *HEAD_FILES, durable.CHECKSUMS)
+        unfinished = (CHECKPOINT, NETWORK, SETTINGS, *HEAD_FILES, checked.CHECKSUMS)
         in_unfinished = place == [UNFINISHED] and (name in unfinished or path.match(durable.TEMPORARY))
         return in_unfinished or (tuple(place) in _LOGS and tensorboard.is_ours(path))
     if name == NETWORK:
         recorded = _read(folder / RUN).get("network_sha256")
-        return durable.sha256(path) == recorded or durable.is_as_written(path)
+        return durable.sha256(path) == recorded or checked.is_as_written(path)
     if name in (HISTORY, predictions.FILE):
-        return durable.is_as_written(path) or not durable.lists(folder, name)
-    return name in (RUN, durable.CHECKSUMS) or path.match(durable.TEMPORARY)
+        return checked.is_as_written(path) or not checked.lists(folder, name)
+    return name in (RUN, checked.CHECKSUMS) or path.match(durable.TEMPORARY)

@@ -4,7 +4,7 @@
 <name>/network.keras   the network from pixels to scores, with the weights of the best epoch
 <name>/predictions.csv predictions of the best epoch for the validation images (`heads.predictions`)
 <name>/history.csv     learning curve, as in run.json
-<name>/checksums.json  of these files (`durable.write_checked`)
+<name>/checksums.json  of these files (`checked.write_checked`)
 <name>/tensorboard/    learning curve for TensorBoard
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
 """
@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from featurize import durable
+from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
@@ -37,7 +37,7 @@ NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv",
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
 FILES = frozenset(
-    {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, durable.CHECKSUMS}
+    {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, checked.CHECKSUMS}
 )
 
 
@@ -138,7 +138,7 @@ class Unfinished:
         """
         path = self._unfinished / SETTINGS
         try:
-            stored = durable.read_json(path)
+            stored = checked.read_json(path)
             settings = _settings(stored, stored.pop("version"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise VggftError(
@@ -211,9 +211,9 @@ class Unfinished:
         files = {
             predictions.FILE: predictions.table(validation, run.classes),
             HISTORY: history.table(run.history),  # again, since a killed process may not have got to the last epoch
-            RUN: durable.json_bytes({"version": RUN_VERSION, **stored}),
+            RUN: forms.json_bytes({"version": RUN_VERSION, **stored}),
         }
-        durable.write_checked(self.folder, files, _THEN, present=[NETWORK])
+        checked.write_checked(self.folder, files, _THEN, present=[NETWORK])
         durable.remove_known(self._unfinished, is_ours)
         return path
 
@@ -228,8 +228,8 @@ def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
     target = folder / settings.name
     new = durable.fresh_folder(target)
     (new / UNFINISHED).mkdir()
-    described = durable.json_bytes({"version": SETTINGS_VERSION, **asdict(settings)})
-    durable.write_checked(new / UNFINISHED, {**head.files(), SETTINGS: described})
+    described = forms.json_bytes({"version": SETTINGS_VERSION, **asdict(settings)})
+    checked.write_checked(new / UNFINISHED, {**head.files(), SETTINGS: described})
     durable.replace_folder(new, target)
     return Unfinished(target)
 
@@ -275,7 +275,7 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
     """
     runs = []
     for path in sorted(folder.glob("[!.]*/")):
-        parts = [name for name in (RUN, NETWORK, durable.CHECKSUMS) if (path / name).exists()]
+        parts = [name for name in (RUN, NETWORK, checked.CHECKSUMS) if (path / name).exists()]
         if not parts or (RUN not in parts and (path / UNFINISHED).is_dir()):
             continue  # a folder of the user's, or an unfinished run
         try:
@@ -289,7 +289,7 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
 
 def _load(path: Path) -> Run:
     try:
-        stored = durable.read_json(path)
+        stored = checked.read_json(path)
         version = stored.pop("version")
         if version != RUN_VERSION:
             raise ValueError(f"version {version}, expected {RUN_VERSION}")

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from featurize import durable
 from featurize.backend import load_quietly
+from featurize.disk import durable
 from heads.history import Epoch
 
 # Tag → attributes of `Epoch` for training and validation; curves with the same tag share a panel.

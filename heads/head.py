@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
+from featurize.disk import checked, forms
 from featurize.errors import VggftError, reason
 from featurize.options import Option, records
 from featurize.options.records import Count, Positive
@@ -118,7 +118,7 @@ class Head:
         return probabilities(x)
 
     def files(self) -> dict[str, bytes]:
-        """Return weights.npz and head.json, to be written by `durable.write_checked`."""
+        """Return weights.npz and head.json, to be written by `checked.write_checked`."""
         stored: dict[str, Any] = {}
         for i, layer in enumerate(self.layers):
             stored[f"kernel{i}"], stored[f"bias{i}"] = layer.kernel, layer.bias
@@ -138,7 +138,7 @@ class Head:
             "weights_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
             "provenance": dict(self.provenance),
         }
-        return {WEIGHTS_FILE: buffer.getvalue(), HEAD_FILE: durable.json_bytes(description)}
+        return {WEIGHTS_FILE: buffer.getvalue(), HEAD_FILE: forms.json_bytes(description)}
 
 
 def folded(layer: Layer, scaler: Scaler) -> Layer:
@@ -172,12 +172,12 @@ def load_head(folder: Path) -> Head:
     """
     retrain = "Train it again: vggft head"
     try:
-        stored = durable.read_json(folder / HEAD_FILE)
+        stored = checked.read_json(folder / HEAD_FILE)
         version = stored.pop("version")
         if version != HEAD_VERSION:
             raise VggftError(f"{folder}: head version {version}, expected {HEAD_VERSION}. {retrain}")
         described = records.build(_Description, stored)
-        data = durable.read_checked(folder / WEIGHTS_FILE)
+        data = checked.read_checked(folder / WEIGHTS_FILE)
         if hashlib.sha256(data).hexdigest() != described.weights_sha256:
             raise VggftError(f"{folder / WEIGHTS_FILE}: damaged, or from another head (sha256 differs). {retrain}")
         layers, scaler = _read_weights(data, described)

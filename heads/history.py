@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from featurize import durable
+from featurize.disk import checked, forms
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Share
 
@@ -37,7 +37,7 @@ def table(history: Sequence[Epoch]) -> bytes:
     """Return a learning curve as a CSV file, one row per epoch, without columns that have no values."""
     columns = [name for name in _COLUMNS if any(getattr(epoch, name) is not None for epoch in history)]
     rows = [[getattr(epoch, name) for name in columns] for epoch in history]
-    return durable.csv_bytes(columns, [["" if value is None else value for value in row] for row in rows])
+    return forms.csv_bytes(columns, [["" if value is None else value for value in row] for row in rows])
 
 
 def read_history(path: Path) -> list[Epoch]:
@@ -47,7 +47,7 @@ def read_history(path: Path) -> list[Epoch]:
         OSError, KeyError, ValueError: it is missing or damaged.
     """
     history = []
-    for row in durable.read_csv(path):
+    for row in checked.read_csv(path):
         values: dict[str, Any] = {key: float(value) if value else None for key, value in row.items()}
         history.append(records.build(Epoch, {"loss": None, "accuracy": None, **values, "epoch": int(row["epoch"])}))
     if not history:

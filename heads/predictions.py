@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.data.dataset import Sample
+from featurize.disk import checked, forms
 from featurize.errors import VggftError, reason
 
 FILE = "predictions.csv"  # predictions for the validation images, in the folder of a head or a tuned network
@@ -45,7 +45,7 @@ def table(predictions: Predictions, classes: Sequence[str]) -> bytes:
         (s.path, s.digest, s.split, classes[int(t)], classes[int(p.argmax())], k, *p.tolist())
         for s, t, k, p in zip(predictions.samples, predictions.targets, fold, predictions.probabilities, strict=True)
     ]
-    return durable.csv_bytes(header, rows)
+    return forms.csv_bytes(header, rows)
 
 
 def read(path: Path, classes: Sequence[str]) -> Predictions:
@@ -55,7 +55,7 @@ def read(path: Path, classes: Sequence[str]) -> Predictions:
         VggftError: the file is missing or damaged.
     """
     try:
-        rows = durable.read_csv(path)
+        rows = checked.read_csv(path)
         p = np.array([[float(row[column]) for column in columns(classes)] for row in rows]).reshape(-1, len(classes))
         if not (len(p) and (p >= 0).all() and np.allclose(p.sum(axis=1), 1)):
             raise ValueError("the probabilities of a row do not sum to 1")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.data.dataset import Sample
+from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
@@ -24,7 +24,7 @@ from heads.search import Result, Spread, best_first, criterion, of_recipe
 
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
-FILES = (*HEAD_FILES, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD, durable.CHECKSUMS)
+FILES = (*HEAD_FILES, METRICS, HISTORY, PIPELINE, PREDICTIONS, OUT_OF_FOLD, checked.CHECKSUMS)
 
 _SEARCH_COLUMNS = ("strength", "log_loss", "unconverged")  # "strength" is C
 
@@ -40,11 +40,11 @@ def save(folder: Path, result: Result) -> None:
     """
     target = folder / result.head.name
     durable.refuse_link(target)
-    files = {**result.head.files(), METRICS: durable.json_bytes(result.as_json())}
+    files = {**result.head.files(), METRICS: forms.json_bytes(result.as_json())}
     if result.history:
         files[HISTORY] = history.table(result.history)
     elif result.search:
-        files[HISTORY] = durable.csv_bytes(_SEARCH_COLUMNS, [astuple(point) for point in result.search])
+        files[HISTORY] = forms.csv_bytes(_SEARCH_COLUMNS, [astuple(point) for point in result.search])
     for name, predicted in ((PREDICTIONS, result.predictions), (OUT_OF_FOLD, result.out_of_fold)):
         if predicted:
             files[name] = predictions.table(predicted, result.head.classes)
@@ -58,7 +58,7 @@ def save(folder: Path, result: Result) -> None:
         for path in target.iterdir():
             if path.name not in outdated:
                 durable.copy(path, new / path.name)  # the checksums, too: a damaged file stays damaged
-    durable.write_checked(new, files)
+    checked.write_checked(new, files)
     durable.replace_folder(new, target)
 
 
@@ -67,7 +67,7 @@ def foreign_files(folder: Path) -> list[Path]:
     if any(os.path.lexists(folder / name) for name in (*HEAD_FILES, METRICS)):
         return []
     try:
-        recorded = set(durable.read_checksums(folder))
+        recorded = set(checked.read_checksums(folder))
     except ValueError:
         recorded = set()
     return [folder / name for name in FILES if os.path.lexists(folder / name)] if not recorded & set(FILES) else []
@@ -91,7 +91,7 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
     """
     results = []
     for path in sorted(folder.glob("[!.]*/")):
-        if not any((path / name).exists() for name in (*HEAD_FILES, METRICS, durable.CHECKSUMS)):
+        if not any((path / name).exists() for name in (*HEAD_FILES, METRICS, checked.CHECKSUMS)):
             continue  # a folder of the user's
         try:
             results.append(_load(path))
@@ -109,7 +109,7 @@ def _load(folder: Path) -> Result:
             f"{folder}: a copy of the head {head.name!r}, which would be counted twice. Move it out of {folder.parent}."
         )
     try:
-        stored = durable.read_json(folder / METRICS)
+        stored = checked.read_json(folder / METRICS)
         for key in ("validation", "folds"):
             if key in stored:
                 stored[key] = Metrics.of_json(stored[key])
@@ -125,7 +125,7 @@ def _load(folder: Path) -> Result:
             raise ValueError(f"{number!r} folds")
         curve = folder / HISTORY
         dense = head.kind == "dense"
-        searched = curve.exists() or durable.lists(folder, HISTORY)  # not where C could not be searched
+        searched = curve.exists() or checked.lists(folder, HISTORY)  # not where C could not be searched
         return Result(
             head,
             metrics.seconds,
@@ -186,11 +186,11 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
         row += [by if fresh else None]
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
-    durable.write_csv(path, header, rows)
+    forms.write_csv(path, header, rows)
 
 
 def _read_search(path: Path) -> list[SearchPoint]:
-    rows = durable.read_csv(path)
+    rows = checked.read_csv(path)
     return [SearchPoint(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
 
 
@@ -203,7 +203,7 @@ def read_out_of_fold(folder: Path, head: Head, samples: Sequence[Sample]) -> NDA
     path = folder / head.name / OUT_OF_FOLD
     columns = predictions.columns(head.classes)
     try:
-        rows = {(row["digest"], row["label"]): row for row in durable.read_csv(path)}
+        rows = {(row["digest"], row["label"]): row for row in checked.read_csv(path)}
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(

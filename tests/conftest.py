@@ -18,9 +18,9 @@ from PIL import Image
 from processes import wait_until
 from tiny import TINY, tiny_weights
 
-from featurize import durable
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
+from featurize.disk import checked
 from featurize.process import descriptors, interrupts
 from vggft.cli import app
 from vggft.comparison import costs
@@ -257,7 +257,7 @@ def copied(featurized, tmp_path):
 def rewrite(path, content):
     """Replace a record of a workspace, as vggft itself would: with its checksum. `content`: text, or what becomes JSON."""
     text = content if isinstance(content, str) else json.dumps(content, indent=2) + "\n"
-    durable.write_checked(path.parent, {path.name: text.encode()})
+    checked.write_checked(path.parent, {path.name: text.encode()})
 
 
 def snapshot(folder):

@@ -84,13 +84,13 @@ MUTATIONS = [
         "unit/test_cache.py",
     ),
     Mutation(
-        "featurize/durable.py",
+        "featurize/disk/durable.py",
         "if path.is_symlink():\n            remaining.append(path)\n        elif path.is_dir():",
         "if path.is_dir():",
         "resilience/test_deletion.py",
     ),
     Mutation(
-        "featurize/durable.py",
+        "featurize/disk/durable.py",
         "            temporary.replace(path)\n        finally:",
         "        finally:\n            temporary.replace(path)",
         "unit/test_durable.py",
@@ -135,12 +135,12 @@ MUTATIONS = [
     ),
     Mutation(
         "finetune/removal.py",
-        "return durable.is_as_written(path) or not durable.lists(folder, name)",
+        "return checked.is_as_written(path) or not checked.lists(folder, name)",
         "return True",
         "integration/test_runs.py",
     ),
     Mutation(
-        "featurize/durable.py",
+        "featurize/disk/checked.py",
         "if checksums is None or hashlib.sha256(data).hexdigest() in checksums:",
         "if data:",
         "unit/test_checksums.py",

@@ -17,10 +17,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.backbone import formats
 from featurize.backbone.architecture import Architecture, Wheel
 from featurize.backend import load_keras
+from featurize.disk import durable
 from featurize.errors import VggftError
 
 _PROBE_SECONDS = 5.0

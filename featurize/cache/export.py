@@ -8,9 +8,9 @@ from typing import Any
 import h5py
 import numpy as np
 
-from featurize import durable
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.process import interrupts
 

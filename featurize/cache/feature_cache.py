@@ -22,11 +22,11 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged, Stamp
+from featurize.disk import durable, forms
 from featurize.errors import VggftError
 from featurize.process import interrupts
 from featurize.wording import counted
@@ -182,11 +182,11 @@ class FeatureCache:
     def _write_fingerprint(self) -> None:
         file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
         try:
-            if durable.parse_json(durable.read_bytes(file)) == content:
+            if forms.parse_json(durable.read_bytes(file)) == content:
                 return
         except (OSError, ValueError):
             pass
-        durable.write_json(file, content)
+        forms.write_json(file, content)
 
     def computed_from(self, layer: str) -> str | None:
         """Return the layer from which `layer` was computed; None if it was computed from pixels, or is not cached."""

@@ -14,8 +14,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.cache.shards import DIGEST, Stamp
+from featurize.disk import durable
 
 INDEX_VERSION = 2
 

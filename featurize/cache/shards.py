@@ -25,10 +25,10 @@ import numpy as np
 from h5py._objects import phil
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import zstd
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk import durable
 from featurize.errors import VggftError
 
 SHARD_VERSION = 1

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from featurize import durable
 from featurize.cache.upkeep import fingerprints
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.process import interrupts
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
-from featurize import durable
+from featurize.disk import checked, forms
 from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
@@ -34,7 +34,7 @@ def add(folder: Path, timing: Timing) -> None:
     except VggftError:
         before = []
     with contextlib.suppress(VggftError):  # a full disk is reported when important files are written
-        durable.write_checked(folder, {FILE: durable.csv_bytes(_COLUMNS, map(astuple, [*before, timing]))})
+        checked.write_checked(folder, {FILE: forms.csv_bytes(_COLUMNS, map(astuple, [*before, timing]))})
 
 
 def read(folder: Path) -> Sequence[Timing]:
@@ -46,7 +46,7 @@ def read(folder: Path) -> Sequence[Timing]:
     try:
         return [
             records.build(Timing, {**row, "images": int(row["images"]), "seconds": float(row["seconds"])})
-            for row in durable.read_csv(folder / FILE)
+            for row in checked.read_csv(folder / FILE)
         ]
     except FileNotFoundError:
         return []

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import index, shards, timings
 from featurize.cache.feature_cache import (
@@ -23,6 +22,7 @@ from featurize.cache.feature_cache import (
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import Damaged
+from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError
 from featurize.options import records
 
@@ -32,7 +32,7 @@ Progress = Callable[[int, int], None]
 
 _CACHE_NAME = re.compile(r"[0-9a-f]{16}")  # `Fingerprint.key`
 _SHARDS, _DAMAGED = "shards", "damaged"
-_FILES = frozenset({FINGERPRINT_FILE, INDEX_FILE, DISTRUSTED_FILE, timings.FILE, durable.CHECKSUMS})
+_FILES = frozenset({FINGERPRINT_FILE, INDEX_FILE, DISTRUSTED_FILE, timings.FILE, checked.CHECKSUMS})
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
 
 def _fingerprint(folder: Path) -> Fingerprint | None:
     try:
-        fingerprint = records.build(Fingerprint, durable.parse_json(durable.read_bytes(folder / FINGERPRINT_FILE)))
+        fingerprint = records.build(Fingerprint, forms.parse_json(durable.read_bytes(folder / FINGERPRINT_FILE)))
     except (OSError, ValueError):
         return None
     return fingerprint if fingerprint.key == folder.name else None

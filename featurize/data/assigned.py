@@ -7,9 +7,9 @@ from operator import attrgetter
 from pathlib import Path
 from typing import cast
 
-from featurize import durable
 from featurize.data.dataset import Sample, Split
 from featurize.data.scan import SPLIT_FOLDERS
+from featurize.disk import checked, forms
 from featurize.errors import VggftError, reason
 from featurize.options import records
 
@@ -44,7 +44,7 @@ def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assi
 
 def table(entries: Iterable[Assigned]) -> bytes:
     """Return a CSV file with one row per image; the columns are the attributes of `Assigned`."""
-    return durable.csv_bytes(_COLUMNS, map(attrgetter(*_COLUMNS), entries))
+    return forms.csv_bytes(_COLUMNS, map(attrgetter(*_COLUMNS), entries))
 
 
 def read(path: Path) -> list[Assigned]:
@@ -54,7 +54,7 @@ def read(path: Path) -> list[Assigned]:
         VggftError: the file is damaged.
     """
     try:
-        rows = durable.read_csv(path)
+        rows = checked.read_csv(path)
         if not rows:
             raise ValueError("no image in it")
         return [records.build(Assigned, row) for row in rows]

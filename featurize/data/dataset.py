@@ -13,7 +13,7 @@ from operator import attrgetter
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from featurize import durable
+from featurize.disk import checked, forms
 from featurize.options import records
 
 Split = Literal["train", "validate", "test"]
@@ -101,7 +101,7 @@ _NUMBERS = ("size", "mtime_ns", "inode")
 
 def manifest(dataset: Dataset) -> bytes:
     """Return a CSV file with one row per sample; the columns are the attributes of `Sample`."""
-    return durable.csv_bytes(_COLUMNS, map(attrgetter(*_COLUMNS), dataset.samples))
+    return forms.csv_bytes(_COLUMNS, map(attrgetter(*_COLUMNS), dataset.samples))
 
 
 def read_manifest(path: Path) -> list[Sample]:
@@ -111,7 +111,7 @@ def read_manifest(path: Path) -> list[Sample]:
         OSError, KeyError, ValueError: it is missing or damaged.
     """
     rows = []
-    for row in durable.read_csv(path):
+    for row in checked.read_csv(path):
         values: dict[str, Any] = {name: int(row[name]) if name in _NUMBERS else row[name] for name in _COLUMNS}
         sample = records.build(Sample, values)
         if PurePosixPath(sample.path).is_absolute() or ".." in PurePosixPath(sample.path).parts:

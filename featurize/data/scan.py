@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from featurize import durable
 from featurize.data.dataset import Sample
 from featurize.data.folders import PICTURE_SUFFIXES, files_below, loose_files, same_name, subfolders
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.pixels import formats
 from featurize.process import interrupts, places

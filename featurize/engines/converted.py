@@ -21,7 +21,7 @@ from pathlib import Path
 
 from platformdirs import user_cache_path
 
-from featurize import durable
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.process import places
 

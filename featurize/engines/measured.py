@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 from platformdirs import user_cache_path
 
-from featurize import durable
 from featurize.backbone.architecture import Architecture
+from featurize.disk import checked, forms
 from featurize.engines.engine import Engine
 from featurize.errors import VggftError
 
@@ -97,7 +97,7 @@ def _read() -> dict[str, Any]:
     """Return key → entry; a file that cannot be read, or is no such file, counts as empty."""
     file = _file()
     with contextlib.suppress(OSError, ValueError, VggftError):
-        stored = durable.read_json(file) if file else {}
+        stored = checked.read_json(file) if file else {}
         if isinstance(stored, dict) and all(map(_is_entry, stored.values())):
             return stored
     return {}
@@ -118,4 +118,4 @@ def _keep(architecture: Architecture, rates: Rates) -> None:
     entries[_key(architecture)] = {**entry, "images_per_second": dict(rates)}
     with contextlib.suppress(OSError, VggftError):  # without the file, engines are measured again
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        durable.write_json(file, dict(list(entries.items())[-_ENTRIES:]))
+        forms.write_json(file, dict(list(entries.items())[-_ENTRIES:]))

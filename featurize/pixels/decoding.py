@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
+from featurize.disk import durable
 from featurize.pixels import formats, memory
 from featurize.pixels.images import Unreadable
 from featurize.pixels.silence import silence

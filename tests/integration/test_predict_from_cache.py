@@ -11,7 +11,7 @@ import pytest
 from conftest import drawings, strict_json, vggft
 from tiny import TINY, StandIn
 
-from featurize import durable
+from featurize.disk import durable
 from vggft.prediction import feature_scorer, inference, models
 from vggft.workspace.workspace import Workspace
 

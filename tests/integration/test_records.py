@@ -9,8 +9,8 @@ import pytest
 from conftest import refused, rewrite, vggft
 from tiny import TINY
 
-from featurize import durable
 from featurize.data import assigned
+from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError
 from featurize.options import records
 from heads.history import Epoch
@@ -137,11 +137,11 @@ def test_no_json_is_a_traceback(again, content):
     places = [again.heads / "max-256" / "head.json", again.heads / "max-linear" / "metrics.json"]
     for path in [*places, *again.finetune.glob("*/run.json")]:
         path.write_bytes(content.encode("latin-1"))
-        (path.parent / durable.CHECKSUMS).unlink()
+        (path.parent / checked.CHECKSUMS).unlink()
     fresh, damage = left_out(again)
     assert len(fresh) == 4
     assert len(damage) == 3
-    for name in ("workspace.json", durable.CHECKSUMS):
+    for name in ("workspace.json", checked.CHECKSUMS):
         before = (again.root / name).read_bytes()
         (again.root / name).write_bytes(content.encode("latin-1"))
         with pytest.raises(VggftError, match="damaged"):
@@ -188,7 +188,7 @@ def test_weights_that_unpack_to_more_than_their_file_are_refused(again):
     rewrite(path.with_name("head.json"), path.with_name("head.json").read_text())
     description = json.loads(path.with_name("head.json").read_text())
     description["weights_sha256"] = durable.sha256(path)
-    durable.write_checked(path.parent, {path.name: data, "head.json": json.dumps(description).encode()})
+    checked.write_checked(path.parent, {path.name: data, "head.json": json.dumps(description).encode()})
     _, damage = left_out(again)
     assert "kernel0.npy is compressed" in damage[0]
 
@@ -230,12 +230,12 @@ MANIFEST = {
 @pytest.mark.parametrize("kind", MANIFEST)
 def test_a_manifest_that_vggft_did_not_write_is_refused(again, kind):
     column, value = MANIFEST[kind]
-    rows = durable.read_csv(again.manifest)
+    rows = checked.read_csv(again.manifest)
     rows[0][column] = value
-    table = durable.csv_bytes(list(rows[0]), [list(row.values()) for row in rows])
+    table = forms.csv_bytes(list(rows[0]), [list(row.values()) for row in rows])
     settings = again.root / "workspace.json"
     stored = {**json.loads(settings.read_text()), "manifest_sha256": hashlib.sha256(table).hexdigest()}
-    durable.write_checked(again.root, {"manifest.csv": table, "workspace.json": json.dumps(stored).encode()})
+    checked.write_checked(again.root, {"manifest.csv": table, "workspace.json": json.dumps(stored).encode()})
     with pytest.raises(VggftError, match=r"manifest\.csv: missing or damaged"):
         _ = Workspace(again.root, TINY).dataset
 
@@ -252,7 +252,7 @@ def test_settings_that_vggft_did_not_write_are_refused(again, change):
 def test_workspaces_of_earlier_versions_are_read(again):
     """They have no checksums, and the learning curve of a run only in its CSV file."""
     before, damage = models.load(again), []
-    for path in again.root.rglob(durable.CHECKSUMS):
+    for path in again.root.rglob(checked.CHECKSUMS):
         path.unlink()
     (path,) = again.finetune.glob("*/run.json")
     stored = json.loads(path.read_text())

@@ -12,9 +12,9 @@ from conftest import drawings, make_classes, refused, rewrite, snapshot, strict_
 from small_cache import TWO, featurize, files, layers, same, verify
 from tiny import TINY
 
-from featurize import durable
 from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk import durable
 from vggft.comparison import fold_files
 from vggft.workspace.workspace import Workspace
 

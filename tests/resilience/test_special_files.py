@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import pytest
 from conftest import strict_json, vggft
 
-from featurize import durable
+from featurize.disk import durable
 
 
 @contextmanager

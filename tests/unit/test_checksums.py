@@ -1,4 +1,4 @@
-"""Checksums of the files that are read again: `durable.write_checked` and `durable.read_checked`."""
+"""Checksums of the files that are read again: `checked.write_checked` and `checked.read_checked`."""
 
 import io
 import stat
@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from numpy.lib import format as npy
 
-from featurize import durable
+from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError
 from heads import arrays
 
 
 def write(folder, **files):
-    durable.write_checked(folder, {f"{name}.csv": content for name, content in files.items()})
+    checked.write_checked(folder, {f"{name}.csv": content for name, content in files.items()})
 
 
 @pytest.mark.parametrize(
@@ -29,16 +29,16 @@ def write(folder, **files):
 def test_any_change_is_noticed(tmp_path, damage):
     write(tmp_path, a=b"1,2\n", b=b"3\n")
     path = tmp_path / "a.csv"
-    assert durable.read_checked(path) == b"1,2\n"
+    assert checked.read_checked(path) == b"1,2\n"
     path.write_bytes(damage(b"1,2\n"))
     with pytest.raises(ValueError, match=r"not as vggft wrote it.*checksums\.json"):
-        durable.read_checked(path)
-    assert durable.read_checked(tmp_path / "b.csv") == b"3\n"
+        checked.read_checked(path)
+    assert checked.read_checked(tmp_path / "b.csv") == b"3\n"
     write(tmp_path, a=b"4\n")
-    assert durable.read_checked(path) == b"4\n"
+    assert checked.read_checked(path) == b"4\n"
     path.write_bytes(damage(b"1,2\n"))  # the damaged version is not remembered
     with pytest.raises(ValueError, match="not as vggft wrote it"):
-        durable.read_checked(path)
+        checked.read_checked(path)
 
 
 def test_a_kill_between_record_and_file_leaves_both_readable(tmp_path, monkeypatch):
@@ -46,11 +46,11 @@ def test_a_kill_between_record_and_file_leaves_both_readable(tmp_path, monkeypat
     for number in range(4):
         before = (tmp_path / "a.csv").read_bytes()
         with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
-            disturbed.setattr(durable, "write_json", killed_after(durable.write_json))
+            disturbed.setattr(forms, "write_json", killed_after(forms.write_json))
             write(tmp_path, a=b"never written")
-        assert durable.read_checked(tmp_path / "a.csv") == before
+        assert checked.read_checked(tmp_path / "a.csv") == before
         write(tmp_path, a=f"{number}".encode())
-        assert durable.read_checked(tmp_path / "a.csv") == f"{number}".encode()
+        assert checked.read_checked(tmp_path / "a.csv") == f"{number}".encode()
 
 
 def killed_after(write_json):
@@ -73,7 +73,7 @@ def test_a_reader_beside_a_writer_sees_the_old_file_or_the_new_one(tmp_path, mon
         return data
 
     monkeypatch.setattr(durable, "read_bytes", meanwhile)
-    assert durable.read_checked(tmp_path / "a.csv") == b"newest"
+    assert checked.read_checked(tmp_path / "a.csv") == b"newest"
 
 
 def test_folders_without_a_record_are_read_and_damaged_records_named(tmp_path):
@@ -83,13 +83,13 @@ def test_folders_without_a_record_are_read_and_damaged_records_named(tmp_path):
     for damage in (b"", sound[: len(sound) // 2], b"[" * 100_000, b"[]", b'{"a.csv": 1}', b'{"a.csv": [NaN]}'):
         record.write_bytes(damage)
         with pytest.raises(ValueError, match=r"checksums\.json is damaged"):
-            durable.read_checked(tmp_path / "a.csv")
+            checked.read_checked(tmp_path / "a.csv")
     record.unlink()
     record.mkdir()
     with pytest.raises(ValueError, match=r"checksums\.json is damaged"):
-        durable.read_checked(tmp_path / "a.csv")
+        checked.read_checked(tmp_path / "a.csv")
     record.rmdir()
-    assert durable.read_checked(tmp_path / "a.csv") == b"1"
+    assert checked.read_checked(tmp_path / "a.csv") == b"1"
 
 
 @pytest.mark.parametrize("code", [22, 38, 95])
@@ -103,7 +103,7 @@ def test_folders_that_cannot_be_flushed_are_written_all_the_same(tmp_path, monke
 
     monkeypatch.setattr(durable.os, "fsync", refused)
     write(tmp_path, a=b"1")
-    assert durable.read_checked(tmp_path / "a.csv") == b"1"
+    assert checked.read_checked(tmp_path / "a.csv") == b"1"
     code = 5
     with pytest.raises(VggftError, match="cannot flush"):
         write(tmp_path, a=b"2")
@@ -112,9 +112,9 @@ def test_folders_that_cannot_be_flushed_are_written_all_the_same(tmp_path, monke
 def test_cells_that_spreadsheets_would_compute_are_text_and_read_back_unchanged(tmp_path):
     cells = ["=1+1", "+x", "-x", "@x", "\tx", "\rx", "'=x", "''=x", "'x", "x=1", "a\rb", "a\nb", '"', "", "-0.5"]
     path = tmp_path / "a.csv"
-    durable.write_csv(path, ["cell", "number"], [[cell, -0.5] for cell in cells])
-    assert [row["cell"] for row in durable.read_csv(path)] == cells
-    assert {row["number"] for row in durable.read_csv(path)} == {"-0.5"}
+    forms.write_csv(path, ["cell", "number"], [[cell, -0.5] for cell in cells])
+    assert [row["cell"] for row in checked.read_csv(path)] == cells
+    assert {row["number"] for row in checked.read_csv(path)} == {"-0.5"}
     lines = path.read_bytes().split(b"\r\n")
     assert not any(line.strip(b'"')[:1] in (b"=", b"+", b"-", b"@", b"\t", b"\r") for line in lines)
 
@@ -124,7 +124,7 @@ def test_a_field_of_any_length_or_a_broken_row_is_an_error_and_no_crash(tmp_path
     for content in ("a,b\n" + "x" * 200_000 + ",y\n", "a,b\n1\n", "a,b\n1,2,3\n", 'a,b\n"1,2\n'):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"field|row"):
-            durable.read_csv(path)
+            checked.read_csv(path)
 
 
 def _archive(arrays=None, **how):

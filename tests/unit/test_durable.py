@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from featurize import durable
+from featurize.disk import durable, forms
 from featurize.errors import VggftError
 
 
@@ -24,7 +24,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
 
 def test_strict_json(tmp_path):
     with pytest.raises(ValueError, match="JSON"):
-        durable.write_json(tmp_path / "x.json", {"x": float("nan")})
+        forms.write_json(tmp_path / "x.json", {"x": float("nan")})
     assert not list(tmp_path.iterdir())
 
 

@@ -266,7 +266,7 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
 
     begun = store.begin(tmp_path, run.settings, head("max"))
     with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
-        disturbed.setattr(store.durable, "write_checked", stop)
+        disturbed.setattr(store.checked, "write_checked", stop)
         begun.finish(run, Network(), judged)
     assert [one.folder.name for one in store.unfinished(tmp_path)] == [results["finetune"]["name"]]
     begun.finish(run, Network(), judged)

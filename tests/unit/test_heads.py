@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from small_features import features, maps, no_progress
 
-from featurize import durable
+from featurize.disk import checked, durable
 from featurize.errors import VggftError
 from heads import search, store
 from heads.head import Head, Layer, load_head, pool
@@ -118,8 +118,6 @@ def test_a_kill_between_two_renames_loses_no_head(tmp_path, monkeypatch):
     """Killed between the two renames: the next command restores the old head."""
     from pathlib import Path
 
-    from featurize import durable
-
     (result, _), *_ = trained()
     store.save(tmp_path, result)
     rename = Path.rename
@@ -143,7 +141,7 @@ def test_a_kill_between_two_renames_loses_no_head(tmp_path, monkeypatch):
 
 def test_damaged_heads_are_named(tmp_path):
     layer = Layer(np.ones((8, 1), np.float32), np.zeros(1, np.float32), "sigmoid")
-    durable.write_checked(tmp_path, Head("h", "dense", "avg", ("a", "b"), (layer,)).files())
+    checked.write_checked(tmp_path, Head("h", "dense", "avg", ("a", "b"), (layer,)).files())
     assert load_head(tmp_path).parameters == 9
     data = bytearray((tmp_path / "weights.npz").read_bytes())
     data[100] ^= 1

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 import finetune.store
 import heads.store
-from featurize import durable
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Dataset
+from featurize.disk import checked, durable, forms
 from heads import arrays
 from vggft.workspace.workspace import Settings, Workspace
 
@@ -31,7 +31,7 @@ ABOUT = "folds.json"
 _FOLD = re.compile(r"fold-\d+(\.npz)?$")
 # Names in a fold's workspace, besides those of `finetune.store`.
 _FILES = frozenset(
-    {ABOUT, durable.CHECKSUMS, "heads", "finetune", "report", "lock", "lock.txt", "leaderboard.csv", "suspects.csv"}
+    {ABOUT, checked.CHECKSUMS, "heads", "finetune", "report", "lock", "lock.txt", "leaderboard.csv", "suspects.csv"}
 )
 
 
@@ -63,7 +63,7 @@ class FoldResult:
         stored = {f"p{i}": self.probabilities[name] for i, name in enumerate(names)}
         buffer = io.BytesIO()
         np.savez(buffer, about=np.frombuffer(about, np.uint8), **stored)  # type: ignore[arg-type]
-        durable.write_checked(path.parent, {path.name: buffer.getvalue()})
+        checked.write_checked(path.parent, {path.name: buffer.getvalue()})
 
     @classmethod
     def read(cls, path: Path, images: int, classes: int) -> "FoldResult | None":
@@ -73,8 +73,8 @@ class FoldResult:
             images: number of held-out images.
         """
         try:
-            stored: Mapping[str, Any] = arrays.read(durable.read_checked(path))
-            about = durable.parse_json(stored["about"].tobytes())
+            stored: Mapping[str, Any] = arrays.read(checked.read_checked(path))
+            about = forms.parse_json(stored["about"].tobytes())
             probabilities = {name: stored[f"p{i}"] for i, name in enumerate(about.pop("names"))}
             result = cls(probabilities, **about)
         except (OSError, ValueError, KeyError, TypeError, AttributeError):

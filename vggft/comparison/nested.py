@@ -15,8 +15,8 @@ from typing import NamedTuple, Protocol, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.data.dataset import Dataset, Sample, Split
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune.network import ParityError

@@ -11,9 +11,9 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.backbone.network import between
 from featurize.backend import load_keras, require_no_fork
+from featurize.disk import durable
 from featurize.engines import CPU_BATCH
 from featurize.errors import VggftError, reason
 from featurize.process import interrupts

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from featurize import durable
+from featurize.disk import forms
 from vggft.ui import strict
 from vggft.ui.console import Ui
 from vggft.ui.visible import visible
@@ -97,7 +97,7 @@ def rows(ui: Ui, top: int) -> Iterator[Writer]:
                 cells = [_plain_path(outcome.path), *first, _UNSURE[outcome.unsure], *itertools.chain(*others)]
                 if ui.on_terminal:
                     cells = [visible(cell) if isinstance(cell, str) else cell for cell in cells]
-                stream.write(_csv_line([durable.inert(cell) for cell in cells]))
+                stream.write(_csv_line([forms.inert(cell) for cell in cells]))
 
         yield write
 
@@ -112,7 +112,7 @@ def _csv_line(cells: Sequence[Any]) -> str:
 def _plain_path(path: Path) -> str:
     """Return a path that is no formula: of the same file."""
     text = str(path)
-    return text if durable.inert(text) == text else f"./{text}"
+    return text if forms.inert(text) == text else f"./{text}"
 
 
 @contextlib.contextmanager

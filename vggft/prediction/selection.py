@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from featurize import durable
+from featurize.disk import checked
 from featurize.errors import VggftError, reason
 from vggft.prediction import models
 from vggft.prediction.model import Model
@@ -82,7 +82,7 @@ def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[Vgg
     """
     path = workspace.report / REPORT
     try:
-        report = durable.read_json(path)
+        report = checked.read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

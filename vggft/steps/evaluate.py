@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize import durable
 from featurize.data.folders import ignored
+from featurize.disk import forms
 from featurize.errors import VggftError
 from featurize.process import places
 from featurize.wording import counted
@@ -189,7 +189,7 @@ def _write(
     report, table = workspace.report / "evaluate.json", workspace.report / "evaluate-predictions.csv"
     with workspace.writing():
         workspace.report.mkdir(exist_ok=True)
-        durable.write_csv(table, header, rows)
-        durable.write_json(report, result)
+        forms.write_csv(table, header, rows)
+        forms.write_json(report, result)
     ui.print(f"written: {report} and {table.name}")
     return {"report": str(report), "predictions": str(table)}

@@ -7,8 +7,8 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
-from featurize import durable
 from featurize.data.dataset import Sample
+from featurize.disk import forms
 from featurize.errors import VggftError
 from featurize.wording import counted
 from heads import folds, search, store, suspects
@@ -76,5 +76,5 @@ def find(workspace: Workspace, samples: Sequence[Sample], board: Board) -> tuple
     predictions = [store.read_out_of_fold(workspace.heads, board.results[name].head, samples) for name in names]
     doubted = suspects.find(samples, workspace.dataset.classes, predictions)
     header = ["path", "label", "predicted", "score"]
-    durable.write_csv(workspace.suspects, header, [tuple(suspect.as_json().values()) for suspect in doubted])
+    forms.write_csv(workspace.suspects, header, [tuple(suspect.as_json().values()) for suspect in doubted])
     return doubted, names

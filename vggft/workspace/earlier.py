@@ -7,8 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import featurize.data.assigned
-from featurize import durable
 from featurize.data.dataset import read_manifest
+from featurize.disk import checked
 from featurize.errors import VggftError
 from finetune.store import RUN
 from heads.head import HEAD_FILE
@@ -44,7 +44,7 @@ def require_same_settings(root: Path, described: bytes) -> None:
         raise VggftError(
             f"{root / SETTINGS} is missing, and with these options and this data folder its settings would change. Restore it, "
             f"or use the options of before ({OPTIONS}) and the same data folder. To change the settings, delete "
-            f"{root / durable.CHECKSUMS}, too: heads and runs may then be stale."
+            f"{root / checked.CHECKSUMS}, too: heads and runs may then be stale."
         )
 
 
@@ -70,8 +70,8 @@ def refuse_foreign_files(root: Path) -> None:
     ]
     if not foreign and (root / MANIFEST).exists():
         return
-    if os.path.lexists(root / durable.CHECKSUMS):
-        foreign.append(root / durable.CHECKSUMS)
+    if os.path.lexists(root / checked.CHECKSUMS):
+        foreign.append(root / checked.CHECKSUMS)
     for folder in (root / HEADS, root / FINETUNE, root / REPORT):
         if not folder.is_symlink() and (folder.is_file() or (folder.is_dir() and any(folder.iterdir()))):
             foreign.append(folder)
@@ -104,7 +104,7 @@ def _is_readable(path: Path, read: Callable[[Path], object]) -> bool:
 def _recorded(root: Path) -> dict[str, list[str]]:
     """Return what checksums.json records; nothing if it is missing, or not as vggft writes it."""
     try:
-        recorded = durable.read_checksums(root)
+        recorded = checked.read_checksums(root)
     except ValueError:
         return {}
     sums = [checksum for checksums in recorded.values() for checksum in checksums]

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from featurize import durable, runner
+from featurize import runner
 from featurize.backbone import weights
 from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
+from featurize.disk import durable
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS, EngineName

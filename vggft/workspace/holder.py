@@ -6,7 +6,7 @@ import re
 import socket
 from pathlib import Path
 
-from featurize import durable
+from featurize.disk import durable
 from featurize.errors import VggftError
 
 _TEXT = re.compile(rb"process \d+ on .*\n")

@@ -2,7 +2,7 @@
 
 workspace.json   schema version, data folder, classes, fingerprint, how the split was made
 manifest.csv     every sample (`featurize.data.dataset`)
-checksums.json   of these three files (`durable.write_checked`); in the folders of heads and runs, too
+checksums.json   of these three files (`checked.write_checked`); in the folders of heads and runs, too
 splits.csv       which split every image ever seen belongs to (`featurize.data.assigned`)
 cache/           features (`featurize.cache.feature_cache`)
 heads/           a folder a head, leaderboard.csv, suspects.csv (`heads.store`)
@@ -23,7 +23,6 @@ from typing import Any
 
 import featurize.data.assigned
 import finetune.store
-from featurize import durable
 from featurize.backbone.architecture import Architecture
 from featurize.cache import sharing, upkeep
 from featurize.cache.feature_cache import FeatureCache
@@ -31,6 +30,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
+from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.process import interrupts, places
@@ -144,7 +144,7 @@ class Workspace:
                 f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
             )
         try:
-            stored: dict[str, Any] = durable.read_json(self._settings)
+            stored: dict[str, Any] = checked.read_json(self._settings)
             schema = stored.pop("schema")
             if schema == SCHEMA:
                 return records.build(Settings, stored)
@@ -230,7 +230,7 @@ class Workspace:
             self.manifest.name: samples,
             self._settings.name: _described(settings),
         }
-        durable.write_checked(self.root, files)
+        checked.write_checked(self.root, files)
         self._forget()
 
     def require_same(self, settings: Settings) -> None:
@@ -333,4 +333,4 @@ def _do_not_wait(message: str) -> None:
 
 def _described(settings: Settings) -> bytes:
     """Return workspace.json."""
-    return durable.json_bytes({"schema": SCHEMA, **asdict(settings)})
+    return forms.json_bytes({"schema": SCHEMA, **asdict(settings)})

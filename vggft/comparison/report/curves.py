@@ -4,7 +4,7 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurize import durable
+from featurize.disk import durable
 from vggft.prediction.model import Model
 
 _ROW = 3.2  # inches

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from featurize import durable
+from featurize.disk import checked, forms
 from heads.metrics import CALIBRATION_BINS
 from vggft.comparison import costs, statistics, verdict
 from vggft.comparison.advice import Advice
@@ -151,17 +151,17 @@ def write(folder: Path, record: Record) -> dict[str, Any]:
     """Write compare.json, compare.csv, pairs.csv, predictions.csv and, with perturbations, probes.csv; return the JSON object."""
     result = record.as_json()
     folder.mkdir(exist_ok=True)
-    files = {"predictions.csv": durable.csv_bytes(*_predictions(record.comparison))}
+    files = {"predictions.csv": forms.csv_bytes(*_predictions(record.comparison))}
     if record.perturbed is not None:
-        files["probes.csv"] = durable.csv_bytes(*_perturbed_predictions(record.comparison, record.perturbed))
-    elif durable.is_as_written(folder / "probes.csv"):
+        files["probes.csv"] = forms.csv_bytes(*_perturbed_predictions(record.comparison, record.perturbed))
+    elif checked.is_as_written(folder / "probes.csv"):
         (folder / "probes.csv").unlink()  # of an earlier comparison
     pairs = [_flat(pair) for pair in result["pairs"]]
-    files["pairs.csv"] = durable.csv_bytes(list(pairs[0]), [list(pair.values()) for pair in pairs])
+    files["pairs.csv"] = forms.csv_bytes(list(pairs[0]), [list(pair.values()) for pair in pairs])
     rows = [_table_row(row, result) for row in result["methods"]]
     header = list(dict.fromkeys(key for row in rows for key in row))
-    files["compare.csv"] = durable.csv_bytes(header, [[row.get(key, "") for key in header] for row in rows])
-    durable.write_checked(folder, {**files, REPORT: durable.json_bytes(result)})
+    files["compare.csv"] = forms.csv_bytes(header, [[row.get(key, "") for key in header] for row in rows])
+    checked.write_checked(folder, {**files, REPORT: forms.json_bytes(result)})
     return result
 
 

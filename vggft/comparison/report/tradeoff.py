@@ -3,7 +3,7 @@
 import io
 from pathlib import Path
 
-from featurize import durable
+from featurize.disk import durable
 from vggft.comparison.report.record import Record
 
 

@@ -1,28 +1,22 @@
 """Atomic, durable writes: readers see the old file or the new one, never part of one, even after a power failure."""
 
 import contextlib
-import csv
 import errno
 import hashlib
 import io
-import json
 import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from featurize.errors import VggftError
 
 # Temporary files left by a killed process; the next process that holds the workspace lock removes them (`sweep`).
 TEMPORARY = ".*.vggft.tmp"
 _REPLACED = ".vggft.replaced"  # suffix of a folder that is about to be replaced
-
-
-# The sha256 of the files beside it that vggft reads again: name → one or two of them, see `write_checked`.
-CHECKSUMS = "checksums.json"
 
 # What file systems that cannot flush a folder or a file answer: CIFS, some FUSE and network file systems.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF, errno.EISDIR})
@@ -234,152 +228,3 @@ def _sync(descriptor: int) -> None:
     except OSError as error:
         if error.errno not in _CANNOT_SYNC:
             raise
-
-
-def write_checked(folder: Path, files: Mapping[str, bytes], then: str = AGAIN, present: Sequence[str] = ()) -> None:
-    """Write files that are read again, in their order, after their checksums; `then` as in `write_bytes`.
-
-    `present` are the names of files that another library has written; their checksums are recorded, too.
-
-    A file keeps the checksum of its present version until the next write, so that one that a killed process did not get to
-    is still right.
-    """
-    try:
-        known = read_checksums(folder)
-    except ValueError:
-        known = {}
-    record = {name: checksums for name, checksums in known.items() if (folder / name).exists()}
-    record |= {name: [sha256(folder / name)] for name in present}
-    for name, data in files.items():
-        path = folder / name
-        before = [sha256(path)] if path.is_file() else []
-        if name in known and not set(before) <= set(known[name]):
-            before = []  # damaged
-        record[name] = [*before, hashlib.sha256(data).hexdigest()]
-    write_json(folder / CHECKSUMS, record, then)
-    for name, data in files.items():
-        write_bytes(folder / name, data, then)
-
-
-def read_checked(path: Path) -> bytes:
-    """Read a file written by `write_checked`, or by a version of vggft that recorded no checksum.
-
-    Raises:
-        OSError: the file cannot be read.
-        ValueError: its bytes are not those that vggft wrote, or the record of checksums is damaged.
-    """
-    before = None
-    while True:
-        data = read_bytes(path)
-        checksums = read_checksums(path.parent).get(path.name)
-        if checksums is None or hashlib.sha256(data).hexdigest() in checksums:
-            return data
-        if checksums == before:
-            break
-        before = checksums  # written anew since the file was read, perhaps
-    raise ValueError(f"not as vggft wrote it: its sha256 is not the one in {CHECKSUMS}")
-
-
-def is_as_written(path: Path) -> bool:
-    """Return whether a file is a regular one and has the checksum that `write_checked` recorded beside it."""
-    try:
-        return not path.is_symlink() and sha256(path) in read_checksums(path.parent).get(path.name, [])
-    except (OSError, ValueError):
-        return False
-
-
-def lists(folder: Path, name: str) -> bool:
-    """Return whether `write_checked` recorded a checksum of the file `name` in a folder."""
-    try:
-        return name in read_checksums(folder)
-    except ValueError:
-        return False
-
-
-def read_checksums(folder: Path) -> dict[str, list[str]]:
-    """Return the sha256 that `write_checked` recorded: file name → one or two; ValueError if the record is damaged."""
-    path = folder / CHECKSUMS
-    try:
-        record = parse_json(read_bytes(path))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise ValueError(f"{path} is damaged: {error}; without it, files are read unchecked") from None
-    if isinstance(record, dict) and all(isinstance(checksums, list) for checksums in record.values()):
-        return record
-    raise ValueError(f"{path} is damaged; without it, files are read unchecked")
-
-
-def write_json(path: Path, value: Any, then: str = AGAIN) -> None:
-    """Write strict JSON (NaN raises ValueError); `then` as in `write_bytes`."""
-    write_bytes(path, json_bytes(value), then)
-
-
-def json_bytes(value: Any) -> bytes:
-    """Return strict JSON, one item a line (NaN raises ValueError)."""
-    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON file; errors as in `read_checked`, and ValueError for anything but strict JSON."""
-    return parse_json(read_checked(path))
-
-
-def parse_json(data: bytes) -> Any:
-    """Parse JSON; ValueError also for NaN, infinity, and lists in lists without end."""
-
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} in JSON")
-
-    try:
-        return json.loads(data, parse_constant=refuse)
-    except RecursionError:
-        raise ValueError("JSON nested too deeply") from None
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], then: str = AGAIN) -> None:
-    """Write a CSV file in UTF-8, row by row; bytes of file names that are not valid UTF-8 are kept (surrogateescape)."""
-    with replacing(path, then) as file:
-        _write_rows(file, header, rows)
-
-
-def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
-    """Return what `write_csv` writes."""
-    data = io.BytesIO()
-    _write_rows(data, header, rows)
-    return data.getvalue()
-
-
-def _write_rows(file: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-    writer = csv.writer(text)
-    writer.writerow([inert(cell) for cell in header])
-    writer.writerows([inert(cell) for cell in row] for row in rows)
-    text.detach()  # flushes without closing the file, which is still to be flushed to disk
-
-
-# How the text of a formula begins: a spreadsheet computes it, and may run a program. After an apostrophe it is text.
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-
-def inert(cell: Any) -> Any:
-    """Return a cell that no spreadsheet takes for a formula; `read_csv` gives the text as it was. Numbers stay as they are."""
-    if isinstance(cell, str) and cell.lstrip("'").startswith(_FORMULA):
-        return f"'{cell}"
-    return cell
-
-
-def _as_written(cell: str) -> str:
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
-
-
-def read_csv(path: Path) -> list[dict[str, str]]:
-    """Read a CSV file: one dictionary per row; errors as in `read_checked`, and ValueError for a row of another length."""
-    text = io.StringIO(read_checked(path).decode("utf-8", "surrogateescape"), newline="")
-    try:
-        header, *rows = [[_as_written(cell) for cell in row] for row in csv.reader(text) if row] or [[]]
-    except csv.Error as error:
-        raise ValueError(str(error)) from None
-    if any(len(row) != len(header) for row in rows):
-        raise ValueError("a row is incomplete")
-    return [dict(zip(header, row, strict=True)) for row in rows]

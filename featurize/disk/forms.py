@@ -1,0 +1,80 @@
+"""JSON and CSV as vggft writes and reads them: strict JSON, and CSV in which no cell is a formula."""
+
+import csv
+import io
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from featurize.disk import durable
+
+
+def write_json(path: Path, value: Any, then: str = durable.AGAIN) -> None:
+    """Write strict JSON (NaN raises ValueError); `then` as in `durable.write_bytes`."""
+    durable.write_bytes(path, json_bytes(value), then)
+
+
+def json_bytes(value: Any) -> bytes:
+    """Return strict JSON, one item a line (NaN raises ValueError)."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def parse_json(data: bytes) -> Any:
+    """Parse JSON; ValueError also for NaN, infinity, and lists in lists without end."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} in JSON")
+
+    try:
+        return json.loads(data, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("JSON nested too deeply") from None
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence[Any]], then: str = durable.AGAIN) -> None:
+    """Write a CSV file in UTF-8, row by row; bytes of file names that are not valid UTF-8 are kept (surrogateescape)."""
+    with durable.replacing(path, then) as file:
+        _write_rows(file, header, rows)
+
+
+def csv_bytes(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> bytes:
+    """Return what `write_csv` writes."""
+    data = io.BytesIO()
+    _write_rows(data, header, rows)
+    return data.getvalue()
+
+
+def _write_rows(file: BinaryIO, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
+    text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+    writer = csv.writer(text)
+    writer.writerow([inert(cell) for cell in header])
+    writer.writerows([inert(cell) for cell in row] for row in rows)
+    text.detach()  # flushes without closing the file, which is still to be flushed to disk
+
+
+# How the text of a formula begins: a spreadsheet computes it, and may run a program. After an apostrophe it is text.
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def inert(cell: Any) -> Any:
+    """Return a cell that no spreadsheet takes for a formula; `parse_csv` gives the text as it was. Numbers stay as they are."""
+    if isinstance(cell, str) and cell.lstrip("'").startswith(_FORMULA):
+        return f"'{cell}"
+    return cell
+
+
+def _as_written(cell: str) -> str:
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+
+
+def parse_csv(data: bytes) -> list[dict[str, str]]:
+    """Parse a CSV file: one dictionary per row; ValueError for anything else, and for a row of another length."""
+    text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
+    try:
+        header, *rows = [[_as_written(cell) for cell in row] for row in csv.reader(text) if row] or [[]]
+    except csv.Error as error:
+        raise ValueError(str(error)) from None
+    if any(len(row) != len(header) for row in rows):
+        raise ValueError("a row is incomplete")
+    return [dict(zip(header, row, strict=True)) for row in rows]
