@@ -88,6 +88,8 @@ def main() -> None:
     parser.add_argument("--against", type=Path, help="the folder of another checkout of vggft")
     parser.add_argument("--json", type=Path, help="write all that was measured to this file")
     options = parser.parse_args()
+    if options.images < BATCH:
+        parser.error(f"--images {options.images}: expected {BATCH} or more")
     checkouts = {"this": HERE} | ({"other": options.against.resolve()} if options.against else {})
     with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as name:
         place = Path(name)

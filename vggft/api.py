@@ -36,7 +36,7 @@ Picture = NDArray[np.uint8]
 
 
 def read_picture(path: str | Path) -> Picture:
-    """Decode an image file as all commands do: upright, transparency on white, 16 bits reduced to 8.
+    """Decode an image file as the commands do, but in full: upright, transparency on white, 16 bits reduced to 8.
 
     Returns:
         uint8 (height, width, 3), RGB, for `Model.predict`. `PIL.Image.convert("RGB")` gives other pixels for transparent or

@@ -23,7 +23,7 @@ class Fingerprint(Checked):
         size: side of the square input in pixels.
         resize: a key of `featurize.pixels.images.RESIZE_FILTERS`.
         preprocess: "caffe" (BGR minus the ImageNet means, as the published weights were trained) or "raw" (RGB, 0 to 255).
-        decoder: version of the decoder, 1 to `featurize.pixels.images.DECODER_VERSION`.
+        decoder: version of the decoder, `featurize.pixels.images.DECODER_VERSION` of the vggft that made them.
         dtype: dtype of the stored features.
         precision: precision of the computation, a Keras dtype policy: "float32", also for engines within a relative error of
             1e-3 of it, or "mixed_float16" (GPUs).
@@ -35,7 +35,7 @@ class Fingerprint(Checked):
     size: Annotated[int, Option(least=1, most=4096)]
     resize: str = "bilinear"
     preprocess: Preprocess = PREPROCESS
-    decoder: int = DECODER_VERSION
+    decoder: Annotated[int, Option(least=1)] = DECODER_VERSION
     dtype: Literal["float16"] = "float16"
     precision: Precision = FULL_PRECISION
     probe: str = ""
@@ -47,10 +47,6 @@ class Fingerprint(Checked):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 1 <= self.decoder <= DECODER_VERSION:
-            raise VggftError(
-                f"decoder {self.decoder}: expected 1 to {DECODER_VERSION}. A newer vggft made these features."
-            )
         if self.resize not in RESIZE_FILTERS:
             raise VggftError(f"resize filter {self.resize!r}: expected one of {', '.join(RESIZE_FILTERS)}.")
         if self.probe and self.probe not in PERTURBATIONS:

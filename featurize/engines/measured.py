@@ -1,8 +1,8 @@
 """Images a second of the engines on this machine: measured once, kept in the user's cache folder.
 
-Which engine is the fastest depends on the processor, on the libraries, and on what the environment says to them; the name of a
-processor does not tell it. The file `vggft/engines.json` in the user's cache folder (`$XDG_CACHE_HOME` on Linux) has an entry
-for each such state. It can be deleted at any time: engines are then measured again.
+Which engine is the fastest depends on the processor, the libraries, and the environment variables that they read. The file
+`vggft/engines.json` in the user's cache folder (`$XDG_CACHE_HOME` on Linux) has an entry for each such state. It can be deleted
+at any time: engines are then measured again.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ from featurize.errors import VggftError
 
 ROUNDS, SECONDS = 3, 2.0  # an engine runs in turn with the others, this often and about this long in all
 
-_PACKAGES = ("vggft", "numpy", "scipy", "numba", "MNN")
+PACKAGES = {"winograd": "numba", "mnn": "MNN"}  # engine → the package that it needs
 _VARIABLES = ("OPENBLAS_", "OMP_", "MKL_", "NUMBA_", "GOTO_", "BLIS_")  # prefixes of names that these libraries read
 _ENTRIES = 50  # states that are kept, the latest ones
 
@@ -43,11 +43,13 @@ def measure(engines: Mapping[str, Engine], architecture: Architecture, size: int
     """Measure engines in turn, on blank pictures, and keep the result. Other load slows some rounds: the fastest one counts.
 
     Args:
-        engines: name → engine, ready to run.
+        engines: name → engine.
         architecture: whose cached layers they compute.
         size: side of the pictures.
     """
     blank = {name: np.zeros((engine.trial, size, size, 3), np.uint8) for name, engine in engines.items()}
+    for name, engine in engines.items():  # once to warm up
+        engine(blank[name], architecture.cached)
     once = {name: _seconds(lambda: engine(blank[name], architecture.cached)) for name, engine in engines.items()}  # noqa: B023
     fastest: dict[str, float] = {}
     for _ in range(ROUNDS):
@@ -67,9 +69,11 @@ def _seconds(run: Callable[[], object]) -> float:
 
 def _state() -> dict[str, Any]:
     """Return what the speed of an engine depends on, as far as it can change between two runs on a machine."""
-    versions = {d.name: d.version for name in _PACKAGES for d in importlib.metadata.distributions(name=name)}
+    packages = ("vggft", "numpy", "scipy", *PACKAGES.values())
+    versions = {d.name: d.version for name in packages for d in importlib.metadata.distributions(name=name)}
     variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
-    return {"processor": _processor(), "cores": os.cpu_count(), "versions": versions, "environment": variables}
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {"processor": _processor(), "cores": usable, "versions": versions, "environment": variables}
 
 
 def _processor() -> str:

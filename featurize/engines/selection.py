@@ -7,7 +7,6 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from threadpoolctl import threadpool_info
 
 from featurize import backend
@@ -25,7 +24,6 @@ from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, EngineNam
 # The names of OpenBLAS's kernels for AVX-512, the only ones with a fast path for small products.
 _SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 CPU_PACKAGES = "numba MNN onnx"  # what the CPU engines need, as pip takes it
-_PACKAGES = {"winograd": "numba", "mnn": "MNN"}
 
 
 # For fewer images than this, starting and measuring several engines takes longer than the fastest one saves.
@@ -39,8 +37,7 @@ class Choice:
     """Which engine runs, the reason, and the precision it computes in.
 
     Attributes:
-        unmeasured: the engines of which one is chosen without knowing how fast they are here; empty where it is known, or asked
-            for.
+        unmeasured: the engines of which one is chosen without knowing how fast each is here; else empty.
     """
 
     name: str
@@ -55,7 +52,7 @@ def require(wanted: EngineName) -> None:
     Raises:
         VggftError: it is not.
     """
-    if wanted in _PACKAGES and not _installed(wanted):
+    if wanted in measured.PACKAGES and not _installed(wanted):
         raise VggftError(f"--engine {wanted}: not installed. Run: pip install {CPU_PACKAGES}, or use --engine keras.")
 
 
@@ -76,13 +73,13 @@ def choose(architecture: Architecture, wanted: EngineName = "auto", precision: P
             f"--engine winograd: {architecture.name} has convolutions whose number of filters is no multiple of "
             f"{winograd_engine.FILTERS}. Use --engine keras."
         )
-    if wanted in _PACKAGES:
+    if wanted in measured.PACKAGES:
         if precision == MIXED_PRECISION:
             raise VggftError(
                 f"--engine {wanted}: the features here are of mixed precision, which only Keras on a GPU computes. Use "
                 "--engine keras, or another --workspace."
             )
-        return Choice(wanted, "asked for")
+        return Choice(wanted, f"asked for{_hint()}")
     gpus = backend.gpus() if shutil.which("nvidia-smi") else []
     best = MIXED_PRECISION if gpus else FULL_PRECISION
     precision = precision or best
@@ -97,13 +94,13 @@ def choose(architecture: Architecture, wanted: EngineName = "auto", precision: P
 
 def _for_cpu(architecture: Architecture) -> Choice:
     """Choose an engine for a machine without a GPU."""
-    names = [name for name in _PACKAGES if _installed(name)]
+    names = [name for name in measured.PACKAGES if _installed(name)]
     if not winograd_engine.computes(architecture):
         names = [name for name in names if name != "winograd"]
     if not names:
         return Choice("keras", f"no faster CPU engine is installed; pip install {CPU_PACKAGES} brings two")
     if len(names) == 1:
-        return Choice(names[0], "no GPU to use; faster than Keras on a CPU")
+        return Choice(names[0], f"no GPU to use; faster than Keras on a CPU{_hint()}")
     rates = measured.known(architecture, names)
     if rates:
         return _fastest(rates)
@@ -118,40 +115,22 @@ def _fastest(rates: measured.Rates) -> Choice:
 
 
 def _hint() -> str:
-    return f"; {_KERNELS_VARIABLE} is set, which can slow winograd" if _KERNELS_VARIABLE in os.environ else ""
+    return f"; {_KERNELS_VARIABLE} is set, which can slow winograd down" if _KERNELS_VARIABLE in os.environ else ""
 
 
 def measure(names: Sequence[str], weights: Weights, fingerprint: Fingerprint) -> tuple[Choice, Engine]:
     """Start engines, measure them for some seconds, and return the fastest; which one it is, is kept for later commands.
 
-    Args:
-        names: of engines that are installed. One that does not start or run is left out, and nothing is kept.
-
     Raises:
-        VggftError, RuntimeError: none of them starts and runs.
+        VggftError: one of them does not start.
     """
-    running: dict[str, Engine] = {}
-    problem: Exception | None = None
-    blank = np.zeros((1, fingerprint.size, fingerprint.size, 3), np.uint8)
-    for name in names:
-        try:
-            engine = create(name, weights, fingerprint)
-            engine(blank, weights.architecture.cached)
-        except (VggftError, RuntimeError) as error:
-            problem = error
-        else:
-            running[name] = engine
-    if problem and not running:
-        raise problem
-    if problem:
-        name, engine = next(iter(running.items()))
-        return Choice(name, f"no GPU to use; another engine does not run: {problem}"), engine
-    choice = _fastest(measured.measure(running, weights.architecture, fingerprint.size))
-    return choice, running[choice.name]
+    engines = {name: create(name, weights, fingerprint) for name in names}
+    choice = _fastest(measured.measure(engines, weights.architecture, fingerprint.size))
+    return choice, engines[choice.name]
 
 
 def _installed(name: str) -> bool:
-    return importlib.util.find_spec(_PACKAGES[name]) is not None
+    return importlib.util.find_spec(measured.PACKAGES[name]) is not None
 
 
 def create(name: str, weights: Weights, fingerprint: Fingerprint) -> Engine:

@@ -21,8 +21,7 @@ from featurize.pixels.perturbations import PERTURBATIONS
 from featurize.pixels.silence import silence
 from featurize.process import descriptors, interrupts
 
-# 1: pictures are decoded in full. 2: JPEG files of large pictures are scaled as they are decoded, see `_SPARE`.
-DECODER_VERSION = 2
+DECODER_VERSION = 2  # since JPEG files of large pictures are scaled as they are decoded, see `_SPARE`
 
 # 120 million pixels: more than the largest medium-format camera (102 million), and two copies fit into a small machine's memory.
 MAX_PIXELS = 120_000_000
@@ -51,7 +50,7 @@ _SCAN_BYTES = 2048
 
 # A JPEG decoder can scale a picture to a half, a quarter or an eighth for a fraction of the work (libjpeg's smaller inverse
 # transforms). It may where both sides stay at least this many times as long as those of the square: the filter that resizes the
-# rest then averages over four pixels or more. Values of 0 to 255 differ by 0.4 on average (photographs, measured in
+# rest then averages over four pixels or more. Values of 0 to 255 differ by 0.4 on average in ordinary photographs (measured in
 # tests/unit/test_large_pictures.py).
 _SPARE = 2
 
@@ -113,9 +112,7 @@ def decode(data: bytes) -> NDArray[np.uint8]:
     return _with_rgb(data, lambda picture, box: np.asarray(picture))
 
 
-def decode_resized(
-    data: bytes, size: int, resize: str = "bilinear", perturbation: str = "", version: int = DECODER_VERSION
-) -> NDArray[np.uint8]:
+def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbation: str = "") -> NDArray[np.uint8]:
     """Decode a picture and resize it to a square, ignoring the aspect ratio.
 
     Args:
@@ -123,7 +120,6 @@ def decode_resized(
         size: side of the square in pixels.
         resize: a key of `RESIZE_FILTERS`: Pillow's filters, which average over all covered pixels when shrinking.
         perturbation: a key of `featurize.pixels.perturbations.PERTURBATIONS`, applied to the square; empty for none.
-        version: of the decoder, 1 to `DECODER_VERSION`.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -136,7 +132,7 @@ def decode_resized(
         square = picture.resize((size, size), RESIZE_FILTERS[resize], box)
         return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
 
-    return _with_rgb(data, resized, _SPARE * size if version > 1 else None)
+    return _with_rgb(data, resized, _SPARE * size)
 
 
 def _with_rgb(data: bytes, finish: Finish, side: int | None = None) -> NDArray[np.uint8]:

@@ -10,13 +10,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import PICTURES, make_classes, paint, refused, rewrite, snapshot, strict_json, vggft
-from PIL import Image
 from small_tuning import keras_outputs
 from tiny import TINY
 
+from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.pixels import images
 from vggft.steps.options import FeaturizeOptions
+from vggft.workspace import filling
 from vggft.workspace.workspace import Workspace
 
 
@@ -231,24 +232,48 @@ def test_shares_and_seed_change_in_place(copied):
     assert snapshot(work) == before
 
 
-def test_features_of_the_first_decoder_are_added_to_as_they_were_made(copied):
-    """Where large JPEG files are decoded in full: nothing is computed again, and nothing is mixed."""
-    photograph = copied / "data" / "bugs" / "large.jpg"
-    noise = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    Image.fromarray(noise).save(photograph, quality=90)
+def test_features_of_another_decoder_are_computed_again(copied):
+    """Nothing is mixed, and the old ones stay."""
     path = copied / "work" / "workspace.json"
     settings = json.loads(path.read_text())
-    rows = []
-    for version, new in ((1, 25), (2, 1)):  # those of version 2 lie in the cache already, but for the photograph
-        rewrite(path, {**settings, "fingerprint": {**settings["fingerprint"], "decoder": version}})
-        for computed in (new, 0):
-            done = vggft("featurize", copied / "data", "-w", copied / "work", "--json")
-            assert strict_json(done.stdout)["computed"] == computed
-            assert ("made with version 1 of the decoder" in done.stderr) == (version == 1)
-        workspace = Workspace(copied / "work", TINY)
-        assert workspace.settings.fingerprint.decoder == version
-        rows.append(workspace.cache().read("block3_pool", [hashlib.sha256(photograph.read_bytes()).hexdigest()]))
-    assert not np.array_equal(*rows)
+    rewrite(path, {**settings, "fingerprint": {**settings["fingerprint"], "decoder": 1}})
+    before = Workspace(copied / "work", TINY).cache()
+    before.write(["0" * 64], {"block3_pool": np.ones((1, 4, 4, 16), np.float16)}, {})
+    before.save_index()
+    assert "Run: vggft featurize" in refused("head", "--head", "logistic-avg", "-w", copied / "work")
+    work = ("featurize", copied / "data", "-w", copied / "work", "--json")
+    done = vggft(*work)
+    assert strict_json(done.stdout)["computed"] == 0  # they lie in the cache as of 2
+    said = "the features made with version 1 of the decoder were computed again with version 2. To delete the old ones: vggft"
+    assert said in done.stderr
+    assert Workspace(copied / "work", TINY).settings.fingerprint.decoder == 2
+    assert before.folder.is_dir()
+    assert "of the decoder" not in vggft(*work).stderr
+
+
+def test_another_decoder_is_not_used_for_the_features_of_one():
+    for version in (1, 3):
+        with pytest.raises(
+            VggftError, match=f"made with version {version} of the decoder, and this vggft has version 2"
+        ):
+            filling.decoder(replace(Fingerprint.of(TINY), decoder=version))
+
+
+@pytest.mark.parametrize(("layers", "images"), [((), 24), (("--layers", "block3_conv1"), 0)])
+def test_engines_are_measured_for_what_is_computed_from_pixels(copied, monkeypatch, layers, images):
+    """A layer between cached ones is computed from the one below it."""
+    asked = []
+    start_engine = filling.start_engine
+
+    def start(*arguments, images):
+        asked.append(images)
+        return start_engine(*arguments, images=images)
+
+    monkeypatch.setattr(filling, "start_engine", start)
+    if not layers:
+        shutil.rmtree(copied / "work")
+    assert vggft("featurize", copied / "data", "-w", copied / "work", *layers).returncode == 0
+    assert asked == [images]
 
 
 def test_other_layers_and_preprocessing(copied):

@@ -10,6 +10,7 @@ from featurize import engines
 from featurize.backbone import network
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
+from featurize.engines import measured
 from featurize.errors import VggftError
 from featurize.pixels import images
 
@@ -207,6 +208,11 @@ def test_which_engine_and_why(monkeypatch, tmp_path):
     assert engines.choose(VGG16) == engines.Choice("winograd", probably, unmeasured=both)
     assert engines.choose(TINY).name == "mnn"  # winograd does not compute it
     assert not engines.choose(TINY).unmeasured
+    for rates, fastest in (({"winograd": 2.0, "mnn": 3.0}, "mnn"), ({"winograd": 4.0, "mnn": 3.0}, "winograd")):
+        measured._keep(VGG16, rates)
+        listed = ", ".join(f"{name} {rate}" for name, rate in rates.items())
+        assert engines.choose(VGG16) == engines.Choice(fastest, f"the fastest on this machine, in images/s: {listed}")
+    (tmp_path / "vggft" / "engines.json").unlink()
     assert engines.choose(VGG16, "keras").reason == engines.choose(VGG16, "mnn").reason == "asked for"
     assert engines.choose(VGG16, "auto", "mixed_float16").name == "keras"
     for name in ("winograd", "mnn"):
@@ -215,7 +221,10 @@ def test_which_engine_and_why(monkeypatch, tmp_path):
     kernels["architecture"] = "Haswell"
     assert engines.choose(VGG16) == engines.Choice("mnn", probably, unmeasured=both)
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    assert engines.choose(VGG16).reason.endswith("; OPENBLAS_CORETYPE is set, which can slow winograd")
+    hint = "; OPENBLAS_CORETYPE is set, which can slow winograd down"
+    assert engines.choose(VGG16).reason == probably + hint
+    assert engines.choose(VGG16, "winograd").reason == "asked for" + hint
+    monkeypatch.delenv("OPENBLAS_CORETYPE")
     installed.remove("MNN")
     assert engines.choose(VGG16).name == "winograd"
     installed.clear()

@@ -30,6 +30,11 @@ def test_the_lowest_score_that_does():
     assert found.as_json() == {"right_at_least": 0.95, "threshold": 0.75, "images": 4, "sure": 2, "accuracy": 1.0}
 
 
+def test_scores_that_differ_by_rounding_are_one_score():
+    found = chosen((0.9, True), (0.8 + 1e-9, True), (0.8, False))
+    assert found == Band(pytest.approx(0.85), 3, 1, 1.0)
+
+
 def test_an_error_at_the_top_can_be_made_up_for():
     right = [(0.98 - i / 100, True) for i in range(19)]
     found = chosen((0.99, False), *right, (0.7, False), (0.6, False))

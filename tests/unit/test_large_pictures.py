@@ -29,9 +29,16 @@ def jpeg(picture, **options):
     return file.getvalue()
 
 
-def apart(data, size, **options):
-    """Return the mean difference of the two versions of the decoder, of 255."""
-    full, scaled = (decode_resized(data, size, version=version, **options) for version in (1, 2))
+def in_full(data, size):
+    """Decode without scaling."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(images, "_SPARE", 1_000)
+        return decode_resized(data, size)
+
+
+def apart(data, size):
+    """Return the mean difference that scaling makes, of 255."""
+    full, scaled = in_full(data, size), decode_resized(data, size)
     assert not np.array_equal(full, scaled)
     return np.abs(full.astype(float) - scaled).mean()
 
@@ -60,13 +67,23 @@ def test_kinds_of_jpeg(options):
 @pytest.mark.parametrize(("sides", "scaled"), [((896, 896), True), ((895, 2000), False), ((2000, 895), False)])
 def test_both_sides_stay_twice_as_long_as_needed(sides, scaled):
     data = jpeg(landscape(*sides))
-    assert np.array_equal(decode_resized(data, 224, version=1), decode_resized(data, 224)) != scaled
+    assert np.array_equal(in_full(data, 224), decode_resized(data, 224)) != scaled
 
 
 def test_other_formats_are_decoded_in_full():
     file = io.BytesIO()
     landscape().save(file, "PNG")
-    assert np.array_equal(decode_resized(file.getvalue(), 32, version=1), decode_resized(file.getvalue(), 32))
+    assert np.array_equal(in_full(file.getvalue(), 32), decode_resized(file.getvalue(), 32))
+
+
+def test_several_pictures_in_a_file():
+    """MPO, as some cameras write: the first picture counts, and is scaled."""
+    file = io.BytesIO()
+    landscape().save(file, "MPO", save_all=True, append_images=[landscape().rotate(180)], quality=92)
+    assert apart(file.getvalue(), 100) < 0.5
+    assert (
+        np.abs(decode_resized(file.getvalue(), 100).astype(float) - decode_resized(jpeg(landscape()), 100)).mean() < 0.1
+    )
 
 
 def test_the_limit_is_that_of_the_file(monkeypatch):

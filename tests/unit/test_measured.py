@@ -83,16 +83,14 @@ def test_all_engines_have_their_turn_and_none_takes_all_the_time(place, weights)
     began = time.perf_counter()
     measured.measure({"slow": slow, "fast": fast}, TINY, 32)
     assert time.perf_counter() - began < 1
-    assert fast.calls > 2 * slow.calls >= 2 * 2 * (1 + measured.ROUNDS)
+    assert fast.calls > 1.5 * slow.calls >= 1.5 * 2 * (2 + measured.ROUNDS)
 
 
-def test_an_engine_that_does_not_start_is_left_out(place, started, weights):
-    choice, engine = engines.measure(["broken", "slow"], weights, Fingerprint.of(TINY))
-    assert (choice.name, engine) == ("slow", started["slow"])
-    assert "broken: it does not start" in choice.reason
+def test_an_engine_that_does_not_start_is_an_error(place, started, weights):
+    """As it is wherever else it would be chosen."""
+    with pytest.raises(VggftError, match="broken: it does not start"):
+        engines.measure(["slow", "broken"], weights, Fingerprint.of(TINY))
     assert not place.exists()
-    with pytest.raises(VggftError, match="broken"):
-        engines.measure(["broken"], weights, Fingerprint.of(TINY))
 
 
 BROKEN = [b"", b"[]", b'{"a": 1}', b'{"a": {"images_per_second": {"fast": "x"}}}', b"\xff", b"[" * 100_000]
@@ -117,7 +115,7 @@ def test_where_nothing_can_be_kept_engines_are_measured_all_the_same(place, monk
 
 def test_only_the_latest_states_are_kept(place, monkeypatch):
     for cores in range(measured._ENTRIES + 3):
-        monkeypatch.setattr(measured.os, "cpu_count", lambda cores=cores: cores)
+        monkeypatch.setattr(measured.os, "sched_getaffinity", lambda process, cores=cores: range(cores))
         measured._keep(TINY, {"fast": 1.0})
     assert len(json.loads(place.read_text())) == measured._ENTRIES
     assert measured.known(TINY, ["fast"]) == {"fast": 1.0}
@@ -131,7 +129,7 @@ def test_engines_are_measured_where_there_is_enough_to_compute(place, started, m
     engine = backbone.start_engine(TINY, Fingerprint.of(TINY), None, ui=Ui(), images=images)
     assert engine is started["fast" if measures else "slow"]
     said = capsys.readouterr().err
-    assert ("measuring the engines slow and fast, once on this machine" in said) == measures
+    assert ("measuring slow and fast: about 10 s, once on this machine" in said) == measures
     assert f"engine: {'fast (the fastest on this machine' if measures else 'slow (probably'}" in said
 
 

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 # Accuracy, at least, of the predictions on validation images that are not unsure.
 RIGHT = 0.95
 
+# Of scores that are told apart: computed in batches of another size, they differ by less.
+_DIGITS = 6
+
 # The threshold where no score is high enough: above 1, which no prediction reaches.
 NEVER = 1.01
 
@@ -53,15 +56,15 @@ class Band:
 def choose(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> Band:
     """Choose the lowest threshold with an accuracy of at least `RIGHT` on the images above it.
 
-    A threshold is 0 or lies halfway between two top scores that occur. (On a score, the rounding of a computation in other
-    batches would decide about that image.)
+    A threshold is 0 or lies halfway between two top scores that occur: on one of them, the size of a batch would decide about
+    that image.
 
     Args:
         probabilities: (n, classes) of validation images; n ≥ 1.
         targets: (n,), positions of the true classes.
     """
     right = probabilities.argmax(axis=1) == targets
-    scores, position = np.unique(probabilities.max(axis=1), return_inverse=True)  # rising
+    scores, position = np.unique(probabilities.max(axis=1).round(_DIGITS), return_inverse=True)  # rising
     n = np.bincount(position)[::-1].cumsum()[::-1]  # images at or above each score
     accuracy = np.bincount(position, weights=right)[::-1].cumsum()[::-1] / n
     enough = np.flatnonzero(accuracy >= RIGHT)

@@ -91,10 +91,12 @@ def _device(workspace: Workspace) -> list[Check]:
     if broken:
         advice = f"pip install --upgrade {CPU_PACKAGES}, or --engine keras"
         return [*checks, Check("engine", "fail", f"{choice.name} is installed but does not start: {broken}", advice)]
-    again = "agree to 1e-3" if choice.name == "keras" and found else "are bit-identical"
+    again = "agree to 1e-3" if choice.name == "keras" and found else "are bit-identical with the same engine"
     text = f"{choice.name} ({choice.reason}); recomputed features {again}"
     if choice.unmeasured:
-        text += f"; featurize measures {' and '.join(choice.unmeasured)} once, with {WORTH_MEASURING} images or more"
+        text += (
+            f"; vggft featurize measures {' and '.join(choice.unmeasured)} once, for {WORTH_MEASURING} images or more"
+        )
     checks.append(Check("engine", "ok", text))
     return checks
 

@@ -1,6 +1,7 @@
 """Evaluating a model on a folder of labelled images: metrics, and the predictions behind them."""
 
 import contextlib
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -32,7 +33,7 @@ class _Evaluated:
     """The predicted images with their targets and probabilities, the rejected files, and known images by split.
 
     Attributes:
-        alike: digest → the images with these bytes, as positions in `paths`.
+        alike: digest → target → the first path with these bytes.
     """
 
     paths: list[str] = field(default_factory=list)
@@ -40,7 +41,11 @@ class _Evaluated:
     probabilities: list[NDArray[np.float64]] = field(default_factory=list)
     rejected: list[dict[str, str]] = field(default_factory=list)
     seen: dict[str, int] = field(default_factory=lambda: {"train": 0, "validate": 0, "test": 0})
-    alike: dict[str, list[int]] = field(default_factory=dict)
+    alike: dict[str, dict[int, str]] = field(default_factory=lambda: defaultdict(dict))
+
+    def conflicts(self) -> list[list[str]]:
+        """Return the identical images under different labels: of each, one path for each label."""
+        return [list(paths.values()) for paths in self.alike.values() if len(paths) > 1]
 
 
 def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
@@ -78,9 +83,9 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
                 ui.warn(f"rejected {scored.path}: {scored.reason}")
                 evaluated.rejected.append({"path": str(scored.path), "reason": scored.reason})
             else:
-                evaluated.alike.setdefault(scored.digest, []).append(len(evaluated.paths))
                 evaluated.paths.append(str(scored.path))
                 evaluated.targets.append(classes.index(label))
+                evaluated.alike[scored.digest].setdefault(evaluated.targets[-1], evaluated.paths[-1])
                 evaluated.probabilities.append(scored.probabilities)
                 if scored.digest in splits:
                     evaluated.seen[splits[scored.digest]] += 1
@@ -97,7 +102,12 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     metrics, matrix = measure(p, targets), confusion(p, targets)
     ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
-    _warn_of_two_labels(evaluated, ui)
+    conflicts = evaluated.conflicts()
+    if conflicts:
+        ui.warn(
+            f"{counted(len(conflicts), 'image')} under different labels, of which at most one is right (first: "
+            f"{', '.join(conflicts[0])})"
+        )
     if choice.age:
         _warn_of_age(evaluated.seen, metrics.n, ui)
     else:
@@ -111,17 +121,10 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         "metrics": metrics.as_json(),
         "confusion": matrix.tolist(),
         "seen": evaluated.seen,
+        "conflicts": conflicts,
         "rejected": evaluated.rejected,
     }
     return {**result, **_write(workspace, result, evaluated, classes, ui)}
-
-
-def _warn_of_two_labels(evaluated: _Evaluated, ui: Ui) -> None:
-    """Warn of identical images under different labels: no model can be right about all of them."""
-    several = [same for same in evaluated.alike.values() if len({evaluated.targets[i] for i in same}) > 1]
-    if several:
-        first = ", ".join(evaluated.paths[i] for i in several[0])
-        ui.warn(f"identical images under different labels: {counted(len(several), 'image')} (first: {first})")
 
 
 def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:

@@ -144,7 +144,7 @@ def _featurize(
         dataset = split_rules.build(scan, _rejected(scan.samples, filled.rejected), split.shares, assigned)
     workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
     _tell(workspace, scan, dataset, ui)
-    _tell_of_split(split, before, dataset, ui)
+    _tell_of_changes(workspace, split, before, dataset, ui)
     _tell_of_stale_models(workspace, state_before, provenance.state(dataset, fingerprint), ui)
     rate = _tell_of_work(filled, seconds, reused, ui)
     ui.print(f"cache: {cache.folder}")
@@ -206,7 +206,7 @@ def _fingerprint(
     if before is None:
         default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
     else:
-        default = before.fingerprint
+        default = replace(before.fingerprint, decoder=DECODER_VERSION)
     default = replace(default, preprocess=options.preprocess or default.preprocess)
     if options.weights is None:
         return default, before.weights_file_path if before else None
@@ -256,8 +256,13 @@ def _tell_of_work(filled: Filled, seconds: float, reused: int, ui: Ui) -> float 
     return rate
 
 
-def _tell_of_split(split: SplitPlan, before: _Before, dataset: Dataset, ui: Ui) -> None:
-    """Warn of images that are in another split than before."""
+def _tell_of_changes(workspace: Workspace, split: SplitPlan, before: _Before, dataset: Dataset, ui: Ui) -> None:
+    """Warn of features that another decoder made, and of images that are in another split than before."""
+    if before.settings and before.settings.fingerprint.decoder != DECODER_VERSION:
+        ui.warn(
+            f"the features made with version {before.settings.fingerprint.decoder} of the decoder were computed again with "
+            f"version {DECODER_VERSION}. To delete the old ones: vggft cache prune{workspace_flag(workspace.root)}"
+        )
     splits_before = {(s.path, s.digest): s.split for s in before.samples}
     moved = sum(splits_before.get((s.path, s.digest), s.split) != s.split for s in dataset.samples)
     if split.reserve_test:
@@ -291,12 +296,6 @@ def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     ui.print(
         f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
     )
-    version = workspace.settings.fingerprint.decoder
-    if version < DECODER_VERSION:
-        ui.say(
-            f"features here are made with version {version} of the decoder, which decodes large JPEG files in full. They stay "
-            f"valid, and new images are decoded alike; a new workspace uses version {DECODER_VERSION}, which is faster"
-        )
     if scan.loose:
         ui.say(f"ignored beside the class folders: {counted(scan.loose, 'file')}")
     if scan.notes:

@@ -60,7 +60,7 @@ def start_engine(
     say = ui.say if ui else lambda text: None
     say(f"weights: {loaded.source}")
     if choice.unmeasured and images >= WORTH_MEASURING:
-        say(f"measuring the engines {' and '.join(choice.unmeasured)}, once on this machine: some seconds")
+        say(f"measuring {' and '.join(choice.unmeasured)}: about 10 s, once on this machine")
         choice, engine = measure(choice.unmeasured, loaded, fingerprint)
     else:
         engine = create(choice.name, loaded, fingerprint)

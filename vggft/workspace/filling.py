@@ -55,13 +55,18 @@ class Filled:
 
 
 def decoder(fingerprint: Fingerprint) -> Decoder:
-    """Return the decoder of a fingerprint."""
+    """Return the decoder of a fingerprint.
+
+    Raises:
+        VggftError: it is that of another version of vggft.
+    """
+    if fingerprint.decoder != images.DECODER_VERSION:
+        raise VggftError(
+            f"the features here were made with version {fingerprint.decoder} of the decoder, and this vggft has version "
+            f"{images.DECODER_VERSION}. Run vggft featurize to compute them again, or use the vggft that made them."
+        )
     return partial(
-        images.decode_resized,
-        size=fingerprint.size,
-        resize=fingerprint.resize,
-        perturbation=fingerprint.probe,
-        version=fingerprint.decoder,
+        images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
     )
 
 
