@@ -59,6 +59,7 @@ def scan(
     known: Sequence[Sample] = (),
     group_by: str | None = None,
     progress: Callable[[int, int], None] = lambda count, total: None,
+    spelt: Sequence[str] = (),
 ) -> Scan:
     """Find all files in the class folders of `root`, and hash new and changed ones.
 
@@ -68,6 +69,7 @@ def scan(
         known: samples of the previous scan; a file with the same path, size, time and inode keeps its digest.
         group_by: regular expression that is searched in the path; its first capture is the sample's group.
         progress: called with the number of hashed files and the number of all files.
+        spelt: classes of the previous scan; a folder of the same name in another Unicode form keeps their spelling.
 
     Raises:
         VggftError: no such folder, no class folders, fewer than two classes, a class with too few images, or a pattern without
@@ -80,7 +82,7 @@ def scan(
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
     root = root.resolve()
     class_folders, loose = _class_folders(root)
-    class_folders = _one_spelling(class_folders, known)
+    class_folders = _one_spelling(class_folders, spelt)
     _check_case(root, class_folders)
     notes: list[Path] = []
     files = sorted(
@@ -99,10 +101,10 @@ def scan(
     return Scan(root, classes, tuple(samples), stored, loose, tuple(notes))
 
 
-def _one_spelling(class_folders: Sequence[ClassFolder], known: Sequence[Sample]) -> list[ClassFolder]:
+def _one_spelling(class_folders: Sequence[ClassFolder], spelt: Sequence[str]) -> list[ClassFolder]:
     """Give folders whose names differ only in their Unicode form one label: that of the previous scan, else the first one."""
     label_of: dict[str, str] = {}
-    for label in (*dict.fromkeys(sample.label for sample in known), *(label for _, label, _ in class_folders)):
+    for label in (*spelt, *(label for _, label, _ in class_folders)):
         label_of.setdefault(same_name(label), label)
     return [(split, label_of[same_name(label)], folder) for split, label, folder in class_folders]
 

@@ -16,6 +16,7 @@ from tiny import TINY
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.pixels import images
+from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
 from vggft.workspace import filling
 from vggft.workspace.workspace import Workspace
@@ -346,3 +347,16 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
         featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", group_by="(x)", seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, TINY).settings.shares.seed == 0
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_class_keeps_its_spelling_where_all_files_are_read_again(tmp_path, ui, lost):
+    one, two = "caf\u00e9", "cafe\u0301"
+    work = Workspace(tmp_path / "work", TINY)
+    make_classes(tmp_path / "data", **{one: 2, "tea": 2})
+    featurize.run(work, FeaturizeOptions(tmp_path / "data"), ui)
+    (tmp_path / "data" / one).rename(tmp_path / "data" / two)
+    if lost:
+        work.manifest.unlink()
+    found = featurize.run(work, FeaturizeOptions(tmp_path / "data", rehash=not lost), ui)
+    assert found["classes"] == [one, "tea"]

@@ -363,14 +363,16 @@ def test_a_model_of_other_features_or_classes_does_not_predict(name, copied):
 def test_stale_models_of_several_states(copied):
     """The state that was trained on last predicts; models of different states were validated on different images."""
     restated(copied, manifest="0" * 64)
-    for folder in (*copied.heads.iterdir(), *copied.finetune.iterdir()):
-        os.utime(folder, (1, 1))
+    for record in (*copied.heads.glob("*/head.json"), *copied.finetune.glob("*/run.json")):
+        os.utime(record, (1, 1))
     worst = models.load(copied).earlier().heads[-1]
     path = worst.folder / "head.json"
     stored = json.loads(path.read_text())
     stored["provenance"]["manifest"] = "1" * 64
     rewrite(path, stored)
-    os.utime(worst.folder, (2, 2))
+    os.utime(path, (2, 2))
+    for folder in copied.heads.iterdir():  # as when a note is written there
+        os.utime(folder, (3, 3) if folder.name == "max-linear" else (1, 1))
     assert selection.choose(copied, None).model.name == worst.name
     assert selection.choose(copied, "max-linear").model.name == "max-linear"
 

@@ -212,7 +212,7 @@ def test_a_class_keeps_its_spelling_when_its_folder_moves_to_another_system(tmp_
     before = scan(tmp_path / "mac")
     assert before.classes == (NFD, "tea")
     (tmp_path / "mac" / NFD).rename(tmp_path / "mac" / NFC)
-    assert scan(tmp_path / "mac", before.samples).classes == (NFD, "tea")
+    assert scan(tmp_path / "mac", spelt=before.classes).classes == (NFD, "tea")
 
 
 def test_a_class_in_upper_and_lower_case(tmp_path):

@@ -8,6 +8,7 @@ import finetune.store
 import heads.store
 from featurize.errors import VggftError
 from finetune.store import Run, Settings
+from heads.head import HEAD_FILE
 from heads.search import Criterion, Result, best_first, criterion
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
@@ -59,7 +60,7 @@ class Models:
         """Return the fitting models of the state that was trained on last, ranked as they were then; None: there are none."""
         if not self.fitting:
             return None
-        latest = max(self.fitting, key=lambda model: model.folder.stat().st_mtime_ns)
+        latest = max(self.fitting, key=_written)
         same = [
             model for model in self.fitting if model.provenance.get("manifest") == latest.provenance.get("manifest")
         ]
@@ -79,6 +80,12 @@ class Models:
                 return model
         names = ", ".join(model.name for model in (*self.fresh, *self.fitting))
         raise VggftError(f"no model {name!r} here. Expected one of: {names or 'none yet'}.")
+
+
+def _written(model: Model) -> int:
+    """Return when a model was written, in nanoseconds since 1970: its folder also changes with a person's notes."""
+    record = HEAD_FILE if isinstance(model, HeadModel) else finetune.store.RUN
+    return (model.folder / record).stat().st_mtime_ns
 
 
 def load(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> Models:

@@ -95,7 +95,7 @@ def _featurize(
         weights.locate(architecture, weights_file)
 
     began = time.perf_counter()
-    scan = _scan(options.data, before.samples if not options.rehash else (), split.group_by, ui)
+    scan = _scan(options, before, split.group_by, ui)
     _refuse_overlaps(workspace, scan)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
@@ -215,7 +215,9 @@ def _fingerprint(
     return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
 
 
-def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> Scan:
+def _scan(options: FeaturizeOptions, before: _Before, group_by: str | None, ui: Ui) -> Scan:
+    known = () if options.rehash else before.samples
+    spelt = before.settings.classes if before.settings else ()
     with contextlib.ExitStack() as bar:
         advance: Advance | None = None
 
@@ -224,7 +226,7 @@ def _scan(data: Path, known: Sequence[Sample], group_by: str | None, ui: Ui) -> 
             advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
             advance(done)
 
-        return featurize.data.scan.scan(data, known, group_by, progress)
+        return featurize.data.scan.scan(options.data, known, group_by, progress, spelt)
 
 
 def _require_same_data(scan: Scan, before: _Before) -> None:
