@@ -259,3 +259,16 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     assert len(rows) == 34
     for path, own in expected.items():
         assert [float(rows[path][f"p_{name}"]) for name in ("birds", "fruit")] == pytest.approx(own.tolist(), abs=1e-6)
+
+
+def test_where_nothing_can_be_printed_the_files_are_written(fake, folder, monkeypatch):
+    ui = Ui()
+
+    def full(message):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(ui, "print", full)
+    with pytest.raises(OSError, match="No space"):
+        evaluate.run(fake, EvaluateOptions(folder), ui)
+    assert json.loads((fake.report / "evaluate.json").read_text())["metrics"]["n"] == 20
+    assert len((fake.report / "evaluate-predictions.csv").read_text().splitlines()) == 21

@@ -100,18 +100,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         )
     p, targets = np.stack(evaluated.probabilities), np.asarray(evaluated.targets, np.int64)
     metrics, matrix = measure(p, targets), confusion(p, targets)
-    ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
-    _show(metrics, classes, matrix, ui)
     conflicts = evaluated.conflicts()
-    if conflicts:
-        ui.warn(
-            f"{counted(len(conflicts), 'image')} under different labels, of which at most one is right (first: "
-            f"{', '.join(conflicts[0])})"
-        )
-    if choice.age:
-        _warn_of_age(evaluated.seen, metrics.n, ui)
-    else:
-        _warn(evaluated.seen, metrics.n, ui)
     result = {
         "model": choice.model.name,
         "stale": bool(choice.age),
@@ -124,7 +113,20 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         "conflicts": conflicts,
         "rejected": evaluated.rejected,
     }
-    return {**result, **_write(workspace, result, evaluated, classes, ui)}
+    written = _write(workspace, result, evaluated, classes)  # before anything is printed, which may fail
+    ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
+    _show(metrics, classes, matrix, ui)
+    if conflicts:
+        ui.warn(
+            f"{counted(len(conflicts), 'image')} under different labels, of which at most one is right (first: "
+            f"{', '.join(conflicts[0])})"
+        )
+    if choice.age:
+        _warn_of_age(evaluated.seen, metrics.n, ui)
+    else:
+        _warn(evaluated.seen, metrics.n, ui)
+    ui.print(f"written: {written['report']} and {Path(written['predictions']).name}")
+    return {**result, **written}
 
 
 def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:
@@ -181,7 +183,7 @@ def _number(value: float | None) -> str:
 
 
 def _write(
-    workspace: Workspace, result: Mapping[str, Any], evaluated: _Evaluated, classes: Sequence[str], ui: Ui
+    workspace: Workspace, result: Mapping[str, Any], evaluated: _Evaluated, classes: Sequence[str]
 ) -> dict[str, str]:
     """Write the result and one row per image, from which it can be recomputed; return the paths."""
     header = ["path", "label", "predicted", *predictions.columns(classes)]
@@ -194,5 +196,4 @@ def _write(
         workspace.report.mkdir(exist_ok=True)
         forms.write_csv(table, header, rows)
         forms.write_json(report, result)
-    ui.print(f"written: {report} and {table.name}")
     return {"report": str(report), "predictions": str(table)}
