@@ -79,9 +79,14 @@ def _read_onnx(architecture: Architecture, path: Path) -> Convolutions:
     except ImportError:
         raise VggftError(f"{path}: reading it needs the package onnx: pip install onnx.") from None
     try:
-        initializers = {i.name: i for i in onnx.load(str(path)).graph.initializer}
+        listed = onnx.load(str(path)).graph.initializer
     except Exception as error:  # protobuf's own exception type depends on its build
         raise VggftError(f"{path}: damaged ONNX file ({error}). Put a fresh copy in its place.") from None
+    initializers = {i.name: i for i in listed}
+    if len(initializers) < len(listed):
+        raise VggftError(
+            f"{path}: damaged ONNX file (two initializers of the same name). Put a fresh copy in its place."
+        )
     kernels = re.compile(re.escape(wheel.kernel).replace(re.escape("{layer}"), "(.+)"))
     convolutions: Convolutions = {}
     for name, initializer in initializers.items():
@@ -114,6 +119,12 @@ def _read_h5(architecture: Architecture, path: Path) -> Convolutions:
             file.get("model_weights", file).visititems(visit)  # a whole model has optimizer_weights beside them
     except OSError as error:
         raise VggftError(f"{path}: damaged HDF5 file ({error}). Delete it or put a fresh copy in its place.") from None
+    for layer in architecture.names:
+        if sorted(ranks.get(layer, [1, 4])) != [1, 4]:
+            raise VggftError(
+                f"{path}: not the weights of {architecture.name}: layer {layer} has arrays of {sorted(ranks[layer])} dimensions, "
+                "expected one kernel (4) and one bias (1). Save the weights of a single network."
+            )
     convolutions = {layer: (by_rank[4], by_rank[1]) for layer, by_rank in arrays.items() if by_rank.keys() == {1, 4}}
     _refuse_surplus(architecture, path, (name for name, found in ranks.items() if sorted(found) not in _PLAIN))
     if convolutions.keys() & set(architecture.names):

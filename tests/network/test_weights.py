@@ -153,6 +153,26 @@ def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
         weight_files.load(ONNX, locate(ONNX, path))
 
 
+@pytest.mark.parametrize("second", ["tower_b/block1_conv1/kernel:0", "block1_conv1/block1_conv1_W_2:0"])
+def test_a_layer_with_two_kernels_is_refused(tmp_path, second):
+    """As of a model with two networks of the same form: which of them is meant is not known."""
+    path = write_keras_file(tmp_path / "two.h5", tiny_weights())
+    with h5py.File(path, "r+") as file:
+        file[second] = tiny_weights(1).arrays["block1_conv1"][0]
+    with pytest.raises(VggftError, match=r"layer block1_conv1 has arrays of \[1, 4, 4\] dimensions"):
+        weight_files.load(TINY, locate(TINY, path))
+
+
+def test_an_onnx_file_with_two_kernels_of_a_name_is_refused(tmp_path):
+    onnx = pytest.importorskip("onnx")
+    path = write(tiny_weights(), tmp_path / "x.onnx")
+    model = onnx.load(str(path))
+    model.graph.initializer.append(model.graph.initializer[0])
+    onnx.save(model, str(path))
+    with pytest.raises(VggftError, match="two initializers of the same name"):
+        weight_files.load(ONNX, locate(ONNX, path))
+
+
 @pytest.mark.parametrize("name", ["whole model.h5", "x.weights.h5", "x.keras"])
 def test_weights_of_a_network_with_other_layers_are_refused(tmp_path, name):
     """As VGG16 with batch normalisation, whose convolutions have the same names; a classifier on top is left out."""
