@@ -11,10 +11,12 @@ from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
 from processes import start, wait_until
 from tiny import TINY
 
+from featurize.errors import VggftError
 from heads import store
 from heads.specs import DEFAULTS, DenseSpec, LogisticSpec
 from vggft import Experiment
-from vggft.steps import head
+from vggft.steps import finetune, head
+from vggft.steps.options import FinetuneOptions
 from vggft.workspace.workspace import Workspace
 
 GRID = '[mine]\npooling = "max"\nunits = [0, 8]\nlearning_rate = 0.01\n'
@@ -117,6 +119,18 @@ def test_heads_by_name_and_by_grid_join_the_leaderboard(copied):
     assert chosen["trained"] == ["mine-units0"]  # other epochs, so another head: replaced by name
     assert {h["name"] for h in chosen["heads"]} == {h["name"] for h in grid["heads"]}
     assert (copied / "work" / "heads" / "notes.txt").exists()
+
+
+def test_a_head_cannot_take_the_name_of_a_tuned_network(again, ui):
+    run = next(again.finetune.glob("*/run.json")).parent.name
+    (again.root / "grid.toml").write_text(GRID.replace("mine", run).replace("[0, 8]", "8"))
+    said = refused("head", "--grid", again.root / "grid.toml", "-w", again.root)
+    assert f"head {run}: a tuned network has that name" in said
+    assert not (again.heads / run).exists()
+    with pytest.raises(
+        VggftError, match="--name max-64-l2: a head has that name"
+    ):  # of a default head, not trained yet
+        finetune.run(again, FinetuneOptions(name="max-64-l2"), ui)
 
 
 def test_bad_input_changes_nothing(copied):

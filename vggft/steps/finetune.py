@@ -14,7 +14,7 @@ from featurize.wording import counted
 from finetune import examples, removal, store
 from finetune.plan import Plan
 from finetune.store import Settings, Unfinished
-from heads.specs import NAME, NAMES, SCRATCH
+from heads.specs import DEFAULTS, NAME, NAMES, SCRATCH
 from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
@@ -194,7 +194,7 @@ def _free(workspace: Workspace, name: str | None, otherwise: str) -> str:
         raise VggftError(
             f"--name {name}: a run of that name exists, and runs are never overwritten. Choose another name."
         )
-    if (workspace.heads / name).exists():
+    if (workspace.heads / name).exists() or name in [spec.name for spec in DEFAULTS]:
         raise VggftError(f"--name {name}: a head has that name. Choose another name.")
     return name
 

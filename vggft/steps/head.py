@@ -23,6 +23,7 @@ from vggft.steps.board import Board
 from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 FEW = 200  # validation images below which the leaderboard offers cross-validation
@@ -47,6 +48,11 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
         place = workspace.heads / spec.name
         if place.is_symlink() or (place.exists() and not place.is_dir()):
             raise VggftError(f"{place}: in the way of the folder of a head. Move it away.")
+        if (workspace.finetune / spec.name).exists():
+            raise VggftError(
+                f"head {spec.name}: a tuned network has that name. Give the head another name, or delete the run: "
+                f"vggft runs --remove {spec.name}{workspace_flag(workspace.root)}"
+            )
         foreign = store.foreign_files(place)
         if foreign:
             raise VggftError(
