@@ -9,13 +9,14 @@
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
 """
 
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from featurize.disk import checked, durable, forms
+from featurize.disk import checked, durable, forms, listing
 from featurize.errors import VggftError, damaged, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
@@ -233,8 +234,12 @@ def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
 
 
 def unfinished(folder: Path) -> list[Unfinished]:
-    """Return the unfinished runs in `folder`, sorted by name."""
-    paths = sorted(path.parent for path in folder.glob(f"[!.]*/{UNFINISHED}"))
+    """Return the unfinished runs in `folder`, sorted by name.
+
+    Raises:
+        VggftError: the folder cannot be read.
+    """
+    paths = [path for path in listing.folders(folder) if os.path.lexists(path / UNFINISHED)]
     return [
         Unfinished(path)
         for path in paths
@@ -269,10 +274,10 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
             the error is raised.
 
     Raises:
-        VggftError: a run is damaged or has another version.
+        VggftError: a run is damaged or has another version, or the folder cannot be read.
     """
     runs = []
-    for path in sorted(folder.glob("[!.]*/")):
+    for path in listing.folders(folder):
         parts = [name for name in (RUN, NETWORK, checked.CHECKSUMS) if (path / name).exists()]
         if not parts or (RUN not in parts and (path / UNFINISHED).is_dir()):
             continue  # a folder of the user's, or an unfinished run

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.data.dataset import Sample
-from featurize.disk import checked, durable, forms
+from featurize.disk import checked, durable, forms, listing
 from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
@@ -87,10 +87,10 @@ def load_all(folder: Path, on_damage: Callable[[VggftError], None] | None = None
         on_damage: called with the error of each damaged head, which is then left out. Without it, the error is raised.
 
     Raises:
-        VggftError: a head is damaged.
+        VggftError: a head is damaged, or the folder cannot be read.
     """
     results = []
-    for path in sorted(folder.glob("[!.]*/")):
+    for path in listing.folders(folder):
         if not any((path / name).exists() for name in (*HEAD_FILES, METRICS, checked.CHECKSUMS)):
             continue  # a folder of the user's
         try:

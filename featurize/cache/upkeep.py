@@ -22,7 +22,7 @@ from featurize.cache.feature_cache import (
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import Damaged
-from featurize.disk import checked, durable, forms
+from featurize.disk import checked, durable, forms, listing
 from featurize.errors import VggftError
 from featurize.options import records
 
@@ -72,9 +72,12 @@ def fingerprints(folder: Path) -> dict[Path, Fingerprint | None]:
     """Return the caches in a cache folder → their fingerprints, or None for a fingerprint that cannot be read.
 
     Links and folders with other names are ignored, because vggft did not create them.
+
+    Raises:
+        VggftError: the cache folder cannot be read.
     """
-    paths = (path for path in sorted(folder.glob("*/")) if _CACHE_NAME.fullmatch(path.name) and not path.is_symlink())
-    return {path: _fingerprint(path) for path in paths if path.is_dir()}
+    paths = (path for path in listing.folders(folder) if _CACHE_NAME.fullmatch(path.name) and not path.is_symlink())
+    return {path: _fingerprint(path) for path in paths}
 
 
 def _fingerprint(folder: Path) -> Fingerprint | None:

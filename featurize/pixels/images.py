@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError, features
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
 
 from featurize.pixels import formats, layouts, memory, metadata
 from featurize.pixels.perturbations import PERTURBATIONS
@@ -25,6 +25,9 @@ DECODER_VERSION = 2  # since JPEG files of large pictures are scaled as they are
 
 # 120 million pixels: more than the largest medium-format camera (102 million), and two copies fit into a small machine's memory.
 MAX_PIXELS = 120_000_000
+# The longer side, for which decoding takes memory, too, whatever the shorter: up to 64 bytes a pixel for addresses of rows and
+# for factors of the resize filter, here 16 MB. Four times what JPEG can store (65,535).
+MAX_SIDE = 250_000
 _LIMIT = f"the limit is {MAX_PIXELS // 1_000_000} million pixels"
 
 # Not EPS, PDF and WMF, for which Pillow may start other programs, nor ICO, which it decodes before its size can be checked.
@@ -161,13 +164,13 @@ def _decoded(data: bytes, finish: Finish, side: int | None, deadline: float) -> 
         silence()
     try:
         with Image.open(_Watched(data, deadline), formats=FORMATS) as image:
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise Unreadable(f"too large: {width} × {height}, {_LIMIT}")
+            pixels, tile = image.width * image.height, _tile(image)
+            _require_size(*image.size)
+            _require_size(*tile, "tiles of ")
             if image.info.get("progressive"):
                 image.decodermaxblock = _SCAN_BYTES
             scaled = image.draft(None, (side, side)) if side else None  # only JPEG decoders scale
-            with memory.room().taken(_bytes_needed(image, width * height)):
+            with memory.room().taken(_bytes_needed(image, max(pixels, tile[0] * tile[1]))):
                 try:
                     image.load()
                     # The last pixel of a scaled picture may lie partly outside of what was scaled.
@@ -204,14 +207,35 @@ class _Watched(io.BytesIO):
         return super().read(size)
 
 
+def _require_size(width: int, height: int, what: str = "") -> None:
+    """Raise Unreadable if a picture, or a tile of it, is too large."""
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"too large: {what}{width} × {height}, {_LIMIT}")
+    if max(width, height) > MAX_SIDE:
+        raise Unreadable(f"too large: {what}{width} × {height}, the limit of a side is {MAX_SIDE:,} pixels")
+
+
+def _tile(image: Image.Image) -> tuple[int, int]:
+    """Return the size of the tiles of a TIFF file, which its decoder holds as a whole, also where the picture is smaller."""
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        tags = image.tag_v2
+        return int(tags.get(TiffImagePlugin.TILEWIDTH, 0)), int(tags.get(TiffImagePlugin.TILELENGTH, 0))
+    return 0, 0
+
+
 def _bytes_needed(image: Image.Image, pixels: int) -> int:
     """Estimate the memory that decoding takes at its highest: Pillow's pixels, the RGB copy, and what the decoder keeps.
 
     Args:
-        pixels: number of pixels in the file; `image` may have fewer.
+        pixels: number of pixels that the decoder goes through: those of the file, or of a larger tile; `image` may have fewer.
     """
     loaded = _BYTES_PER_PIXEL.get(image.mode, 4)
     kept = 2 * len(image.getbands()) if image.info.get("progressive") else _KEPT_PER_PIXEL.get(image.format or "", 0)
+    if (
+        isinstance(image, TiffImagePlugin.TiffImageFile)
+        and max(image.tag_v2.get(TiffImagePlugin.BITSPERSAMPLE, (1,))) > 8
+    ):
+        kept *= 2  # four bands of 16 bits
     return image.width * image.height * (loaded + 4) + pixels * kept
 
 

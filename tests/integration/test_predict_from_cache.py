@@ -8,7 +8,7 @@ import shutil
 import filelock
 import numpy as np
 import pytest
-from conftest import drawings, strict_json, vggft
+from conftest import drawings, refused, strict_json, vggft
 from tiny import TINY, StandIn
 
 from featurize.disk import durable
@@ -120,3 +120,45 @@ def test_damaged_features_are_computed_from_the_files(again, trained):
     assert "some features were computed again: " in done.stderr
     assert found.keys() == expected.keys()
     assert np.allclose([float(found[p][1]) for p in found], [float(expected[p][1]) for p in found], atol=1e-3)
+
+
+@pytest.fixture
+def forbidden(monkeypatch):
+    """Make folders that cannot be listed, also for the administrator."""
+    places, scandir, listdir = set(), os.scandir, os.listdir
+
+    def refuse_or(call):
+        def called(folder="."):
+            if os.fspath(folder) in places:
+                raise PermissionError(13, "Permission denied", os.fspath(folder))
+            return call(folder)
+
+        return called
+
+    monkeypatch.setattr(os, "scandir", refuse_or(scandir))
+    monkeypatch.setattr(os, "listdir", refuse_or(listdir))
+    return lambda place: places.add(os.fspath(place))
+
+
+def test_a_cache_that_cannot_be_read_does_not_reject_pictures(again, trained, forbidden):
+    folder = again.cache().shards
+    words = ("predict", trained[1] / "birds", "--csv", "--model", "logistic-max", "-w", again.root)
+    expected = rows(vggft(*words))
+    forbidden(folder)
+    done = vggft(*words)
+    found = rows(done)
+    assert {path: label for path, (label, _) in found.items()} == {path: label for path, (label, _) in expected.items()}
+    assert f"the cache cannot be read ({folder}: Permission denied)" in done.stderr
+    assert "rejected" not in done.stderr
+
+
+@pytest.mark.parametrize("place", ["heads", "finetune"])
+def test_models_that_cannot_be_listed_are_no_reason_to_take_another(again, trained, forbidden, place):
+    forbidden(again.root / place)
+    message = refused("predict", trained[1], "-w", again.root)
+    assert f"{again.root / place}: cannot be read (Permission denied). Fix its permissions." in message
+
+
+def test_a_cache_folder_that_cannot_be_listed_is_not_an_empty_one(again, forbidden):
+    forbidden(again.cache_folder)
+    assert "Fix its permissions." in refused("cache", "info", "-w", again.root)

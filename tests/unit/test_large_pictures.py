@@ -1,11 +1,13 @@
-"""Large JPEG files are scaled as they are decoded: hardly another picture, in a fraction of the time."""
+"""Large pictures: JPEG files are scaled as they are decoded, to hardly another picture in a fraction of the time; limits."""
 
 import contextlib
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageFilter, TiffImagePlugin, TiffTags
 
 from featurize.pixels import images
 from featurize.pixels.images import decode_resized
@@ -98,6 +100,41 @@ def test_memory_is_that_of_what_is_decoded(monkeypatch):
     for options in ({}, {"progressive": True}):  # of which the decoder keeps all coefficients
         decode_resized(jpeg(landscape(1600, 1600), **options), 100)
     assert taken == [200 * 200 * 8, 200 * 200 * 8 + 1600 * 1600 * 6]
+
+
+def tiled(tile, bits=(8, 8, 8)):
+    """Return a TIFF file of 10 × 10 pixels in one tile, compressed."""
+    pixels = zlib.compress(bytes(tile[0] * tile[1] * sum(bits) // 8), 9)
+    tags = {256: 10, 257: 10, 259: 8, 262: 2, 277: len(bits), 322: tile[0], 323: tile[1], 325: len(pixels)}
+    directory = TiffImagePlugin.ImageFileDirectory_v2()
+    directory.update({**tags, 258: bits, 324: 0})
+    for tag in (256, 257, 322, 323, 324, 325):
+        directory.tagtype[tag] = TiffTags.LONG
+    directory[324] = 8 + len(directory.tobytes(8))
+    return b"II*\0" + struct.pack("<I", 8) + directory.tobytes(8) + pixels
+
+
+def test_a_tile_counts_where_it_is_larger_than_the_picture(monkeypatch):
+    """The decoder holds whole tiles: a file of some kilobytes may take gigabytes."""
+    taken = []
+    monkeypatch.setattr(images.memory, "room", lambda: Noting(taken))
+    for bits in ((8, 8, 8), (16, 16, 16)):
+        assert decode_resized(tiled((320, 208), bits), 32).shape == (32, 32, 3)
+    assert taken == [10 * 10 * 8 + 320 * 208 * 4, 10 * 10 * 8 + 320 * 208 * 8]
+    monkeypatch.setattr(images, "MAX_PIXELS", 320 * 208 - 1)
+    with pytest.raises(images.Unreadable, match="too large: tiles of 320 × 208, the limit is"):
+        decode_resized(tiled((320, 208)), 32)
+
+
+@pytest.mark.parametrize("size", [(1, images.MAX_SIDE + 1), (images.MAX_SIDE + 1, 1)])
+def test_a_side_has_a_limit(size):
+    """Because rows and the resize filter take memory for each pixel of a side: gigabytes for 120 million × 1."""
+    file = io.BytesIO()
+    Image.new("1", size).save(file, "PNG")
+    with pytest.raises(
+        images.Unreadable, match=f"too large: {size[0]} × {size[1]}, the limit of a side is 250,000 pixels"
+    ):
+        decode_resized(file.getvalue(), 32)
 
 
 class Noting:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from featurize.cache import estimate, shards, sharing
 from featurize.cache.feature_cache import FeatureCache
 from featurize.engines import CPU_BATCH, Engine
-from featurize.errors import VggftError
+from featurize.errors import VggftError, reason
 from featurize.options.choices import SHARD_ROWS
 from featurize.process.per_process import PerProcess
 from featurize.wording import counted, size
@@ -62,8 +62,18 @@ class FeatureScorer(Scorer):
         return self._predict(rows)
 
     def knows(self, digest: str) -> bool:
-        """See `Scorer`."""
-        return self._reads and not self._cache().missing([self._layer], [digest])
+        """See `Scorer`; a cache that cannot be read is reported in `note`, and not tried again."""
+        try:
+            return self._reads and not self._cache().missing([self._layer], [digest])
+        except (OSError, VggftError) as error:  # of the cache, not of the picture
+            self._reads = self._writes = False
+            why = (
+                error
+                if isinstance(error, VggftError)
+                else f"{error.filename or self._workspace.cache_folder}: {reason(error)}"
+            )
+            self.note = f"features were computed again: the cache cannot be read ({why})"
+            return False
 
     def recall(self, digests: Sequence[str]) -> dict[str, NDArray[np.float64]]:
         """See `Scorer`; damaged files of the cache are reported in `note`, and not read again."""
@@ -96,8 +106,8 @@ class FeatureScorer(Scorer):
                 cache.save_index()
         except VggftError as error:
             self._writes = False
-            reason = "another vggft process is writing there" if isinstance(error, Busy) else error
-            self.note = f"features of {counted(len(new), 'predicted image')} are not kept: {reason}"
+            why = "another vggft process is writing there" if isinstance(error, Busy) else error
+            self.note = f"features of {counted(len(new), 'predicted image')} are not kept: {why}"
 
     def _require_room(self, cache: FeatureCache, rows: int) -> None:
         """Check that there is room for the features of more images that are not in the data set.

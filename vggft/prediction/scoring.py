@@ -42,7 +42,7 @@ class Scorer(ABC):
         """
 
     def knows(self, digest: str) -> bool:
-        """Return whether `recall` can predict the file with this digest. Called from several threads."""
+        """Return whether `recall` can predict the file with this digest. Called from several threads; raises no OSError."""
         return False
 
     def recall(self, digests: Sequence[str]) -> dict[str, NDArray[np.float64]]:
