@@ -12,7 +12,7 @@ from pathlib import Path
 from featurize.cache.upkeep import fingerprints
 from featurize.disk import durable
 from featurize.errors import VggftError
-from featurize.process import interrupts
+from featurize.process import interrupts, places
 
 USERS, LOCK = "workspaces.txt", "lock"
 _POLL_SECONDS = 0.2  # between two attempts to take the lock
@@ -49,10 +49,11 @@ def require_cache(folder: Path) -> None:
     Raises:
         VggftError: it is something else.
     """
+    place = places.in_the_way(folder)
+    if place is not None:
+        raise VggftError(f"--cache {place}: not a folder. Expected a new folder, or the cache of a workspace.")
     if (folder / "workspace.json").is_file():
         raise VggftError(f"--cache {folder}: a workspace. Its features are in {folder / 'cache'}: name that folder.")
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise VggftError(f"--cache {folder}: not a folder.")
     known = {USERS, LOCK, *(path.name for path in fingerprints(folder))}
     other = [path.name for path in folder.iterdir() if path.name not in known] if folder.is_dir() else []
     if other:

@@ -33,6 +33,12 @@ def resolved(path: Path) -> Path:
     return Path(os.path.realpath(path))
 
 
+def in_the_way(folder: Path) -> Path | None:
+    """Return what is no folder, but in place of an absolute path's folder or of one above it; None if nothing is."""
+    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path) or path == path.parent)
+    return None if place.is_dir() else place
+
+
 def private() -> Path:
     """Return the path of this user's folder in the temporary folder; it may not exist.
 

@@ -86,8 +86,9 @@ def test_a_link_to_itself_is_no_folder(tmp_path):
     make_classes(tmp_path / "data", a=2, b=2)
     assert f"{loop}: not a folder" in refused("featurize", loop, "-w", tmp_path / "work")
     assert f"{loop}: not a folder" in refused("featurize", tmp_path / "data", "-w", loop)
-    said = refused("featurize", tmp_path / "data", "-w", tmp_path / "work", "--cache", loop)
-    assert f"--cache {loop}: not a folder" in said
+    for cache in (loop, loop / "deeper"):
+        said = refused("featurize", tmp_path / "data", "-w", tmp_path / "work", "--cache", cache)
+        assert f"--cache {loop}: not a folder" in said
 
 
 def test_a_suggested_command_quotes_the_workspace(tmp_path):

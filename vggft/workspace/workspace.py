@@ -336,8 +336,8 @@ class Workspace:
 
 
 def _require_folder(root: Path) -> None:
-    place = next(path for path in (root, *root.parents) if os.path.lexists(path) or path == path.parent)
-    if not place.is_dir():
+    place = places.in_the_way(root)
+    if place is not None:
         raise VggftError(
             f"{place}: not a folder. Expected the folder of a workspace, or a path where one can be created. Choose another "
             "--workspace, or move away what is in its place."
