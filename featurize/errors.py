@@ -1,8 +1,17 @@
 """The exception for errors that the user can fix; the command line shows its message without a traceback."""
 
+from pathlib import Path
+
 
 class VggftError(Exception):
     """Invalid input or a missing step. The message names what was received, what was expected and the next step."""
+
+
+def damaged(path: Path, error: Exception, advice: str) -> VggftError:
+    """Return the error for a file that could not be read; `advice`, such as to delete it, only if its contents are to blame."""
+    if isinstance(error, PermissionError):
+        return VggftError(f"{path}: cannot be read ({reason(error)}). Fix its permissions.")
+    return VggftError(f"{path}: damaged ({reason(error)}). {advice}")
 
 
 def reason(error: Exception) -> str:

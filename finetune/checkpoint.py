@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from featurize.disk import durable, forms
-from featurize.errors import VggftError, reason
+from featurize.errors import damaged
 from featurize.options import records
 from finetune.train import State
 from heads import arrays
@@ -69,6 +69,4 @@ def read(path: Path) -> State:
             **groups,
         )
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VggftError(
-            f"{path}: damaged ({reason(error)}). Delete {path.parent.parent} and run again: vggft finetune"
-        ) from None
+        raise damaged(path, error, f"Delete {path.parent.parent} and run again: vggft finetune") from None

@@ -13,6 +13,7 @@ Schedule = Literal["constant", "cosine"]
 # its steps do not shrink with the gradient.
 RATES: dict[Optimizer, float] = {"sgd": 1e-4, "adam": 1e-5}
 _BY_OPTIMIZER: Any = None
+_MOST = 1_000_000  # far above every useful value, and far below where 32-bit arithmetic overflows
 
 
 @dataclass(frozen=True)
@@ -55,13 +56,16 @@ class Plan(Options):
         Option("Multiply the learning rate by this factor once for each convolution further down.", above=0, most=1),
     ] = 1.0
     l2_sp: Annotated[
-        float, Option("L2-SP penalty: pulls tuned layers towards their pretrained weights (e.g. 0.01).", least=0)
+        float,
+        Option("L2-SP penalty: pulls tuned layers towards their pretrained weights (e.g. 0.01).", least=0, most=_MOST),
     ] = 0.0
     label_smoothing: Annotated[
         float, Option("Label smoothing: share of each label spread evenly over all classes.", least=0, below=1)
     ] = 0.0
     class_weight: ClassWeight = None
-    clip: Annotated[float | None, Option("Clip the global norm of the gradients to this value.", above=0)] = None
+    clip: Annotated[
+        float | None, Option("Clip the global norm of the gradients to this value.", above=0, most=_MOST)
+    ] = None
     patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 5
     precision: Precision = FULL_PRECISION
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from featurize.disk import checked, durable, forms, listing
-from featurize.errors import VggftError, reason
+from featurize.errors import VggftError, damaged, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
 from finetune import checkpoint, tensorboard
@@ -142,9 +142,7 @@ class Unfinished:
             stored = checked.read_json(path)
             settings = _settings(stored, stored.pop("version"))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise VggftError(
-                f"{path}: damaged ({reason(error)}). Start a new run: vggft finetune ({_deleting(self.folder)})"
-            ) from None
+            raise damaged(path, error, f"Start a new run: vggft finetune ({_deleting(self.folder)})") from None
         if settings.name != self.folder.name:
             raise _copied(self.folder, settings.name)
         return settings
@@ -306,9 +304,7 @@ def _load(path: Path) -> Run:
         run = records.build(Run, stored)
         _check(run, with_network="network_sha256" in stored)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise VggftError(
-            f"{path}: damaged ({reason(error)}). Tune again: vggft finetune ({_deleting(path.parent)})"
-        ) from None
+        raise damaged(path, error, f"Tune again: vggft finetune ({_deleting(path.parent)})") from None
     if run.name != path.parent.name:
         raise _copied(path.parent, run.name)
     return run

@@ -180,7 +180,7 @@ def _evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps
     """Return metrics and objective on all images of a split.
 
     Raises:
-        Diverged: a prediction is NaN or infinite; attributed to the last of the epoch's `steps`.
+        Diverged: a prediction or the objective is NaN or infinite; attributed to the last of the epoch's `steps`.
     """
     all_images = np.arange(len(data.targets))
     parts = []
@@ -190,4 +190,7 @@ def _evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps
         if not np.isfinite(parts[-1]).all():
             raise Diverged(number, steps)
     p = np.concatenate(parts)
-    return measure(p, data.targets), program.objective(p, data.targets)
+    objective = program.objective(p, data.targets)
+    if not np.isfinite(objective):  # its penalty overflows before a weight does
+        raise Diverged(number, steps)
+    return measure(p, data.targets), objective

@@ -22,6 +22,7 @@ from featurize.backbone.architecture import Architecture, Wheel
 from featurize.backend import load_keras
 from featurize.disk import durable
 from featurize.errors import VggftError
+from featurize.process import places
 
 _PROBE_SECONDS = 5.0
 
@@ -75,7 +76,7 @@ def locate(architecture: Architecture, file: Path | None = None) -> Source:
             raise VggftError(
                 f"{file}: no such file. Expected {architecture.name} weights (--weights) as .h5, .onnx or .keras."
             )
-        return Source("file", file.resolve())
+        return Source("file", places.resolved(file))
     source = available(architecture)
     if source is not None:
         return source

@@ -51,7 +51,7 @@ def require_cache(folder: Path) -> None:
     """
     if (folder / "workspace.json").is_file():
         raise VggftError(f"--cache {folder}: a workspace. Its features are in {folder / 'cache'}: name that folder.")
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         raise VggftError(f"--cache {folder}: not a folder.")
     known = {USERS, LOCK, *(path.name for path in fingerprints(folder))}
     other = [path.name for path in folder.iterdir() if path.name not in known] if folder.is_dir() else []

@@ -6,7 +6,7 @@ from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
 from featurize.disk import checked, forms
-from featurize.errors import VggftError, reason
+from featurize.errors import VggftError, damaged
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
 
@@ -51,10 +51,8 @@ def read(folder: Path) -> Sequence[Timing]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, KeyError) as error:
-        raise VggftError(
-            f"{folder / FILE}: damaged ({reason(error)}). How long featurizing took is unknown; delete the file to "
-            "measure it again."
-        ) from None
+        advice = "How long featurizing took is unknown; delete the file to measure it again."
+        raise damaged(folder / FILE, error, advice) from None
 
 
 def seconds_an_image(folder: Path) -> float | None:

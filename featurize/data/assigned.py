@@ -10,7 +10,7 @@ from typing import cast
 from featurize.data.dataset import Sample, Split
 from featurize.data.scan import SPLIT_FOLDERS
 from featurize.disk import checked, forms
-from featurize.errors import VggftError, reason
+from featurize.errors import damaged
 from featurize.options import records
 
 
@@ -61,10 +61,8 @@ def read(path: Path) -> list[Assigned]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError) as error:
-        raise VggftError(
-            f"{path}: damaged ({reason(error)}). The file stores the split of each image. Restore it, or delete it: vggft then "
-            "reads the splits from manifest.csv."
-        ) from None
+        advice = "It stores the split of each image. Restore it, or delete it: vggft then reads the splits from manifest.csv."
+        raise damaged(path, error, advice) from None
 
 
 class Memory:

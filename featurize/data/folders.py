@@ -1,6 +1,7 @@
 """Which folders of a data folder are classes, and which files in them may be pictures."""
 
 import os
+import re
 import stat
 import unicodedata
 from collections.abc import Callable, Iterator, Sequence
@@ -17,17 +18,27 @@ PICTURE_SUFFIXES = frozenset(
 )
 
 # Annotations and notes that lie beside pictures. They are left out if their contents are no picture, either.
-SIDE_SUFFIXES = frozenset(".txt .xml .json .jsonl .csv .tsv .yaml .yml .md .rst .xmp .aae .ini .log .pts".split())
+SIDE_SUFFIXES = frozenset(
+    (
+        *".txt .xml .json .jsonl .csv .tsv .yaml .yml .toml .md .rst .html .htm .log .ini .cfg .conf .pts".split(),
+        *".xmp .aae .url .md5 .sha1 .sha256 .py .sh".split(),
+        *".tfw .tifw .jgw .jpgw .pgw .pngw .bpw .wld .prj .geojson .kml .gpx".split(),  # where on Earth a picture is
+    )
+)
+SIDE_NAMES = frozenset(
+    "readme license licence copying copyright notice authors contributors credits changelog citation manifest md5sums "
+    "sha1sums sha256sums sha512sums checksums makefile".split()
+)
 
 # Files and folders of file managers, operating systems and network storage, lower case; hidden ones are skipped anyway.
 LITTER = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "__pycache__"),
-        *("$recycle.bin", "recycler", "recycled", "system volume information", "found.000", "lost+found"),
-        *("@eadir", "#recycle", "#snapshot", "@tmp", "@sharebin", "@recycle", "@recently-snapshot", "@__thumb"),
-        *("network trash folder", "temporary items", "thevolumesettingsfolder"),
+        *("recycler", "recycled", "system volume information", "msocache", "wpsystem", "windowsapps", "lost+found"),
+        *("#recycle", "#snapshot", "~snapshot", "network trash folder", "temporary items", "thevolumesettingsfolder"),
     )
 )
+_SYSTEM = re.compile(r"[$@].*|found\.\d{3}", re.IGNORECASE | re.DOTALL)  # folders such as $Extend, @eaDir, FOUND.001
 
 
 def same_name(name: str) -> str:
@@ -49,6 +60,11 @@ def spellings(path: Path) -> list[Path]:
     return [Path(form) for form in dict.fromkeys(forms)]
 
 
+def _of_system(name: str) -> bool:
+    """Return whether a folder belongs to an operating system or to network storage."""
+    return name.lower() in LITTER or _SYSTEM.fullmatch(name) is not None
+
+
 def subfolders(folder: Path) -> list[Path]:
     """Return the folders in `folder` that may be classes or splits, sorted by path; hidden folders are skipped.
 
@@ -57,7 +73,7 @@ def subfolders(folder: Path) -> list[Path]:
     """
     try:
         folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        return sorted(entry for entry in folders if entry.name.lower() not in LITTER)
+        return sorted(entry for entry in folders if not _of_system(entry.name))
     except PermissionError:
         raise VggftError(f"{folder}: permission denied. Expected a folder that can be listed.") from None
 
@@ -80,7 +96,7 @@ def files_below(
         root: the folder that sample paths are relative to.
         template: a sample with the label and split of the files.
         above: real paths of the folders above, to detect loops of links.
-        beside: called with each annotation or note (`SIDE_SUFFIXES`), which is left out.
+        beside: called with each annotation or note (`SIDE_SUFFIXES`, `SIDE_NAMES`), which is left out.
     """
     if os.path.realpath(folder) in above:
         yield _unusable(root, folder, template, "a link back to a folder above it")
@@ -104,13 +120,15 @@ def files_below(
             yield _unusable(root, path, template, reason)
             continue
         if stat.S_ISDIR(status.st_mode):
+            if _of_system(name):
+                continue
             if path.suffix.lower() in PICTURE_SUFFIXES:
                 yield _unusable(root, path, template, "a folder, not a picture")
             else:
                 yield from files_below(root, path, template, above, beside)
         elif not stat.S_ISREG(status.st_mode):
             yield _unusable(root, path, template, "not a regular file (a pipe, socket or device)")
-        elif path.suffix.lower() in SIDE_SUFFIXES and _is_note(path, status.st_size):
+        elif _may_be_note(path) and _is_note(path, status.st_size):
             beside(path)
         else:
             relative = path.relative_to(root).as_posix()
@@ -125,8 +143,12 @@ def _unusable(root: Path, path: Path, template: Sample, reason: str) -> Sample:
 
 def ignored(notes: Sequence[Path]) -> str:
     """Return a sentence about annotations and notes that were left out."""
-    suffixes = ", ".join(sorted({path.suffix.lower() for path in notes}))
+    suffixes = ", ".join(sorted({path.suffix.lower() or path.name for path in notes}))
     return f"ignored beside the images: {counted(len(notes), 'file')} ({suffixes})"
+
+
+def _may_be_note(path: Path) -> bool:
+    return path.suffix.lower() in SIDE_SUFFIXES or path.name.lower() in SIDE_NAMES
 
 
 def _is_note(path: Path, size: int) -> bool:

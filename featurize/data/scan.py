@@ -78,9 +78,9 @@ def scan(
     pattern = _group_pattern(group_by)
     root = places.expanded(Path(root))
     if not root.is_dir():
-        problem = "not a folder" if root.exists() else "no such folder"
+        problem = "not a folder" if os.path.lexists(root) else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
-    root = root.resolve()
+    root = places.resolved(root)
     class_folders, loose = _class_folders(root)
     class_folders = _one_spelling(class_folders, spelt)
     _check_case(root, class_folders)

@@ -28,6 +28,11 @@ def expanded(path: Path) -> Path:
         raise VggftError(f"{path}: {error} Write the path without ~, or as ./{path}.") from None
 
 
+def resolved(path: Path) -> Path:
+    """Return an absolute path without links; unlike `Path.resolve`, of a link that leads to itself, too."""
+    return Path(os.path.realpath(path))
+
+
 def private() -> Path:
     """Return the path of this user's folder in the temporary folder; it may not exist.
 

@@ -60,6 +60,7 @@ ATTACKS = {
     "\x9b31mred\x07\x00": r"\x9b31mred\x07\x00",
     "\u202egnp.exe": r"\u202egnp.exe",
     "\u2028line\u2066": r"\u2028line\u2066",
+    "caf\udce9": r"caf\udce9",
     "[red]x[/red] :smile:": "[red]x[/red] :smile:",
     "日本 é 👩‍👩‍👧 \xa0": "日本 é 👩‍👩‍👧 \xa0",
 }
@@ -119,3 +120,27 @@ def test_csv_rows_are_no_formulas_and_read_back_unchanged(on_terminal):
     assert not any(row[0].startswith(("=", "-", "+", "@")) for row in rows)
     assert {row[1] for row in rows} == {"'=cat"}
     assert {row[2] for row in rows} == {"0.5"}
+
+
+def test_what_the_encoding_of_a_program_lacks_is_escaped(monkeypatch):
+    written = {name: io.BytesIO() for name in ("stdout", "stderr")}
+    streams = {name: io.TextIOWrapper(file, "cp1252", newline="\n") for name, file in written.items()}
+    for name, stream in streams.items():
+        monkeypatch.setattr(f"sys.{name}", stream)
+    ui = Ui()
+    for show in (ui.say, ui.print):
+        show("é ← best")
+    ui.table("", ("name", "number"), [("é ← best", "1")])
+    for name, stream in streams.items():
+        stream.flush()
+        assert r"é \u2190 best" in written[name].getvalue().decode("cp1252")
+        assert stream.errors == "strict"
+
+
+def test_a_width_of_zero_is_no_width(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "0")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
+    Ui().table("", ("name", "number"), [("first", "17")])
+    out = capsys.readouterr().out
+    assert "first" in out
+    assert "17" in out

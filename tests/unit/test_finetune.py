@@ -202,6 +202,17 @@ def test_predictions_that_are_no_numbers_after_the_last_step(weights, small_feat
     assert [row.epoch for row in state.history] == [0]
 
 
+def test_a_penalty_that_overflows_after_the_last_step(weights, small_features):
+    network = networks.assemble(weights, "caffe", TINY.size, head())
+    data = examples(small_features["block2_pool"], np.arange(12) % 2)
+    one = program(network, "block2_pool", Plan(3, 12, l2_sp=1.0), data.targets, weights)
+    answers = iter([0.7, np.inf])
+    one.objective = lambda p, targets: next(answers)
+    state = train(one, (data, data), Plan(3, 12, l2_sp=1.0))
+    assert state.diverged == (1, 1)
+    assert [row.val_loss for row in state.history] == [0.7]
+
+
 def test_plain_keras_loads_the_network_and_gives_what_was_reported(trained):
     """In a process without vggft, from pixels."""
     workspace, data, results = trained

@@ -1,17 +1,20 @@
 """Users without a home folder: in containers, HOME may not be set and the user may have no entry."""
 
+import errno
 import pwd
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import make_classes, refused
 from tiny import TINY
 
 from featurize import engines
 from featurize.backbone import weights as weight_files
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk import checked
 from featurize.engines import converted
 from featurize.errors import VggftError
 from featurize.process import places
@@ -67,3 +70,39 @@ def test_keras_leaves_nothing_in_the_temporary_folder(temporary, weights):
     engine = engines.KerasEngine(weights, Fingerprint.of(TINY))
     engine(np.zeros((2, 32, 32, 3), np.uint8), [TINY.top])
     assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", [".", "deeper/work"])
+def test_a_file_in_place_of_a_workspace_is_named_as_one(tmp_path, below):
+    file = tmp_path / "file"
+    file.touch()
+    for command in (("featurize", tmp_path), ("head",), ("cache", "info")):
+        assert f"{file}: not a folder. Expected the folder of a workspace" in refused(*command, "-w", file / below)
+
+
+def test_a_link_to_itself_is_no_folder(tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    make_classes(tmp_path / "data", a=2, b=2)
+    assert f"{loop}: not a folder" in refused("featurize", loop, "-w", tmp_path / "work")
+    assert f"{loop}: not a folder" in refused("featurize", tmp_path / "data", "-w", loop)
+    said = refused("featurize", tmp_path / "data", "-w", tmp_path / "work", "--cache", loop)
+    assert f"--cache {loop}: not a folder" in said
+
+
+def test_a_suggested_command_quotes_the_workspace(tmp_path):
+    work = tmp_path / "a b; c"
+    assert f"vggft featurize DATA -w '{work}'" in refused("head", "-w", work)
+
+
+def test_a_file_without_permissions_is_not_to_be_deleted(copied, monkeypatch):
+    settings, read = copied / "work" / "workspace.json", checked.durable.read_bytes
+
+    def refusing(path):
+        if path == settings:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path)
+
+    monkeypatch.setattr(checked.durable, "read_bytes", refusing)
+    said = refused("head", "-w", copied / "work")
+    assert said == f"error: {settings}: cannot be read (Permission denied). Fix its permissions."

@@ -226,6 +226,7 @@ def test_a_class_in_upper_and_lower_case(tmp_path):
 
 
 SYSTEM = ("$RECYCLE.BIN", "System Volume Information", "@eaDir", "#recycle", "lost+found", "__MACOSX", "@Recycle")
+SYSTEM += ("found.000", "FOUND.001", "$Extend", "MSOCache", "WPSystem", "~snapshot", "@sharesnap", "@SynoResource")
 
 
 @pytest.mark.parametrize("name", SYSTEM)
@@ -235,6 +236,30 @@ def test_system_folders_are_no_classes(tmp_path, name):
     found = scan(tmp_path)
     assert found.classes == ("cat", "dog")
     assert len(found.samples) == 4
+
+
+@pytest.mark.parametrize("name", ["found.it", "lost.000", "a@b", "US$", "~cat"])
+def test_folders_that_only_resemble_those_of_systems_are_classes(tmp_path, name):
+    make_classes(tmp_path, dog=2, **{name: 2})
+    assert scan(tmp_path).classes == tuple(sorted(["dog", name]))
+
+
+NOTES = ("a.tfw", "a.JGW", "a.prj", "README", "License", "SHA256SUMS", "a.cfg", "a.html")
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_files_that_come_with_a_data_set_are_no_rejections(tmp_path, name):
+    make_classes(tmp_path, cat=2, dog=2)
+    (tmp_path / "cat" / name).write_text("<html>0.5\n")
+    found = scan(tmp_path)
+    assert len(found.samples) == 4
+    (note,) = found.notes
+    assert note.name == name
+    assert folders.ignored(found.notes).endswith(f"({note.suffix.lower() or name})")
+
+
+def test_no_suffix_of_pictures_is_one_of_notes():
+    assert not folders.SIDE_SUFFIXES & folders.PICTURE_SUFFIXES
 
 
 def test_side_files_are_counted_and_no_rejections(tmp_path):

@@ -173,8 +173,10 @@ def test_masks_of_dropout_depend_on_the_step_alone(weights, cached):
         ({"layer_decay": 0.0}, "--layer-decay 0"),
         ({"layer_decay": 1.5}, "--layer-decay 1.5"),
         ({"l2_sp": -1.0}, "--l2-sp -1"),
+        ({"l2_sp": 1e40}, "--l2-sp 1e+40"),
         ({"label_smoothing": 1.0}, "--label-smoothing 1"),
         ({"clip": 0.0}, "--clip 0"),
+        ({"clip": 1e40}, "--clip 1e+40"),
     ],
 )
 def test_settings_out_of_range(setting, said):

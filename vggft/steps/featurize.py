@@ -22,6 +22,7 @@ from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION
+from featurize.process import places
 from featurize.wording import counted
 from finetune import store
 from finetune.store import RUN
@@ -212,7 +213,7 @@ def _fingerprint(
         return default, before.weights_file_path if before else None
     loaded = weights.load(architecture, weights.locate(architecture, options.weights))
     elsewhere = loaded.published and weights.available(architecture)
-    return replace(default, weights=loaded.digest), None if elsewhere else options.weights.resolve()
+    return replace(default, weights=loaded.digest), None if elsewhere else places.resolved(options.weights)
 
 
 def _scan(options: FeaturizeOptions, before: _Before, group_by: str | None, ui: Ui) -> Scan:

@@ -16,6 +16,7 @@ from vggft.ui.visible import visible
 
 # Columns of a table that is written to a file or a pipe, which have no width.
 _FILE_WIDTH = 110
+_UNKNOWN_WIDTH = 80  # columns of a terminal that does not say how many it has
 
 _FIRST_MOMENTS = 0.5  # seconds in which no rate is shown
 
@@ -50,12 +51,40 @@ class _WithFlush:
         """Do nothing: the program shows what is written when it likes."""
 
 
+class _Escaping:
+    """A program's stream on which characters that its encoding lacks are written as escape sequences."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Write a text."""
+        encoding = self._stream.encoding
+        self._stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _lacks_characters(stream: Any) -> bool:
+    """Return whether a stream's encoding is known and cannot express all text."""
+    encoding = getattr(stream, "encoding", None)
+    return isinstance(encoding, str) and not encoding.lower().replace("_", "-").startswith("utf")
+
+
 def _console(*, stderr: bool = False, quiet: bool = False, soft_wrap: bool = False) -> Console:
     """Return a console on a standard stream, which a program may have replaced; nothing is printed on one that is closed."""
     stream: Any = sys.stderr if stderr else sys.stdout
-    file: Any = None if stream is None or hasattr(stream, "flush") else _WithFlush(stream)
+    file: Any = None
+    if stream is not None and not hasattr(stream, "flush"):
+        file = _WithFlush(stream)
+    elif _lacks_characters(stream):
+        file = _Escaping(stream)
     quiet = quiet or getattr(stream, "closed", False)
-    return Console(file=file, stderr=stderr, quiet=quiet, highlight=False, emoji=False, soft_wrap=soft_wrap)
+    console = Console(file=file, stderr=stderr, quiet=quiet, highlight=False, emoji=False, soft_wrap=soft_wrap)
+    if console.width < 1:  # such as COLUMNS=0
+        console.width = _UNKNOWN_WIDTH
+    return console
 
 
 class Advance(Protocol):

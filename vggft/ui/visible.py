@@ -6,8 +6,9 @@ and marks that reverse the order of what follows.
 
 import re
 
-# Control characters of ASCII and Latin-1, separators of lines and paragraphs, and marks that change the direction of text.
-_ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]")
+# Control characters of ASCII and Latin-1, separators of lines and paragraphs, marks that change the direction of text, and
+# bytes of a name that is not Unicode, which would be escaped only after the width of a table is measured.
+_ACTING = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _SHORT = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 
 

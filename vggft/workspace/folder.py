@@ -3,10 +3,12 @@
 import shlex
 from pathlib import Path
 
+from featurize.process import places
+
 DEFAULT_WORKSPACE = Path("vggft-work")
 
 
 def workspace_flag(root: Path) -> str:
     """Return " -w FOLDER" for a command that a message suggests; empty for the default workspace."""
-    default = root.resolve() == DEFAULT_WORKSPACE.resolve()
+    default = places.resolved(root) == places.resolved(DEFAULT_WORKSPACE)
     return "" if default else f" -w {shlex.quote(str(root))}"

@@ -31,10 +31,11 @@ from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
 from featurize.disk import checked, durable, forms
-from featurize.errors import VggftError, reason
+from featurize.errors import VggftError, damaged, reason
 from featurize.options import records
 from featurize.process import interrupts, places
 from vggft.workspace import earlier, holder
+from vggft.workspace.folder import workspace_flag
 
 SCHEMA = 1
 _POLL_SECONDS = 0.2  # between two attempts to take a lock
@@ -76,7 +77,7 @@ class Busy(VggftError):
 
 
 class Workspace:
-    """One experiment's folder. Opening it reads and writes nothing."""
+    """One experiment's folder. Opening it reads and writes no files."""
 
     def __init__(self, root: Path, architecture: Architecture, waiting: Callable[[str], None] | None = None) -> None:
         """Name the folder.
@@ -85,8 +86,12 @@ class Workspace:
             root: the folder; it need not exist.
             architecture: the network whose features it keeps.
             waiting: called with a message when a command has to wait for another one that writes; None: it fails at once.
+
+        Raises:
+            VggftError: something else than a folder is there, or in place of a folder above it.
         """
         self.root = places.expanded(root).absolute()
+        _require_folder(self.root)
         self.architecture = architecture
         self.waiting = waiting
         self.manifest = self.root / earlier.MANIFEST
@@ -141,7 +146,7 @@ class Workspace:
             raise VggftError(f"{self.root}: the first vggft featurize was interrupted. Run it again to continue.")
         if not self.exists:
             raise VggftError(
-                f"{self.root}: no features here yet. Run first: vggft featurize DATA --workspace {self.root}"
+                f"{self.root}: no features here yet. Run first: vggft featurize DATA{workspace_flag(self.root)}"
             )
         try:
             stored: dict[str, Any] = checked.read_json(self._settings)
@@ -149,10 +154,11 @@ class Workspace:
             if schema == SCHEMA:
                 return records.build(Settings, stored)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise VggftError(
-                f"{self._settings}: damaged ({reason(error)}). Delete this file and run vggft featurize again with the "
-                f"same data folder and options ({earlier.OPTIONS}); features and split are kept."
-            ) from None
+            advice = (
+                "Delete this file and run vggft featurize again with the same data folder and options "
+                f"({earlier.OPTIONS}); features and split are kept."
+            )
+            raise damaged(self._settings, error, advice) from None
         raise VggftError(
             f"{self.root}: workspace schema {schema}, expected {SCHEMA}. Use the version of vggft that made it."
         )
@@ -189,17 +195,17 @@ class Workspace:
         Raises:
             VggftError: one of them is missing or cannot be read: what it needs is not known.
         """
-        place, others = self.cache_folder.resolve(), []
+        place, others = places.resolved(self.cache_folder), []
         owner = [place.parent] if place.name == "cache" and (place.parent / self._settings.name).is_file() else []
         for root in dict.fromkeys([*owner, *sharing.users(place)]):
-            other = Workspace(root, self.architecture)
-            if root.resolve() == self.root.resolve():
+            if places.resolved(root) == places.resolved(self.root):
                 continue
             if not root.is_dir():
                 raise VggftError(
                     f"{root}, which uses the features in {place}, is not there. If it was moved, write its new path in its line "
                     f"of {place / sharing.USERS}; if it is gone for good, delete the line."
                 )
+            other = Workspace(root, self.architecture)
             try:
                 _ = other.dataset
             except VggftError as error:
@@ -207,7 +213,7 @@ class Workspace:
                     f"{root} uses the features in {place}, too, and cannot be read: {error} If it is gone for good, delete its "
                     f"line in {place / sharing.USERS}."
                 ) from None
-            if other.cache_folder.resolve() == place:
+            if places.resolved(other.cache_folder) == place:
                 others.append(other)
         return others
 
@@ -216,7 +222,9 @@ class Workspace:
         if not self.exists or self.settings.cache is None:
             return
         folder = Path(self.settings.cache)
-        if folder.is_dir() and all(self.root.resolve() != root.resolve() for root in sharing.users(folder)):
+        if folder.is_dir() and all(
+            places.resolved(self.root) != places.resolved(root) for root in sharing.users(folder)
+        ):
             # A cache that may only be read cannot be pruned; one that another process writes in is joined next time.
             with contextlib.suppress(OSError, VggftError):
                 sharing.join(folder, self.root, _do_not_wait)
@@ -325,6 +333,15 @@ class Workspace:
         finally:
             holder.remove(who)
             lock.release()
+
+
+def _require_folder(root: Path) -> None:
+    place = next(path for path in (root, *root.parents) if os.path.lexists(path) or path == path.parent)
+    if not place.is_dir():
+        raise VggftError(
+            f"{place}: not a folder. Expected the folder of a workspace, or a path where one can be created. Choose another "
+            "--workspace, or move away what is in its place."
+        )
 
 
 def _do_not_wait(message: str) -> None:
