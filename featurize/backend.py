@@ -2,13 +2,21 @@
 
 import functools
 import importlib
+import json
 import logging
 import os
 import sys
+from pathlib import Path
 from types import ModuleType
 
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.process import descriptors, interrupts, places
+
+_SETTINGS = {  # in keras.json, and their values
+    "floatx": ("float16", "float32", "float64"),
+    "image_data_format": ("channels_first", "channels_last"),
+}
 
 
 def load_keras() -> ModuleType:
@@ -17,9 +25,12 @@ def load_keras() -> ModuleType:
     The user's ~/.keras/keras.json selects only the backend: images are channels-last and numbers float32, for the whole process.
 
     Raises:
-        VggftError: the backend is not installed, MPLBACKEND is not a backend of matplotlib, or as `require_no_fork`.
+        VggftError: the backend is not installed, keras.json cannot be used, MPLBACKEND is not a backend of matplotlib, or as
+            `require_no_fork`.
     """
     _load_matplotlib()
+    if "keras" not in sys.modules:
+        _require_settings(_settings())
     try:
         keras = load_quietly("keras")
     except (ImportError, ValueError) as error:
@@ -34,6 +45,42 @@ def load_keras() -> ModuleType:
     keras.config.set_epsilon(1e-7)
     _use_full_float32(keras.backend.backend())
     return keras
+
+
+def _settings() -> Path:
+    """Return the path of keras.json, which Keras reads as it is imported: as in keras/src/backend/config.py of Keras 3."""
+    home = places.home()
+    if home is None or "KERAS_HOME" in os.environ:
+        folder = places.expanded(Path(os.environ.get("KERAS_HOME", places.keras())))
+    else:
+        folder = (home if os.access(home, os.W_OK) else Path("/tmp")) / ".keras"
+    return folder / "keras.json"
+
+
+def _require_settings(path: Path) -> None:
+    """Check keras.json, on which Keras may fail with an error that does not name the file, or wait for ever.
+
+    Raises:
+        VggftError: it is not a file, or Keras does not accept its values. What is not JSON, Keras ignores.
+    """
+    problem = ""
+    try:
+        settings = json.loads(durable.read_bytes(path)) if os.access(path, os.F_OK) else {}
+    except ValueError:
+        return
+    except OSError as error:
+        settings, problem = {}, str(error.strerror)
+    if not isinstance(settings, dict):
+        settings, problem = {}, "it is not a JSON object"
+    for name, values in _SETTINGS.items():
+        if name in settings and settings[name] not in values:
+            problem = f"{name} is {settings[name]!r}, expected {' or '.join(values)}"
+    if not isinstance(settings.get("epsilon", 1e-7), float):
+        problem = f"epsilon is {settings['epsilon']!r}, expected a number such as 1e-7"
+    if not isinstance(settings.get("backend", ""), str):
+        problem = f"backend is {settings['backend']!r}, expected a name"
+    if problem:
+        raise VggftError(f"{path}: Keras cannot use its settings ({problem}). Correct the file, or delete it.")
 
 
 def _load_matplotlib() -> None:

@@ -66,6 +66,8 @@ def _device(workspace: Workspace) -> list[Check]:
 
         backend = keras.backend.backend()
         found = gpus()
+    except VggftError as error:  # which says what to do
+        return [Check("backend", "fail", str(error))]
     except Exception as error:  # a broken installation can raise anything, and this command must report it
         advice = (
             "pip install --upgrade keras tensorflow, or set KERAS_BACKEND to an installed one: tensorflow, jax, torch"
