@@ -34,11 +34,14 @@ SIDE_NAMES = frozenset(
 LITTER = frozenset(
     (
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "__pycache__"),
-        *("recycler", "recycled", "system volume information", "msocache", "wpsystem", "windowsapps", "lost+found"),
+        *("recycler", "$recycle.bin", "$extend", "$winreagent", "$sysreset", "msocache", "wpsystem", "windowsapps"),
+        *("system volume information", "lost+found", "@eadir", "@sharebin", "@sharesnap", "@tmp", "@database"),
+        *("@recycle", "@recently-snapshot", "@snapshot"),
         *("#recycle", "#snapshot", "~snapshot", "network trash folder", "temporary items", "thevolumesettingsfolder"),
     )
 )
-_SYSTEM = re.compile(r"[$@].*|found\.\d{3}", re.IGNORECASE | re.DOTALL)  # folders such as $Extend, @eaDir, FOUND.001
+# Folders of network storage (Synology), and of files that Windows found. A class may be called @nasa or $5.
+_SYSTEM = re.compile(r"@(syno|app(store|data|conf|home|share|temp)).*|found\.\d{3}", re.IGNORECASE | re.DOTALL)
 
 
 def same_name(name: str) -> str:

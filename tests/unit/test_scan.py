@@ -226,7 +226,17 @@ def test_a_class_in_upper_and_lower_case(tmp_path):
 
 
 SYSTEM = ("$RECYCLE.BIN", "System Volume Information", "@eaDir", "#recycle", "lost+found", "__MACOSX", "@Recycle")
-SYSTEM += ("found.000", "FOUND.001", "$Extend", "MSOCache", "WPSystem", "~snapshot", "@sharesnap", "@SynoResource")
+SYSTEM += (
+    "found.000",
+    "FOUND.001",
+    "$Extend",
+    "MSOCache",
+    "WPSystem",
+    "~snapshot",
+    "@sharesnap",
+    "@SynoResource",
+    "@Recently-Snapshot",
+)
 
 
 @pytest.mark.parametrize("name", SYSTEM)
@@ -238,7 +248,7 @@ def test_system_folders_are_no_classes(tmp_path, name):
     assert len(found.samples) == 4
 
 
-@pytest.mark.parametrize("name", ["found.it", "lost.000", "a@b", "US$", "~cat"])
+@pytest.mark.parametrize("name", ["found.it", "lost.000", "a@b", "@nasa", "@apple", "US$", "$5", "~cat", "recycled"])
 def test_folders_that_only_resemble_those_of_systems_are_classes(tmp_path, name):
     make_classes(tmp_path, dog=2, **{name: 2})
     assert scan(tmp_path).classes == tuple(sorted(["dog", name]))
