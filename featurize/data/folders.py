@@ -36,7 +36,7 @@ LITTER = frozenset(
         *("thumbs.db", "ehthumbs.db", "ehthumbs_vista.db", "desktop.ini", "icon\r", "__macosx", "__pycache__"),
         *("recycler", "$recycle.bin", "$extend", "$winreagent", "$sysreset", "msocache", "wpsystem", "windowsapps"),
         *("system volume information", "lost+found", "@eadir", "@sharebin", "@sharesnap", "@tmp", "@database"),
-        *("@recycle", "@recently-snapshot", "@snapshot"),
+        *("@recycle", "@recently-snapshot", "@snapshot", "@__thumb"),
         *("#recycle", "#snapshot", "~snapshot", "network trash folder", "temporary items", "thevolumesettingsfolder"),
     )
 )
