@@ -13,8 +13,9 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from featurize.backbone.architecture import Architecture
 from featurize.disk import checked, forms
 from featurize.engines.engine import Engine
 from featurize.errors import VggftError
+from featurize.options import Option, records
 
 ROUNDS, SECONDS = 3, 2.0  # an engine runs in turn with the others, this often and about this long in all
 
@@ -34,9 +36,28 @@ _ENTRIES = 50  # states that are kept, the latest ones
 Rates = Mapping[str, float]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """What was measured in a state of the machine."""
+
+    architecture: str
+    processor: str
+    cores: int
+    versions: Mapping[str, str]
+    environment: Mapping[str, str]
+    date: str
+    images_per_second: Mapping[str, Annotated[float, Option(above=0)]]
+
+
+@dataclass(frozen=True)
+class _File:
+    entries: Mapping[str, _Entry]
+
+
 def known(architecture: Architecture, names: Sequence[str]) -> Rates | None:
     """Return name → images/s as measured on this machine in its present state, or None if any of the engines was not."""
-    rates = _read().get(_key(architecture), {}).get("images_per_second", {})
+    entry = _read().get(_key(architecture))
+    rates = entry.images_per_second if entry else {}
     return {name: rates[name] for name in names} if all(name in rates for name in names) else None
 
 
@@ -98,19 +119,12 @@ def _file() -> Path | None:
     return None
 
 
-def _read() -> dict[str, Any]:
+def _read() -> dict[str, _Entry]:
     """Return key → entry; a file that cannot be read, or is no such file, counts as empty."""
     file = _file()
     with contextlib.suppress(OSError, ValueError, VggftError):
-        stored = checked.read_json(file) if file else {}
-        if isinstance(stored, dict) and all(map(_is_entry, stored.values())):
-            return stored
+        return dict(records.build(_File, {"entries": checked.read_json(file) if file else {}}).entries)
     return {}
-
-
-def _is_entry(entry: Any) -> bool:
-    rates = entry.get("images_per_second") if isinstance(entry, dict) else None
-    return isinstance(rates, dict) and all(isinstance(rate, float) and 0 < rate < np.inf for rate in rates.values())
 
 
 def _keep(architecture: Architecture, rates: Rates) -> None:
@@ -119,8 +133,9 @@ def _keep(architecture: Architecture, rates: Rates) -> None:
         return
     entries = _read()
     entries.pop(_key(architecture), None)
-    entry = {"architecture": architecture.name, **_state(), "date": time.strftime("%Y-%m-%d")}
-    entries[_key(architecture)] = {**entry, "images_per_second": dict(rates)}
+    today = time.strftime("%Y-%m-%d")
+    entries[_key(architecture)] = _Entry(architecture.name, **_state(), date=today, images_per_second=dict(rates))
+    latest = dict(list(entries.items())[-_ENTRIES:])
     with contextlib.suppress(OSError, VggftError):  # without the file, engines are measured again
         file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        forms.write_json(file, dict(list(entries.items())[-_ENTRIES:]))
+        forms.write_json(file, {key: asdict(entry) for key, entry in latest.items()})

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_info
@@ -79,7 +79,7 @@ def choose(architecture: Architecture, wanted: EngineName = "auto", precision: P
                 f"--engine {wanted}: the features here are of mixed precision, which only Keras on a GPU computes. Use "
                 "--engine keras, or another --workspace."
             )
-        return Choice(wanted, f"asked for{_hint()}")
+        return Choice(wanted, f"asked for{_hint([wanted])}")
     gpus = backend.gpus() if shutil.which("nvidia-smi") else []
     best = MIXED_PRECISION if gpus else FULL_PRECISION
     precision = precision or best
@@ -100,22 +100,26 @@ def _for_cpu(architecture: Architecture) -> Choice:
     if not names:
         return Choice("keras", f"no faster CPU engine is installed; pip install {CPU_PACKAGES} brings two")
     if len(names) == 1:
-        return Choice(names[0], f"no GPU to use; faster than Keras on a CPU{_hint()}")
+        return Choice(names[0], f"no GPU to use; faster than Keras on a CPU{_hint(names)}")
     rates = measured.known(architecture, names)
     if rates:
         return _fastest(rates)
     suited = {str(library.get("architecture")) for library in threadpool_info()} & _SMALL_PRODUCTS
     name = "winograd" if suited else "mnn"
-    return Choice(name, f"no GPU to use; probably the fastest on this CPU{_hint()}", unmeasured=tuple(names))
+    return Choice(name, f"no GPU to use; probably the fastest on this CPU{_hint(names)}", unmeasured=tuple(names))
 
 
 def _fastest(rates: measured.Rates) -> Choice:
     listed = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
-    return Choice(max(rates, key=rates.__getitem__), f"the fastest on this machine, in images/s: {listed}{_hint()}")
+    return Choice(
+        max(rates, key=rates.__getitem__), f"the fastest on this machine, in images/s: {listed}{_hint(rates)}"
+    )
 
 
-def _hint() -> str:
-    return f"; {_KERNELS_VARIABLE} is set, which can slow winograd down" if _KERNELS_VARIABLE in os.environ else ""
+def _hint(names: Collection[str]) -> str:
+    """Return what stands in the way of winograd, if it is among the engines of a choice."""
+    slowed = "winograd" in names and _KERNELS_VARIABLE in os.environ
+    return f"; {_KERNELS_VARIABLE} is set, which can slow winograd down" if slowed else ""
 
 
 def measure(names: Sequence[str], weights: Weights, fingerprint: Fingerprint) -> tuple[Choice, Engine]:

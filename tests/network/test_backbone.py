@@ -224,6 +224,7 @@ def test_which_engine_and_why(monkeypatch, tmp_path):
     hint = "; OPENBLAS_CORETYPE is set, which can slow winograd down"
     assert engines.choose(VGG16).reason == probably + hint
     assert engines.choose(VGG16, "winograd").reason == "asked for" + hint
+    assert engines.choose(VGG16, "mnn").reason == "asked for"
     monkeypatch.delenv("OPENBLAS_CORETYPE")
     installed.remove("MNN")
     assert engines.choose(VGG16).name == "winograd"
