@@ -177,8 +177,8 @@ MUTATIONS = [
     ),
     Mutation(
         "featurize/engines/selection.py",
-        "Choice(max(rates, key=rates.__getitem__)",
-        "Choice(min(rates, key=rates.__getitem__)",
+        "max(rates, key=rates.__getitem__)",
+        "min(rates, key=rates.__getitem__)",
         "unit/test_measured.py",
     ),
     Mutation(
