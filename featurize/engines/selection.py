@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import os
 import shutil
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from threadpoolctl import threadpool_info
@@ -122,15 +122,13 @@ def _hint(names: Collection[str]) -> str:
     return f"; {_KERNELS_VARIABLE} is set, which can slow winograd down" if slowed else ""
 
 
-def measure(names: Sequence[str], weights: Weights, fingerprint: Fingerprint) -> tuple[Choice, Engine]:
-    """Start engines, measure them for some seconds, and return the fastest; which one it is, is kept for later commands.
+def measure(engines: Mapping[str, Engine], architecture: Architecture, size: int) -> Choice:
+    """Measure engines for some seconds, and return which is the fastest; it is kept for later commands.
 
-    Raises:
-        VggftError: one of them does not start.
+    Args:
+        engines, architecture, size: as for `measured.measure`.
     """
-    engines = {name: create(name, weights, fingerprint) for name in names}
-    choice = _fastest(measured.measure(engines, weights.architecture, fingerprint.size))
-    return choice, engines[choice.name]
+    return _fastest(measured.measure(engines, architecture, size))
 
 
 def _installed(name: str) -> bool:

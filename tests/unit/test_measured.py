@@ -11,7 +11,7 @@ from tiny import TINY
 from featurize import engines
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import measured, selection
+from featurize.engines import measured
 from featurize.errors import VggftError
 from vggft.ui.console import Ui
 from vggft.workspace import backbone
@@ -50,15 +50,14 @@ def started(monkeypatch):
         made[name] = Engine({"slow": 4, "fast": 1}[name])
         return made[name]
 
-    monkeypatch.setattr(selection, "create", create)
+    monkeypatch.setattr(backbone, "create", create)
     return made
 
 
-def test_what_was_measured_is_known_in_the_same_state(place, started, weights, monkeypatch):
+def test_what_was_measured_is_known_in_the_same_state(place, monkeypatch):
     assert measured.known(TINY, ["slow", "fast"]) is None
-    choice, engine = engines.measure(["slow", "fast"], weights, Fingerprint.of(TINY))
+    choice = engines.measure({"slow": Engine(4), "fast": Engine(1)}, TINY, 32)
     assert choice.name == "fast"
-    assert engine is started["fast"]
     assert not choice.unmeasured
     rates = measured.known(TINY, ["slow", "fast"])
     assert 1.5 * rates["slow"] < rates["fast"] <= 1000  # less where the machine is busy
@@ -86,10 +85,13 @@ def test_all_engines_have_their_turn_and_none_takes_all_the_time(place, weights)
     assert fast.calls > 1.5 * slow.calls >= 1.5 * 2 * (2 + measured.ROUNDS)
 
 
-def test_an_engine_that_does_not_start_is_an_error(place, started, weights):
+def test_an_engine_that_does_not_start_is_an_error(place, started, monkeypatch):
     """As it is wherever else it would be chosen."""
+    monkeypatch.setattr(
+        backbone, "choose", lambda *_: engines.Choice("slow", "probably", unmeasured=("slow", "broken"))
+    )
     with pytest.raises(VggftError, match="broken: it does not start"):
-        engines.measure(["slow", "broken"], weights, Fingerprint.of(TINY))
+        backbone.start_engine(TINY, Fingerprint.of(TINY), None, images=500)
     assert not place.exists()
 
 
@@ -125,7 +127,6 @@ def test_only_the_latest_states_are_kept(place, monkeypatch):
 def test_engines_are_measured_where_there_is_enough_to_compute(place, started, monkeypatch, capsys, images, measures):
     probable = engines.Choice("slow", "probably", unmeasured=("slow", "fast"))
     monkeypatch.setattr(backbone, "choose", lambda *arguments: probable)
-    monkeypatch.setattr(backbone, "create", selection.create)
     engine = backbone.start_engine(TINY, Fingerprint.of(TINY), None, ui=Ui(), images=images)
     assert engine is started["fast" if measures else "slow"]
     said = capsys.readouterr().err
@@ -141,8 +142,10 @@ def test_the_engines_of_this_machine(published, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     before = engines.choose(VGG16)
     assert set(before.unmeasured) == {"winograd", "mnn"}
-    choice, engine = engines.measure(before.unmeasured, published, Fingerprint.of(VGG16))
-    assert engines.choose(VGG16) == choice
+    engine = backbone.start_engine(VGG16, Fingerprint.of(VGG16), None, images=500)
+    choice = engines.choose(VGG16)
+    assert choice.name == engine.name
+    assert "the fastest on this machine" in choice.reason
     pictures = fruit(224)[:2]
     expected = engines.KerasEngine(published, Fingerprint.of(VGG16), 2)(pictures, ["block5_pool"])[0]
     found = engine(pictures, ["block5_pool"])[0]

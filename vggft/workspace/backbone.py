@@ -52,8 +52,8 @@ def start_engine(
         images: number of images that it will compute.
 
     Raises:
-        VggftError: as `load_weights`; or an engine that is not installed, or does not compute that architecture in
-            the fingerprint's precision.
+        VggftError: as `load_weights`; or an engine that is not installed, does not start, or does not compute that
+            architecture in the fingerprint's precision.
     """
     choice = choose(architecture, wanted, fingerprint.precision)
     loaded = load_weights(architecture, fingerprint, file)
@@ -61,8 +61,9 @@ def start_engine(
     say(f"weights: {loaded.source}")
     if choice.unmeasured and images >= WORTH_MEASURING:
         say(f"measuring {' and '.join(choice.unmeasured)}: about 10 s, once on this machine")
-        choice, engine = measure(choice.unmeasured, loaded, fingerprint)
+        engines = {name: create(name, loaded, fingerprint) for name in choice.unmeasured}
+        choice = measure(engines, architecture, fingerprint.size)
     else:
-        engine = create(choice.name, loaded, fingerprint)
+        engines = {choice.name: create(choice.name, loaded, fingerprint)}
     say(f"engine: {choice.name} ({choice.reason})")
-    return engine
+    return engines[choice.name]
