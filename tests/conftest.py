@@ -51,6 +51,8 @@ def pytest_collection_modifyitems(items):
     """Give each worker's share an equal part of the long tests, at its start, so that none is left alone with them at the end."""
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # xdist gives each worker consecutive tests
     long = [item for item in items if item.get_closest_marker("slow")]
+    for item in long:  # the fast tests alone have to hold the floor of coverage, whose measuring slows Python code down
+        item.add_marker("no_cover")
     short = [item for item in items if not item.get_closest_marker("slow")]
     bounds = [len(short) * i // shares for i in range(shares + 1)]
     items[:] = [item for i in range(shares) for item in (*long[i::shares], *short[bounds[i] : bounds[i + 1]])]

@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, TiffImagePlugin, UnidentifiedImageError, features
+from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
 from featurize.pixels import formats, layouts, memory, metadata
 from featurize.pixels.perturbations import PERTURBATIONS
@@ -56,6 +56,12 @@ _SCAN_BYTES = 2048
 # rest then averages over four pixels or more. Values of 0 to 255 differ by 0.4 on average in ordinary photographs (measured in
 # tests/unit/test_large_pictures.py).
 _SPARE = 2
+
+# JPEG 2000 stores a picture as levels of ever finer detail, of which the finest may be left out. What is left resembles averages
+# less (values differ by 0.7 to 1.0 on average), so more is to spare. OpenJPEG cannot be interrupted, and takes up to 0.45 s for
+# a million pixels: if more pixels than these are left, the picture is refused.
+_JPEG2000_SPARE = 3
+_JPEG2000_PIXELS = 6_000_000
 
 _STRIP_PIXELS = 1_000_000  # of a picture that is converted at once
 
@@ -135,31 +141,31 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
         square = picture.resize((size, size), RESIZE_FILTERS[resize], box)
         return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
 
-    return _with_rgb(data, resized, _SPARE * size)
+    return _with_rgb(data, resized, size)
 
 
-def _with_rgb(data: bytes, finish: Finish, side: int | None = None) -> NDArray[np.uint8]:
+def _with_rgb(data: bytes, finish: Finish, size: int | None = None) -> NDArray[np.uint8]:
     """Decode a picture, and return what `finish` makes of it, and of the box that holds it, while there is room in memory.
 
     Args:
-        side: a JPEG decoder may scale the picture as long as both of its sides are at least this long; None: it may not.
+        size: side of the square to which it will be resized: decoders may scale the picture before; None: they may not.
     """
     if not data:
         raise Unreadable("empty file (0 bytes)")
     deadline = time.thread_time() + MAX_SECONDS
     try:
-        return _decoded(data, finish, side, deadline)
+        return _decoded(data, finish, size, deadline)
     except Unreadable as error:
         if not str(error).startswith(("too ", "interrupted")):
             for orientation in (True, False):
                 less = metadata.without(data, orientation=orientation)
                 with contextlib.suppress(Unreadable):
                     if less != data:
-                        return _decoded(less, finish, side, deadline)
+                        return _decoded(less, finish, size, deadline)
         raise
 
 
-def _decoded(data: bytes, finish: Finish, side: int | None, deadline: float) -> NDArray[np.uint8]:
+def _decoded(data: bytes, finish: Finish, size: int | None, deadline: float) -> NDArray[np.uint8]:
     if descriptors.hiding():
         silence()
     try:
@@ -169,12 +175,10 @@ def _decoded(data: bytes, finish: Finish, side: int | None, deadline: float) -> 
             _require_size(*tile, "tiles of ")
             if image.info.get("progressive"):
                 image.decodermaxblock = _SCAN_BYTES
-            scaled = image.draft(None, (side, side)) if side else None  # only JPEG decoders scale
+            box = _scale(image, data, size) if size else (0, 0, *image.size)
             with memory.room().taken(_bytes_needed(image, max(pixels, tile[0] * tile[1]))):
                 try:
                     image.load()
-                    # The last pixel of a scaled picture may lie partly outside of what was scaled.
-                    box = scaled[1] if scaled else (0, 0, *image.size)
                     # Orientation after load(), because Pillow rotates TIFF files itself and then removes the tag.
                     return finish(*_upright(_to_rgb(image), box, _orientation(image)))
                 finally:
@@ -213,6 +217,43 @@ def _require_size(width: int, height: int, what: str = "") -> None:
         raise Unreadable(f"too large: {what}{width} × {height}, {_LIMIT}")
     if max(width, height) > MAX_SIDE:
         raise Unreadable(f"too large: {what}{width} × {height}, the limit of a side is {MAX_SIDE:,} pixels")
+
+
+def _scale(image: Image.Image, data: bytes, size: int) -> Box:
+    """Have a large JPEG or JPEG 2000 picture scaled as it is decoded; return the box that will hold it.
+
+    Args:
+        size: side of the square to which the picture will be resized.
+    """
+    if isinstance(image, Jpeg2KImagePlugin.Jpeg2KImageFile):
+        return _leave_levels_out(image, layouts.jpeg2000_levels(data), size)
+    scaled = image.draft(None, (_SPARE * size, _SPARE * size))  # only JPEG decoders do
+    # The last pixel of a scaled picture may lie partly outside of what was scaled.
+    return scaled[1] if scaled else (0, 0, *image.size)
+
+
+def _leave_levels_out(image: Jpeg2KImagePlugin.Jpeg2KImageFile, levels: int, size: int) -> Box:
+    """Have a JPEG 2000 picture decoded without its finest levels as far as they are not needed; as `_scale`.
+
+    Args:
+        levels: number of levels of its wavelet transform, each of which halves both sides.
+    """
+    width, height = image.size
+    left_out = 0
+    while left_out < levels and min(width, height) >> (left_out + 1) >= _JPEG2000_SPARE * size:
+        left_out += 1
+    power = 2**left_out
+    columns, rows = -(-width // power), -(-height // power)
+    if columns * rows > _JPEG2000_PIXELS:
+        raise Unreadable(
+            f"too large: JPEG 2000 of {width} × {height} with {levels} levels takes too long; convert it to JPEG or PNG"
+        )
+    # Pillow rounds the sides after dividing them, where OpenJPEG rounds them up (and Pillow then calls the file broken).
+    image._size = (columns * power, rows * power)
+    image.reduce = left_out
+    # What is left are averages around every `power`-th pixel, beginning with the first.
+    start = 0.5 - 0.5 / power
+    return start, start, min(columns, width / power + start), min(rows, height / power + start)
 
 
 def _tile(image: Image.Image) -> tuple[int, int]:

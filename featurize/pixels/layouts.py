@@ -1,4 +1,4 @@
-"""What a whole TIFF or JPEG file contains that Pillow cannot decode: its header names bands, bits and compression."""
+"""What Pillow does not say of a file: bands, bits and compression that it cannot decode, and the levels of a JPEG 2000 file."""
 
 import os
 import struct
@@ -41,6 +41,16 @@ def incomplete(file: BinaryIO) -> bool:
         return head[:4] in _TIFF and _ends_early(file, _tags(file, head))
     except Exception:  # of many kinds, as above
         return False
+
+
+def jpeg2000_levels(data: bytes) -> int:
+    """Return how often the wavelet transform of a JPEG 2000 picture halves its sides: the COD segment, ITU T.800, table A.15."""
+    at = data.find(b"\xff\x4f\xff\x51") + 2
+    while len(data) >= at + 10 and data[at] == 0xFF and data[at + 1] not in (0x90, 0x93, 0xD9):
+        if data[at + 1] == 0x52:
+            return data[at + 9]
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return 0
 
 
 def _tags(file: BinaryIO, head: bytes) -> TiffImagePlugin.ImageFileDirectory_v2:

@@ -19,6 +19,7 @@ from vggft.steps import doctor
 from vggft.workspace.workspace import Workspace
 
 
+@pytest.mark.slow
 def test_settings_of_keras_and_of_a_notebook(featurized, tmp_path):
     """The same features, bit for bit, whatever keras.json says, and whatever matplotlib is told to draw with."""
     settings = {"floatx": "float16", "epsilon": 0.5, "backend": "tensorflow", "image_data_format": "channels_first"}

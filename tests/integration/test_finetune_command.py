@@ -20,7 +20,7 @@ from vggft.steps import compare, featurize, finetune, head
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
-FAST = Plan(epochs=1, batch_size=8)
+FAST = Plan(epochs=1, batch_size=5)  # of 10 images: one shape is compiled
 
 
 @pytest.fixture(scope="module")
@@ -54,9 +54,9 @@ def test_any_split_and_the_comparison_of_all(work, ui):
     }
     for unfreeze, (split_point, moved) in layers.items():
         found = finetune.run(
-            work, FinetuneOptions(unfreeze, start="logistic-max", plan=Plan(1, 8, learning_rate=1e-3)), ui
+            work, FinetuneOptions(unfreeze, start="logistic-max", plan=Plan(1, 5, learning_rate=1e-3)), ui
         )
-        assert found["name"] == f"{unfreeze}-logistic-max-lr0.001-batch8-epochs1"
+        assert found["name"] == f"{unfreeze}-logistic-max-lr0.001-batch5-epochs1"
         assert found["split_point"] == split_point
         assert found["parity"] <= 2e-3
         if found["best_epoch"]:
@@ -70,10 +70,10 @@ def test_any_split_and_the_comparison_of_all(work, ui):
 
 def test_starts(work, ui):
     found = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
-    assert found["name"] == "block3-scratch-batch8-epochs1"
+    assert found["name"] == "block3-scratch-batch5-epochs1"
     assert found["start_validation"]["log_loss"] > 0.5  # it knew nothing
     again = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
-    assert again["name"] == "block3-scratch-batch8-epochs1-2"  # nothing is overwritten
+    assert again["name"] == "block3-scratch-batch5-epochs1-2"  # nothing is overwritten
     assert again["validation"] == found["validation"]
     kept = json.loads((work.finetune / found["name"] / "run.json").read_text())
     assert kept["start"] == SCRATCH
@@ -154,7 +154,7 @@ def test_images_that_are_gone_are_named(here, work, ui):
     gone.write_bytes(b"changed")
     with pytest.raises(VggftError, match="changed while vggft was running"):
         finetune.run(work, FinetuneOptions("all", plan=FAST, start="avg-256"), ui)
-    assert [path.name for path in work.finetune.iterdir()] == ["block3-avg-256-batch8-epochs1"]
+    assert [path.name for path in work.finetune.iterdir()] == ["block3-avg-256-batch5-epochs1"]
 
 
 def test_a_loss_that_is_no_number(here):
@@ -228,7 +228,7 @@ def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
 def test_what_tensorboard_shows(work, ui):
     import tensorflow as tf
 
-    found = finetune.run(work, FinetuneOptions(plan=Plan(2, 8), start="avg-256"), ui)
+    found = finetune.run(work, FinetuneOptions(plan=Plan(2, 5), start="avg-256"), ui)
     folder = work.finetune / found["name"]
     history = store.load_all(work.finetune)[0].history
     for split, names in (

@@ -64,7 +64,8 @@ def keras_engine(published):
     return engines.KerasEngine(published, Fingerprint.of(VGG16), 11)
 
 
-@pytest.mark.parametrize("kind", ["drawings", pytest.param("photographs", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["drawings", "photographs"])
 def test_agrees_with_keras(kind, engine, keras_engine, request):
     pictures = request.getfixturevalue(kind)
     for name, found, expected in zip(TWO, engine(pictures, TWO), keras_engine(pictures, TWO), strict=True):
@@ -86,11 +87,11 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
 
 def test_any_layers_in_any_order_from_raw_pixels(published):
     wanted = ["block5_pool", "block1_pool", "block5_conv1"]
-    pictures = read(sorted(PICTURES.glob("fruit/*.png"))[:3], 64)
+    pictures = read(sorted(PICTURES.glob("fruit/*.png"))[:5], 64)  # no usual number of cores divides 5
     fingerprint = Fingerprint.of(VGG16, preprocess="raw", size=64)
     found = mnn_engine.MnnEngine(published, fingerprint)(pictures, wanted)
-    assert [f.shape for f in found] == [(3, 2, 2, 512), (3, 32, 32, 64), (3, 4, 4, 512)]
-    for own, expected in zip(found, engines.KerasEngine(published, fingerprint, 3)(pictures, wanted), strict=True):
+    assert [f.shape for f in found] == [(5, 2, 2, 512), (5, 32, 32, 64), (5, 4, 4, 512)]
+    for own, expected in zip(found, engines.KerasEngine(published, fingerprint, 5)(pictures, wanted), strict=True):
         assert relative_errors(own, expected).max() < 1e-3
 
 

@@ -250,20 +250,20 @@ def test_the_command_line_in_a_python_program_leaves_its_handlers(monkeypatch):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
-def test_predict_that_waits_for_a_list_can_be_interrupted(trained):
+@pytest.mark.parametrize("seconds", [1.0, pytest.param(3.0, marks=pytest.mark.slow)])
+def test_predict_that_waits_for_a_list_can_be_interrupted(trained, seconds):
     """Wherever it comes: also while TensorFlow is imported, after which nothing would ask any more."""
     network = next((trained[0].finetune).iterdir()).name
-    for seconds in (1.0, 3.0):
-        words = command("predict", "-", "--model", network, "-w", trained[0].root)
-        pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-        process = subprocess.Popen(words, text=True, **pipes)
-        time.sleep(seconds)
-        process.send_signal(signal.SIGINT)
-        out, err = process.stdout, process.stderr
-        assert process.wait(timeout=30) == 130, (out.read(), err.read())
-        assert "interrupted" in err.read()
-        for stream in (process.stdin, out, err):
-            stream.close()
+    words = command("predict", "-", "--model", network, "-w", trained[0].root)
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    process = subprocess.Popen(words, text=True, **pipes)
+    time.sleep(seconds)
+    process.send_signal(signal.SIGINT)
+    out, err = process.stdout, process.stderr
+    assert process.wait(timeout=30) == 130, (out.read(), err.read())
+    assert "interrupted" in err.read()
+    for stream in (process.stdin, out, err):
+        stream.close()
 
 
 @pytest.mark.slow
