@@ -17,6 +17,7 @@ from featurize.options.records import Count, Positive
 from heads import arrays
 
 HEAD_VERSION = 4
+LEAST_SCALE = 2.5  # of a feature, relative to the median standard deviation
 HEAD_FILE, WEIGHTS_FILE = HEAD_FILES = ("head.json", "weights.npz")
 
 Pooling = Literal["flatten", "avg", "max", "avgmax"]
@@ -56,10 +57,26 @@ class Layer:
 
 @dataclass(frozen=True)
 class Scaler:
-    """Mean and standard deviation of each feature over the training images, float64 (inputs,)."""
+    """Mean and scale of each feature over the training images, float64 (inputs,); see `scales`."""
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
+
+
+def scales(variance: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
+    """Return what features are divided by before training: their standard deviation, but most of them by one larger number.
+
+    A feature that varies little tells little. Divided by its own standard deviation, it would weigh as much as any other, and one
+    that is nearly constant in the training images would decide alone about the first image in which it is not. So no feature is
+    divided by less than `LEAST_SCALE` times the median deviation. Measured in docs/heads.md.
+
+    Args:
+        variance: of each feature, (inputs,).
+        pooling: of "avgmax", the two halves have a median each.
+    """
+    halves = np.split(np.sqrt(variance), 2 if pooling == "avgmax" else 1)
+    floored = np.concatenate([np.maximum(half, LEAST_SCALE * np.median(half)) for half in halves])
+    return np.where(floored > 0, floored, 1.0)
 
 
 @dataclass(frozen=True)

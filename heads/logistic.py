@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from heads import folds
 from heads.features import Features
-from heads.head import Head, Layer, Scaler, folded, output_activation
+from heads.head import Head, Layer, Pooling, Scaler, folded, output_activation, scales
 from heads.metrics import losses
 from heads.specs import LogisticSpec
 
@@ -81,12 +81,12 @@ def train(
         return Fitted(head, None, C_VALUES[-1], (), True, "the training images have only one class")
     with warnings.catch_warnings():  # outside the search, because its threads share one list of filters
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted in the status instead
-        search = _search(x, y, train.groups, seed, class_weight, advance)
+        search = _search(train, spec.pooling, seed, class_weight, advance)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         best = min(search, key=lambda point: point.log_loss) if search else None
         C = best.C if best else C_VALUES[len(C_VALUES) // 2]
-        pipeline = _fit(x, y, C, class_weight)
+        pipeline = _fit(x, y, spec.pooling, C, class_weight)
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
     if best:
         status = f"C = {C:.3g}, chosen from {len(search)} values"
@@ -132,28 +132,25 @@ def _constant(inputs: int, classes: int, predicted: int) -> Layer:
     return Layer(np.zeros((inputs, classes), np.float32), bias, "softmax")
 
 
-def _fit(x: NDArray[Any], y: NDArray[Any], C: float, class_weight: str | None) -> Any:
+def _fit(x: NDArray[Any], y: NDArray[Any], pooling: Pooling, C: float, class_weight: str | None) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     regression = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
-    pipeline = make_pipeline(StandardScaler(), regression)
-    pipeline.fit(x, y)
-    return pipeline
+    scaler = StandardScaler().fit(x)
+    scaler.scale_ = scales(scaler.var_, pooling)
+    regression.fit(scaler.transform(x), y)
+    return make_pipeline(scaler, regression)
 
 
 def _search(
-    x: NDArray[Any],
-    y: NDArray[Any],
-    groups: Sequence[str],
-    seed: int,
-    class_weight: str | None,
-    advance: Callable[[int], None],
+    images: Features, pooling: Pooling, seed: int, class_weight: str | None, advance: Callable[[int], None]
 ) -> tuple[SearchPoint, ...]:
     import joblib
     from threadpoolctl import threadpool_limits
 
+    x, y, groups = images.pooled[pooling].astype(np.float32, copy=False), images.targets, images.groups
     number = folds.max_folds(y, groups, FOLDS)
     if number < 2:
         return ()
@@ -163,7 +160,7 @@ def _search(
 
     def evaluate(C: float, part: folds.Fold) -> tuple[float, int, bool]:
         train, held_out = part
-        pipeline = _fit(x[train], y[train], C, class_weight)
+        pipeline = _fit(x[train], y[train], pooling, C, class_weight)
         trained_classes = pipeline[-1].classes_
         rows = held_out[np.isin(y[held_out], trained_classes)]  # images of other classes cannot distinguish values of C
         loss = losses(pipeline.predict_proba(x[rows]).astype(np.float64), np.searchsorted(trained_classes, y[rows]))
@@ -177,6 +174,6 @@ def _search(
             advance(len(results))
     points = []
     for i in range(0, len(results), len(parts)):
-        loss, images, converged = (np.array(column) for column in zip(*results[i : i + len(parts)], strict=True))
-        points.append(SearchPoint(tasks[i][0], float(loss.sum() / max(1, images.sum())), int((~converged).sum())))
+        loss, counts, converged = (np.array(column) for column in zip(*results[i : i + len(parts)], strict=True))
+        points.append(SearchPoint(tasks[i][0], float(loss.sum() / max(1, counts.sum())), int((~converged).sum())))
     return tuple(reversed(points))

@@ -16,7 +16,7 @@ from scipy.special import expit, softmax
 from featurize.backend import load_keras
 from featurize.process import interrupts
 from heads.features import Features
-from heads.head import Head, Layer, Scaler, folded, output_activation, with_both_classes
+from heads.head import Head, Layer, Scaler, folded, output_activation, scales, with_both_classes
 from heads.history import Epoch
 from heads.metrics import losses
 from heads.plan import Plan
@@ -125,8 +125,8 @@ class _Source:
             fitted = StandardScaler()
             for first in range(0, len(x), _ROWS_AT_ONCE):
                 fitted.partial_fit(x[first : first + _ROWS_AT_ONCE].astype(np.float64))
-            self.scaler = Scaler(fitted.mean_, fitted.scale_)
-            self._mean, self._scale = fitted.mean_.astype(np.float32), fitted.scale_.astype(np.float32)
+            self.scaler = Scaler(fitted.mean_, scales(fitted.var_, spec.pooling))
+            self._mean, self._scale = self.scaler.mean.astype(np.float32), self.scaler.scale.astype(np.float32)
 
     def rows(self, features: Features, rows: Any) -> NDArray[np.float32]:
         """Return float32 inputs (n, inputs) of the images at `rows`."""

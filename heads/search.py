@@ -12,7 +12,7 @@ from featurize.options import Option
 from featurize.options.records import AtLeast0, Share
 from heads import folds, logistic, population
 from heads.features import Features
-from heads.head import Head
+from heads.head import LEAST_SCALE, Head
 from heads.history import Epoch
 from heads.logistic import C_VALUES, SearchPoint
 from heads.metrics import Metrics, measure
@@ -116,8 +116,10 @@ class Failed:
 def recipe(spec: Spec, plan: Plan) -> dict[str, Any]:
     """Return everything that determines a head besides its features, as JSON."""
     if isinstance(spec, LogisticSpec):
-        return {"kind": "logistic", **asdict(spec), "seed": plan.seed, "class_weight": plan.class_weight}
-    return {"kind": "dense", **asdict(spec), **asdict(plan)}
+        settings = {"kind": "logistic", **asdict(spec), "seed": plan.seed, "class_weight": plan.class_weight}
+    else:
+        settings = {"kind": "dense", **asdict(spec), **asdict(plan)}
+    return {**settings, "least_scale": LEAST_SCALE}
 
 
 def of_recipe(name: str, stored: Mapping[str, Any]) -> tuple[Spec, Plan]:

@@ -10,7 +10,7 @@ from small_features import features, maps, no_progress
 from featurize.disk import checked, durable
 from featurize.errors import VggftError
 from heads import search, store
-from heads.head import Head, Layer, load_head, pool
+from heads.head import Head, Layer, load_head, pool, scales
 from heads.plan import Plan
 from heads.search import Setting
 from heads.specs import DenseSpec, LogisticSpec
@@ -37,6 +37,36 @@ def test_pooling():
     assert pool(large, "avg").tolist() == [[28_992.0]]  # summed in float32: 49 × 29,000 is more than float16 holds
     with pytest.raises(ValueError, match="expected flatten"):
         pool(one, "mean")
+
+
+def test_features_that_vary_little_stay_small():
+    assert scales(np.array([0.0, 1.0, 4.0, 9.0, 400.0]), "avg").tolist() == [
+        5,
+        5,
+        5,
+        5,
+        20,
+    ]  # 2.5 times the median of 2
+    assert scales(np.array([4.0, 4.0, 400.0, 400.0]), "avgmax").tolist() == [
+        5,
+        5,
+        50,
+        50,
+    ]  # each half has a median of its own
+    assert scales(np.zeros(3), "max").tolist() == [1, 1, 1]
+
+
+@pytest.mark.parametrize("spec", [LogisticSpec("line", "avg"), DenseSpec("net", "avg", units=8, learning_rate=0.01)])
+def test_an_image_in_which_a_filter_sees_something_for_the_first_time(spec):
+    """In the training images this feature is nearly constant: it must not outweigh all others."""
+    setting = Setting(["0", "1"], Plan(20, batch_size=16), no_progress)
+    ours, theirs = features(60, 2), features(30, 2, seed=1, split="validate")
+    for images in (ours, theirs):
+        images.pooled["avg"][:, 7] = np.random.default_rng(0).normal(0, 1e-4, len(images))
+    (found,) = search.train_all([spec], setting, ours, theirs)
+    expected = found.head.scores(theirs.pooled["avg"])
+    theirs.pooled["avg"][:, 7] = 1
+    assert np.abs(found.head.scores(theirs.pooled["avg"]) - expected).max() < 0.1
 
 
 def test_saved_and_read_back(tmp_path):
