@@ -90,12 +90,8 @@ class Examples:
         targets: indices of the true classes, int64 (n,).
     """
 
-    rows: "Rows | _Part"
+    rows: "Rows"
     targets: NDArray[np.int64]
-
-    def take(self, positions: Positions) -> "Examples":
-        """Return some of these images, without a copy of their inputs."""
-        return Examples(_Part(self.rows, positions), self.targets[positions])
 
 
 class Rows:
@@ -150,18 +146,6 @@ class Rows:
             if stop.is_set():
                 break
         return rows
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The inputs at some positions of others."""
-
-    rows: "Rows | _Part"
-    positions: Positions
-
-    def batches(self, order: Positions, size: int) -> Iterator[NDArray[Any]]:
-        """As `Rows.batches`."""
-        return self.rows.batches(self.positions[order], size)
 
 
 def require_memory(memory: int, row_bytes: int, batch_size: int) -> None:

@@ -1,7 +1,7 @@
 """Training settings of fine-tuning."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from featurize.options import Option, Options
 from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Seed
@@ -9,9 +9,10 @@ from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Se
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]
 
-# Learning rates where there are too few training images to search for one. SGD's is that of the original experiment. Adam's is
-# smaller, as usual for pretrained weights, because its steps do not shrink with the gradient.
+# Default learning rates. SGD's is that of the original experiment. Adam's is smaller, as usual for pretrained weights, because
+# its steps do not shrink with the gradient.
 RATES: dict[Optimizer, float] = {"sgd": 1e-4, "adam": 1e-5}
+_BY_OPTIMIZER: Any = None
 _MOST = 1_000_000  # far above every useful value, and far below where 32-bit arithmetic overflows
 
 
@@ -23,8 +24,7 @@ class Plan(Options):
         batch_size: the last batch of an epoch may be smaller.
         seed: order and dropout masks depend only on seed, epoch and step.
         optimizer: Adam: Kingma & Ba, arXiv:1412.6980, with Keras's defaults for its other parameters.
-        learning_rate: of the head, and of the other layers unless `layer_decay` is below 1; None until one is found
-            (`finetune.rates`).
+        learning_rate: of the head, and of the other layers unless `layer_decay` is below 1.
         schedule: "cosine": Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts.
         layer_decay: discriminative learning rates, Howard & Ruder, arXiv:1801.06146; the head has the full rate.
         l2_sp: α of the penalty α/2 · ‖w − w⁰‖² on tuned convolutions, where w⁰ are the pretrained weights (Li, Grandvalet &
@@ -41,14 +41,14 @@ class Plan(Options):
     seed: Seed = 0
     optimizer: Annotated[Optimizer, Option("Optimizer.")] = "sgd"
     learning_rate: Annotated[
-        float | None,
+        float,
         Option(
-            "Learning rate; auto: found by short trainings on a part of the training images.",
+            "Learning rate.",
             name="lr",
             above=0,
-            word="auto",
+            default=", ".join(f"{rate:g} ({name})" for name, rate in RATES.items()),
         ),
-    ] = None
+    ] = _BY_OPTIMIZER
     momentum: Annotated[float, Option("Momentum of SGD.", least=0, below=1)] = 0.9
     schedule: Annotated[Schedule, Option("Learning-rate schedule; cosine decays to 0.")] = "constant"
     layer_decay: Annotated[
@@ -67,7 +67,9 @@ class Plan(Options):
         float | None, Option("Clip the global norm of the gradients to this value.", above=0, most=_MOST)
     ] = None
     patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 5
-    dropout: Annotated[
-        float | None, Option("Dropout before the last layer.", least=0, below=1, default="that of the head")
-    ] = None
     precision: Precision = FULL_PRECISION
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.learning_rate is _BY_OPTIMIZER:
+            object.__setattr__(self, "learning_rate", RATES[self.optimizer])

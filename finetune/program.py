@@ -112,10 +112,6 @@ class Program:
         clipped = np.clip(p, np.finfo(np.float64).eps, 1)
         return float(np.mean(self._weights[targets] * -(y * np.log(clipped)).sum(axis=1)) + self._model.penalty())
 
-    def set_learning_rate(self, rate: float) -> None:
-        """Set the learning rate of a plan whose schedule is constant."""
-        getattr(self._optimizer, "inner_optimizer", self._optimizer).learning_rate = rate
-
     def hand_back(self) -> None:
         """Copy the trained weights to the original part, if training uses a copy."""
         if self.plan.precision != FULL_PRECISION:

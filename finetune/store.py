@@ -4,7 +4,6 @@
 <name>/network.keras   the network from pixels to scores, with the weights of the best epoch
 <name>/predictions.csv predictions of the best epoch for the validation images (`heads.predictions`)
 <name>/history.csv     learning curve, as in run.json
-<name>/learning_rate.png  the search for the learning rate, if there was one
 <name>/checksums.json  of these files (`checked.write_checked`)
 <name>/tensorboard/    learning curve for TensorBoard
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
@@ -21,9 +20,8 @@ from featurize.disk import checked, durable, forms, listing
 from featurize.errors import VggftError, damaged, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
-from finetune import checkpoint, rates, tensorboard
+from finetune import checkpoint, tensorboard
 from finetune.plan import Plan
-from finetune.rates import Search
 from finetune.train import State
 from heads import history, predictions
 from heads.head import HEAD_FILES, Head, load_head
@@ -40,18 +38,7 @@ NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv",
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
 FILES = frozenset(
-    {
-        NETWORK,
-        RUN,
-        HISTORY,
-        rates.PICTURE,
-        predictions.FILE,
-        UNFINISHED,
-        SETTINGS,
-        CHECKPOINT,
-        *HEAD_FILES,
-        checked.CHECKSUMS,
-    }
+    {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, checked.CHECKSUMS}
 )
 
 
@@ -67,7 +54,6 @@ class Settings:
         memory: maximum bytes of training inputs in memory.
         start: value of --from: "best", "scratch" or the name of a head.
         provenance: manifest, fingerprint, weights, versions.
-        search: how the learning rate of the plan was found; None if it was given.
     """
 
     name: str
@@ -77,12 +63,6 @@ class Settings:
     memory: Positive
     start: str
     provenance: Mapping[str, Any]
-    search: Search | None = None
-
-    @property
-    def wanted(self) -> Plan:
-        """The plan that was asked for: without the learning rate, if that was found."""
-        return replace(self.plan, learning_rate=None) if self.search else self.plan
 
 
 @dataclass(frozen=True)
@@ -199,12 +179,6 @@ class Unfinished:
             return ""
         return f"{self._checkpoint}: missing, so {self.folder.name} is trained again from epoch 0"
 
-    def settle(self, settings: Settings) -> None:
-        """Replace the settings by those with the learning rate that was found, and draw the search."""
-        checked.write_checked(self._unfinished, {SETTINGS: _described(settings)}, _THEN)
-        if settings.search:
-            rates.plot(self.folder / rates.PICTURE, settings.search)
-
     def save(self, state: State) -> None:
         """Write a checkpoint, from which the run can be resumed, and the learning curve."""
         checkpoint.write(self._checkpoint, state)
@@ -253,7 +227,8 @@ def begin(folder: Path, settings: Settings, head: Head) -> Unfinished:
     target = folder / settings.name
     new = durable.fresh_folder(target)
     (new / UNFINISHED).mkdir()
-    checked.write_checked(new / UNFINISHED, {**head.files(), SETTINGS: _described(settings)})
+    described = forms.json_bytes({"version": SETTINGS_VERSION, **asdict(settings)})
+    checked.write_checked(new / UNFINISHED, {**head.files(), SETTINGS: described})
     durable.replace_folder(new, target)
     return Unfinished(target)
 
@@ -374,10 +349,6 @@ def _deleting(folder: Path) -> str:
     if removal.is_run(folder):
         return f"vggft runs --remove {folder.name} deletes this run"
     return f"delete {folder} yourself: what is left does not prove that vggft wrote it"
-
-
-def _described(settings: Settings) -> bytes:
-    return forms.json_bytes({"version": SETTINGS_VERSION, **asdict(settings)})
 
 
 def _settings(stored: Mapping[str, Any], version: int) -> Settings:

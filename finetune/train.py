@@ -105,7 +105,7 @@ def train(
     callbacks = callbacks or Callbacks()
     if state is None:
         start = time.perf_counter()
-        metrics, objective = evaluate(program, validation, plan, 0)
+        metrics, objective = _evaluate(program, validation, plan, 0)
         row = _row(0, None, objective, metrics, time.perf_counter() - start)
         weights = program.weights()
         state = State((row,), metrics, metrics, weights, program.optimizer(), weights)
@@ -132,7 +132,7 @@ def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state
         if not all(np.isfinite(array).all() for array in weights):
             raise Diverged(number, steps)
         program.hand_back()
-        metrics, objective = evaluate(program, validation, plan, number, steps)
+        metrics, objective = _evaluate(program, validation, plan, number, steps)
     except Diverged as error:
         return replace(state, diverged=error.at)
     row = _row(number, means, objective, metrics, time.perf_counter() - start)
@@ -176,7 +176,7 @@ def _train_epoch(program: "Program", data: Examples, plan: Plan, number: int, ca
     return Means(*(float(value) for value in sums / images))
 
 
-def evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0) -> tuple[Metrics, float]:
+def _evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0) -> tuple[Metrics, float]:
     """Return metrics and objective on all images of a split.
 
     Raises:

@@ -185,7 +185,7 @@ def cross_validate(
         failed = {}
         for k, (train, held_out) in enumerate(parts):
             fold_setting = replace(setting, progress=_in_fold(setting.progress, k, number))
-            for name, head in train_again(group, fold_setting, features.take(train)):
+            for name, head in _train_fold(group, fold_setting, features.take(train)):
                 if head is None:
                     failed[name] = Failed(name, f"diverged in fold {k + 1} of {number}: not cross-validated")
                 else:
@@ -200,10 +200,9 @@ def cross_validate(
                 yield replace(result, head=head, folds=metrics, out_of_fold=out_of_fold)
 
 
-def train_again(
+def _train_fold(
     group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features
 ) -> Iterator[tuple[str, Head | None]]:
-    """Train heads on these images alone, which also choose the number of epochs, or C; None instead of one that diverged."""
     classes, plan = setting.classes, setting.plan
     if isinstance(group, LogisticSpec):
         with setting.progress(group.name, _fits(), "fits") as advance:

@@ -1,7 +1,5 @@
 """Small networks for fine-tuning: the tiny network, or VGG16 on small images, with random heads."""
 
-from dataclasses import replace
-
 import numpy as np
 from conftest import PICTURES
 from tiny import TINY
@@ -57,10 +55,9 @@ def examples(inputs, targets) -> Examples:
 
 
 def program(network, split_point, plan, targets, weights, *, from_pixels=False):
-    """Compile the part above the split point; from pixels: the whole network, frozen as far. Without a rate, with 1e-4."""
+    """Compile the part above the split point; from pixels: the whole network, frozen as far."""
     from finetune.program import Program
 
-    plan = plan if plan.learning_rate else replace(plan, learning_rate=1e-4)
     part = networks.above(network, weights.architecture, split_point)
     if from_pixels:
         part = between(network, None, [networks.LOGITS_LAYER])

@@ -48,7 +48,6 @@ class Option:
         least, most: inclusive bounds; above, below: exclusive bounds.
         off: a value outside the bounds that switches the feature off.
         memory: a number of bytes, which may be written like 2GB.
-        word: stands for None, which is the default.
     """
 
     help: str = ""
@@ -64,7 +63,6 @@ class Option:
     below: float | None = None
     off: int | None = None
     memory: bool = False
-    word: str = ""
 
     def allows(self, value: Any) -> bool:
         """Return whether a number is within the bounds."""
@@ -137,8 +135,7 @@ class Field:
             return " or ".join(part for part in (", ".join(self.choices[:-1]), self.choices[-1]) if part)
         if self.option.memory:
             return "an amount of memory, such as 2GB or 500MB"
-        parts = (_KINDS[self.kind][1], self.option.bounds, f"or {self.option.word}" if self.option.word else "")
-        return ", ".join(part for part in parts if part)
+        return ", ".join(part for part in (_KINDS[self.kind][1], self.option.bounds) if part)
 
     @property
     def usual(self) -> str:
@@ -148,7 +145,7 @@ class Field:
         if self.many:
             return ", ".join(self.default)
         if self.default is None:
-            return self.option.word
+            return ""
         return f"{self.default} (off)" if self.default == self.option.off else _shown(self.default)
 
     def parse(self, text: Any) -> Any:
@@ -159,7 +156,7 @@ class Field:
         """
         if isinstance(text, list):
             return [self.parse(item) for item in text]
-        if self.kind not in (int, float) or self.option.memory or text == self.option.word:
+        if self.kind not in (int, float) or self.option.memory:
             return text
         try:
             return self.kind(text)
@@ -172,8 +169,6 @@ class Field:
         Raises:
             VggftError: the wrong type, out of bounds, or none of the choices.
         """
-        if self.option.word and isinstance(value, str) and value == self.option.word:
-            return None
         if self.kind not in _KINDS or (value is None and self.default is None):
             return value
         if not self.many:

@@ -145,11 +145,11 @@ WRONG = [
     (HeadOptions, "head", 3, "text"),
     (HeadOptions, "grid", 3, "a path"),
     (CompareOptions, "cv", -1, "a whole number, 2 or more, or 0 (off)"),
-    (FinetuneOptions, "lr", 0, "a number, above 0, or auto"),
-    (FinetuneOptions, "lr", float("nan"), "a number, above 0, or auto"),
-    (FinetuneOptions, "lr", 10**400, "a number, above 0, or auto"),
+    (FinetuneOptions, "lr", 0, "a number, above 0"),
+    (FinetuneOptions, "lr", float("nan"), "a number, above 0"),
+    (FinetuneOptions, "lr", 10**400, "a number, above 0"),
     (HeadOptions, "epochs", 10**400, "a whole number, 1 or more"),
-    (FinetuneOptions, "lr", float("inf"), "a number, above 0, or auto"),
+    (FinetuneOptions, "lr", float("inf"), "a number, above 0"),
     (FinetuneOptions, "layer_decay", 1.5, "a number, above 0 and at most 1"),
     (FinetuneOptions, "momentum", 1, "a number, 0 or more and below 1"),
     (FinetuneOptions, "name", 3, "text"),
@@ -179,7 +179,7 @@ def test_a_plan_is_checked_whoever_makes_it(plan, wrong):
     [
         (["head", "--epochs", "x"], "--epochs 'x': expected a whole number, 1 or more."),
         (["head", "--epochs", "0"], "--epochs 0: expected a whole number, 1 or more."),
-        (["finetune", "--lr", "nan"], "--lr nan: expected a number, above 0, or auto."),
+        (["finetune", "--lr", "nan"], "--lr nan: expected a number, above 0."),
         (["finetune", "--resume", "--epochs", "10"], "--resume with --epochs: a resumed run keeps its settings;"),
         (["head", "--seed", "4294967295", "--seeds", "2"], "the last seed would be above 4294967295."),
         (["featurize", "d", "--validation", "0.5", "--test", "0.5"], "no training images left"),
@@ -223,12 +223,10 @@ def test_what_is_no_amount_of_memory(text):
         number_of_bytes(text)
 
 
-def test_a_word_stands_for_what_is_found():
-    for plan in (TuningPlan(), FinetuneOptions.of(lr="auto").plan, FinetuneOptions.parse({"lr": "auto"}).plan):
-        assert plan.learning_rate is None
-    assert FinetuneOptions.of(lr=1e-3).plan.learning_rate == 1e-3
-    with pytest.raises(VggftError, match=r"--lr 'fast': expected a number, above 0, or auto\."):
-        FinetuneOptions.of(lr="fast")
+def test_the_learning_rate_follows_the_optimizer():
+    assert TuningPlan().learning_rate == 1e-4
+    assert FinetuneOptions.of(optimizer="adam").plan.learning_rate == 1e-5
+    assert FinetuneOptions.of(optimizer="adam", lr=1e-3).plan.learning_rate == 1e-3
 
 
 def test_nested_options_and_fields_that_no_command_offers():

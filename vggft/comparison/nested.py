@@ -170,7 +170,7 @@ class NestedCrossValidation:
     def _describe(self) -> str:
         """Return everything that decides the results, as JSON. The order of its parts decides the folder's name."""
         rows = [(s.digest, s.label, group) for s, group in zip(self.samples, self.groups.tolist(), strict=True)]
-        runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.wanted)) for run in self.runs]
+        runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.plan)) for run in self.runs]
         recipes = sorted((model.name, model.recipe) for model in self.present.heads)
         state, backend = provenance.current(self.workspace), provenance.versions()["backend"]
         about = [state, backend, self.number, _SEED, self._ranking, recipes, sorted(runs), rows]

@@ -32,7 +32,7 @@ class StepTrainers:
             unfreeze=settings.unfreeze,
             start=settings.start,
             name=run.name,
-            plan=settings.wanted,
+            plan=settings.plan,
             precision=settings.plan.precision,
             memory=settings.memory,
         )

@@ -1,17 +1,15 @@
 """Which head fine-tuning starts from: the best, a named one, or one with random weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from featurize.cache.feature_cache import FeatureCache
-from featurize.data.dataset import Sample
 from featurize.errors import VggftError
-from heads import features, search
+from heads import features
 from heads.head import Head
 from heads.population import untrained
 from heads.search import best_first
-from heads.specs import BEST, SCRATCH, UNTRAINED, LogisticSpec
+from heads.specs import BEST, SCRATCH, UNTRAINED
 from vggft.prediction import models
-from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
@@ -45,23 +43,6 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
         f"none yet (vggft head{workspace_flag(workspace.root)} trains some)"
     )
     raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
-
-
-def without_others(
-    workspace: Workspace, cache: FeatureCache, head: Head, samples: Sequence[Sample], ui: Ui
-) -> Head | None:
-    """Return a head that was trained as this one on some of the images alone; None if its training diverged."""
-    if head.name == SCRATCH:
-        return head
-    spec, plan = search.of_recipe(head.name, head.provenance["recipe"])
-    dataset = workspace.dataset
-    train = features.read(cache, samples, dataset.targets(samples), [spec.pooling])
-    setting = search.Setting(
-        dataset.classes, plan, lambda what, total, unit: ui.progress(f"{what}, on a part of the images", total, unit)
-    )
-    group = spec if isinstance(spec, LogisticSpec) else [spec]
-    ((_, found),) = search.train_again(group, setting, train)
-    return found
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:

@@ -3,11 +3,10 @@
 `prepare` returns what `train` needs, so nothing is trained that has not passed the parity gate.
 """
 
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,25 +21,20 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
-from finetune import examples, rates, store
+from finetune import examples, store
 from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
-from finetune.plan import RATES, Plan
-from finetune.rates import Search
+from finetune.plan import Plan
 from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
 from finetune.train import Callbacks, State
-from heads import folds
 from heads.head import Head
 from heads.predictions import Predictions
-from vggft.steps import starts
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import load_weights
 from vggft.workspace.filling import Filling, decoder, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
-
-_HELD_BACK = 5  # a fifth of the training images judges learning rates
 
 
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
@@ -104,17 +98,17 @@ def prepare(job: Job, ui: Ui) -> Prepared:
     span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
     source = f"cached {split_point}" if split_point else "pixels"
     ui.say(f"{settings.name}: tuning {span} from {source}, starting from {job.head.name}")
-    network = _assembled(job, job.head)
+    fingerprint = job.cache.fingerprint
+    network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
     parity = _parity_gate(job, network, ui)
     training, validation = _examples(job, ui)
     return Prepared(network, parity, training, validation)
 
 
 def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
-    """Find a learning rate if none was given, train the remaining epochs, save the network, and report."""
+    """Train the remaining epochs, save the network, and report."""
     from finetune.program import Program  # Keras is loaded by now
 
-    job = _with_learning_rate(job, prepared, ui)
     plan, split_point, network = job.settings.plan, job.settings.split_point, prepared.network
     part = finetune.network.above(network, job.weights.architecture, split_point)
     program = Program(part, plan, prepared.training.targets, job.weights)
@@ -136,8 +130,7 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         ended=state.ended(plan) or "epochs",
         diverged=state.diverged,
         parity=prepared.parity,
-        seconds=sum(epoch.seconds for epoch in state.history)
-        + (job.settings.search.seconds if job.settings.search else 0),
+        seconds=sum(epoch.seconds for epoch in state.history),
         validation=state.validation,
         start_validation=state.start,
         moved=tuple(moved),
@@ -145,57 +138,6 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
     )
     job.begun.finish(run, network, _predict_validation(job, prepared, program, ui))
     return report(job.workspace, run, ui)
-
-
-def _assembled(job: Job, head: Head) -> Any:
-    """Build the network from a head, with the dropout of the plan if it has one."""
-    fingerprint, dropout = job.cache.fingerprint, job.settings.plan.dropout
-    head = head if dropout is None else replace(head, dropout=dropout)
-    return finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, head)
-
-
-def _with_learning_rate(job: Job, prepared: Prepared, ui: Ui) -> Job:
-    """Return the job with the learning rate that was asked for, that was found before an interruption, or that is found now."""
-    settings = job.settings
-    if settings.plan.learning_rate is not None:
-        return job
-    found = _search(job, prepared, ui)
-    if found:
-        rate = found.best.learning_rate
-        ui.say(found.describe())
-    else:
-        rate = RATES[settings.plan.optimizer]
-        ui.say(f"learning rate {rate:g}: there are too few training images to search for one")
-    settings = replace(settings, plan=replace(settings.plan, learning_rate=rate), search=found)
-    job.begun.settle(settings)
-    return replace(job, settings=settings)
-
-
-def _search(job: Job, prepared: Prepared, ui: Ui) -> Search | None:
-    """Search for a learning rate on the training images; None where there are too few of them."""
-    from finetune.program import Program
-
-    began, plan, targets = time.perf_counter(), job.settings.plan, prepared.training.targets
-    samples = _samples(job.dataset, "train")
-    groups = [sample.group for sample in samples]
-    parts = folds.max_folds(targets, groups, _HELD_BACK)
-    if parts < 2:
-        return None
-    learnt, held_back = folds.split(targets, groups, parts, plan.seed)[0]
-    steps = rates.rounds(plan, len(targets), len(held_back))
-    if not steps:
-        return None
-    head = starts.without_others(job.workspace, job.cache, job.head, [samples[i] for i in learnt], ui)
-    if head is None:
-        return None
-    architecture, split_point = job.weights.architecture, job.settings.split_point
-    part = finetune.network.above(_assembled(job, head), architecture, split_point)
-    trial = replace(plan, learning_rate=RATES[plan.optimizer], schedule="constant")
-    program = Program(part, trial, targets[learnt], job.weights)
-    data = prepared.training.take(learnt), prepared.training.take(held_back)
-    with ui.progress("finding a learning rate", rates.total(plan, steps), "steps") as advance:
-        found = rates.search(program, *data, steps, advance)
-    return replace(found, seconds=time.perf_counter() - began)
 
 
 def _fill(job: Job, split_point: str, ui: Ui) -> None:
@@ -335,7 +277,7 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
     failed = []
     if run.diverged:
         where = "epoch {}, step {}".format(*run.diverged)
-        lower = f"--lr {(plan.learning_rate or RATES[plan.optimizer]) / 10:g}"
+        lower = f"--lr {plan.learning_rate / 10:g}"
         failed = [f"the loss or a weight became NaN or infinite at {where}"]
         ui.warn(
             f"{failed[0]}: training stopped, and epoch {run.best_epoch} is kept. Try a tenth of the learning rate: {lower}"
@@ -361,8 +303,6 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
         "ended": run.ended,
         "failed": failed,
         "parity": run.parity,
-        "learning_rate": plan.learning_rate,
-        "search": asdict(run.settings.search) if run.settings.search else None,
         "seconds": run.seconds,
         "network": str(folder / store.NETWORK),
         "validation": v.as_json(),
