@@ -268,7 +268,8 @@ def test_predict_that_waits_for_a_list_can_be_interrupted(trained, seconds):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "stage", [["head", "--epochs", "100000", "--patience", "100000"], ["finetune", "--epochs", "1000"]]
+    "stage",
+    [["head", "--epochs", "100000", "--patience", "100000"], ["finetune", "--epochs", "1000", "--patience", "1000"]],
 )
 def test_interrupted_at_any_moment(trained, tmp_path, stage):
     """While it starts, compiles or trains: it stops within seconds, by its own exit code, and says what is kept."""
