@@ -8,7 +8,7 @@ of the images, which chooses nothing. WORK keeps pictures and features.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -66,7 +66,7 @@ def measure_set(name: str, place: Path, data: Path, size: int, values: str) -> N
 
 
 @contextmanager
-def _silent(what: str, total: int, unit: str) -> Iterator:  # type: ignore[type-arg]
+def _silent(what: str, total: int, unit: str) -> Iterator[Callable[[int], None]]:
     yield lambda done: None
 
 

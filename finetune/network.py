@@ -26,8 +26,8 @@ LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
 def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     """Build a network from the backbone and a head.
 
-    A head that was trained on standardised features gets a normalisation layer again. With the scaler folded into the first dense
-    layer, its inputs would be far from mean 0 and variance 1, and an epoch of SGD would undo the head's training.
+    A head that was trained on scaled features gets a normalisation layer again. With the scaler folded into the first dense
+    layer, its inputs would be as large as the features and far from mean 0, and an epoch of SGD would undo the head's training.
 
     Args:
         weights, preprocess, size: as in `featurize.backbone.network.build`.

@@ -64,11 +64,10 @@ class Scaler:
 
 
 def scales(variance: NDArray[np.float64], pooling: Pooling) -> NDArray[np.float64]:
-    """Return what features are divided by before training: their standard deviation, but most of them by one larger number.
+    """Return what features are divided by before training: standard deviations, at least `LEAST_SCALE` times their median.
 
-    A feature that varies little tells little. Divided by its own standard deviation, it would weigh as much as any other, and one
-    that is nearly constant in the training images would decide alone about the first image in which it is not. So no feature is
-    divided by less than `LEAST_SCALE` times the median deviation. Measured in docs/heads.md.
+    Divided by its own standard deviation, a feature that varies little would weigh as much as any other, and one that is nearly
+    constant in the training images would alone decide the first image in which it is not. Measured in docs/heads.md.
 
     Args:
         variance: of each feature, (inputs,).

@@ -1,4 +1,4 @@
-"""The baseline: logistic regression on standardised pooled features, with C chosen by cross-validation on the training images."""
+"""The baseline: logistic regression on scaled pooled features, with C chosen by cross-validation on the training images."""
 
 import warnings
 from collections.abc import Callable, Sequence

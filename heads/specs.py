@@ -24,8 +24,8 @@ class DenseSpec(Options):
         dropout: rate after the hidden layer; 0 for a linear head.
         l2: weight of the L2 penalty; l2 · the sum of squares of all kernels is added to the loss, as Keras's
             `kernel_regularizer` does.
-        standardise: train on features with mean 0 and variance 1, measured on the training images. The scaler is folded into
-            the first layer after training, so the head reads raw features.
+        standardise: train on features moved to mean 0 and scaled by `heads.head.scales`, measured on the training images. The
+            scaler is folded into the first layer after training, so the head reads raw features.
     """
 
     name: str

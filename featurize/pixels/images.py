@@ -59,9 +59,9 @@ _SPARE = 2
 
 # JPEG 2000 stores a picture as levels of ever finer detail, of which the finest may be left out. What is left resembles averages
 # less (values differ by 0.7 to 1.0 on average), so more is to spare. OpenJPEG cannot be interrupted, and takes up to 0.45 s for
-# a million pixels: if more pixels than these are left, the picture is refused.
+# a million pixels: a picture with more pixels than these left would be deaf to Ctrl-C for more than two seconds, and is rejected.
 _JPEG2000_SPARE = 3
-_JPEG2000_PIXELS = 6_000_000
+_JPEG2000_PIXELS = 4_000_000
 
 _STRIP_PIXELS = 1_000_000  # of a picture that is converted at once
 
