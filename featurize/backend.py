@@ -158,3 +158,18 @@ def gpus() -> list[str]:
         return list(keras.distribution.list_devices("gpu"))
     except RuntimeError:  # JAX raises it if there is none
         return []
+
+
+def gpu_memory() -> int:
+    """Return the bytes of the first GPU's memory that this process may use; 0 without a GPU, or where Keras's backend (TensorFlow)
+    does not say."""
+    name = load_keras().backend.backend() if gpus() else ""
+    if name == "jax":
+        import jax
+
+        return int((jax.local_devices()[0].memory_stats() or {}).get("bytes_limit", 0))
+    if name == "torch":
+        import torch
+
+        return int(torch.cuda.mem_get_info()[0])
+    return 0

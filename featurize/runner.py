@@ -30,6 +30,7 @@ _DECODE_AHEAD = 3  # batches
 # An engine with several batches in flight is faster than decoding in threads: on 16 cores, 16 threads decoded 1,700 pictures per
 # second, and 16 processes 5,500. Processes take about half a second to start, so they are used only for this many pictures.
 _MIN_PICTURES_FOR_PROCESSES = 1_000
+_PICTURES_PER_MESSAGE = 8  # of a decoding process
 
 
 class Sink(Protocol):
@@ -39,6 +40,9 @@ class Sink(Protocol):
         self, digests: Sequence[str], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]
     ) -> None:
         """Commit rows, with attributes that describe how they were computed."""
+
+    def writing_in_processes(self) -> contextlib.AbstractContextManager[None]:
+        """Return a context in which each thread that writes does so in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +83,8 @@ def run(
     """
     processes = engine.in_flight > 1 and len(work) >= _MIN_PICTURES_FOR_PROCESSES
     pictures = decoded(work, decoder, _DECODE_AHEAD * engine.batch_size, processes=processes)
-    return compute(pictures, Step(layers), engine, sink, progress=progress, shard_rows=shard_rows)
+    with sink.writing_in_processes() if processes else contextlib.nullcontext():
+        return compute(pictures, Step(layers), engine, sink, progress=progress, shard_rows=shard_rows)
 
 
 def compute(
@@ -130,20 +135,33 @@ def decoded(
         ahead: number of pictures to decode ahead.
         processes: decode in one process per thread; `decoder` must then be picklable.
     """
+    files = list(work.items())
+    size = _PICTURES_PER_MESSAGE if processes else 1
     with contextlib.ExitStack() as stack:
-        decode: Callable[[str, Sequence[Path]], NDArray[np.uint8] | str] = partial(decoding.picture, decoder=decoder)
+        decode: Callable[[Sequence[tuple[str, Sequence[Path]]]], list[NDArray[np.uint8] | str]]
+        decode = partial(_decoded_here, decoder=decoder)
         if processes:
             decode = stack.enter_context(contextlib.closing(decoding.Processes(decoder)))
         pool = stack.enter_context(interrupts.threads(os.cpu_count()))
-        waiting: deque[tuple[str, Future[NDArray[np.uint8] | str]]] = deque()
-        for digest, paths in work.items():
-            waiting.append((digest, pool.submit(decode, digest, paths)))
-            if len(waiting) >= ahead:
-                first, future = waiting.popleft()
-                yield first, interrupts.result(future)
+        waiting: deque[tuple[int, Future[list[NDArray[np.uint8] | str]]]] = deque()
+        for first in range(0, len(files), size):
+            waiting.append((first, pool.submit(decode, files[first : first + size])))
+            if len(waiting) * size >= ahead:
+                yield from _finished(files, *waiting.popleft())
         while waiting:
-            first, future = waiting.popleft()
-            yield first, interrupts.result(future)
+            yield from _finished(files, *waiting.popleft())
+
+
+def _decoded_here(files: Sequence[tuple[str, Sequence[Path]]], decoder: Decoder) -> list[NDArray[np.uint8] | str]:
+    return [decoding.picture(digest, paths, decoder) for digest, paths in files]
+
+
+def _finished(
+    files: Sequence[tuple[str, Sequence[Path]]], first: int, future: Future[list[NDArray[np.uint8] | str]]
+) -> Iterator[tuple[str, NDArray[np.uint8] | str]]:
+    pictures = interrupts.result(future)
+    for (digest, _), picture in zip(files[first : first + len(pictures)], pictures, strict=True):
+        yield digest, picture
 
 
 def _batches(

@@ -1,4 +1,4 @@
-"""Training inputs in any order: from memory if they fit, else read one window ahead of training.
+"""Training inputs in any order: from the GPU's memory or this machine's if they fit, else read one window ahead of training.
 
 The batches are the same either way, because the order is always a permutation of all images. If the inputs do not fit, they are
 read in windows of that order; each window is read in the order of the disk, while training uses the window before it.
@@ -111,13 +111,29 @@ class Rows:
         """
         self.window = window
         self._source = source
-        self._all = None if window else self._read(np.arange(source.n), threading.Event(), progress)
+        self._all: Any = None if window else self._read(np.arange(source.n), threading.Event(), progress)
+        self._on_device = False
 
-    def batches(self, order: Positions, size: int) -> Iterator[NDArray[Any]]:
-        """Yield the inputs of `order` in batches of `size`, a divisor of the window; the last batch may be smaller."""
+    @property
+    def bytes(self) -> int:
+        """Bytes of all inputs, in memory or not."""
+        return self._source.n * self._source.row_bytes
+
+    def to_device(self) -> None:
+        """Move the inputs from memory to the device of Keras's backend, so that no batch has to be gathered and sent there."""
+        from keras import ops
+
+        self._all = ops.convert_to_tensor(self._all)
+        self._on_device = True
+
+    def batches(self, order: Positions, size: int) -> Iterator[Any]:
+        """Yield the inputs of `order` in batches of `size`, a divisor of the window; the last batch may be smaller.
+
+        Batches are arrays, or tensors of Keras's backend after `to_device`.
+        """
         if self._all is not None:
             for first in range(0, len(order), size):
-                yield self._all[order[first : first + size]]
+                yield self._some(order[first : first + size])
             return
         assert self.window is not None
         windows = [order[first : first + self.window] for first in range(0, len(order), self.window)]
@@ -133,6 +149,13 @@ class Rows:
                         yield rows[first : first + size]
             finally:
                 stop.set()  # do not wait for a window that is no longer needed, for example after Ctrl-C
+
+    def _some(self, positions: Positions) -> Any:
+        if not self._on_device:
+            return self._all[positions]
+        from keras import ops
+
+        return ops.take(self._all, positions, axis=0)
 
     def _read(
         self, positions: Positions, stop: threading.Event, progress: Callable[[int], None] = lambda count: None

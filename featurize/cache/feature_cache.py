@@ -29,6 +29,7 @@ from featurize.cache.shards import Damaged, Stamp
 from featurize.disk import durable, forms
 from featurize.errors import VggftError
 from featurize.process import interrupts
+from featurize.process.workers import Ended, Workers
 from featurize.wording import counted
 
 FINGERPRINT_FILE = "fingerprint.json"
@@ -66,6 +67,7 @@ class FeatureCache:
         self.lost_rows: dict[str, frozenset[str]] = {}
         self._sound: set[str] = set()  # shards verified by this process
         self._distrusted = False
+        self._workers: Workers | None = None
         self._guard = threading.RLock()  # one thread may write rows while another reads
         self._load(recheck)
 
@@ -139,13 +141,28 @@ class FeatureCache:
         self.shards.mkdir(parents=True, exist_ok=True)
         with self._guard:
             self._write_fingerprint()
-        name = shards.write(self.shards, packed, features, {"fingerprint": self.fingerprint.json, **attributes})
+        name = self._write_shard(packed, features, {"fingerprint": self.fingerprint.json, **attributes})
         stamp = Stamp.of(shards.path(self.shards, name))
         with self._guard:
             if name not in self._index.shards:
                 self._index.add(name, stamp, list(features), packed)
             self._sound.add(name)
             self._index_saved = False
+
+    @contextlib.contextmanager
+    def writing_in_processes(self) -> Iterator[None]:
+        """Inside the context, each thread that calls `write` compresses and writes in a process of its own."""
+        with contextlib.closing(Workers()) as self._workers:
+            yield
+        self._workers = None
+
+    def _write_shard(
+        self, packed: NDArray[np.bytes_], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]
+    ) -> str:
+        if self._workers:
+            with contextlib.suppress(Ended):
+                return self._workers(shards.write, self.shards, packed, features, attributes)
+        return shards.write(self.shards, packed, features, attributes)
 
     def refresh(self) -> None:
         """Take notice of what another process has written or deleted since the cache was opened."""

@@ -1,19 +1,9 @@
-"""Decoding files: in this process, or in worker processes for engines that are faster than threads can decode.
-
-Only one thread at a time runs Python code, so each calling thread may use a worker process. The worker reads one line per
-picture (digest and paths as JSON) and replies with the pixels or the reason why there are none. It exits when its standard input
-closes, so also when its parent dies. It imports neither Keras nor the caller's main module.
-"""
+"""Decoding files: in this process, or in worker processes for engines that are faster than threads can decode."""
 
 import contextlib
+import functools
 import hashlib
-import json
 import os
-import pickle
-import struct
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -24,19 +14,9 @@ from featurize.disk import durable
 from featurize.pixels import formats, memory
 from featurize.pixels.images import Unreadable
 from featurize.pixels.silence import silence
-from featurize.process import interrupts
-
-_PIPE_BYTES = 262_144  # holds a whole picture of 224 × 224
+from featurize.process.workers import Ended, Workers
 
 Decoder = Callable[[bytes], NDArray[np.uint8]]
-
-_START = (
-    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
-    "from featurize.pixels import decoding; decoding.serve(sys.argv[2])"
-)
-# Height, width, channels and number of bytes that follow; the first three are 0 if the bytes are a reason, and all are 0 if the
-# picture is too large for a worker.
-_HEADER = struct.Struct("<4q")
 
 
 def picture(digest: str, paths: Sequence[Path], decoder: Decoder) -> NDArray[np.uint8] | str:
@@ -94,91 +74,43 @@ def unreadable(error: OSError) -> str:
 
 
 class Processes:
-    """Runs `picture` in worker processes, one for each calling thread."""
+    """Decodes in worker processes, one for each calling thread."""
 
     def __init__(self, decoder: Decoder) -> None:
-        """Prepare the command; processes start with the first call.
-
-        Raises:
-            pickle.PicklingError, AttributeError, TypeError: the decoder cannot be pickled.
-        """
+        """Prepare; processes start with the first call. The decoder must be picklable."""
         self._decoder = decoder
-        # vggft's folder first, because the user's current folder may contain a featurize.py.
-        path = [str(Path(__file__).parents[2]), *sys.path]
-        self._command = [sys.executable, "-c", _START, json.dumps(path), pickle.dumps(decoder).hex()]
-        # Otherwise NumPy starts one thread per core in every process.
-        self._environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-        self._thread = threading.local()
-        self._all: list[subprocess.Popen[bytes]] = []
+        self._workers = Workers()
 
-    def __call__(self, digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str:
-        """Return the picture or the reason. If it is large, or the process has died, decode in this process."""
+    def __call__(self, files: Sequence[tuple[str, Sequence[Path]]]) -> list[NDArray[np.uint8] | str]:
+        """Return what `picture` returns for each; large pictures, and all if the process has died, are decoded here."""
+        found: Sequence[NDArray[np.uint8] | str | None]
         try:
-            reply = _request(self._process(), digest, paths)
-        except (OSError, EOFError):
-            self._thread.process = reply = None
-        return picture(digest, paths, self._decoder) if reply is None else reply
-
-    def _process(self) -> subprocess.Popen[bytes]:
-        process: subprocess.Popen[bytes] | None = getattr(self._thread, "process", None)
-        if process is None:
-            # In a new session, so that Ctrl-C does not end it before it has replied.
-            process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                pipesize=_PIPE_BYTES,
-                env=self._environment,
-                start_new_session=True,
-            )
-            self._thread.process = process
-            self._all.append(process)
-        return process
+            found = self._workers(_in_worker, files, self._decoder)
+        except Ended:
+            found = [None] * len(files)
+        return [
+            picture(digest, paths, self._decoder) if result is None else result
+            for (digest, paths), result in zip(files, found, strict=True)
+        ]
 
     def close(self) -> None:
-        """End all processes. No calls are allowed after this. After a signal, nobody waits for the picture they decode."""
-        for process in self._all:
-            if interrupts.heard():
-                process.kill()
-            process.communicate()
+        """End all processes. No calls are allowed after this. After a signal, nobody waits for the pictures they decode."""
+        self._workers.close()
 
 
-def _request(process: subprocess.Popen[bytes], digest: str, paths: Sequence[Path]) -> NDArray[np.uint8] | str | None:
-    assert process.stdin
-    process.stdin.write(json.dumps([digest, [str(path) for path in paths]]).encode() + b"\n")
-    process.stdin.flush()
-    height, width, channels, size = _HEADER.unpack(_read(process, _HEADER.size).tobytes())
-    if not size:
-        return None
-    reply = _read(process, size)
-    return reply.reshape(height, width, channels) if height else reply.tobytes().decode()
+def _in_worker(files: Sequence[tuple[str, Sequence[Path]]], decoder: Decoder) -> list[NDArray[np.uint8] | str | None]:
+    """Decode files; None for pictures that need more memory than one of several processes may use."""
+    _become_worker()
+    found: list[NDArray[np.uint8] | str | None] = []
+    for digest, paths in files:
+        try:
+            found.append(picture(digest, paths, decoder))
+        except memory.Declined:
+            found.append(None)
+    return found
 
 
-def _read(process: subprocess.Popen[bytes], size: int) -> NDArray[np.uint8]:
-    data = np.empty(size, np.uint8)
-    assert process.stdout
-    if process.stdout.readinto(data.data) != size:  # type: ignore[attr-defined]
-        raise EOFError
-    return data
-
-
-def serve(pickled_decoder: str) -> None:
-    """Reply to requests on standard input until it closes."""
+@functools.cache
+def _become_worker() -> None:
     memory.be_worker()
     silence()
-    decoder = pickle.loads(bytes.fromhex(pickled_decoder))
-    replies = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # output that libraries print must not mix with the replies
-    for line in sys.stdin.buffer:
-        digest, paths = json.loads(line)
-        result: NDArray[np.uint8] | str
-        try:
-            result = picture(digest, [Path(path) for path in paths], decoder)
-        except memory.Declined:
-            result = ""
-        if isinstance(result, str):
-            data, shape = result.encode(errors="backslashreplace"), (0, 0, 0)
-        else:
-            data, shape = result.tobytes(), result.shape
-        replies.write(_HEADER.pack(*shape, len(data)) + data)
-        replies.flush()

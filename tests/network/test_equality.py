@@ -89,6 +89,18 @@ def test_three_steps_from_the_cache_are_three_steps_from_pixels(network, split_p
     np.testing.assert_allclose(half[2], p, atol=0.03)
 
 
+def test_inputs_on_the_device_train_as_those_in_memory(weights, small_features, tmp_path):
+    cache = FeatureCache(tmp_path, Fingerprint.of(TINY, size=SIZE[TINY]), TINY)
+    data = rows_of(cache, "block2_pool", small_features["block2_pool"])
+    in_memory = three_steps(weights, "block2_pool", data)
+    data.rows.to_device()
+    assert not isinstance(next(data.rows.batches(np.arange(3), 2)), np.ndarray)
+    on_device = three_steps(weights, "block2_pool", data)
+    assert on_device[0] == in_memory[0]
+    assert apart(in_memory[1], on_device[1]) == 0
+    assert np.array_equal(on_device[2], in_memory[2])
+
+
 def test_another_mask_or_order_would_be_seen(weights, small_features):
     """Another dropout seed, or other batches, differ by far more than the tolerances above."""
     data = examples(small_features["block2_pool"], TARGETS)

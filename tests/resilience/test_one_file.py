@@ -183,8 +183,7 @@ def test_workers_leave_large_pictures_to_their_parent(tmp_path, monkeypatch):
     processes = decoding.Processes(images.decode)
     decoded_here = []
     monkeypatch.setattr(decoding, "picture", lambda digest, paths, decoder: decoded_here.append(paths[0].name))
-    for file in (small, path):
-        processes(hashlib.sha256(file.read_bytes()).hexdigest(), [file])
+    processes([(hashlib.sha256(file.read_bytes()).hexdigest(), [file]) for file in (small, path)])
     processes.close()
     assert decoded_here == ["large.png"]
 

@@ -1,6 +1,7 @@
 """What an engine on a GPU rests on, tested on a CPU: rows that travel as they are, float16 checked on the device, several
 batches in flight, decoding in processes, shards compressed in parallel."""
 
+import contextlib
 import hashlib
 import json
 import os
@@ -24,9 +25,11 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, zstd
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk import durable
 from featurize.engines.compiled import compiled
 from featurize.errors import VggftError
 from featurize.pixels import decoding, images
+from featurize.process.workers import Workers
 from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
 
@@ -162,15 +165,16 @@ def test_processes_decode_what_threads_decode(work, tmp_path):
 
 def test_a_decoding_process_that_is_killed_costs_no_picture(work):
     processes = decoding.Processes(partial(images.decode_resized, size=16))
-    digest, paths = next(iter(work.items()))
-    processes(digest, paths)
-    processes._all[0].kill()
-    processes._all[0].wait()
-    assert processes(digest, paths).shape == (16, 16, 3)
-    assert processes(digest, paths).shape == (16, 16, 3)
-    assert len(processes._all) == 2
+    files = list(work.items())[:3]
+    processes(files)
+    started = processes._workers._all
+    started[0].kill()
+    started[0].wait()
+    for _ in range(2):
+        assert [picture.shape for picture in processes(files)] == [(16, 16, 3)] * 3
+    assert len(started) == 2
     processes.close()
-    assert [process.returncode for process in processes._all] == [-signal.SIGKILL, 0]
+    assert [process.returncode for process in started] == [-signal.SIGKILL, 0]
 
 
 ORPHAN = """
@@ -179,8 +183,8 @@ from functools import partial
 from pathlib import Path
 from featurize.pixels import decoding, images
 processes = decoding.Processes(partial(images.decode_resized, size=16))
-processes("0", [Path("nowhere")])
-print(processes._all[0].pid, flush=True)
+processes([("0", [Path("nowhere")])])
+print(processes._workers._all[0].pid, flush=True)
 os.kill(os.getpid(), 9)
 """
 
@@ -195,6 +199,44 @@ def test_a_decoding_process_ends_with_its_parent():
         signal.sigtimedwait([], 0.1)
     os.kill(int(child.name), signal.SIGKILL)
     pytest.fail("still there after 10 s")
+
+
+def test_a_run_in_processes_writes_what_a_run_in_threads_writes(work, tmp_path, monkeypatch):
+    decoder, names = partial(images.decode_resized, size=16), []
+    for least, folder in ((1_000, "threads"), (1, "processes")):
+        monkeypatch.setattr(runner, "_MIN_PICTURES_FOR_PROCESSES", least)
+        cache = FeatureCache(tmp_path / folder, Fingerprint.of(VGG16), MEANS)
+        runner.run(work, ["x"], decoder, HalfEngine(4), cache, shard_rows=8)
+        names.append(set(cache.positions.shards))
+    assert names[0] == names[1]
+    assert len(names[0]) == 5
+
+
+def test_a_writing_process_that_is_killed_costs_no_row(tmp_path):
+    cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), MEANS)
+    with cache.writing_in_processes(), ThreadPoolExecutor(1) as pool:
+        for seed in range(3):
+            packed, features = rows_of(40, seed)
+            rows = {"x": features["x"][:, :1, :1, :3]}
+            pool.submit(cache.write, shards.unpack(packed), rows, {}).result()
+            started = cache._workers._all
+            if not seed:
+                started[0].kill()
+                started[0].wait()
+        assert len(started) == 2
+        assert started[1].poll() is None
+    for seed in range(3):
+        assert not cache.missing(["x"], shards.unpack(rows_of(40, seed)[0]))
+
+
+def test_what_a_worker_raises_is_raised_here(tmp_path):
+    with contextlib.closing(Workers()) as workers:
+        with pytest.raises(FileNotFoundError, match="nowhere"):
+            workers(durable.read_bytes, tmp_path / "nowhere")
+        large = np.arange(3_000_000, dtype=np.float32).reshape(3, -1)
+        for array, other in zip([large, large[:0], large[1]], workers(list, [large, large[:0], large[1]]), strict=True):
+            assert np.array_equal(array, other)
+            assert array.shape == other.shape
 
 
 def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(published, monkeypatch, tmp_path):

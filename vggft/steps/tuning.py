@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import finetune.network
 import finetune.train
-from featurize import runner
+from featurize import backend, runner
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
@@ -35,6 +35,10 @@ from vggft.workspace.backbone import load_weights
 from vggft.workspace.filling import Filling, decoder, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
+
+_INPUTS_ON_GPU = (
+    4  # inputs may take one fourth of the GPU's memory; weights, activations and their gradients need the rest
+)
 
 
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
@@ -111,6 +115,11 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
 
     plan, split_point, network = job.settings.plan, job.settings.split_point, prepared.network
     part = finetune.network.above(network, job.weights.architecture, split_point)
+    inputs = [prepared.training.rows, prepared.validation.rows]
+    in_memory = all(rows.window is None for rows in inputs)
+    if in_memory and sum(rows.bytes for rows in inputs) <= backend.gpu_memory() / _INPUTS_ON_GPU:
+        for rows in inputs:
+            rows.to_device()
     program = Program(part, plan, prepared.training.targets, job.weights)
     state = _train_epochs(job, prepared, program, ui)
     moved = finetune.network.moved_layers(network, job.weights, split_point)
