@@ -161,7 +161,7 @@ def gpus() -> list[str]:
 
 
 def gpu_memory() -> int:
-    """Return the bytes of the first GPU's memory that this process may use; 0 without one, or on TensorFlow, which does not say."""
+    """Return the bytes of the first GPU's memory that this process may use; 0 without one, or if TensorFlow does not say."""
     name = load_keras().backend.backend() if gpus() else ""
     if name == "jax":
         import jax
