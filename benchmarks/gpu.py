@@ -306,7 +306,8 @@ def pipeline(bench: Bench) -> dict[str, Any]:
         if decode:
             runner.run(work, OUTPUTS, DECODER, engine, cache)
         else:
-            runner.compute(((digest, blank) for digest in work), Step(OUTPUTS), engine, cache)
+            with cache.writing_in_processes():
+                runner.compute(((digest, blank) for digest in work), Step(OUTPUTS), engine, cache)
         cache.save_index()
 
     contenders: dict[str, Callable[[], object]] = {
