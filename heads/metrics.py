@@ -118,7 +118,7 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
     means = {}
     for average in ("macro", "weighted"):
         scores = precision_recall_fscore_support(targets, predicted, labels=present, average=average, zero_division=0)
-        means[average] = Scores(*(float(value) for value in scores[:3]))
+        means[average] = Scores(*map(_share, scores[:3]))
     each = precision_recall_fscore_support(targets, predicted, labels=list(classes), average=None, zero_division=0)
     predictions = np.bincount(predicted, minlength=len(classes))
     per_class = tuple(
@@ -139,7 +139,7 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
         accuracy=float(np.mean(predicted == targets)),
         log_loss=float(log_loss(targets, p, labels=list(classes))),
         brier=float(brier_score_loss(targets, p[:, 1] if len(classes) == 2 else p, labels=list(classes))),
-        calibration_error=calibration_error(p, targets),
+        calibration_error=_share(calibration_error(p, targets)),
         auc=_over_classes([class_scores.auc for class_scores in per_class]),
         average_precision=_over_classes([class_scores.average_precision for class_scores in per_class]),
         macro=means["macro"],
@@ -151,7 +151,12 @@ def measure(probabilities: NDArray[np.floating[Any]], targets: NDArray[np.intege
 
 def _one_vs_rest(score: Callable[..., Any], of_class: NDArray[np.bool_], p: NDArray[np.float64]) -> float | None:
     """Return a score of one class against the rest; None where there is only one kind of image."""
-    return float(score(of_class, p)) if 0 < of_class.sum() < len(of_class) else None
+    return _share(score(of_class, p)) if 0 < of_class.sum() < len(of_class) else None
+
+
+def _share(value: float) -> float:
+    """Return a sum of shares without what rounding adds: scikit-learn's average precision may be 1 + 2e-16."""
+    return min(1.0, float(value))
 
 
 def _over_classes(scores: Sequence[float | None]) -> float | None:
@@ -159,7 +164,7 @@ def _over_classes(scores: Sequence[float | None]) -> float | None:
     known = [score for score in scores if score is not None]
     if len(known) < len(scores):
         return None
-    return known[1] if len(known) == 2 else float(np.mean(known))
+    return known[1] if len(known) == 2 else _share(float(np.mean(known)))
 
 
 def calibration_error(probabilities: NDArray[np.float64], targets: NDArray[np.integer[Any]]) -> float:

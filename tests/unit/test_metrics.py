@@ -71,3 +71,12 @@ def test_wilson_interval():
     assert wilson_interval(15, 20) == pytest.approx((0.531, 0.888), abs=5e-4)  # textbook value
     assert wilson_interval(20, 20)[1] == 1.0
     assert wilson_interval(0, 20)[0] == 0.0
+
+
+def test_a_perfect_class_stays_within_what_is_read_again():
+    """With 192 of 199 images, scikit-learn's average precision is 1.0000000000000002: the head was then taken for damaged."""
+    targets = np.array([1] * 192 + [0] * 7)
+    p = np.linspace(0.999, 0.001, 199)
+    found = measure(np.stack([1 - p, p], axis=1), targets)
+    assert found.average_precision == 1
+    assert Metrics.of_json(found.as_json()) == found
