@@ -25,7 +25,9 @@ class Plan(Options):
         seed: order and dropout masks depend only on seed, epoch and step.
         optimizer: Adam: Kingma & Ba, arXiv:1412.6980, with Keras's defaults for its other parameters.
         learning_rate: of the head, and of the other layers unless `layer_decay` is below 1.
-        schedule: "cosine": Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts.
+        schedule: "cosine": Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts, after an epoch
+            in which the rate rises linearly (Goyal et al., arXiv:1706.02677, section 2.2).
+        dropout: None for that of the head.
         layer_decay: discriminative learning rates, Howard & Ruder, arXiv:1801.06146; the head has the full rate.
         l2_sp: α of the penalty α/2 · ‖w − w⁰‖² on tuned convolutions, where w⁰ are the pretrained weights (Li, Grandvalet &
             Davoine, arXiv:1802.01483, equation 5, without its term for the head).
@@ -50,7 +52,9 @@ class Plan(Options):
         ),
     ] = _BY_OPTIMIZER
     momentum: Annotated[float, Option("Momentum of SGD.", least=0, below=1)] = 0.9
-    schedule: Annotated[Schedule, Option("Learning-rate schedule; cosine decays to 0.")] = "constant"
+    schedule: Annotated[
+        Schedule, Option("Learning-rate schedule; cosine rises in the first epoch, then falls to 0.")
+    ] = "constant"
     layer_decay: Annotated[
         float,
         Option("Multiply the learning rate by this factor once for each convolution further down.", above=0, most=1),
@@ -65,6 +69,9 @@ class Plan(Options):
     class_weight: ClassWeight = None
     clip: Annotated[
         float | None, Option("Clip the global norm of the gradients to this value.", above=0, most=_MOST)
+    ] = None
+    dropout: Annotated[
+        float | None, Option("Dropout before the last layer.", least=0, below=1, default="that of the head")
     ] = None
     patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 5
     precision: Precision = FULL_PRECISION

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.options.choices import FULL_PRECISION
+from finetune.network import LOGITS_LAYER
 from finetune.plan import Plan
 from heads.head import probabilities
 
@@ -121,6 +122,14 @@ class Program:
         """Return a copy of all weights."""
         return [np.array(w) for w in self._model.get_weights()]
 
+    def with_temperature(self, arrays: Sequence[NDArray[Any]], temperature: float) -> Arrays:
+        """Return a copy of all weights whose logits are divided by `temperature`."""
+        last = {variable.path for variable in self._model.get_layer(LOGITS_LAYER).weights}
+        return [
+            array / np.float32(temperature) if variable.path in last else array.copy()
+            for array, variable in zip(arrays, self._model.weights, strict=True)
+        ]
+
     def set_weights(self, arrays: Sequence[NDArray[Any]]) -> None:
         """Set all weights, also those of the original part."""
         self._model.set_weights(list(arrays))
@@ -203,6 +212,19 @@ class LayeredAdam(_LayerRates, keras.optimizers.Adam):
     """Adam with a learning rate for each layer."""
 
 
+class _Cosine(keras.optimizers.schedules.LearningRateSchedule):
+    """Rises in the first `warmup` steps, the first of which is not 0, and then falls to 0 at the last one's end."""
+
+    def __init__(self, rate: float, warmup: int, steps: int) -> None:
+        self._rate, self._warmup, self._steps = rate, warmup, steps
+
+    def __call__(self, step: Any) -> Any:
+        step = ops.cast(step, "float32")
+        rising = (step + 1) / max(1, self._warmup)
+        falling = (1 + ops.cos(np.pi * (step - self._warmup) / max(1, self._steps - self._warmup))) / 2
+        return self._rate * ops.where(step < self._warmup, rising, falling)
+
+
 def _tuned(model: Any, architecture: Architecture) -> list[Any]:
     """Return the trainable convolutions of a model, from input to output."""
     trained = {layer.name: layer for layer in model.layers if layer.trainable}
@@ -212,7 +234,7 @@ def _tuned(model: Any, architecture: Architecture) -> list[Any]:
 def _optimizer(plan: Plan, model: Any, tuned: Sequence[Any], steps: int) -> Any:
     rate: Any = plan.learning_rate
     if plan.schedule == "cosine":
-        rate = keras.optimizers.schedules.CosineDecay(plan.learning_rate, steps)
+        rate = _Cosine(plan.learning_rate, steps // plan.epochs, steps)
     if plan.optimizer == "sgd":
         optimizer = LayeredSgd(rate, momentum=float(plan.momentum), global_clipnorm=plan.clip)
     else:

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.process import interrupts
+from finetune import temperature
 from finetune.examples import Examples
 from finetune.plan import Plan
 from heads.history import Epoch
@@ -29,7 +30,7 @@ class State:
         history: learning curve, from epoch 0.
         start, validation: validation metrics of epoch 0 and of the best epoch.
         weights, optimizer: variables after the last epoch.
-        best: weights of the best epoch.
+        best: weights of the best epoch, its temperature in the last layer.
         diverged: epoch and step in which the loss or a weight became NaN or infinite; None if training did not diverge.
     """
 
@@ -105,7 +106,8 @@ def train(
     callbacks = callbacks or Callbacks()
     if state is None:
         start = time.perf_counter()
-        metrics, objective = _evaluate(program, validation, plan, 0)
+        p, objective = _predict(program, validation, plan, 0)
+        metrics = measure(p, validation.targets)
         row = _row(0, None, objective, metrics, time.perf_counter() - start)
         weights = program.weights()
         state = State((row,), metrics, metrics, weights, program.optimizer(), weights)
@@ -132,12 +134,16 @@ def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state
         if not all(np.isfinite(array).all() for array in weights):
             raise Diverged(number, steps)
         program.hand_back()
-        metrics, objective = _evaluate(program, validation, plan, number, steps)
+        p, objective = _predict(program, validation, plan, number, steps)
     except Diverged as error:
         return replace(state, diverged=error.at)
-    row = _row(number, means, objective, metrics, time.perf_counter() - start)
+    found = temperature.fit(p, validation.targets)
+    metrics = measure(temperature.scaled(p, found), validation.targets)
+    row = replace(_row(number, means, objective, metrics, time.perf_counter() - start), temperature=found)
     state = replace(state, history=(*state.history, row), weights=weights, optimizer=program.optimizer())
-    return replace(state, validation=metrics, best=weights) if state.best_epoch == number else state
+    if state.best_epoch < number:
+        return state
+    return replace(state, validation=metrics, best=program.with_temperature(weights, found))
 
 
 def _row(number: int, means: "Means | None", objective: float, metrics: Metrics, seconds: float) -> Epoch:
@@ -176,8 +182,10 @@ def _train_epoch(program: "Program", data: Examples, plan: Plan, number: int, ca
     return Means(*(float(value) for value in sums / images))
 
 
-def _evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0) -> tuple[Metrics, float]:
-    """Return metrics and objective on all images of a split.
+def _predict(
+    program: "Program", data: Examples, plan: Plan, number: int, steps: int = 0
+) -> tuple[NDArray[np.float64], float]:
+    """Return class probabilities and objective on all images of a split.
 
     Raises:
         Diverged: a prediction or the objective is NaN or infinite; attributed to the last of the epoch's `steps`.
@@ -193,4 +201,4 @@ def _evaluate(program: "Program", data: Examples, plan: Plan, number: int, steps
     objective = program.objective(p, data.targets)
     if not np.isfinite(objective):  # its penalty overflows before a weight does
         raise Diverged(number, steps)
-    return measure(p, data.targets), objective
+    return p, objective

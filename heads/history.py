@@ -7,7 +7,7 @@ from typing import Any
 
 from featurize.disk import checked, forms
 from featurize.options import records
-from featurize.options.records import AtLeast0, Count, Share
+from featurize.options.records import AtLeast0, AtLeast1, Count, Share
 
 
 @dataclass(frozen=True)
@@ -18,6 +18,7 @@ class Epoch:
         loss: training loss: cross-entropy with class weights; in fine-tuning also the penalties.
         log_loss: training log-loss, without class weights and penalties; None if not measured.
         val_loss: validation loss, defined like `loss`; None if not measured.
+        temperature: of a tuned network's validation metrics (`finetune.temperature`); `val_loss` is without it.
     """
 
     epoch: Count
@@ -28,9 +29,10 @@ class Epoch:
     seconds: AtLeast0
     log_loss: AtLeast0 | None = None
     val_loss: float | None = None
+    temperature: AtLeast1 | None = None
 
 
-_COLUMNS = "epoch loss log_loss accuracy val_loss val_log_loss val_accuracy seconds".split()
+_COLUMNS = "epoch loss log_loss accuracy val_loss val_log_loss val_accuracy temperature seconds".split()
 
 
 def table(history: Sequence[Epoch]) -> bytes:

@@ -74,5 +74,5 @@ BASELINES = (
 DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED, CLASSIC)
 
 # Special values of `vggft finetune --from`: the best head, and a randomly initialised head with the specification UNTRAINED.
-BEST, SCRATCH = "best", "scratch"
+BEST, LOGISTIC, SCRATCH = "best", "logistic", "scratch"
 UNTRAINED = next(spec for spec in POOLED if spec.name == "avg-256")

@@ -18,6 +18,7 @@ Share = Annotated[float, Option(least=0, most=1)]
 AtLeast0 = Annotated[float, Option(least=0)]
 Count = Annotated[int, Option(least=0)]
 Positive = Annotated[int, Option(least=1)]
+AtLeast1 = Annotated[float, Option(least=1)]
 
 _Reader = Callable[[Any], Any]
 _Record = TypeVar("_Record")

@@ -266,7 +266,7 @@ def test_what_a_run_keeps(trained):
     assert reported["parity"] <= 2e-3
     assert reported["validation"]["log_loss"] <= reported["start_validation"]["log_loss"]
     lines = (folder / "history.csv").read_text().splitlines()
-    assert lines[0] == "epoch,loss,log_loss,accuracy,val_loss,val_log_loss,val_accuracy,seconds"
+    assert lines[0] == "epoch,loss,log_loss,accuracy,val_loss,val_log_loss,val_accuracy,temperature,seconds"
     assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
 
 

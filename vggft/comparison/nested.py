@@ -23,7 +23,7 @@ from finetune.network import ParityError
 from finetune.store import Run
 from heads import features, folds, near_duplicates, search
 from heads.plan import Plan
-from heads.specs import BEST, SCRATCH, Spec
+from heads.specs import BEST, LOGISTIC, SCRATCH, Spec
 from vggft.comparison import fold_files
 from vggft.comparison.candidates import Candidate, CandidatePredictions
 from vggft.comparison.fold_files import Fold, FoldResult
@@ -154,7 +154,7 @@ class NestedCrossValidation:
         repeatable = []
         for run in runs:
             start = run.settings.start
-            if start not in (BEST, SCRATCH, *heads):
+            if start not in (BEST, LOGISTIC, SCRATCH, *heads):
                 self._leave_out(f"{run.name}: the head it starts from is missing. Train it: vggft head --head {start}")
             elif run.split_point is None and missing:
                 images = f"{counted(len(missing), 'image')} missing or changed (first: {missing[0]})"

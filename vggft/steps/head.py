@@ -16,7 +16,7 @@ from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Setting
-from heads.specs import BEST, CLASSIC, DEFAULTS, SCRATCH, DenseSpec, Spec
+from heads.specs import BEST, CLASSIC, DEFAULTS, LOGISTIC, SCRATCH, DenseSpec, Spec
 from vggft.prediction import models
 from vggft.steps import label_check, leaderboard
 from vggft.steps.board import Board
@@ -88,7 +88,7 @@ def _specs(options: HeadOptions) -> list[Spec]:
 
 
 def _named(options: HeadOptions) -> list[Spec]:
-    custom = grid.read(options.grid, [BEST, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
+    custom = grid.read(options.grid, [BEST, LOGISTIC, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
     if not options.head:
         return [*custom, CLASSIC] if custom else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *custom]}

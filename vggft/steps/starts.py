@@ -8,7 +8,7 @@ from heads import features
 from heads.head import Head
 from heads.population import untrained
 from heads.search import best_first
-from heads.specs import BEST, SCRATCH, UNTRAINED
+from heads.specs import BEST, LOGISTIC, SCRATCH, UNTRAINED
 from vggft.prediction import models
 from vggft.workspace import provenance
 from vggft.workspace.folder import workspace_flag
@@ -25,6 +25,9 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
         return None
     if wanted == BEST:
         return models.fresh_heads(workspace, on_damage)[0].head
+    if wanted == LOGISTIC:
+        heads = [model.head for model in models.fresh_heads(workspace, on_damage)]
+        return next((head for head in heads if head.kind == LOGISTIC), heads[0])
     if (workspace.finetune / wanted).exists():
         raise VggftError(
             f"--from {wanted}: a tuned network. Expected the name of a head; heads/leaderboard.csv lists them."
@@ -42,7 +45,7 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
     known = ", ".join(result.head.name for result in best_first(fresh)) or (
         f"none yet (vggft head{workspace_flag(workspace.root)} trains some)"
     )
-    raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {SCRATCH}, or one of the heads here: {known}.")
+    raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {LOGISTIC}, {SCRATCH}, or one of the heads here: {known}.")
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:

@@ -102,8 +102,9 @@ def prepare(job: Job, ui: Ui) -> Prepared:
     span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
     source = f"cached {split_point}" if split_point else "pixels"
     ui.say(f"{settings.name}: tuning {span} from {source}, starting from {job.head.name}")
-    fingerprint = job.cache.fingerprint
-    network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, job.head)
+    fingerprint, dropout = job.cache.fingerprint, settings.plan.dropout
+    head = job.head if dropout is None else replace(job.head, dropout=dropout)
+    network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, head)
     parity = _parity_gate(job, network, ui)
     training, validation = _examples(job, ui)
     return Prepared(network, parity, training, validation)
