@@ -10,6 +10,7 @@ runs, so that a second call only adds what is missing.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import statistics
@@ -68,7 +69,7 @@ def measure(place: Path, data: Path, size: int, settings: list[str], seeds: int)
     runs = {}
     for setting in settings:
         for seed in range(seeds):
-            name = "".join(c if c.isalnum() or c in ".-" else "_" for c in f"{setting} {seed}")
+            name = hashlib.sha256(f"{setting} {seed}".encode()).hexdigest()[:16]
             if not (place / "finetune" / name / "run.json").exists():
                 experiment.finetune(name=name, seed=seed, **arguments(setting))
             runs[name] = setting

@@ -9,9 +9,12 @@ from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Se
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]
 
-# Default learning rates. SGD's is that of the original experiment. Adam's is smaller, as usual for pretrained weights, because
-# its steps do not shrink with the gradient.
-RATES: dict[Optimizer, float] = {"sgd": 1e-4, "adam": 1e-5}
+# Heads that a training starts from: the best of all, the best logistic regression, and one with random weights.
+BEST, LOGISTIC, SCRATCH = "best", "logistic", "scratch"
+
+# Default learning rates, measured with the other defaults (docs/fine-tuning.md). Adam's is smaller, because its steps do not
+# shrink with the gradient.
+RATES: dict[Optimizer, float] = {"sgd": 1e-3, "adam": 1e-4}
 _BY_OPTIMIZER: Any = None
 _MOST = 1_000_000  # far above every useful value, and far below where 32-bit arithmetic overflows
 
@@ -27,7 +30,7 @@ class Plan(Options):
         learning_rate: of the head, and of the other layers unless `layer_decay` is below 1.
         schedule: "cosine": Loshchilov & Hutter, arXiv:1608.03983, over all steps of all epochs, without restarts, after an epoch
             in which the rate rises linearly (Goyal et al., arXiv:1706.02677, section 2.2).
-        dropout: None for that of the head.
+        dropout: None for that of the head, as in runs of earlier versions.
         layer_decay: discriminative learning rates, Howard & Ruder, arXiv:1801.06146; the head has the full rate.
         l2_sp: α of the penalty α/2 · ‖w − w⁰‖² on tuned convolutions, where w⁰ are the pretrained weights (Li, Grandvalet &
             Davoine, arXiv:1802.01483, equation 5, without its term for the head).
@@ -54,7 +57,7 @@ class Plan(Options):
     momentum: Annotated[float, Option("Momentum of SGD.", least=0, below=1)] = 0.9
     schedule: Annotated[
         Schedule, Option("Learning-rate schedule; cosine rises in the first epoch, then falls to 0.")
-    ] = "constant"
+    ] = "cosine"
     layer_decay: Annotated[
         float,
         Option("Multiply the learning rate by this factor once for each convolution further down.", above=0, most=1),
@@ -70,10 +73,8 @@ class Plan(Options):
     clip: Annotated[
         float | None, Option("Clip the global norm of the gradients to this value.", above=0, most=_MOST)
     ] = None
-    dropout: Annotated[
-        float | None, Option("Dropout before the last layer.", least=0, below=1, default="that of the head")
-    ] = None
-    patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 5
+    dropout: Annotated[float | None, Option("Dropout before the last layer.", least=0, below=1)] = 0.5
+    patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 10
     precision: Precision = FULL_PRECISION
 
     def __post_init__(self) -> None:

@@ -354,4 +354,5 @@ def _deleting(folder: Path) -> str:
 def _settings(stored: Mapping[str, Any], version: int) -> Settings:
     if version != SETTINGS_VERSION:
         raise ValueError(f"version {version}, expected {SETTINGS_VERSION}")
-    return records.build(Settings, stored)
+    plan = {"dropout": None, **stored["plan"]}  # runs of earlier versions had that of the head
+    return records.build(Settings, {**stored, "plan": plan})

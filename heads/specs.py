@@ -73,6 +73,5 @@ BASELINES = (
 )
 DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED, CLASSIC)
 
-# Special values of `vggft finetune --from`: the best head, and a randomly initialised head with the specification UNTRAINED.
-BEST, LOGISTIC, SCRATCH = "best", "logistic", "scratch"
+# The specification of the randomly initialised head of `vggft finetune --from scratch`.
 UNTRAINED = next(spec for spec in POOLED if spec.name == "avg-256")

@@ -97,7 +97,7 @@ def test_options_go_where_they_belong(featurized, tmp_path):
     assert [head["name"] for head in found["heads"]] == ["max-linear"]
     tuned = work.finetune(unfreeze="block3_conv2", epochs=1, optimizer="adam", name="mine")
     assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block3_conv1", 1)
-    assert '"learning_rate": 1e-05' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
+    assert '"learning_rate": 0.0001' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
     assert work.finetune(resume=True)["name"] == "mine"
     assert {head["name"] for head in work.fit_heads(epochs=3, head="max-256")["heads"]} == {"max-linear", "max-256"}
     with pytest.raises(TypeError, match="epoch"):

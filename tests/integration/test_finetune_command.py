@@ -14,9 +14,8 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune import checkpoint, store
-from finetune.plan import Plan
-from heads.specs import SCRATCH
-from vggft.steps import compare, featurize, finetune, head
+from finetune.plan import BEST, LOGISTIC, SCRATCH, Plan
+from vggft.steps import compare, featurize, finetune, head, starts
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
@@ -54,9 +53,9 @@ def test_any_split_and_the_comparison_of_all(work, ui):
     }
     for unfreeze, (split_point, moved) in layers.items():
         found = finetune.run(
-            work, FinetuneOptions(unfreeze, start="logistic-max", plan=Plan(1, 5, learning_rate=1e-3)), ui
+            work, FinetuneOptions(unfreeze, start="logistic-max", plan=Plan(1, 5, learning_rate=2e-3)), ui
         )
-        assert found["name"] == f"{unfreeze}-logistic-max-lr0.001-batch5-epochs1"
+        assert found["name"] == f"{unfreeze}-logistic-max-lr0.002-batch5-epochs1"
         assert found["split_point"] == split_point
         assert found["parity"] <= 2e-3
         if found["best_epoch"]:
@@ -77,9 +76,14 @@ def test_starts(work, ui):
     assert again["validation"] == found["validation"]
     kept = json.loads((work.finetune / found["name"] / "run.json").read_text())
     assert kept["start"] == SCRATCH
-    best = finetune.run(work, FinetuneOptions(plan=FAST, name="mine"), ui)
-    assert best["name"] == "mine"
-    assert best["start"] == head_names(work)[0]
+    default = finetune.run(work, FinetuneOptions(plan=FAST, name="mine"), ui)
+    assert default["name"] == "mine"
+    assert default["start"] == "logistic-max"
+    names = head_names(work)
+    assert names[0] != "logistic-max"
+    assert starts.choose(work, BEST, pytest.fail).name == names[0]
+    shutil.rmtree(work.heads / "logistic-max")
+    assert starts.choose(work, LOGISTIC, pytest.fail).name == names[0]  # where there is none
     with pytest.raises(VggftError, match="--name mine: a run of that name exists"):
         finetune.run(work, FinetuneOptions(name="mine"), ui)
     with pytest.raises(VggftError, match="--name avg-256: a head has that name"):
@@ -100,7 +104,7 @@ def test_bad_input_changes_nothing(here):
     cases = {
         ("--unfreeze", "block6"): "--unfreeze 'block6': unknown layer. Expected all, a block (block1",
         ("--unfreeze", "block3_pool"): "a pooling layer has no weights to tune",
-        ("--from", "nobody"): "no such head. Expected best, scratch, or one of the heads here: ",
+        ("--from", "nobody"): "no such head. Expected best, logistic, scratch, or one of the heads here: ",
         ("--optimizer", "lion"): "--optimizer 'lion': expected sgd or adam",
         ("--lr", "-1"): "--lr -1: expected a number, above 0",
         ("--memory", "lots"): "--memory 'lots': expected an amount of memory, such as 2GB",

@@ -224,9 +224,9 @@ def test_what_is_no_amount_of_memory(text):
 
 
 def test_the_learning_rate_follows_the_optimizer():
-    assert TuningPlan().learning_rate == 1e-4
-    assert FinetuneOptions.of(optimizer="adam").plan.learning_rate == 1e-5
-    assert FinetuneOptions.of(optimizer="adam", lr=1e-3).plan.learning_rate == 1e-3
+    assert TuningPlan().learning_rate == 1e-3
+    assert FinetuneOptions.of(optimizer="adam").plan.learning_rate == 1e-4
+    assert FinetuneOptions.of(optimizer="adam", lr=1e-5).plan.learning_rate == 1e-5
 
 
 def test_nested_options_and_fields_that_no_command_offers():

@@ -20,10 +20,11 @@ from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune.network import ParityError
+from finetune.plan import BEST, LOGISTIC, SCRATCH
 from finetune.store import Run
 from heads import features, folds, near_duplicates, search
 from heads.plan import Plan
-from heads.specs import BEST, LOGISTIC, SCRATCH, Spec
+from heads.specs import Spec
 from vggft.comparison import fold_files
 from vggft.comparison.candidates import Candidate, CandidatePredictions
 from vggft.comparison.fold_files import Fold, FoldResult

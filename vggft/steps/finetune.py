@@ -12,9 +12,9 @@ from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.wording import counted
 from finetune import examples, removal, store
-from finetune.plan import Plan
+from finetune.plan import SCRATCH, Plan
 from finetune.store import Settings, Unfinished
-from heads.specs import DEFAULTS, NAME, NAMES, SCRATCH
+from heads.specs import DEFAULTS, NAME, NAMES
 from vggft.prediction import models
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
@@ -202,7 +202,7 @@ def _free(workspace: Workspace, name: str | None, otherwise: str) -> str:
 # Settings that appear in a run's name when they differ from the defaults, and their abbreviations.
 _SHORT = {"learning_rate": "lr", "momentum": "m", "schedule": "", "layer_decay": "decay", "l2_sp": "l2sp"}
 _SHORT |= {"label_smoothing": "smooth", "class_weight": "", "clip": "clip", "batch_size": "batch", "epochs": "epochs"}
-_SHORT |= {"patience": "patience", "seed": "seed"}
+_SHORT |= {"dropout": "dropout", "patience": "patience", "seed": "seed"}
 
 
 def _readable(unfreeze: str, plan: Plan, start: str) -> str:

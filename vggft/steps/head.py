@@ -10,13 +10,14 @@ import numpy as np
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
+from finetune.plan import BEST, LOGISTIC, SCRATCH
 from heads import features, folds, grid, leaks, near_duplicates, search, store
 from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Setting
-from heads.specs import BEST, CLASSIC, DEFAULTS, LOGISTIC, SCRATCH, DenseSpec, Spec
+from heads.specs import CLASSIC, DEFAULTS, DenseSpec, Spec
 from vggft.prediction import models
 from vggft.steps import label_check, leaderboard
 from vggft.steps.board import Board
@@ -88,7 +89,9 @@ def _specs(options: HeadOptions) -> list[Spec]:
 
 
 def _named(options: HeadOptions) -> list[Spec]:
-    custom = grid.read(options.grid, [BEST, LOGISTIC, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
+    custom = (
+        grid.read(options.grid, [BEST, LOGISTIC, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
+    )
     if not options.head:
         return [*custom, CLASSIC] if custom else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *custom]}

@@ -105,8 +105,13 @@ class FinetuneOptions(Options):
         ),
     ] = None
     start: Annotated[
-        str, Option("Head to start from: its name, best, or scratch (random weights).", flag="--from", metavar="HEAD")
-    ] = "best"
+        str,
+        Option(
+            "Head to start from: its name, logistic (the best logistic regression), best, or scratch (random weights).",
+            flag="--from",
+            metavar="HEAD",
+        ),
+    ] = finetune.plan.LOGISTIC
     name: Annotated[str | None, Option("Run name.", metavar="NAME", default="derived from the settings")] = None
     resume: Annotated[
         bool, Option("Continue an interrupted run with its settings; only --name and --memory may be given.")

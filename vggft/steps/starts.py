@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 from featurize.cache.feature_cache import FeatureCache
 from featurize.errors import VggftError
+from finetune.plan import BEST, LOGISTIC, SCRATCH
 from heads import features
 from heads.head import Head
 from heads.population import untrained
 from heads.search import best_first
-from heads.specs import BEST, LOGISTIC, SCRATCH, UNTRAINED
+from heads.specs import UNTRAINED
 from vggft.prediction import models
 from vggft.workspace import provenance
 from vggft.workspace.folder import workspace_flag
@@ -45,7 +46,9 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
     known = ", ".join(result.head.name for result in best_first(fresh)) or (
         f"none yet (vggft head{workspace_flag(workspace.root)} trains some)"
     )
-    raise VggftError(f"--from {wanted}: no such head. Expected {BEST}, {LOGISTIC}, {SCRATCH}, or one of the heads here: {known}.")
+    raise VggftError(
+        f"--from {wanted}: no such head. Expected {BEST}, {LOGISTIC}, {SCRATCH}, or one of the heads here: {known}."
+    )
 
 
 def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:
