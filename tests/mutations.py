@@ -47,6 +47,10 @@ MUTATIONS = [
         "return x - np.asarray",
         "network/test_winograd.py",
     ),
+    Mutation(
+        "finetune/train.py", "best=program.with_temperature(weights, found)", "best=weights", "unit/test_temperature.py"
+    ),
+    Mutation("heads/metrics.py", "return min(1.0, float(value))", "return float(value)", "unit/test_metrics.py"),
     Mutation("heads/head.py", "LEAST_SCALE * np.median(half)", "0 * np.median(half)", "unit/test_heads.py"),
     Mutation(
         "featurize/pixels/images.py",

@@ -152,9 +152,11 @@ class FeatureCache:
     @contextlib.contextmanager
     def writing_in_processes(self) -> Iterator[None]:
         """Inside the context, each thread that calls `write` compresses and writes in a process of its own."""
-        with contextlib.closing(Workers()) as self._workers:
-            yield
-        self._workers = None
+        try:
+            with contextlib.closing(Workers()) as self._workers:
+                yield
+        finally:
+            self._workers = None
 
     def _write_shard(
         self, packed: NDArray[np.bytes_], features: Mapping[str, NDArray[np.float16]], attributes: Mapping[str, str]

@@ -210,6 +210,9 @@ def test_a_run_in_processes_writes_what_a_run_in_threads_writes(work, tmp_path, 
         names.append(set(cache.positions.shards))
     assert names[0] == names[1]
     assert len(names[0]) == 5
+    with pytest.raises(RuntimeError, match="broke"):
+        runner.run(work, ["x"], decoder, HalfEngine(4, fail_after=1, error=RuntimeError("broke")), cache)
+    cache.write(list(work), {"x": np.zeros((len(work), 1, 1, 3), np.float16)}, {})  # in this process again
 
 
 def test_a_writing_process_that_is_killed_costs_no_row(tmp_path):

@@ -102,7 +102,7 @@ COMMANDS = (
     ),
     Command(
         "finetune",
-        "Stage 3: tune the upper layers together with the best head.",
+        "Stage 3: tune the upper layers together with a head.",
         "finetune.run",
         FinetuneOptions,
         Writing,
