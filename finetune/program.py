@@ -213,7 +213,7 @@ class LayeredAdam(_LayerRates, keras.optimizers.Adam):
 
 
 class _Cosine(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises in the first `warmup` steps, the first of which is not 0, and then falls to 0 at the last one's end."""
+    """A linear rise over the first `warmup` steps, then a cosine that is 0 after the last step."""
 
     def __init__(self, rate: float, warmup: int, steps: int) -> None:
         self._rate, self._warmup, self._steps = rate, warmup, steps

@@ -12,8 +12,10 @@ from processes import start
 from small_disk import leave
 from tiny import TINY
 
+from featurize import backend
 from featurize.errors import VggftError
 from finetune import checkpoint, store
+from finetune.examples import Rows
 from finetune.plan import BEST, LOGISTIC, SCRATCH, Plan
 from vggft.steps import compare, featurize, finetune, head, starts
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
@@ -90,6 +92,17 @@ def test_starts(work, ui):
         finetune.run(work, FinetuneOptions(name="avg-256"), ui)
     with pytest.raises(VggftError, match="--from mine: a tuned network"):
         finetune.run(work, FinetuneOptions(start="mine"), ui)
+
+
+@pytest.mark.parametrize(("room", "moved"), [(0, 0), (4 * 14 * 8 * 8 * 8 * 2 - 1, 0), (10**12, 2)])
+def test_inputs_lie_on_a_gpu_if_a_quarter_of_its_memory_holds_them(work, ui, monkeypatch, room, moved):
+    calls = []
+    monkeypatch.setattr(backend, "gpu_memory", lambda: room)
+    to_device = Rows.to_device
+    monkeypatch.setattr(Rows, "to_device", lambda rows: (calls.append(rows.bytes), to_device(rows)))
+    finetune.run(work, FinetuneOptions(plan=FAST), ui)
+    assert len(calls) == moved
+    assert sum(calls) <= room / 4
 
 
 def head_names(work):

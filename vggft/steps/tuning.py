@@ -36,9 +36,8 @@ from vggft.workspace.filling import Filling, decoder, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
-_INPUTS_ON_GPU = (
-    4  # inputs may take one fourth of the GPU's memory; weights, activations and their gradients need the rest
-)
+# Of the GPU's memory, for inputs; weights, activations and their gradients need the rest.
+_INPUTS_ON_GPU = 1 / 4
 
 
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
@@ -118,7 +117,7 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
     part = finetune.network.above(network, job.weights.architecture, split_point)
     inputs = [prepared.training.rows, prepared.validation.rows]
     in_memory = all(rows.window is None for rows in inputs)
-    if in_memory and sum(rows.bytes for rows in inputs) <= backend.gpu_memory() / _INPUTS_ON_GPU:
+    if in_memory and sum(rows.bytes for rows in inputs) <= _INPUTS_ON_GPU * backend.gpu_memory():
         for rows in inputs:
             rows.to_device()
     program = Program(part, plan, prepared.training.targets, job.weights)
