@@ -213,7 +213,10 @@ class LayeredAdam(_LayerRates, keras.optimizers.Adam):
 
 
 class _Cosine(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear rise over the first `warmup` steps, then a cosine that is 0 after the last step."""
+    """A linear rise over the first `warmup` steps, then a cosine that is 0 after the last step.
+
+    Keras's CosineDecay begins its rise with a step of rate 0, which may be the only step of an epoch.
+    """
 
     def __init__(self, rate: float, warmup: int, steps: int) -> None:
         self._rate, self._warmup, self._steps = rate, warmup, steps
