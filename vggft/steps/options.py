@@ -15,6 +15,7 @@ from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
+from featurize.options.combinations import combined
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -94,7 +95,10 @@ class HeadOptions(Options):
 
 @dataclass(frozen=True)
 class FinetuneOptions(Options):
-    """What to tune and how. `precision` replaces that of the plan; `memory` None: the default or, to resume, the run's."""
+    """What to tune and how. `precision` replaces that of the plan; `memory` None: the default or, to resume, the run's.
+
+    `combinations` are the options of each run of a sweep.
+    """
 
     unfreeze: Annotated[
         str | None,
@@ -116,6 +120,14 @@ class FinetuneOptions(Options):
     resume: Annotated[
         bool, Option("Continue an interrupted run with its settings; only --name and --memory may be given.")
     ] = False
+    sweep: Annotated[
+        str | None,
+        Option(
+            "Train every combination of some settings and rank them; "
+            'for example "unfreeze=block5,block4 lr=1e-3,3e-4 optimizer=sgd,adam".',
+            metavar="SETTINGS",
+        ),
+    ] = None
     plan: finetune.plan.Plan = field(default_factory=finetune.plan.Plan)
     precision: Annotated[
         Literal["auto", Precision],
@@ -130,20 +142,29 @@ class FinetuneOptions(Options):
             default=f"{MEMORY / 1e9:g}GB; as before with --resume",
         ),
     ] = None
+    combinations: tuple[Any, ...] = ()
 
     @classmethod
     def of(cls, **given: Any) -> Self:
         """As `Options.of`.
 
         Raises:
-            VggftError: also an option that contradicts `resume`.
+            VggftError: also an option that contradicts `resume` or `sweep`.
         """
         for option in offered(cls) if given.get("resume") else ():
             if option.name in given and option.name not in ("resume", "name", "memory"):
                 raise VggftError(
                     f"--resume with {option.flag}: a resumed run keeps its settings; only --name and --memory may be given."
                 )
-        return super().of(**given)
+        options = super().of(**given)
+        if options.sweep is None:
+            return options
+        if options.name is not None:
+            raise VggftError("--sweep with --name: each run of a sweep has a name of its own. Leave out --name.")
+        fixed = {name: value for name, value in given.items() if name != "sweep"}
+        varied = [field for field in offered(cls) if field.name not in ("name", "resume", "sweep", "memory")]
+        combinations = combined("--sweep", options.sweep, varied, fixed)
+        return replace(options, combinations=tuple(cls.of(**fixed, **combination) for combination in combinations))
 
 
 @dataclass(frozen=True)

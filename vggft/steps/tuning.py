@@ -78,6 +78,22 @@ class Job:
         return self.workspace.dataset
 
 
+class Inputs:
+    """The inputs that were read last: the next run uses them if it needs the same."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._read: tuple[Examples, Examples] | None = None
+
+    def of(self, job: Job, ui: Ui) -> tuple[Examples, Examples]:
+        """Return the inputs of training and validation of a run; those of the run before are dropped if they differ."""
+        key = (job.settings.split_point, job.settings.memory, job.settings.plan.batch_size)
+        if self._read is None or key != self._key:
+            self._read = None
+            self._key, self._read = key, _examples(job, ui)
+        return self._read
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A run that is ready to train: the network has passed the parity gate, and the inputs are read or can be streamed."""
@@ -88,7 +104,7 @@ class Prepared:
     validation: Examples
 
 
-def prepare(job: Job, ui: Ui) -> Prepared:
+def prepare(job: Job, ui: Ui, inputs: Inputs) -> Prepared:
     """Compute what the cache lacks, assemble the network, check it, and read the inputs.
 
     Raises:
@@ -105,7 +121,7 @@ def prepare(job: Job, ui: Ui) -> Prepared:
     head = job.head if dropout is None else replace(job.head, dropout=dropout)
     network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, head)
     parity = _parity_gate(job, network, ui)
-    training, validation = _examples(job, ui)
+    training, validation = inputs.of(job, ui)
     return Prepared(network, parity, training, validation)
 
 
@@ -281,15 +297,13 @@ def _line(state: State, plan: Plan) -> str:
 
 def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
     """Print the result of a run, and return it for --json."""
-    folder, plan = workspace.finetune / run.name, run.settings.plan
+    result, plan = as_json(workspace, run), run.settings.plan
     v, s, trained = run.validation, run.start_validation, run.history[-1].epoch
-    failed = []
     if run.diverged:
-        where = "epoch {}, step {}".format(*run.diverged)
         lower = f"--lr {plan.learning_rate / 10:g}"
-        failed = [f"the loss or a weight became NaN or infinite at {where}"]
         ui.warn(
-            f"{failed[0]}: training stopped, and epoch {run.best_epoch} is kept. Try a tenth of the learning rate: {lower}"
+            f"{result['failed'][0]}: training stopped, and epoch {run.best_epoch} is kept. Try a tenth of the learning rate: "
+            f"{lower}"
         )
     elif run.ended == "patience":
         ui.say(
@@ -301,20 +315,28 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
     )
     if run.best_epoch == 0:
         ui.print(f"no epoch was better than {run.start}: the network is that head on the pretrained backbone")
-    ui.print(f"network: {folder / store.NETWORK}")
+    ui.print(f"network: {result['network']}")
+    return result
+
+
+def as_json(workspace: Workspace, run: Run) -> dict[str, Any]:
+    """Return what --json says of a finished run."""
+    failed = []
+    if run.diverged:
+        failed = ["the loss or a weight became NaN or infinite at epoch {}, step {}".format(*run.diverged)]
     return {
         "name": run.name,
         "start": run.start,
         "unfreeze": run.settings.unfreeze,
         "split_point": run.split_point,
-        "epochs": trained,
+        "epochs": run.history[-1].epoch,
         "best_epoch": run.best_epoch,
         "ended": run.ended,
         "failed": failed,
         "parity": run.parity,
         "seconds": run.seconds,
-        "network": str(folder / store.NETWORK),
-        "validation": v.as_json(),
-        "start_validation": s.as_json(),
+        "network": str(workspace.finetune / run.name / store.NETWORK),
+        "validation": run.validation.as_json(),
+        "start_validation": run.start_validation.as_json(),
         "moved": list(run.moved),
     }

@@ -1,0 +1,116 @@
+"""Many fine-tuning runs, one for each combination of settings, ranked.
+
+Nothing but its runs is kept of a sweep: the same command skips those that are finished, and resumes the one that was interrupted.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from featurize.errors import VggftError
+from featurize.process import interrupts
+from featurize.wording import counted
+from finetune import store
+from finetune.store import Run, Settings
+from heads.search import merit
+from vggft.prediction import models
+from vggft.steps import new_run, resumption
+from vggft.steps.new_run import Training
+from vggft.steps.options import FinetuneOptions
+from vggft.steps.tuning import Inputs, as_json
+from vggft.ui.console import Ui
+from vggft.ui.table import interval_text
+from vggft.workspace import provenance
+from vggft.workspace.workspace import Workspace
+
+
+def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> dict[str, Any]:
+    """Train a run for each combination that has none yet, and rank them all. One that fails does not stop the others.
+
+    Raises:
+        VggftError: an option does not fit the workspace (then nothing was changed), or no run could be trained.
+    """
+    for options in combinations:
+        new_run.check(workspace, options)
+    with workspace.writing():
+        trainings = [new_run.decide(workspace, options, ui) for options in combinations]
+        names = _finished(workspace, trainings, ui)
+        kept = [name for name in names if name]
+        ui.keep("Finished runs and epochs are kept. Run the same command to continue.")
+        todo = [i for i, name in enumerate(names) if not name]
+        todo.sort(key=lambda i: trainings[i].unfreeze)  # runs with the same inputs follow one another
+        inputs, failed = Inputs(), []
+        for number, i in enumerate(todo, start=1):
+            ui.say(f"run {number} of {len(todo)}: {trainings[i].name}")
+            try:
+                found = _train(workspace, trainings[i], inputs, ui)
+                names[i] = found["name"]
+                failed += [{"name": found["name"], "reason": reason} for reason in found["failed"]]
+            except Exception as error:
+                if interrupts.heard():  # Ctrl-C also ends child processes, which causes an error here
+                    raise
+                known = isinstance(error, (VggftError, OSError))
+                reason = str(error) if known else f"unexpected: {type(error).__name__}: {error}"
+                failed.append({"name": trainings[i].name, "reason": reason})
+                ui.warn(f"{trainings[i].name}: {reason}")
+        if not any(names):
+            raise VggftError(f"--sweep: no run could be trained. {failed[0]['name']}: {failed[0]['reason']}")
+        here = {entry.name: entry for entry in models.load_runs(workspace, on_damage=lambda error: None)}
+        return _report(workspace, [here[name] for name in names if name], kept, failed, ui)
+
+
+def _is(settings: Settings, head_digest: str, training: Training) -> bool:
+    """Return whether a run with these settings, from this head, is the training."""
+    wanted = (training.unfreeze, training.plan, training.head.digest)
+    return (settings.unfreeze, settings.plan, head_digest) == wanted
+
+
+def _finished(workspace: Workspace, trainings: Sequence[Training], ui: Ui) -> list[str]:
+    """Return the name of the finished, fresh run of each training; empty where there is none."""
+    present = provenance.current(workspace)
+    runs = models.load_runs(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
+    fresh = [entry for entry in runs if provenance.matches(present, entry.settings.provenance)]
+    return [
+        next((entry.name for entry in fresh if _is(entry.settings, entry.start_digest, training)), "")
+        for training in trainings
+    ]
+
+
+def _train(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> dict[str, Any]:
+    """Resume the run of a training, or begin it."""
+    for begun in store.unfinished(workspace.finetune):
+        try:
+            settings, head = begun.settings, begun.head
+            if not _is(settings, head.digest, training):
+                continue
+            resumption.require_same(workspace, settings, head.classes)
+        except VggftError as error:
+            ui.warn(str(error))
+            continue
+        return resumption.train(workspace, begun, inputs, ui, training.memory)
+    return new_run.begin(workspace, new_run.numbered(workspace, training), inputs, ui)
+
+
+def _report(
+    workspace: Workspace, runs: Sequence[Run], kept: Sequence[str], failed: Sequence[dict[str, str]], ui: Ui
+) -> dict[str, Any]:
+    """Print the runs, best first, and return them for --json."""
+    ranked = sorted(runs, key=lambda entry: merit(entry.validation, entry.parameters))
+    rows = []
+    for entry in ranked:
+        v = entry.validation
+        numbers = [f"{v.log_loss:.4f}", f"{v.accuracy:.3f}", interval_text(v)]
+        epochs = f"{entry.best_epoch} of {entry.history[-1].epoch}"
+        rows.append([entry.name + ("  ← best" if entry is ranked[0] else ""), *numbers, epochs, f"{entry.seconds:.1f}"])
+    ui.table(
+        f"{counted(len(ranked), 'run')} on {ranked[0].validation.n} validation images, lowest log-loss first",
+        ["run", "log-loss", "accuracy", "95% interval", "best epoch", "seconds"],
+        rows,
+    )
+    if kept:
+        ui.say(f"kept: {counted(len(kept), 'run')} trained with these settings before")
+    return {
+        "sweep": [as_json(workspace, entry) for entry in ranked],
+        "best": ranked[0].name,
+        "kept": list(kept),
+        "failed": list(failed),
+    }
