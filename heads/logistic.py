@@ -60,6 +60,8 @@ def train(
     seed: int,
     class_weight: str | None = None,
     advance: Callable[[int], None] = lambda count: None,
+    *,
+    C: float | None = None,
 ) -> Fitted:
     """Fit the baseline on the training images only.
 
@@ -70,6 +72,7 @@ def train(
         seed: random seed of the folds.
         class_weight: None or "balanced", as in scikit-learn.
         advance: called with the number of finished fits of the search.
+        C: do not search, use this value.
     """
     from sklearn.exceptions import ConvergenceWarning
 
@@ -81,14 +84,14 @@ def train(
         return Fitted(head, None, C_VALUES[-1], (), True, "the training images have only one class")
     with warnings.catch_warnings():  # outside the search, because its threads share one list of filters
         warnings.simplefilter("ignore", ConvergenceWarning)  # counted in the status instead
-        search = _search(train, spec.pooling, seed, class_weight, advance)
+        search = _search(train, spec.pooling, seed, class_weight, advance) if C is None else ()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
-        best = min(search, key=lambda point: point.log_loss) if search else None
-        C = best.C if best else C_VALUES[len(C_VALUES) // 2]
+        C = best_C(search) if C is None else C
         pipeline = _fit(x, y, spec.pooling, C, class_weight)
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
-    if best:
+    if search:
+        best = min(search, key=_loss)
         status = f"C = {C:.3g}, chosen from {len(search)} values"
         if best in (search[0], search[-1]):
             status += ", at the edge of the search range"
@@ -99,6 +102,15 @@ def train(
     if not converged:
         status = f"not converged after {MAX_ITERATIONS} iterations; {status}"
     return Fitted(fold(spec, classes, pipeline), pipeline, C, search, converged, status)
+
+
+def best_C(search: Sequence[SearchPoint]) -> float:
+    """Return the value with the lowest log-loss in a search; the middle one if there was none."""
+    return min(search, key=_loss).C if search else C_VALUES[len(C_VALUES) // 2]
+
+
+def _loss(point: SearchPoint) -> float:
+    return point.log_loss
 
 
 def fold(spec: LogisticSpec, classes: Sequence[str], pipeline: Any) -> Head:

@@ -23,7 +23,7 @@ class Predictions:
         samples: the images.
         targets: indices of the true classes, (n,).
         probabilities: (n, classes).
-        fold: index of the fold that held each image out, (n,); None without cross-validation.
+        fold: index of the fold that held each image out, (n,), -1 for validation images; None without cross-validation.
     """
 
     samples: Sequence[Sample]
@@ -40,9 +40,9 @@ def columns(classes: Sequence[str]) -> list[str]:
 def table(predictions: Predictions, classes: Sequence[str]) -> bytes:
     """Return each image's path, digest, split, label, fold and probabilities as a CSV file."""
     header = ["path", "digest", "split", "label", "predicted", "fold", *columns(classes)]
-    fold = ["" for _ in predictions.samples] if predictions.fold is None else (predictions.fold + 1).tolist()
+    fold = [-1 for _ in predictions.samples] if predictions.fold is None else predictions.fold.tolist()
     rows: list[tuple[Any, ...]] = [
-        (s.path, s.digest, s.split, classes[int(t)], classes[int(p.argmax())], k, *p.tolist())
+        (s.path, s.digest, s.split, classes[int(t)], classes[int(p.argmax())], k + 1 or "", *p.tolist())
         for s, t, k, p in zip(predictions.samples, predictions.targets, fold, predictions.probabilities, strict=True)
     ]
     return forms.csv_bytes(header, rows)

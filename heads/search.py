@@ -26,8 +26,8 @@ Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None
 # Maximum number of parameters trained together: half a gigabyte with Adam's two moments and the gradients.
 _PARAMETERS_AT_ONCE = 2**25
 
-# In cross-validation, a fifth of a fold's training images (more if there are few groups) sets the number of epochs.
-_INNER_FOLDS = 5
+# Where the provenance of a cross-validated head has the number of folds.
+FOLDS = "training_folds"
 
 # Heads are ranked by out-of-fold log-loss, by the mean validation log-loss over seeds, or by validation log-loss.
 Criterion = Literal["folds", "seeds", "validation"]
@@ -162,70 +162,65 @@ def over_seeds(
 
 
 def cross_validate(
-    trained: Sequence[tuple[Spec, Result]], setting: Setting, features: Features, number: int
+    trained: Sequence[tuple[Spec, Result]], setting: Setting, train: Features, validation: Features, number: int
 ) -> Iterator[Result | Failed]:
-    """Cross-validate heads; yield each result with its out-of-fold predictions and their metrics added.
+    """Cross-validate heads; yield each result with predictions of images that no weight has seen, and their metrics, added.
 
-    Folds are stratified by class and never divide a group. Inside each fold, the number of epochs of a dense head and the C of
-    a logistic regression are chosen on the training images of that fold, so held-out images select nothing.
+    Each training image is predicted by a head that was trained without its fold, as long and with the C that training on all
+    of them found best. The validation images are predicted by the head itself. Folds are stratified by class and never divide
+    a group.
 
     Args:
         trained: heads with their results on the validation images.
-        features: the training and validation images together.
         number: number of folds.
     """
-    parts = folds.split(features.targets, features.groups, number, setting.plan.seed)
-    fold_of_image = np.zeros(len(features), np.int64)
+    parts = folds.split(train.targets, train.groups, number, setting.plan.seed)
+    fold_of_image = np.full(len(train) + len(validation), -1, np.int64)
     for k, (_, held_out) in enumerate(parts):
         fold_of_image[held_out] = k
+    samples = [*train.samples, *validation.samples]
+    targets = np.concatenate([train.targets, validation.targets])
     results = {spec.name: result for spec, result in trained}
-    for group in _groups([spec for spec, _ in trained], features):
-        specs = [group] if isinstance(group, LogisticSpec) else group
-        p = {spec.name: np.empty((len(features), len(setting.classes))) for spec in specs}
+    for group in _groups([spec for spec, _ in trained], train):
+        names = [group.name] if isinstance(group, LogisticSpec) else [spec.name for spec in group]
+        p = {name: np.empty((len(samples), len(setting.classes))) for name in names}
         failed = {}
-        for k, (train, held_out) in enumerate(parts):
+        for k, (learnt, held_out) in enumerate(parts):
             fold_setting = replace(setting, progress=_in_fold(setting.progress, k, number))
-            for name, head in _train_fold(group, fold_setting, features.take(train)):
+            for name, head in _train_again(group, fold_setting, train.take(learnt), results):
                 if head is None:
                     failed[name] = Failed(name, f"diverged in fold {k + 1} of {number}: not cross-validated")
                 else:
-                    p[name][held_out] = head.scores(features.pooled[head.pooling][held_out])
-        for spec in specs:
-            if spec.name in failed:
-                yield failed[spec.name]
-            else:
-                result, metrics = results[spec.name], measure(p[spec.name], features.targets)
-                head = replace(result.head, provenance={**result.head.provenance, "folds": number})
-                out_of_fold = Predictions(features.samples, features.targets, p[spec.name], fold_of_image)
-                yield replace(result, head=head, folds=metrics, out_of_fold=out_of_fold)
+                    p[name][held_out] = head.scores(train.pooled[head.pooling][held_out])
+        for name in names:
+            if name in failed:
+                yield failed[name]
+                continue
+            result = results[name]
+            p[name][len(train) :] = result.head.scores(validation.pooled[result.head.pooling])
+            head = replace(result.head, provenance={**result.head.provenance, FOLDS: number})
+            out_of_fold = Predictions(samples, targets, p[name], fold_of_image)
+            yield replace(result, head=head, folds=measure(p[name], targets), out_of_fold=out_of_fold)
 
 
-def _train_fold(
-    group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features
+def _train_again(
+    group: LogisticSpec | list[DenseSpec], setting: Setting, train: Features, results: Mapping[str, Result]
 ) -> Iterator[tuple[str, Head | None]]:
+    """Train heads on other images, with the number of epochs or C of their results; None: the loss diverged."""
     classes, plan = setting.classes, setting.plan
     if isinstance(group, LogisticSpec):
-        with setting.progress(group.name, _fits(), "fits") as advance:
-            yield group.name, logistic.train(group, classes, train, plan.seed, plan.class_weight, advance).head
+        C = logistic.best_C(results[group.name].search)
+        yield group.name, logistic.train(group, classes, train, plan.seed, plan.class_weight, C=C).head
         return
-    epochs = _find_epochs(group, setting, train)
+    epochs = [best_epoch(results[spec.name].history) for spec in group]
     with setting.progress(_label(group), max(epochs), "epochs") as advance:
         for trained in population.train_together(group, classes, train, plan, epochs, advance):
             yield trained.spec.name, trained.head
 
 
-def _find_epochs(group: Sequence[DenseSpec], setting: Setting, train: Features) -> list[int]:
-    """Return the number of epochs for each head, found by early stopping on some of these images."""
-    plan = setting.plan
-    parts = folds.max_folds(train.targets, train.groups, _INNER_FOLDS)
-    if parts < 2:  # too few groups to set any aside
-        return [plan.epochs] * len(group)
-    inner, held_out = (train.take(rows) for rows in folds.split(train.targets, train.groups, parts, plan.seed)[0])
-    best = {}
-    with setting.progress(f"{_label(group)}, number of epochs", plan.epochs, "epochs") as advance:
-        for trained in population.train_together(group, setting.classes, inner, plan, held_out, advance):
-            best[trained.spec.name] = max(1, trained.best)
-    return [best[spec.name] for spec in group]
+def best_epoch(history: Sequence[Epoch]) -> int:
+    """Return the epoch whose weights a dense head has."""
+    return min(history, key=lambda epoch: epoch.val_log_loss).epoch
 
 
 def _in_fold(progress: Progress, k: int, number: int) -> Progress:
@@ -307,10 +302,8 @@ def criterion(results: Sequence[Result]) -> Criterion:
     """Return the most reliable criterion that all heads have: same folds, else the same number of seeds, else validation."""
     provenances = [result.head.provenance for result in results]
     if len({provenance.get("recipe", {}).get("seed") for provenance in provenances}) == 1:  # also the seed of the folds
-        if (
-            all(result.folds for result in results)
-            and len({provenance.get("folds") for provenance in provenances}) == 1
-        ):
+        numbers = {provenance.get(FOLDS) for provenance in provenances}
+        if all(result.folds for result in results) and len(numbers) == 1 and None not in numbers:
             return "folds"
         if len({result.spread.seeds for result in results if result.spread}) == 1 and all(r.spread for r in results):
             return "seeds"

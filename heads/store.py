@@ -20,7 +20,7 @@ from heads.head import HEAD_FILES, Head, Kind, Pooling, load_head
 from heads.history import read_history
 from heads.logistic import SearchPoint
 from heads.metrics import Metrics
-from heads.search import Result, Spread, best_first, criterion, of_recipe
+from heads.search import FOLDS, Result, Spread, best_first, criterion, of_recipe
 
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"
@@ -120,7 +120,7 @@ def _load(folder: Path) -> Result:
             raise ValueError(f"{METRICS} of other classes than {', '.join(head.classes)}")
         if "recipe" in head.provenance:
             of_recipe(head.name, head.provenance["recipe"])
-        number = head.provenance.get("folds", 2)
+        number = head.provenance.get(FOLDS, 2)
         if not isinstance(number, int) or number < 2:
             raise ValueError(f"{number!r} folds")
         curve = folder / HISTORY
@@ -182,7 +182,7 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
         row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
         row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
         recipe = head.provenance.get("recipe", {})
-        row += [head.provenance.get("folds"), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
+        row += [head.provenance.get(FOLDS), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
         row += [by if fresh else None]
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
@@ -194,20 +194,23 @@ def _read_search(path: Path) -> list[SearchPoint]:
     return [SearchPoint(float(row["strength"]), float(row["log_loss"]), int(row["unconverged"])) for row in rows]
 
 
-def read_out_of_fold(folder: Path, head: Head, samples: Sequence[Sample]) -> NDArray[np.float64]:
-    """Return the out-of-fold probabilities (n, classes) that a head in `folder` gave n images.
+def read_probabilities(folder: Path, head: Head, samples: Sequence[Sample], file: str) -> NDArray[np.float64]:
+    """Return the probabilities (n, classes) that a head in `folder` gave n images.
+
+    Args:
+        file: `PREDICTIONS` for validation images, or `OUT_OF_FOLD` for those and training images.
 
     Raises:
         VggftError: the predictions are missing or damaged.
     """
-    path = folder / head.name / OUT_OF_FOLD
+    path = folder / head.name / file
     columns = predictions.columns(head.classes)
     try:
         rows = {(row["digest"], row["label"]): row for row in checked.read_csv(path)}
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(
-            f"{path}: missing or damaged ({reason(error)}). Cross-validate again: vggft head --cv N --retrain"
+            f"{path}: missing or damaged ({reason(error)}). Make it again: vggft head --head {head.name} --retrain"
         ) from None
 
 

@@ -208,7 +208,7 @@ def test_a_network_that_kept_epoch_0_is_named_after_the_head_it_started_from(aga
     found = command.run(again, CompareOptions(quick=True), ui)
     assert (found["outcome"], found["use"]) == ("unchanged", best.name)
     assert f"no epoch of fine-tuning was better than {other.name}, the head that " in found["recommendation"]
-    assert f"which validation ranks below {best.name};" in found["recommendation"]
+    assert f"which the leaderboard ranks below {best.name};" in found["recommendation"]
 
 
 def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import signal
 import time
 
@@ -54,10 +55,12 @@ def test_the_default_population(twice):
     _, (first, *_) = twice
     assert first["heads"][0]["name"] == first["best"]
     assert {h["name"] for h in first["heads"]} == {spec.name for spec in DEFAULTS} == set(first["trained"])
-    assert first["ranked_by"] == "validation"
+    assert first["ranked_by"] == "folds"  # with so few validation images
     assert set(first["seconds"]) == {"reading", "logistic", "pooled", "flatten"}
-    losses = [h["validation"]["log_loss"] for h in first["heads"]]
+    losses = [h["folds"]["log_loss"] for h in first["heads"]]
     assert losses == sorted(losses)
+    assert first["order"]["first"] <= 1
+    assert set(first["order"]["alike"]) < {h["name"] for h in first["heads"][1:]} | {""}
     for h in first["heads"]:
         assert {"precision", "recall", "f1"} == set(h["validation"]["macro"]) == set(h["validation"]["weighted"])
         assert [c["n"] for c in h["validation"]["per_class"]] == [2, 2]
@@ -99,6 +102,11 @@ def test_what_is_kept_of_each_head(twice):
             assert (folder / "pipeline.joblib").exists()
         with (folder / "predictions.csv").open(newline="") as file:
             assert {row["split"] for row in csv.DictReader(file)} == {"validate"}
+        with (folder / "out_of_fold.csv").open(newline="") as file:
+            assert {row["split"]: row["fold"] == "" for row in csv.DictReader(file)} == {
+                "train": False,
+                "validate": True,
+            }
     with workspace.leaderboard.open(newline="") as file:
         assert [row["name"] for row in csv.DictReader(file)] == [h["name"] for h in last["heads"]]
 
@@ -108,7 +116,7 @@ def test_heads_by_name_and_by_grid_join_the_leaderboard(copied):
     one = head_json(work, "--head", "max-linear", "--head", "logistic-avg", "--epochs", "3")
     assert set(one["trained"]) == {"max-linear", "logistic-avg"}
     (copied / "grid.toml").write_text(GRID)
-    grid = head_json(work, "--grid", copied / "grid.toml", "--epochs", "3", "--seeds", "2")
+    grid = head_json(work, "--grid", copied / "grid.toml", "--epochs", "3", "--seeds", "2", "--cv", "0")
     assert set(grid["trained"]) == {"mine-units0", "mine-units8", "flatten-256-classic"}  # the classic is always there
     assert {h["name"] for h in grid["heads"]} == {*one["trained"], *grid["trained"]}
     seeds = {h["name"]: h["seeds"]["seeds"] for h in grid["heads"] if "seeds" in h}
@@ -180,10 +188,10 @@ def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
         assert "Finished heads are kept" in said
     kept = {result.head.name: result for result in store.load_all(work / "heads")}
     assert set(kept) == {"logistic-avg", "logistic-max", "logistic-avgmax"}
-    before = {name: (work / "heads" / name / "head.json").stat().st_mtime_ns for name in kept}
+    before = {name: (work / "heads" / name / "weights.npz").read_bytes() for name in kept}
     found = head_json(work, *picked, "--epochs", "3")
     assert set(found["trained"]) == set(names) - set(kept)
-    assert {name: (work / "heads" / name / "head.json").stat().st_mtime_ns for name in kept} == before
+    assert {name: (work / "heads" / name / "weights.npz").read_bytes() for name in kept} == before
     assert not list((work / "heads").glob(".*"))
 
 
@@ -192,11 +200,13 @@ def test_cross_validation_and_suspects(copied):
     folded = head_json(work, *picked, "--cv", "2")
     assert folded["ranked_by"] == "folds"
     assert all(h["folds"]["n"] == 24 for h in folded["heads"])
+    assert folded["heads"][0]["name"] == min(folded["heads"], key=lambda h: h["folds"]["log_loss"])["name"]
     for h in folded["heads"]:
         with (work / "heads" / h["name"] / "out_of_fold.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == 24
-        assert {row["fold"] for row in rows} == {"1", "2"}
+        assert {row["fold"] for row in rows} == {"1", "2", ""}
+        assert [row["fold"] == "" for row in rows] == [row["split"] == "validate" for row in rows]
         right = np.mean([row["label"] == row["predicted"] for row in rows])
         assert right == h["folds"]["accuracy"]
         truth = [float(row[f"p_{row['label']}"]) for row in rows]
@@ -216,7 +226,7 @@ def test_cross_validation_and_suspects(copied):
 def test_suspects_cross_validate_what_nobody_did(copied):
     work = copied / "work"
     for name in ("logistic-avg", "max-linear"):  # the second time although there is a head that was cross-validated
-        done = vggft("head", "--suspects", "--epochs", "2", "--head", name, "-w", work, "--json")
+        done = vggft("head", "--suspects", "--epochs", "2", "--head", name, "-w", work, "--cv", "0", "--json")
         found = strict_json(done.stdout)
         assert found["trained"] == [name]
         assert "--suspects: cross-validating 1 head with 5 folds, about" in done.stderr
@@ -240,8 +250,8 @@ def test_batch_size_and_learning_rate_from_both_sides(copied):
 def test_suspects_change_no_ranking(copied):
     """Heads of several plans are cross-validated as they are, and only once; nothing else is trained."""
     work = copied / "work"
-    head_json(work, "--epochs", "3", "--head", "max-linear")
-    before = head_json(work, "--epochs", "2", "--head", "logistic-avg", "--head", "avg-256")
+    head_json(work, "--epochs", "3", "--head", "max-linear", "--cv", "0")
+    before = head_json(work, "--epochs", "2", "--head", "logistic-avg", "--head", "avg-256", "--cv", "0")
     leaderboard = (work / "heads" / "leaderboard.csv").read_bytes()
     digests = {name: (work / "heads" / name / "weights.npz").read_bytes() for name in ("max-linear", "avg-256")}
     done = vggft("head", "--suspects", "-w", work, "--json")
@@ -287,10 +297,56 @@ def test_what_others_keep_beside_the_heads_stays(copied):
     assert {".notes.tmp", ".mine.replaced", "older"} <= {p.name for p in (work / "heads").iterdir()}
 
 
-def test_few_validation_images_are_said_to_be_few(copied):
-    done = vggft("head", "-w", copied / "work", "--head", "logistic-avg")
-    assert "only 4 validation images" in done.stdout
-    assert "--cv 5 cross-validates on all 24 images" in done.stdout
+def test_few_validation_images_are_ranked_by_folds_and_the_order_is_said_to_be_unsure(copied, monkeypatch):
+    work, picked = copied / "work", ("--head", "logistic-avg", "--head", "max-linear", "--epochs", "2")
+    done = vggft("head", "-w", work, *picked)
+    assert "cross-validating 2 heads with 5 folds, about" in done.stderr
+    assert "Heads on 24 images that they were not trained on, lowest log-loss first" in done.stdout
+    sure = next(line for line in done.stdout.splitlines() if line.startswith("how sure: "))
+    assert re.fullmatch(
+        r"how sure: [a-z-]+ is the best in \d+% of the draws when the images are resampled; "
+        r"(1 of 1 other is not worse by more than chance|no other is as good)",
+        sure,
+    )
+    again = vggft("head", "-w", work, *picked)
+    assert "cross-validating" not in again.stderr  # it is done
+    assert sure in again.stdout
+    monkeypatch.setattr("heads.folds.FEW", 4)  # validation images are not fewer than that
+    many = head_json(work, "--head", "max-256", "--epochs", "2")
+    assert many["ranked_by"] == "validation"
+    assert "folds" not in next(h for h in many["heads"] if h["name"] == "max-256")
+    assert many["order"]["first"] <= 1
+
+
+def test_where_no_folds_can_be_made_the_ranking_is_by_validation(tmp_path):
+    drawings(tmp_path / "data" / "train", 1, "bugs", "flowers")
+    drawings(tmp_path / "data" / "validate", 3, "bugs", "flowers")
+    for path in (tmp_path / "data" / "validate").glob("*/*"):
+        if (tmp_path / "data" / "train" / path.parent.name / path.name).exists():
+            path.unlink()
+    assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work").returncode == 0
+    found = head_json(tmp_path / "work", "--head", "logistic-avg", "--head", "max-linear", "--epochs", "2")
+    assert found["ranked_by"] == "validation"
+    assert len(found["trained"]) == 2
+
+
+def test_a_damaged_file_of_predictions_hides_only_how_sure_the_order_is(copied):
+    work, picked = copied / "work", ("--head", "logistic-avg", "--head", "max-linear", "--epochs", "2")
+    head_json(work, *picked)
+    (work / "heads" / "max-linear" / "out_of_fold.csv").write_text("path,label\n")
+    done = vggft("head", "-w", work, *picked)
+    assert done.returncode == 0
+    assert "out_of_fold.csv: missing or damaged" in done.stderr
+    assert "vggft head --head max-linear --retrain" in done.stderr
+    assert "how sure" not in done.stdout
+
+
+def test_a_head_that_is_replaced_loses_its_folds_and_says_so(copied):
+    work = copied / "work"
+    head_json(work, "--head", "max-linear", "--epochs", "2")
+    done = vggft("head", "--head", "max-linear", "--epochs", "3", "--cv", "0", "-w", work)
+    assert "out-of-fold predictions are gone with the heads that were replaced: max-linear" in done.stderr
+    assert not (work / "heads" / "max-linear" / "out_of_fold.csv").exists()
 
 
 def test_leaks_are_reported(tmp_path):

@@ -111,7 +111,7 @@ HEAD = {
     "another activation": ("head.json", {"layers": [{"units": 256, "activation": "tanh"}]}),
     "a recipe of text": ("head.json", {"provenance.recipe": "mine"}),
     "a recipe without a kind": ("head.json", {"provenance.recipe": {}}),
-    "folds of text": ("head.json", {"provenance.folds": "five"}),
+    "folds of text": ("head.json", {"provenance.training_folds": "five"}),
     "metrics of another head": ("metrics.json", {"name": "avg-linear"}),
     "metrics of other classes": ("metrics.json", {"validation.per_class": []}),
     "no images": ("metrics.json", {"validation.n": 0}),

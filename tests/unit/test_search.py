@@ -9,14 +9,14 @@ import pytest
 from small_features import features, no_progress
 from test_heads import SPECS, trained
 
-from heads import search, store
+from heads import logistic, population, search, store
 from heads.metrics import measure
 from heads.plan import Plan
 from heads.search import Failed, Result, Setting, Spread
 from heads.specs import CLASSIC, POOLED, DenseSpec, LogisticSpec
 
 TRAIN, VALIDATION = features(60, 2), features(30, 2, seed=1, split="validate")
-BOTH = features(90, 2, seed=2, groups=[f"g{i // 3}" for i in range(90)])
+IN_GROUPS = features(90, 2, seed=2, groups=[f"g{i // 3}" for i in range(90)])
 SETTING = Setting(["0", "1"], Plan(4, batch_size=16), no_progress)
 
 
@@ -33,7 +33,7 @@ def results():
 @pytest.fixture(scope="module")
 def cross_validated(results):
     """Each of SPECS, with its predictions out of 3 folds."""
-    return list(search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, BOTH, 3))
+    return list(search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, IN_GROUPS, VALIDATION, 3))
 
 
 def test_pooled_heads_train_together_and_flattened_ones_alone():
@@ -83,57 +83,64 @@ def test_perturbed_validation_images_change_no_scaler_and_no_C():
     assert [e.loss for e in a["net"].history] == [e.loss for e in b["net"].history]
 
 
-def test_cross_validation_holds_every_image_out_once(results, cross_validated):
+def test_every_image_is_predicted_by_a_head_that_was_not_trained_on_it(results, cross_validated):
     found = by_name(cross_validated)
     assert set(found) == {"line", "net"}
-    groups = np.array(BOTH.groups)
+    groups, targets = np.array(IN_GROUPS.groups), np.concatenate([IN_GROUPS.targets, VALIDATION.targets])
     for name, result in found.items():
-        assert np.array_equal(result.head.layers[0].kernel, by_name(results)[name].head.layers[0].kernel)
-        fold = result.out_of_fold.fold
-        assert set(fold) == set(range(3))
-        assert all(len(set(fold[groups == group])) == 1 for group in groups)
-        assert result.folds == measure(result.out_of_fold.probabilities, BOTH.targets)
-        assert result.folds.n == 90
+        trained = by_name(results)[name].head
+        assert np.array_equal(result.head.layers[0].kernel, trained.layers[0].kernel)
+        out = result.out_of_fold
+        assert [s.path for s in out.samples] == [s.path for s in (*IN_GROUPS.samples, *VALIDATION.samples)]
+        assert set(out.fold[:90]) == set(range(3))
+        assert set(out.fold[90:]) == {-1}
+        assert all(len(set(out.fold[:90][groups == group])) == 1 for group in groups)
+        assert np.array_equal(out.probabilities[90:], trained.scores(VALIDATION.pooled[trained.pooling]))
+        assert result.folds == measure(out.probabilities, targets)
+        assert result.folds.n == 120
         assert result.folds.auc > 0.8
 
 
 def test_out_of_fold_predictions_do_not_know_their_image(results, cross_validated):
     """A flipped label changes the predictions of other images, but not of its own: no model was trained on it."""
     pairs = list(zip(SPECS, results, strict=True))
-    targets = BOTH.targets.copy()
+    targets = IN_GROUPS.targets.copy()
     # Two images of one group, one of each class, change places: the folds, stratified by class, stay as they are.
     i, j = 0, 1
     targets[[i, j]] = targets[[j, i]]
     a = by_name(cross_validated)
-    b = by_name(search.cross_validate(pairs, SETTING, replace(BOTH, targets=targets), 3))
+    b = by_name(search.cross_validate(pairs, SETTING, replace(IN_GROUPS, targets=targets), VALIDATION, 3))
     for name in a:
         p, q = a[name].out_of_fold, b[name].out_of_fold
         assert np.array_equal(p.fold, q.fold)
         held = p.fold == p.fold[i]
         assert np.array_equal(p.probabilities[held], q.probabilities[held])
-        assert not np.array_equal(p.probabilities[~held], q.probabilities[~held])
+        others = ~held & (p.fold >= 0)
+        assert not np.array_equal(p.probabilities[others], q.probabilities[others])
 
 
-def test_no_image_that_is_held_out_says_how_long_to_train(results, monkeypatch):
-    from heads import population
-
+def test_heads_train_in_folds_as_long_and_with_the_C_of_the_head_itself(results, monkeypatch):
     seen = []
-    train_together = population.train_together
+    train_together, fit = population.train_together, logistic._fit
 
     def watch(specs, classes, train, plan, stopping, on_epoch):
-        seen.append((train, stopping))
+        seen.append(([s.path for s in train.samples], stopping))
         return train_together(specs, classes, train, plan, stopping, on_epoch)
 
+    def watch_fit(x, y, pooling, C, class_weight):
+        seen.append((len(x), C))
+        return fit(x, y, pooling, C, class_weight)
+
     monkeypatch.setattr(population, "train_together", watch)
-    (net,) = search.cross_validate([(SPECS[1], results[1])], SETTING, BOTH, 3)
-    fold = dict(zip((s.path for s in BOTH.samples), net.out_of_fold.fold, strict=True))
-    assert len(seen) == 6
-    for k in range(3):
-        (inner, judges), (train, lengths) = seen[2 * k : 2 * k + 2]
-        assert k not in {fold[s.path] for s in (*inner.samples, *judges.samples, *train.samples)}
-        assert not set(inner.groups) & set(judges.groups)
-        assert sorted(s.path for s in (*inner.samples, *judges.samples)) == sorted(s.path for s in train.samples)
-        assert len(lengths) == 1
+    monkeypatch.setattr(logistic, "_fit", watch_fit)
+    line, net = by_name(results)["line"], by_name(results)["net"]
+    second = [replace(epoch, val_log_loss=1.0 + abs(epoch.epoch - 2)) for epoch in net.history]
+    pairs = list(zip(SPECS, [line, replace(net, history=second)], strict=True))
+    list(search.cross_validate(pairs, SETTING, IN_GROUPS, VALIDATION, 3))
+    assert [C for _, C in seen[:3]] == [float(line.remark.split()[2].rstrip(","))] * 3
+    assert sum(n for n, _ in seen[:3]) == 2 * 90
+    assert [lengths for _, lengths in seen[3:]] == [[2]] * 3
+    assert sum(len(paths) for paths, _ in seen[3:]) == 2 * 90
 
 
 def test_cross_validation_is_kept_and_read_back(results, cross_validated, tmp_path):
@@ -144,8 +151,8 @@ def test_cross_validation_is_kept_and_read_back(results, cross_validated, tmp_pa
         again = by_name(store.load_all(tmp_path))[result.head.name]
         assert again.folds == result.folds
         with (tmp_path / result.head.name / "out_of_fold.csv").open(newline="") as file:
-            assert [int(row["fold"]) - 1 for row in csv.DictReader(file)] == result.out_of_fold.fold.tolist()
-        kept = store.read_out_of_fold(tmp_path, result.head, BOTH.samples)
+            assert [int(row["fold"] or 0) - 1 for row in csv.DictReader(file)] == result.out_of_fold.fold.tolist()
+        kept = store.read_probabilities(tmp_path, result.head, result.out_of_fold.samples, store.OUT_OF_FOLD)
         assert np.array_equal(kept, result.out_of_fold.probabilities)
         # what training had written is still there
         assert (tmp_path / result.head.name / "predictions.csv").exists()
@@ -184,12 +191,17 @@ def test_heads_are_ranked_by_what_all_of_them_have():
     (one, net), *_ = trained()
     low, high = sorted([one.validation, net.validation], key=lambda m: m.log_loss)
     a, b = replace(one, validation=low), replace(net, validation=high)
-    folded = replace(a, folds=high), replace(b, folds=low)
+
+    def with_folds(result, metrics, number):
+        return replace(result, folds=metrics, head=replace(result.head, provenance={search.FOLDS: number}))
+
+    folded = with_folds(a, high, 5), with_folds(b, low, 5)
     spread = replace(a, spread=Spread(3, 0.9, 0.1, 0.5, 0.1)), replace(b, spread=Spread(3, 0.8, 0.1, 0.5, 0.1))
-    twice = replace(folded[1], head=replace(net.head, provenance={"folds": 3}))
+    earlier = replace(a, folds=high), replace(b, folds=low)  # of versions that folded all images
     for results, by, best in (
         ([a, b], "validation", "line"),
-        ([folded[0], twice], "validation", "line"),  # not the same number of folds
+        ([folded[0], with_folds(b, low, 3)], "validation", "line"),  # not the same number of folds
+        (earlier, "validation", "line"),
         ([spread[0], replace(b, spread=Spread(2, 0.8, 0.1, 0.5, 0.1))], "validation", "line"),
         ([folded[0], b], "validation", "line"),
         (folded, "folds", "net"),

@@ -114,7 +114,7 @@ def test_an_unchanged_network_is_named_after_the_head_it_started_from():
     )
     assert said(pair((0.1, 0.2)), contrast=other) == (
         "Use head: no epoch of fine-tuning was better than other, the head that net started from, so net is the same model as "
-        "other, which validation ranks below head; both were selected without these images."
+        "other, which the leaderboard ranks below head; both were selected without these images."
     )
 
 

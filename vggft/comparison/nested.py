@@ -65,7 +65,7 @@ def ranking(present: Models) -> Ranking:
     results = [model.result for model in present.heads]
     by = present.heads_ranked_by
     if by == "folds":
-        return Ranking(int(results[0].head.provenance["folds"]), 0)
+        return Ranking(int(results[0].head.provenance[search.FOLDS]), 0)
     if by == "seeds" and results[0].spread:
         return Ranking(0, results[0].spread.seeds)
     return Ranking(0, 0)
@@ -76,7 +76,8 @@ def estimate(workspace: Workspace, present: Models, number: int) -> float:
     counts = workspace.dataset.split_counts
     images = counts["train"] + counts["validate"]
     share = (1 - 1 / number) * (1 - 1 / _VALIDATION_PARTS) * images / max(1, counts["train"])
-    trainings = 1 + max(ranking(present))  # of each head: once more for each fold or seed that ranks them
+    by = ranking(present)
+    trainings = 2 if by.folds else max(1, by.seeds)  # of each head; all folds together take about as long as training
     heads = trainings * sum(model.seconds for model in present.heads)
     networks = sum(model.seconds for model in present.networks)
     return number * (share * (heads + networks) + _COMPILING * (1 + len(present.networks)))

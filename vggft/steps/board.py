@@ -51,9 +51,6 @@ class Board:
     def update(self, result: Result) -> None:
         """Write a head, or what was added to it, and the leaderboard."""
         name = result.head.name
-        replaced = self.results.get(name)
-        if replaced and replaced.folds and not result.folds:
-            self._ui.say(f"{name}: the out-of-fold predictions of the head it replaces are gone")
         store.save(self._workspace.heads, result)
         self.results[name] = replace(result, predictions=None, out_of_fold=None, pipeline=None)
         self.stale = [other for other in self.stale if other.head.name != name]

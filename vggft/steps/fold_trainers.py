@@ -18,7 +18,9 @@ class StepTrainers:
 
     def train_heads(self, fold: Workspace, plan: Plan, specs: Sequence[Spec], ranking: Ranking, ui: Ui) -> None:
         """Train heads; those that are there already stay."""
-        head.train(fold, HeadOptions(plan=plan, seeds=ranking.seeds or 1, cv=ranking.folds), specs, ui)
+        head.train(
+            fold, HeadOptions(plan=plan, seeds=ranking.seeds or 1, cv=ranking.folds), specs, ui, fewer_folds=True
+        )
 
     def tune(self, fold: Workspace, run: Run, ui: Ui) -> None:
         """Repeat a run; one that is finished stays, one that was interrupted is resumed."""

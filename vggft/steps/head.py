@@ -16,8 +16,9 @@ from heads.features import Features
 from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
-from heads.search import Setting
+from heads.search import Result, Setting
 from heads.specs import CLASSIC, DEFAULTS, DenseSpec, Spec
+from vggft.comparison.order import Certainty, certainty
 from vggft.prediction import models
 from vggft.steps import label_check, leaderboard
 from vggft.steps.board import Board
@@ -27,7 +28,7 @@ from vggft.workspace import provenance
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
-FEW = 200  # validation images below which the leaderboard offers cross-validation
+_MANY = 5000  # images, above which resampling takes longer than a few seconds
 
 
 def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
@@ -39,8 +40,13 @@ def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
     return train(workspace, options, _specs(options), ui)
 
 
-def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui) -> dict[str, Any]:
+def train(
+    workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui, *, fewer_folds: bool = False
+) -> dict[str, Any]:
     """Do what `run` does with these heads, whatever the options say of names and grid.
+
+    Args:
+        fewer_folds: with too few images for `options.cv` folds, use as many as there can be.
 
     Raises:
         VggftError: as `run`.
@@ -63,14 +69,18 @@ def train(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui:
         board = Board(workspace, options.plan, ui)
         work = _work(workspace, options, specs, board)
         inputs = _read(workspace, options, work, board, ui)
+        number = _folds(options.cv, work.folds, inputs.train, fewer=fewer_folds)
         setting = Setting(workspace.dataset.classes, options.plan, ui.progress)
+        folded = [name for name, result in board.results.items() if result.folds]
         _train(workspace, work, setting, inputs, board)
         if options.seeds > 1:
             _over_seeds(work, options.seeds, setting, inputs, board)
-        if work.folds:
-            _cross_validate(work, setting, inputs, board, ui)
+        if not number and (lost := [name for name in folded if not board.results[name].folds]):
+            ui.say(f"out-of-fold predictions are gone with the heads that were replaced: {', '.join(lost)}")
+        if number:
+            _cross_validate(work.evaluate, number, setting, inputs, board, ui)
         if options.suspects:
-            label_check.cross_validate(workspace, work.doubting, setting, inputs.everything, board, ui)
+            label_check.cross_validate(workspace, work.doubting, setting, (inputs.train, inputs.validation), board, ui)
         return _report(workspace, options, work, inputs, board, ui)
 
 
@@ -110,7 +120,7 @@ class _Work:
     Attributes:
         train: heads to train.
         evaluate: those and the ones that are here already.
-        folds: of cross-validation; 0: none.
+        folds: of cross-validation, if there are images enough; 0: none.
         doubting: names of the heads that predict out of fold for the suspects.
     """
 
@@ -126,16 +136,17 @@ def _work(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], boa
         doubting = () if label_check.cross_validated(workspace, board) else tuple(board.results)
         return _Work((), (), 0, doubting)
     missing = [spec for spec in specs if options.retrain or not board.has(spec)]
-    return _Work(missing, list(specs), options.cv, [spec.name for spec in specs] if options.suspects else ())
+    few = len(workspace.dataset.accepted("validate")) < folds.FEW
+    wanted = (folds.USUAL if few else 0) if options.cv is None else options.cv
+    return _Work(missing, list(specs), wanted, [spec.name for spec in specs] if options.suspects else ())
 
 
 @dataclass(frozen=True)
 class _Inputs:
-    """Pooled features of the training images, of the validation images, of both, and leaks between splits."""
+    """Pooled features of the training images (near-duplicates in one group), of the validation images, and leaks."""
 
     train: Features
     validation: Features
-    everything: Features
     leaks: Sequence[Leak]
 
 
@@ -143,7 +154,7 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     """Read what is trained on, training images first; of the test images only what finds leaks.
 
     Raises:
-        VggftError: a split without images, or too few groups for the folds.
+        VggftError: a split without images.
     """
     dataset = workspace.dataset
     for split in ("train", "validate"):
@@ -160,13 +171,9 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     learnt = len(dataset.accepted("train"))
     # The training images by themselves: validation images change nothing here.
     train, grouping = near_duplicates.together(everything.take(slice(0, learnt)))
-    validation = everything.take(slice(learnt, None))
-    if work.folds or work.doubting:
-        everything, grouping = near_duplicates.together(everything)
     for sentence in grouping.about_folds():  # two labels are among the leaks
         ui.warn(sentence)
-    _check_folds(everything, work.folds)
-    return _Inputs(train, validation, everything, _leaks(dataset, everything, test, ui))
+    return _Inputs(train, everything.take(slice(learnt, None)), _leaks(dataset, everything, test, ui))
 
 
 def _of_test(workspace: Workspace, ui: Ui) -> Features | None:
@@ -185,13 +192,22 @@ def _pooled(workspace: Workspace, samples: Sequence[Sample], poolings: Sequence[
         return features.read(workspace.cache(), samples, targets, poolings, progress=advance)
 
 
-def _check_folds(everything: Features, number: int) -> None:
-    most = folds.max_folds(everything.targets, everything.groups, number)
-    if most < number:
+def _folds(asked: int | None, wanted: int, train: Features, *, fewer: bool) -> int:
+    """Return the number of folds; 0: none.
+
+    Args:
+        asked: the value of --cv; None: by default as many as `wanted`, or fewer.
+
+    Raises:
+        VggftError: more were asked for than there can be, and fewer will not do.
+    """
+    most = folds.max_folds(train.targets, train.groups, wanted)
+    if asked and most < asked and not fewer:
         raise VggftError(
-            f"--cv {number}: at least two classes need {number} groups of images each (near-duplicates and copies form one "
-            f"group); here they have {most}. Use fewer folds, or add images."
+            f"--cv {asked}: at least two classes need {asked} groups of training images each (near-duplicates and copies form "
+            f"one group); here they have {most}. Use fewer folds, or add images."
         )
+    return most if most >= 2 else 0
 
 
 def _leaks(dataset: Dataset, everything: Features, test: Features | None, ui: Ui) -> list[Leak]:
@@ -230,16 +246,18 @@ def _over_seeds(work: _Work, seeds: int, setting: Setting, inputs: _Inputs, boar
             board.update(replace(board.results[name], spread=search.Spread.of(metrics[name])))
 
 
-def _cross_validate(work: _Work, setting: Setting, inputs: _Inputs, board: Board, ui: Ui) -> None:
-    """Add metrics and predictions out of fold to each head that lacks them."""
+def _cross_validate(
+    specs: Sequence[Spec], number: int, setting: Setting, inputs: _Inputs, board: Board, ui: Ui
+) -> None:
+    """Add predictions out of fold, and their metrics, to each head that lacks them."""
     pairs = []
-    for spec in board.present(work.evaluate):
+    for spec in board.present(specs):
         result = board.results[spec.name]
-        if not result.folds or result.head.provenance.get("folds") != work.folds:
+        if not result.folds or result.head.provenance.get(search.FOLDS) != number:
             pairs.append((spec, result))
     if pairs:
-        ui.say(f"--cv: {label_check.announcement([result for _, result in pairs], work.folds)}")
-    for result in board.succeeded(search.cross_validate(pairs, setting, inputs.everything, work.folds)):
+        ui.say(leaderboard.announcement([result for _, result in pairs], number))
+    for result in board.succeeded(search.cross_validate(pairs, setting, inputs.train, inputs.validation, number)):
         board.update(result)
 
 
@@ -247,10 +265,14 @@ def _report(
     workspace: Workspace, options: HeadOptions, work: _Work, inputs: _Inputs, board: Board, ui: Ui
 ) -> dict[str, Any]:
     models.load_heads(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
-    suspicion = label_check.find(workspace, inputs.everything.samples, board) if options.suspects else None
+    samples = [*inputs.train.samples, *inputs.validation.samples]
+    suspicion = label_check.find(workspace, samples, board) if options.suspects else None
     board.write_leaderboard()
     ranked = search.best_first(list(board.results.values()))
     leaderboard.show(ranked, ui)
+    order = _order(workspace, ranked, samples, ui)
+    if order:
+        leaderboard.show_order(ranked[0].head.name, order, len(ranked) - 1, ui)
     reused = len(work.evaluate) - len(work.train)
     if reused:
         ui.say(f"kept: {counted(reused, 'head')} trained with these options before (--retrain trains them again)")
@@ -260,13 +282,12 @@ def _report(
     if board.stale:
         names = ", ".join(result.head.name for result in board.stale)
         ui.say(f"stale, left out (trained on an earlier state of the data): {names}")
-    if not any(result.folds for result in ranked) and len(inputs.validation) < FEW:
-        leaderboard.show_width(ranked[0].validation, len(inputs.everything), ui)
     ui.print(f"leaderboard: {workspace.leaderboard}")
     report = {
         "heads": [result.as_json() for result in ranked],
         "best": ranked[0].head.name,
         "ranked_by": search.criterion(ranked),
+        "order": order and {"first": order.first, "alike": [ranked[i].head.name for i in order.alike]},
         "trained": board.trained,
         "failed": [asdict(failed) for failed in board.failed],
         "seconds": dict(board.seconds),
@@ -276,7 +297,29 @@ def _report(
     }
     if suspicion is not None:
         doubted, voters = suspicion
-        leaderboard.show_suspects(doubted, len(inputs.everything), voters, workspace.suspects, ui)
+        leaderboard.show_suspects(doubted, len(samples), voters, workspace.suspects, ui)
         report["suspects"] = [suspect.as_json() for suspect in doubted]
         report["suspects_by"] = voters
     return report
+
+
+def _order(workspace: Workspace, ranked: Sequence[Result], samples: Sequence[Sample], ui: Ui) -> Certainty | None:
+    """Return how sure the order of heads is; None for a single head, many images, a ranking over seeds, or damaged predictions.
+
+    Args:
+        samples: training and validation images, near-duplicates in one group.
+    """
+    by = search.criterion(ranked)
+    if len(ranked) < 2 or by == "seeds":
+        return None
+    file = store.OUT_OF_FOLD if by == "folds" else store.PREDICTIONS
+    judged = samples if by == "folds" else [sample for sample in samples if sample.split == "validate"]
+    if len(judged) > _MANY:
+        return None
+    try:
+        p = [store.read_probabilities(workspace.heads, result.head, judged, file) for result in ranked]
+    except VggftError as error:
+        ui.warn(str(error))
+        return None
+    targets = np.asarray(workspace.dataset.targets(judged), np.int64)
+    return certainty(p, targets, [sample.group for sample in judged])

@@ -10,7 +10,6 @@ from dataclasses import replace
 from featurize.data.dataset import Sample
 from featurize.disk import forms
 from featurize.errors import VggftError
-from featurize.wording import counted
 from heads import folds, search, store, suspects
 from heads.features import Features
 from heads.plan import Plan
@@ -18,10 +17,9 @@ from heads.search import Result, Setting
 from heads.specs import Spec
 from heads.suspects import Suspect
 from vggft.steps.board import Board
-from vggft.ui.console import Ui, duration
+from vggft.steps.leaderboard import announcement
+from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
-
-FOLDS = 5
 
 
 def cross_validated(workspace: Workspace, board: Board) -> list[str]:
@@ -32,16 +30,18 @@ def cross_validated(workspace: Workspace, board: Board) -> list[str]:
     ]
 
 
-def announcement(results: Sequence[Result], number: int) -> str:
-    """Return what a cross-validation trains, and how long it takes: in each fold the number of epochs is found, then used."""
-    seconds = duration(2 * (number - 1) * sum(result.seconds for result in results))
-    return f"cross-validating {counted(len(results), 'head')} with {number} folds, about {seconds}"
-
-
 def cross_validate(
-    workspace: Workspace, names: Sequence[str], setting: Setting, everything: Features, board: Board, ui: Ui
+    workspace: Workspace,
+    names: Sequence[str],
+    setting: Setting,
+    splits: tuple[Features, Features],
+    board: Board,
+    ui: Ui,
 ) -> None:
     """Compute predictions out of fold of the heads that have none, each trained as it was before.
+
+    Args:
+        splits: training and validation images.
 
     Raises:
         VggftError: too few images for two folds.
@@ -50,17 +50,19 @@ def cross_validate(
     results = [board.results[name] for name in names if name in board.results and name not in finished]
     if not results:
         return
-    number = folds.max_folds(everything.targets, everything.groups, FOLDS)
+    train, validation = splits
+    number = folds.max_folds(train.targets, train.groups, folds.USUAL)
     if number < 2:
-        raise VggftError("--suspects: at least two classes need two groups of images each. Add images.")
-    announced = announcement(results, number)
-    ui.say(f"--suspects: {announced}; rankings stay as they are")
+        raise VggftError("--suspects: at least two classes need two groups of training images each. Add images.")
+    ui.say(f"--suspects: {announcement(results, number)}; rankings stay as they are")
     by_plan: dict[Plan, list[tuple[Spec, Result]]] = defaultdict(list)
     for result in results:
         spec, plan = search.of_recipe(result.head.name, result.head.provenance["recipe"])
         by_plan[plan].append((spec, result))
     for plan, pairs in by_plan.items():
-        for result in board.succeeded(search.cross_validate(pairs, replace(setting, plan=plan), everything, number)):
+        for result in board.succeeded(
+            search.cross_validate(pairs, replace(setting, plan=plan), train, validation, number)
+        ):
             board.update(replace(board.results[result.head.name], out_of_fold=result.out_of_fold))
 
 
@@ -73,7 +75,10 @@ def find(workspace: Workspace, samples: Sequence[Sample], board: Board) -> tuple
     names = cross_validated(workspace, board)
     if not names:
         raise VggftError("--suspects: no head could be cross-validated.")
-    predictions = [store.read_out_of_fold(workspace.heads, board.results[name].head, samples) for name in names]
+    predictions = [
+        store.read_probabilities(workspace.heads, board.results[name].head, samples, store.OUT_OF_FOLD)
+        for name in names
+    ]
     doubted = suspects.find(samples, workspace.dataset.classes, predictions)
     header = ["path", "label", "predicted", "score"]
     forms.write_csv(workspace.suspects, header, [tuple(suspect.as_json().values()) for suspect in doubted])

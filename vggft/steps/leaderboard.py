@@ -6,10 +6,12 @@ from pathlib import Path
 from featurize.wording import counted
 from heads import search
 from heads.leaks import Leak
+from heads.logistic import C_VALUES
 from heads.metrics import Metrics
 from heads.search import Result
 from heads.suspects import Suspect
-from vggft.ui.console import Ui
+from vggft.comparison.order import Certainty
+from vggft.ui.console import Ui, duration
 from vggft.ui.table import auc_text, interval_text
 
 _FEW_VOTERS = 3
@@ -39,7 +41,7 @@ def show(ranked: Sequence[Result], ui: Ui) -> None:
     columns = ["head", "parameters", "accuracy", "95% interval", "log-loss", "AUC"]
     columns += ["validation, mean ± sd (seeds)"] if spread else []
     columns += ["out of fold"] if mixed else []
-    where = "images, out of fold" if criterion == "folds" else "validation images"
+    where = "images that they were not trained on" if criterion == "folds" else "validation images"
     order = "lowest mean over seeds" if criterion == "seeds" else "lowest log-loss"
     ui.table(f"Heads on {_ranking_metrics(ranked[0], criterion).n} {where}, {order} first", [*columns, "seconds"], rows)
     for what, uneven in (("folds", mixed), ("seeds", spread and criterion == "validation")):
@@ -56,18 +58,32 @@ def _ranking_metrics(result: Result, criterion: search.Criterion) -> Metrics:
     return result.folds if criterion == "folds" and result.folds else result.validation
 
 
-def show_width(best: Metrics, images: int, ui: Ui) -> None:
-    """Warn that a ranking on few validation images is uncertain, and offer cross-validation.
+def show_order(first: str, order: Certainty, others: int, ui: Ui) -> None:
+    """Print how sure the order of the heads is.
 
     Args:
-        best: metrics of the best head on the validation images.
-        images: number of images that cross-validation would use.
+        first: name of the best head.
+        others: number of other heads.
     """
-    low, high = best.accuracy_interval
-    ui.print(
-        f"only {counted(best.n, 'validation image')}: 95% interval of the best head's accuracy {low:.2f}–{high:.2f}; optimistic, "
-        f"because these images also selected the head. --cv 5 cross-validates on all {images} images."
+    of = f"{len(order.alike)} of {counted(others, 'other')}"
+    alike = (
+        f"{of} {'is' if len(order.alike) == 1 else 'are'} not worse by more than chance"
+        if order.alike
+        else "no other is as good"
     )
+    ui.print(f"how sure: {first} is the best in {order.first:.0%} of the draws when the images are resampled; {alike}")
+
+
+def announcement(results: Sequence[Result], number: int) -> str:
+    """Return how many heads are cross-validated, and about how long it takes.
+
+    In each fold, a dense head trains up to its best epoch only, on fewer images; a regression is fitted once instead of searched.
+    """
+    seconds = 0.0
+    for result in results:
+        share = search.best_epoch(result.history) / len(result.history) if result.history else 1 / len(C_VALUES)
+        seconds += (number - 1) * share * result.seconds
+    return f"cross-validating {counted(len(results), 'head')} with {number} folds, about {duration(seconds)}"
 
 
 def show_suspects(doubted: Sequence[Suspect], images: int, voters: Sequence[str], path: Path, ui: Ui) -> None:

@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
+from heads.folds import FEW, USUAL
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -80,7 +81,15 @@ class HeadOptions(Options):
         float | None, Option("Learning rate of all dense heads.", above=0, default="that of each head's specification")
     ] = None
     plan: heads.plan.Plan = field(default_factory=heads.plan.Plan)
-    cv: Annotated[int, Option("Also cross-validate with N folds.", least=2, off=0)] = 0
+    cv: Annotated[
+        int | None,
+        Option(
+            "Rank heads by cross-validation with N folds of the training images.",
+            least=2,
+            off=0,
+            default=f"{USUAL} with fewer than {FEW} validation images, else 0",
+        ),
+    ] = None
     seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", least=1)] = 1
     suspects: Annotated[bool, Option("List the images whose labels look wrong to the cross-validated heads.")] = False
     retrain: Annotated[bool, Option("Also retrain heads that are up to date.")] = False

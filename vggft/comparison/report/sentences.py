@@ -70,7 +70,7 @@ def _unchanged(head: str, network: str, contrast: Contrast) -> str:
         return f"no epoch of fine-tuning was better than it, so {network} is the same model"
     return (
         f"no epoch of fine-tuning was better than {contrast.start}, the head that {network} started from, so {network} is the "
-        f"same model as {contrast.start}, which validation ranks below {head}"
+        f"same model as {contrast.start}, which the leaderboard ranks below {head}"
     )
 
 
