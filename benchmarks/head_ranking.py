@@ -25,7 +25,7 @@ from heads import features, folds, near_duplicates, search
 from heads.features import Features
 from heads.head import Pooling
 from heads.metrics import measure
-from heads.plan import Plan
+from heads.plan import FOLDS, Plan
 from heads.search import Failed, Result
 from heads.specs import DEFAULTS
 from vggft import Experiment
@@ -91,7 +91,7 @@ def rank(
     trained = [(spec, results[spec.name]) for spec in DEFAULTS if spec.name in results]
     seconds = perf_counter() - began
     began = perf_counter()
-    most = folds.max_folds(train.targets, train.groups, folds.USUAL)
+    most = folds.max_folds(train.targets, train.groups, FOLDS)
     folded = _succeeded(search.cross_validate(trained, setting, train, validation, most)).values()
     cost = (perf_counter() - began) / seconds
     judged = {

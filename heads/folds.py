@@ -7,9 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-USUAL = 5  # folds, where nobody says how many
-FEW = 200  # validation images: with fewer, heads are ranked by cross-validation, too
-
 Fold = tuple[NDArray[np.intp], NDArray[np.intp]]  # indices of training images, indices of held-out images
 
 

@@ -6,6 +6,9 @@ from typing import Annotated
 from featurize.options import Option, Options
 from featurize.options.choices import ClassWeight, Seed
 
+FOLDS = 5  # of a cross-validation, where nobody says how many
+FEW = 200  # validation images: with fewer, a cross-validation ranks heads by default
+
 
 @dataclass(frozen=True)
 class Plan(Options):

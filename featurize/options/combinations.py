@@ -1,4 +1,4 @@
-"""Every combination of some options, written as text: "unfreeze=block5,block4 lr=1e-3,3e-4"."""
+"""Every combination of some options, written as text: "optimizer=sgd,adam lr=1e-3,3e-4"."""
 
 import difflib
 import itertools
@@ -48,6 +48,6 @@ def combined(where: str, text: str, fields: Sequence[Field], fixed: Mapping[str,
     if not values or number > _MOST:
         raise VggftError(
             f"{where} {text!r}: {number if values else 0} combinations; expected 1 to {_MOST}, such as "
-            '"unfreeze=block5,block4 lr=1e-3,3e-4".'
+            '"optimizer=sgd,adam lr=1e-3,3e-4".'
         )
     return [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]

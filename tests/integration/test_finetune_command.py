@@ -17,7 +17,7 @@ from featurize.errors import VggftError
 from finetune import checkpoint, store
 from finetune.examples import Rows
 from finetune.plan import BEST, LOGISTIC, SCRATCH, Plan
-from vggft.steps import compare, featurize, finetune, head, starts
+from vggft.steps import compare, featurize, finetune, head, new_run, starts
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
@@ -33,7 +33,7 @@ def headed(tmp_path_factory):
     work = Workspace(base / "work", TINY)
     featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
     names = ("logistic-max", "max-64-l2-dropout", "avg-256")
-    head.run(work, HeadOptions.of(epochs=5, head=names), ui)
+    head.run(work, HeadOptions.of(epochs=5, head=names, cv=0), ui)
     return base
 
 
@@ -192,7 +192,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune, "train", stop)
+    monkeypatch.setattr(new_run, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
     process = start("finetune", "--epochs", "1", "--name", "two", "-w", work.root)  # in which nothing is patched

@@ -311,7 +311,7 @@ def test_few_validation_images_are_ranked_by_folds_and_the_order_is_said_to_be_u
     again = vggft("head", "-w", work, *picked)
     assert "cross-validating" not in again.stderr  # it is done
     assert sure in again.stdout
-    monkeypatch.setattr("heads.folds.FEW", 4)  # validation images are not fewer than that
+    monkeypatch.setattr("heads.plan.FEW", 4)  # validation images are not fewer than that
     many = head_json(work, "--head", "max-256", "--epochs", "2")
     assert many["ranked_by"] == "validation"
     assert "folds" not in next(h for h in many["heads"] if h["name"] == "max-256")

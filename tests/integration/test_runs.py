@@ -12,7 +12,7 @@ from tiny import TINY
 from featurize.errors import VggftError
 from finetune import removal, store
 from finetune.train import State
-from vggft.steps import finetune, runs
+from vggft.steps import finetune, new_run, resumption, runs
 from vggft.steps.options import FinetuneOptions, RunsOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
@@ -204,13 +204,14 @@ def test_what_an_interruption_keeps_is_what_resume_finds(work, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(finetune, "_require_images", stop)
+    monkeypatch.setattr(new_run, "_require_images", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, FinetuneOptions(name="new"), ui)
     assert ui.kept == "Nothing was changed."
     assert not (work.finetune / "new").exists()
-    monkeypatch.setattr(finetune, "_require_images", lambda *arguments: None)
-    monkeypatch.setattr(finetune, "prepare", stop)
+    monkeypatch.setattr(new_run, "_require_images", lambda *arguments: None)
+    for step in (new_run, resumption):
+        monkeypatch.setattr(step, "prepare", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, FinetuneOptions(name="new"), ui)
     assert ui.kept.endswith(f"Continue with: vggft finetune --resume --name new -w {work.root}")
@@ -222,10 +223,10 @@ def test_what_an_interruption_keeps_is_what_resume_finds(work, monkeypatch):
 
 
 def test_resume_takes_the_last_run_that_it_can_continue(work, monkeypatch, capsys):
-    def prepared(job, ui):
+    def prepared(job, ui, inputs):
         raise VggftError(job.settings.name)
 
-    monkeypatch.setattr(finetune, "prepare", prepared)
+    monkeypatch.setattr(resumption, "prepare", prepared)
     with pytest.raises(VggftError, match=r"^whole$"):
         finetune.run(work, FinetuneOptions(resume=True), Ui())
     assert "run stale stays unfinished: this resumes whole" in capsys.readouterr().err

@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+import heads.plan
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
@@ -136,8 +137,8 @@ def _work(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], boa
         doubting = () if label_check.cross_validated(workspace, board) else tuple(board.results)
         return _Work((), (), 0, doubting)
     missing = [spec for spec in specs if options.retrain or not board.has(spec)]
-    few = len(workspace.dataset.accepted("validate")) < folds.FEW
-    wanted = (folds.USUAL if few else 0) if options.cv is None else options.cv
+    few = len(workspace.dataset.accepted("validate")) < heads.plan.FEW
+    wanted = (heads.plan.FOLDS if few else 0) if options.cv is None else options.cv
     return _Work(missing, list(specs), wanted, [spec.name for spec in specs] if options.suspects else ())
 
 

@@ -12,7 +12,7 @@ from featurize.disk import forms
 from featurize.errors import VggftError
 from heads import folds, search, store, suspects
 from heads.features import Features
-from heads.plan import Plan
+from heads.plan import FOLDS, Plan
 from heads.search import Result, Setting
 from heads.specs import Spec
 from heads.suspects import Suspect
@@ -51,7 +51,7 @@ def cross_validate(
     if not results:
         return
     train, validation = splits
-    number = folds.max_folds(train.targets, train.groups, folds.USUAL)
+    number = folds.max_folds(train.targets, train.groups, FOLDS)
     if number < 2:
         raise VggftError("--suspects: at least two classes need two groups of training images each. Add images.")
     ui.say(f"--suspects: {announcement(results, number)}; rankings stay as they are")

@@ -16,7 +16,6 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
-from heads.folds import FEW, USUAL
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -87,7 +86,7 @@ class HeadOptions(Options):
             "Rank heads by cross-validation with N folds of the training images.",
             least=2,
             off=0,
-            default=f"{USUAL} with fewer than {FEW} validation images, else 0",
+            default=f"{heads.plan.FOLDS} with fewer than {heads.plan.FEW} validation images, else 0",
         ),
     ] = None
     seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", least=1)] = 1
