@@ -81,17 +81,33 @@ def from_pixels(files: Mapping[str, Sequence[Path]], decoder: Decoder, size: int
     return Source(pieces, len(digests), (size, size, 3), np.uint8)
 
 
+def joined(sources: Sequence[Source]) -> Source:
+    """Return the inputs of sources of the same n images as one: those of source k are at k · n and after."""
+    first = sources[0]
+
+    def pieces(positions: Positions) -> Iterator[tuple[Positions, NDArray[Any]]]:
+        for k, source in enumerate(sources):
+            mine = np.flatnonzero(positions // first.n == k)
+            if len(mine):
+                for indices, piece in source.pieces(positions[mine] % first.n):
+                    yield mine[indices], piece
+
+    return Source(pieces, first.n * len(sources), first.shape, first.dtype)
+
+
 @dataclass(frozen=True)
 class Examples:
     """Images of one split.
 
     Attributes:
-        rows: the inputs.
+        rows: the inputs: of the n images, then of their first views, and so on.
         targets: indices of the true classes, int64 (n,).
+        views: number of views of each image.
     """
 
     rows: "Rows"
     targets: NDArray[np.int64]
+    views: int = 0
 
 
 class Rows:

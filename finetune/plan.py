@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal
 
 from featurize.options import Option, Options
 from featurize.options.choices import FULL_PRECISION, ClassWeight, Precision, Seed
+from featurize.options.records import Count
 
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]
@@ -36,6 +37,7 @@ class Plan(Options):
             Davoine, arXiv:1802.01483, equation 5, without its term for the head).
         class_weight: as in scikit-learn.
         clip: the norm of all gradients together.
+        views: of each training image, besides the image itself; an epoch has a random one of each.
         precision: "mixed_float16" computes convolutions in 16 bits; weights, head and validation stay in 32 bits.
     """
 
@@ -75,6 +77,7 @@ class Plan(Options):
     ] = None
     dropout: Annotated[float | None, Option("Dropout before the last layer.", least=0, below=1)] = 0.5
     patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 10
+    views: Count = 0
     precision: Precision = FULL_PRECISION
 
     def __post_init__(self) -> None:

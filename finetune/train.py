@@ -18,6 +18,8 @@ from finetune.plan import Plan
 from heads.history import Epoch
 from heads.metrics import Metrics, measure
 
+_VIEWS = 1  # for the seed that chooses views
+
 if TYPE_CHECKING:
     from finetune.program import Arrays, Means, Program
 
@@ -164,13 +166,19 @@ def order(plan: Plan, epoch: int, n: int) -> NDArray[np.intp]:
     return np.random.default_rng([plan.seed, epoch]).permutation(n)
 
 
+def views(plan: Plan, epoch: int, n: int, number: int) -> NDArray[np.intp]:
+    """Return which of `number` views of each of n images an epoch has; 0 is the image itself."""
+    return np.random.default_rng([plan.seed, epoch, _VIEWS]).integers(number + 1, size=n)
+
+
 def _train_epoch(program: "Program", data: Examples, plan: Plan, number: int, callbacks: Callbacks) -> "Means":
     from finetune.program import Means
 
     permutation = order(plan, number, len(data.targets))
     sums = np.zeros(3)
     images = 0
-    for step, inputs in enumerate(data.rows.batches(permutation, plan.batch_size), start=1):
+    rows = permutation + len(data.targets) * views(plan, number, len(data.targets), data.views)[permutation]
+    for step, inputs in enumerate(data.rows.batches(rows, plan.batch_size), start=1):
         interrupts.check()
         targets = data.targets[permutation[images : images + len(inputs)]]
         means = program.step(inputs, targets, number, step)

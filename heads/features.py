@@ -24,11 +24,13 @@ class Features:
         pooled: pooling → (n, inputs), float32. "flatten" is float16, as cached, because it is height · width times larger.
         targets: (n,), indices of the true classes.
         samples: the n images.
+        views: `pooled` of each view of the n images.
     """
 
     pooled: Mapping[Pooling, NDArray[Any]]
     targets: NDArray[np.int64]
     samples: Sequence[Sample]
+    views: Sequence[Mapping[Pooling, NDArray[Any]]] = ()
 
     def __len__(self) -> int:
         return len(self.targets)
@@ -41,7 +43,8 @@ class Features:
     def take(self, rows: slice | NDArray[np.integer[Any]]) -> "Features":
         """Return the images at `rows`; a slice makes no copy."""
         samples = self.samples[rows] if isinstance(rows, slice) else [self.samples[i] for i in rows]
-        return Features({name: x[rows] for name, x in self.pooled.items()}, self.targets[rows], samples)
+        pooled, *views = [{name: x[rows] for name, x in pooled.items()} for pooled in (self.pooled, *self.views)]
+        return Features(pooled, self.targets[rows], samples, tuple(views))
 
 
 def read(

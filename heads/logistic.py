@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from heads import folds
 from heads.features import Features
@@ -76,10 +75,9 @@ def train(
     """
     from sklearn.exceptions import ConvergenceWarning
 
-    x, y = train.pooled[spec.pooling].astype(np.float32, copy=False), train.targets
-    trained_classes = np.unique(y)
+    trained_classes = np.unique(train.targets)
     if len(trained_classes) < 2:
-        layer = _constant(x.shape[1], len(classes), int(trained_classes[0]))
+        layer = _constant(train.pooled[spec.pooling].shape[1], len(classes), int(trained_classes[0]))
         head = Head(spec.name, "logistic", spec.pooling, tuple(classes), (layer,))
         return Fitted(head, None, C_VALUES[-1], (), True, "the training images have only one class")
     with warnings.catch_warnings():  # outside the search, because its threads share one list of filters
@@ -88,7 +86,7 @@ def train(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ConvergenceWarning)
         C = best_C(search) if C is None else C
-        pipeline = _fit(x, y, spec.pooling, C, class_weight)
+        pipeline = _fit(train, spec.pooling, C, class_weight)
     converged = not any(issubclass(warning.category, ConvergenceWarning) for warning in caught)
     if search:
         best = min(search, key=_loss)
@@ -144,15 +142,18 @@ def _constant(inputs: int, classes: int, predicted: int) -> Layer:
     return Layer(np.zeros((inputs, classes), np.float32), bias, "softmax")
 
 
-def _fit(x: NDArray[Any], y: NDArray[Any], pooling: Pooling, C: float, class_weight: str | None) -> Any:
+def _fit(images: Features, pooling: Pooling, C: float, class_weight: str | None) -> Any:
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     regression = LogisticRegression(C=C, max_iter=MAX_ITERATIONS, class_weight=class_weight)
+    copies = 1 + len(images.views)
+    x = np.concatenate([pooled[pooling] for pooled in (images.pooled, *images.views)]).astype(np.float32, copy=False)
     scaler = StandardScaler().fit(x)
     scaler.scale_ = scales(scaler.var_, pooling)
-    regression.fit(scaler.transform(x), y)
+    weights = np.full(len(x), 1 / copies) if copies > 1 else None  # an image counts as one, whatever its views
+    regression.fit(scaler.transform(x), np.tile(images.targets, copies), weights)
     return make_pipeline(scaler, regression)
 
 
@@ -162,7 +163,9 @@ def _search(
     import joblib
     from threadpoolctl import threadpool_limits
 
-    x, y, groups = images.pooled[pooling].astype(np.float32, copy=False), images.targets, images.groups
+    pooled, *views = [{pooling: pooled[pooling]} for pooled in (images.pooled, *images.views)]
+    images = Features(pooled, images.targets, images.samples, views)
+    y, groups = images.targets, images.groups
     number = folds.max_folds(y, groups, FOLDS)
     if number < 2:
         return ()
@@ -172,10 +175,11 @@ def _search(
 
     def evaluate(C: float, part: folds.Fold) -> tuple[float, int, bool]:
         train, held_out = part
-        pipeline = _fit(x[train], y[train], pooling, C, class_weight)
+        pipeline = _fit(images.take(train), pooling, C, class_weight)
         trained_classes = pipeline[-1].classes_
         rows = held_out[np.isin(y[held_out], trained_classes)]  # images of other classes cannot distinguish values of C
-        loss = losses(pipeline.predict_proba(x[rows]).astype(np.float64), np.searchsorted(trained_classes, y[rows]))
+        x = pooled[pooling][rows].astype(np.float32, copy=False)
+        loss = losses(pipeline.predict_proba(x).astype(np.float64), np.searchsorted(trained_classes, y[rows]))
         return float(loss.sum()), len(rows), bool((pipeline[-1].n_iter_ < MAX_ITERATIONS).all())
 
     results = []

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from featurize.options import Option, Options
 from featurize.options.choices import ClassWeight, Seed
+from featurize.options.records import Count
 
 FOLDS = 5  # of a cross-validation, where nobody says how many
 FEW = 200  # validation images: with fewer, a cross-validation ranks heads by default
@@ -12,7 +13,7 @@ FEW = 200  # validation images: with fewer, a cross-validation ranks heads by de
 
 @dataclass(frozen=True)
 class Plan(Options):
-    """Settings of one training; `class_weight` as in scikit-learn."""
+    """Settings of one training; `class_weight` as in scikit-learn; `views`: of each training image, besides the image itself."""
 
     epochs: Annotated[int, Option("Maximum number of epochs of a dense head; the best is kept.", least=1)] = 50
     patience: Annotated[
@@ -21,3 +22,4 @@ class Plan(Options):
     batch_size: Annotated[int, Option("Images in a training step.", least=1)] = 32
     seed: Seed = 0
     class_weight: ClassWeight = None
+    views: Count = 0

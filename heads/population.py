@@ -23,6 +23,7 @@ from heads.plan import Plan
 from heads.specs import DenseSpec
 
 _ROWS_AT_ONCE = 256
+_VIEWS = 1  # for the seed that chooses views
 
 
 @dataclass(frozen=True)
@@ -121,16 +122,19 @@ class _Source:
         self.pooling = spec.pooling
         self.scaler: Scaler | None = None
         if spec.standardise:
-            x = train.pooled[spec.pooling]
             fitted = StandardScaler()
-            for first in range(0, len(x), _ROWS_AT_ONCE):
-                fitted.partial_fit(x[first : first + _ROWS_AT_ONCE].astype(np.float64))
+            for x in (pooled[spec.pooling] for pooled in (train.pooled, *train.views)):
+                for first in range(0, len(x), _ROWS_AT_ONCE):
+                    fitted.partial_fit(x[first : first + _ROWS_AT_ONCE].astype(np.float64))
             self.scaler = Scaler(fitted.mean_, scales(fitted.var_, spec.pooling))
             self._mean, self._scale = self.scaler.mean.astype(np.float32), self.scaler.scale.astype(np.float32)
 
-    def rows(self, features: Features, rows: Any) -> NDArray[np.float32]:
-        """Return float32 inputs (n, inputs) of the images at `rows`."""
+    def rows(self, features: Features, rows: Any, views: NDArray[np.int64] | None = None) -> NDArray[np.float32]:
+        """Return float32 inputs (n, inputs) of the images at `rows`, or of one view of each (0: the image itself)."""
         x: NDArray[np.float32] = features.pooled[self.pooling][rows].astype(np.float32)
+        for number, pooled in enumerate(features.views if views is not None else (), start=1):
+            chosen = views == number
+            x[chosen] = pooled[self.pooling][rows[chosen]]
         if self.scaler is not None:
             x = (x - self._mean) / self._scale
         return x
@@ -182,6 +186,7 @@ class _BatchedTrainer:
         for layer in self.layers:
             layer.tally.assign(np.zeros(layer.tally.shape, np.float32))
         order = np.random.default_rng([seed, number]).permutation(n)
+        view = np.random.default_rng([seed, number, _VIEWS]).integers(len(self.train.views) + 1, size=n)
         for step, first in enumerate(range(0, n, size)):
             interrupts.check()
             rows = order[first : first + size]
@@ -190,7 +195,7 @@ class _BatchedTrainer:
             rows = np.resize(rows, size)  # pads a short last batch, so that only one shape is compiled
             batch = {"y": self._y[rows], "weight": self._weight[rows].reshape(-1, 1), "real": real}
             for name, source in self.sources.items():
-                batch[f"x_{name}"] = source.rows(self.train, rows)
+                batch[f"x_{name}"] = source.rows(self.train, rows, view[rows])
             for units in {spec.units for spec in self.specs if spec.units}:
                 rng = np.random.default_rng([seed, number, step, units])
                 batch[f"noise_{units}"] = rng.random((size, units), np.float32)

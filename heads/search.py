@@ -119,6 +119,9 @@ def recipe(spec: Spec, plan: Plan) -> dict[str, Any]:
         settings = {"kind": "logistic", **asdict(spec), "seed": plan.seed, "class_weight": plan.class_weight}
     else:
         settings = {"kind": "dense", **asdict(spec), **asdict(plan)}
+    settings.pop("views", None)
+    if plan.views:  # recipes of earlier versions have none
+        settings["views"] = plan.views
     return {**settings, "least_scale": LEAST_SCALE}
 
 

@@ -10,6 +10,7 @@ from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 from featurize.options import Checked, Option
 from featurize.options.choices import FULL_PRECISION, PREPROCESS, Precision, Preprocess
+from featurize.pixels import views
 from featurize.pixels.images import DECODER_VERSION, RESIZE_FILTERS
 from featurize.pixels.perturbations import PERTURBATIONS
 
@@ -27,8 +28,9 @@ class Fingerprint(Checked):
         dtype: dtype of the stored features.
         precision: precision of the computation, a Keras dtype policy: "float32", also for engines within a relative error of
             1e-3 of it, or "mixed_float16" (GPUs).
-        probe: the perturbation of the pictures, a key of `featurize.pixels.perturbations.PERTURBATIONS`, or empty. The name
-            "probe" is part of the file format: renaming it would invalidate cached features.
+        probe: what was done to the pictures: a key of `featurize.pixels.perturbations.PERTURBATIONS`, the name of a view
+            (`featurize.pixels.views`), or empty. The name "probe" is part of the file format: renaming it would invalidate
+            cached features.
     """
 
     weights: str
@@ -49,7 +51,7 @@ class Fingerprint(Checked):
         super().__post_init__()
         if self.resize not in RESIZE_FILTERS:
             raise VggftError(f"resize filter {self.resize!r}: expected one of {', '.join(RESIZE_FILTERS)}.")
-        if self.probe and self.probe not in PERTURBATIONS:
+        if self.probe and self.probe not in PERTURBATIONS and not views.number(self.probe):
             raise VggftError(f"perturbation {self.probe!r}: expected one of {', '.join(PERTURBATIONS)}.")
 
     @property

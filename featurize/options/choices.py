@@ -24,3 +24,5 @@ Seed = Annotated[int, Option("Seed of initial weights, order of images and dropo
 ClassWeight = Annotated[
     Literal["balanced"] | None, Option("Class weighting; balanced: inversely to the number of training images.")
 ]
+
+MOST_VIEWS = 32  # changed copies of a training picture

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, Jpeg2KImagePlugin, TiffImagePlugin, UnidentifiedImageError, features
 
-from featurize.pixels import formats, layouts, memory, metadata
+from featurize.pixels import formats, layouts, memory, metadata, views
 from featurize.pixels.perturbations import PERTURBATIONS
 from featurize.pixels.silence import silence
 from featurize.process import descriptors, interrupts
@@ -128,7 +128,8 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
         data: contents of the file.
         size: side of the square in pixels.
         resize: a key of `RESIZE_FILTERS`: Pillow's filters, which average over all covered pixels when shrinking.
-        perturbation: a key of `featurize.pixels.perturbations.PERTURBATIONS`, applied to the square; empty for none.
+        perturbation: a key of `featurize.pixels.perturbations.PERTURBATIONS`, applied to the square; or the name of a view
+            (`featurize.pixels.views`); empty for none.
 
     Returns:
         uint8 array of shape (size, size, 3), RGB.
@@ -137,7 +138,12 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
         Unreadable: the data cannot be decoded; with the reason.
     """
 
+    number = views.number(perturbation)
+    view = views.View.of(data, number) if number else None
+
     def resized(picture: Image.Image, box: Box) -> NDArray[np.uint8]:
+        if view:
+            return np.asarray(view.changed(picture.resize((size, size), RESIZE_FILTERS[resize], view.within(box))))
         square = picture.resize((size, size), RESIZE_FILTERS[resize], box)
         return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
 

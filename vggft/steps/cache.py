@@ -12,6 +12,7 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
 from featurize.errors import VggftError
+from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.steps.confirmation import confirmed
 from vggft.steps.options import ExportOptions, PruneOptions
@@ -87,14 +88,20 @@ def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None, elsewhere
     if fingerprint == settled:
         return "in use"
     if _is_perturbation(fingerprint, settled):
-        return "in use by compare"
+        return "in use: views" if views.number(fingerprint.probe) else "in use by compare"
     shared = any(fingerprint == used or _is_perturbation(fingerprint, used) for used in elsewhere)
     return "in use by another workspace" if shared else "stale"
 
 
 def _is_perturbation(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
-    """Return whether these are features of perturbed images, otherwise computed like the features in use."""
+    """Return whether these are features of perturbed images, or of views, otherwise computed like the features in use."""
     return fingerprint is not None and bool(fingerprint.probe) and replace(fingerprint, probe="") == settled
+
+
+def _serves(fingerprint: Fingerprint, users: Sequence[Workspace]) -> bool:
+    """Return whether features of perturbed images, or of a view, are of use to one of some workspaces."""
+    used = [user.settings for user in users if _is_perturbation(fingerprint, user.settings.fingerprint)]
+    return any((views.number(fingerprint.probe) or 0) <= settings.views for settings in used)
 
 
 def _described(fingerprint: Fingerprint | None) -> str:
@@ -155,7 +162,9 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     folders = [path.name for path, fingerprint in places.items() if _is_perturbation(fingerprint, settled)]
     perturbed = [finding for finding in findings if not set(folders).isdisjoint(finding.path.parts)]
     if perturbed:
-        ui.print("Some of these features are of perturbed images: vggft compare recomputes them.")
+        ui.print(
+            "Some of these features are of changed images: vggft compare or, of views, vggft featurize recomputes them."
+        )
     if len(in_use) + len(perturbed) < len(findings):
         ui.print("Some of these features are stale: vggft cache prune deletes them.")
     if settled is None:
@@ -199,9 +208,7 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
                 f"{workspace.cache_folder}: no features of the workspace's fingerprint ({settled.key}), so all would count as "
                 "stale. Nothing was deleted. Run vggft featurize first."
             )
-        perturbations = [
-            other for other in places.values() if other and any(_is_perturbation(other, used) for used in needed)
-        ]
+        perturbations = [other for other in places.values() if other and _serves(other, users)]
         stale = [path for path, other in places.items() if other not in (None, *needed, *perturbations)]
         aside = [path for path in upkeep.quarantine_folders(workspace.cache_folder) if path.parent not in stale]
         caches = [workspace.cache(fingerprint) for fingerprint in (*needed, *perturbations)]

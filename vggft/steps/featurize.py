@@ -30,7 +30,7 @@ from heads.head import HEAD_FILE
 from vggft.steps import locations
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
-from vggft.workspace import earlier, provenance
+from vggft.workspace import earlier, provenance, views
 from vggft.workspace.filling import Filled, Filling, fill, require
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Settings, Workspace
@@ -76,7 +76,10 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
         else:
             earlier.refuse_foreign_files(workspace.root)
             before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
-        return _featurize(workspace, options, before, ui, lock)
+        found = _featurize(workspace, options, before, ui, lock)
+        number, samples = workspace.settings.views, workspace.dataset.accepted("train")
+        views.compute(workspace, number, samples, found["layers"], ui)
+        return {**found, "views": number}
 
 
 def _featurize(
@@ -116,6 +119,7 @@ def _featurize(
         split.group_by,
         layers=tuple(layers),
         cache=str(shared) if shared else None,
+        views=options.views if options.views is not None else before.settings.views if before.settings else 0,
     )
     if before.settings is None and workspace.lost:
         workspace.require_same(settings)

@@ -37,5 +37,6 @@ class StepTrainers:
             plan=settings.plan,
             precision=settings.plan.precision,
             memory=settings.memory,
+            views=settings.plan.views,
         )
         finetune.run(fold, options, ui)

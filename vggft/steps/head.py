@@ -18,14 +18,14 @@ from heads.head import Pooling
 from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Result, Setting
-from heads.specs import CLASSIC, DEFAULTS, DenseSpec, Spec
+from heads.specs import CLASSIC, DEFAULTS, NAME, DenseSpec, Spec
 from vggft.comparison.order import Certainty, certainty
 from vggft.prediction import models
 from vggft.steps import label_check, leaderboard
 from vggft.steps.board import Board
 from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
-from vggft.workspace import provenance
+from vggft.workspace import provenance, views
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -38,13 +38,23 @@ def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
     Raises:
         VggftError: options out of range, no features yet, or no head that could be trained.
     """
-    return train(workspace, options, _specs(options), ui)
+    specs, number = _specs(options), views.wanted(workspace, options.views)
+    if number:
+        specs = [replace(spec, name=_with_views(spec.name, number)) for spec in specs]
+    return train(workspace, replace(options, plan=replace(options.plan, views=number)), specs, ui)
+
+
+def _with_views(name: str, number: int) -> str:
+    named = f"{name}-views{number}"
+    if not NAME.fullmatch(named):
+        raise VggftError(f"--views: {named!r} is too long for the name of a head. Choose a shorter one than {name!r}.")
+    return named
 
 
 def train(
     workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui, *, fewer_folds: bool = False
 ) -> dict[str, Any]:
-    """Do what `run` does with these heads, whatever the options say of names and grid.
+    """Do what `run` does with these heads and the views of the plan, whatever the options say of names, grid and views.
 
     Args:
         fewer_folds: with too few images for `options.cv` folds, use as many as there can be.
@@ -174,6 +184,7 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     train, grouping = near_duplicates.together(everything.take(slice(0, learnt)))
     for sentence in grouping.about_folds():  # two labels are among the leaks
         ui.warn(sentence)
+    train = _views(workspace, options.plan.views, train, ui)
     return _Inputs(train, everything.take(slice(learnt, None)), _leaks(dataset, everything, test, ui))
 
 
@@ -191,6 +202,18 @@ def _pooled(workspace: Workspace, samples: Sequence[Sample], poolings: Sequence[
     targets = workspace.dataset.targets(samples)
     with ui.progress("reading features", len(samples)) as advance:
         return features.read(workspace.cache(), samples, targets, poolings, progress=advance)
+
+
+def _views(workspace: Workspace, number: int, train: Features, ui: Ui) -> Features:
+    """Return the training images with views of each, computed where they are missing."""
+    if not number:
+        return train
+    top, poolings = workspace.architecture.top, list(train.pooled)
+    found = []
+    for cache in views.compute(workspace, number, train.samples, [top], ui):
+        with ui.progress("reading views", len(train)) as advance:
+            found.append(features.read(cache, train.samples, train.targets.tolist(), poolings, progress=advance).pooled)
+    return replace(train, views=tuple(found))
 
 
 def _folds(asked: int | None, wanted: int, train: Features, *, fewer: bool) -> int:

@@ -20,7 +20,7 @@ from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Inputs, Job, files_of, prepare, train
 from vggft.ui.console import Ui
-from vggft.workspace import filling, provenance
+from vggft.workspace import filling, provenance, views
 from vggft.workspace.filling import Filling
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
@@ -88,7 +88,9 @@ def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> Training:
     memory = options.memory or MEMORY
     unfreeze = options.unfreeze or workspace.architecture.unfreeze
     split_point = workspace.architecture.split_point(unfreeze)
-    plan = options.plan if options.precision == "auto" else replace(options.plan, precision=options.precision)
+    plan = replace(options.plan, views=views.wanted(workspace, options.views))
+    if options.precision != "auto":
+        plan = replace(plan, precision=options.precision)
     head = starts.choose(workspace, options.start, lambda error: ui.warn(f"left out: {error}"))
     if options.name is not None:
         _require_free(workspace, options.name)
@@ -162,7 +164,7 @@ def _require_free(workspace: Workspace, name: str) -> None:
 # Settings that appear in a run's name when they differ from the defaults, and their abbreviations.
 _SHORT = {"learning_rate": "lr", "momentum": "m", "schedule": "", "layer_decay": "decay", "l2_sp": "l2sp"}
 _SHORT |= {"label_smoothing": "smooth", "class_weight": "", "clip": "clip", "batch_size": "batch", "epochs": "epochs"}
-_SHORT |= {"dropout": "dropout", "patience": "patience", "seed": "seed"}
+_SHORT |= {"dropout": "dropout", "patience": "patience", "seed": "seed", "views": "views"}
 
 
 def _readable(unfreeze: str, plan: Plan, start: str) -> str:

@@ -14,12 +14,19 @@ from featurize.data import shares
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
-from featurize.options.choices import PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
+from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
 _NEW = "in a new workspace"
+_TRAINED_VIEWS = Option(
+    "Train on N views of each image, too, a random one in each epoch; their number is in the names of heads and runs.",
+    least=1,
+    most=MOST_VIEWS,
+    off=0,
+    default="all that featurize computed",
+)
 _MODEL = Option(
     "Name of a head or tuned network.",
     metavar="NAME",
@@ -61,6 +68,16 @@ class FeaturizeOptions(Options):
             default="cache/ in the workspace",
         ),
     ] = None
+    views: Annotated[
+        int | None,
+        Option(
+            "Also compute N changed copies of each training image, to train on: data augmentation.",
+            least=1,
+            most=MOST_VIEWS,
+            off=0,
+            default=f"0 {_NEW}",
+        ),
+    ] = None
     engine: Annotated[EngineName, Option("Engine for the frozen network; auto picks the fastest on this machine.")] = (
         "auto"
     )
@@ -72,7 +89,7 @@ class FeaturizeOptions(Options):
 
 @dataclass(frozen=True)
 class HeadOptions(Options):
-    """Which heads to train, and how."""
+    """Which heads to train, and how. `views` replaces that of the plan."""
 
     head: Annotated[tuple[str, ...], Option("Head to train; repeat for more.", metavar="NAME", default="all")] = ()
     grid: Annotated[Path | None, Option("TOML file that defines other heads.", metavar="FILE")] = None
@@ -89,6 +106,7 @@ class HeadOptions(Options):
             default=f"{heads.plan.FOLDS} with fewer than {heads.plan.FEW} validation images, else 0",
         ),
     ] = None
+    views: Annotated[int | None, _TRAINED_VIEWS] = None
     seeds: Annotated[int, Option("Train with N seeds and show mean and spread.", least=1)] = 1
     suspects: Annotated[bool, Option("List the images whose labels look wrong to the cross-validated heads.")] = False
     retrain: Annotated[bool, Option("Also retrain heads that are up to date.")] = False
@@ -103,7 +121,7 @@ class HeadOptions(Options):
 
 @dataclass(frozen=True)
 class FinetuneOptions(Options):
-    """What to tune and how. `precision` replaces that of the plan; `memory` None: the default or, to resume, the run's.
+    """What to tune and how. `precision` and `views` replace those of the plan; `memory` None: the default, or the resumed run's.
 
     `combinations` are the options of each run of a sweep.
     """
@@ -137,6 +155,7 @@ class FinetuneOptions(Options):
         ),
     ] = None
     plan: finetune.plan.Plan = field(default_factory=finetune.plan.Plan)
+    views: Annotated[int | None, _TRAINED_VIEWS] = None
     precision: Annotated[
         Literal["auto", Precision],
         Option("Arithmetic of the training; auto: mixed_float16 on a GPU, float32 on a CPU."),

@@ -31,6 +31,7 @@ from finetune.train import Callbacks, State
 from heads.head import Head
 from heads.predictions import Predictions
 from vggft.ui.console import Ui
+from vggft.workspace import views
 from vggft.workspace.backbone import load_weights
 from vggft.workspace.filling import Filling, decoder, fill
 from vggft.workspace.folder import workspace_flag
@@ -87,7 +88,8 @@ class Inputs:
 
     def of(self, job: Job, ui: Ui) -> tuple[Examples, Examples]:
         """Return the inputs of training and validation of a run; those of the run before are dropped if they differ."""
-        key = (job.settings.split_point, job.settings.memory, job.settings.plan.batch_size)
+        plan = job.settings.plan
+        key = (job.settings.split_point, job.settings.memory, plan.batch_size, plan.views)
         if self._read is None or key != self._key:
             self._read = None
             self._key, self._read = key, _examples(job, ui)
@@ -175,6 +177,7 @@ def _fill(job: Job, split_point: str, ui: Ui) -> None:
             f"{split_point} is not cached for all images, and {len(filled.rejected)} of them cannot be computed (the first: "
             f"{files[digest][0]}: {reason}). Put the images back, or run vggft featurize to continue without them."
         )
+    views.compute(job.workspace, job.settings.plan.views, job.dataset.accepted("train"), [split_point], ui)
 
 
 def _parity_gate(job: Job, network: Any, ui: Ui) -> float:
@@ -207,20 +210,23 @@ def _examples(job: Job, ui: Ui) -> tuple[Examples, Examples]:
     """Read the inputs of training and validation, or prepare to stream them."""
     split_point, size, files = job.settings.split_point, job.cache.fingerprint.size, files_of(job.dataset)
     splits = [_samples(job.dataset, split) for split in ("train", "validate")]
+    changed = views.caches(job.workspace, job.settings.plan.views)
     sources = []
-    for samples in splits:
+    for samples, caches in zip(splits, ([job.cache, *changed], [job.cache]), strict=True):
         digests = [sample.digest for sample in samples]
         if split_point is None:
-            sources.append(examples.from_pixels(files, decoder(job.cache.fingerprint), size, digests))
+            of_caches = [examples.from_pixels(files, decoder(cache.fingerprint), size, digests) for cache in caches]
         else:
-            sources.append(examples.from_cache(job.cache, split_point, digests))
+            of_caches = [examples.from_cache(cache, split_point, digests) for cache in caches]
+        sources.append(examples.joined(of_caches))
     windows = examples.windows(sources, job.settings.memory, job.settings.plan.batch_size)
     if windows[0]:
         ui.say(f"the inputs do not fit into --memory: {windows[0]} images at a time are read ahead of training")
     inputs, read = [], 0
     kept = sum(source.n for source, window in zip(sources, windows, strict=True) if window is None)
     with ui.progress("reading inputs", kept) if kept else nullcontext() as advance:
-        for samples, source, window in zip(splits, sources, windows, strict=True):
+        numbers = (job.settings.plan.views, 0)
+        for samples, source, window, number in zip(splits, sources, windows, numbers, strict=True):
 
             def show(rows: int, before: int = read) -> None:
                 if advance:
@@ -228,7 +234,7 @@ def _examples(job: Job, ui: Ui) -> tuple[Examples, Examples]:
 
             rows = Rows(source, window, show)
             read += source.n if window is None else 0
-            inputs.append(Examples(rows, np.asarray(job.dataset.targets(samples), np.int64)))
+            inputs.append(Examples(rows, np.asarray(job.dataset.targets(samples), np.int64), number))
     return inputs[0], inputs[1]
 
 

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import featurize.data.assigned
 import finetune.store
@@ -32,7 +32,8 @@ from featurize.data.dataset import Dataset, manifest, read_manifest
 from featurize.data.shares import Shares
 from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, damaged, reason
-from featurize.options import records
+from featurize.options import Option, records
+from featurize.options.choices import MOST_VIEWS
 from featurize.process import interrupts, places
 from vggft.workspace import earlier, holder
 from vggft.workspace.folder import workspace_flag
@@ -54,6 +55,7 @@ class Settings:
         manifest_sha256: sha256 of the manifest.csv that these settings belong to.
         layers: those that the last featurize computed for every image.
         cache: the folder of the features that `--cache` named, absolute; None for `cache/` in the workspace.
+        views: number of views of each training image in the cache.
     """
 
     data: str
@@ -65,6 +67,7 @@ class Settings:
     manifest_sha256: str = ""
     layers: tuple[str, ...] = ()
     cache: str | None = None
+    views: Annotated[int, Option(least=0, most=MOST_VIEWS)] = 0
 
     @property
     def weights_file_path(self) -> Path | None:
