@@ -55,12 +55,13 @@ def main() -> None:
 
 def measure(place: Path, data: Path, size: int, number: int, epochs: int) -> dict[str, Any]:
     """Return of regression, head and tuned network what was measured without views and with, and the seconds of each step."""
-    experiment, seconds = Experiment(place, replace(VGG16, size=size)), {}
+    experiment = Experiment(place, replace(VGG16, size=size))
+    seconds: dict[str, float] = {}
 
-    def timed(name: str, function: Any, **arguments: Any) -> Any:
+    def timed(step: str, function: Any, **arguments: Any) -> Any:
         began = perf_counter()
         result = function(**arguments)
-        seconds[name] = round(perf_counter() - began, 1)
+        seconds[step] = round(perf_counter() - began, 1)
         return result
 
     timed("featurize", experiment.featurize, data=data, test=0.3, validation=0.15)

@@ -50,6 +50,20 @@ MUTATIONS = [
     Mutation(
         "finetune/train.py", "best=program.with_temperature(weights, found)", "best=weights", "unit/test_temperature.py"
     ),
+    Mutation("heads/search.py", "train.take(learnt), results", "train, results", "unit/test_search.py"),
+    Mutation("heads/logistic.py", "np.full(len(x), 1 / copies)", "np.full(len(x), 1.0)", "unit/test_views.py"),
+    Mutation(
+        "vggft/workspace/views.py",
+        "[cache.missing(layers, list(files)) for cache in found]",
+        "[[] for cache in found]",
+        "integration/test_views_command.py",
+    ),
+    Mutation(
+        "vggft/steps/sweep.py",
+        "wanted = (training.unfreeze, training.plan, training.head.digest)",
+        "wanted = (training.unfreeze, training.plan, head_digest)",
+        "integration/test_sweep.py",
+    ),
     Mutation("heads/metrics.py", "return min(1.0, float(value))", "return float(value)", "unit/test_metrics.py"),
     Mutation("heads/head.py", "LEAST_SCALE * np.median(half)", "0 * np.median(half)", "unit/test_heads.py"),
     Mutation(
