@@ -8,6 +8,7 @@ import time
 
 import pytest
 from conftest import drawings, refused, snapshot, vggft
+from PIL import Image
 from processes import start
 from tiny import TINY
 
@@ -68,6 +69,9 @@ def test_every_combination_is_trained_and_ranked(work, ui, capsys, monkeypatch):
     assert losses == sorted(losses)
     assert found["best"] == found["sweep"][0]["name"] == models.load(work).networks[0].name
     assert found["failed"] == found["kept"] == []
+    with Image.open(found["curves"]) as picture:
+        assert picture.size == (1100, 660)
+    assert found["curves"] == str(work.report / "sweep.png")
     assert sorted(read) == ["block1_pool", "block2_pool"]  # once for two runs
     alone = finetune.run(work, FinetuneOptions.of(unfreeze="block2", lr=2e-3, **FIXED), ui)
     (same,) = [run for run in found["sweep"] if run["name"] == "block2-logistic-max-lr0.002-batch5-epochs1"]

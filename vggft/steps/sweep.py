@@ -12,6 +12,7 @@ from featurize.wording import counted
 from finetune import store
 from finetune.store import Run, Settings
 from heads.search import merit
+from vggft.comparison.report import curves
 from vggft.prediction import models
 from vggft.steps import new_run, resumption
 from vggft.steps.new_run import Training
@@ -21,6 +22,8 @@ from vggft.ui.console import Ui
 from vggft.ui.table import interval_text
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
+
+PICTURE = "sweep.png"  # of the last sweep, in the report folder
 
 
 def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> dict[str, Any]:
@@ -93,7 +96,7 @@ def _train(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> 
 def _report(
     workspace: Workspace, runs: Sequence[Run], kept: Sequence[str], failed: Sequence[dict[str, str]], ui: Ui
 ) -> dict[str, Any]:
-    """Print the runs, best first, and return them for --json."""
+    """Print the runs, best first, draw their learning curves, and return them for --json."""
     ranked = sorted(runs, key=lambda entry: merit(entry.validation, entry.parameters))
     rows = []
     for entry in ranked:
@@ -106,11 +109,15 @@ def _report(
         ["run", "log-loss", "accuracy", "95% interval", "best epoch", "seconds"],
         rows,
     )
+    picture = workspace.report_folder() / PICTURE
+    curves.plot_runs(picture, {entry.name: entry.history for entry in ranked})
+    ui.print(f"curves: {picture}")
     if kept:
         ui.say(f"kept: {counted(len(kept), 'run')} trained with these settings before")
     return {
         "sweep": [as_json(workspace, entry) for entry in ranked],
         "best": ranked[0].name,
+        "curves": str(picture),
         "kept": list(kept),
         "failed": list(failed),
     }

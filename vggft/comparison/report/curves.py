@@ -1,13 +1,17 @@
 """Learning curves as PNG."""
 
 import io
-from collections.abc import Sequence
+import itertools
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from featurize.disk import durable
+from heads.history import Epoch
 from vggft.prediction.model import Model
 
 _ROW = 3.2  # inches
+_COLOURS = 10  # after which matplotlib's cycle starts again
 
 
 def plot(path: Path, models: Sequence[Model]) -> None:
@@ -49,6 +53,28 @@ def plot(path: Path, models: Sequence[Model]) -> None:
             axes.xaxis.get_major_locator().set_params(integer=True)
             axes.grid(alpha=0.3)
         left.legend(fontsize="small")  # the right panel's would say the same
+    _write(path, figure)
+
+
+def plot_runs(path: Path, histories: Mapping[str, Sequence[Epoch]]) -> None:
+    """Draw the validation log-loss of runs against their seconds of training, in one panel; a circle marks the epoch kept."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10, 6), layout="constrained")
+    axes = figure.subplots()
+    for i, (name, history) in enumerate(histories.items()):
+        seconds = list(itertools.accumulate(epoch.seconds for epoch in history))
+        losses = [epoch.val_log_loss for epoch in history]
+        (line,) = axes.plot(seconds, losses, "-" if i < _COLOURS else "--", marker=".", label=name)
+        kept = losses.index(min(losses))
+        axes.plot([seconds[kept]], [losses[kept]], "o", mfc="none", ms=11, color=line.get_color())
+    axes.set(xlabel="seconds of training", ylabel="validation log-loss")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    _write(path, figure)
+
+
+def _write(path: Path, figure: Any) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=110)
     durable.write_bytes(path, image.getvalue())
