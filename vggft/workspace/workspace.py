@@ -352,5 +352,8 @@ def _do_not_wait(message: str) -> None:
 
 
 def _described(settings: Settings) -> bytes:
-    """Return workspace.json."""
-    return forms.json_bytes({"schema": SCHEMA, **asdict(settings)})
+    """Return workspace.json; without `views` where there are none, as in earlier versions."""
+    stored = asdict(settings)
+    if not settings.views:
+        del stored["views"]
+    return forms.json_bytes({"schema": SCHEMA, **stored})
