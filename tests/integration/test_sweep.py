@@ -1,6 +1,5 @@
 """`vggft finetune --sweep`: combinations, ranking, sharing, failures, and doing it again."""
 
-import json
 import random
 import shutil
 import subprocess
@@ -17,6 +16,7 @@ from finetune import store
 from vggft.prediction import models
 from vggft.steps import featurize, finetune, head, tuning
 from vggft.steps.options import FeaturizeOptions, FinetuneOptions, HeadOptions
+from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
 FIXED = {"epochs": 1, "batch_size": 5}
@@ -26,13 +26,25 @@ TWO = "unfreeze=block3,block2 lr=1e-3,2e-3"
 @pytest.fixture(scope="module")
 def headed(tmp_path_factory):
     """A workspace of 14 drawings with two heads; tests that change it copy it first."""
-    from vggft.ui.console import Ui
-
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
     work = Workspace(base / "work", TINY)
     featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
     head.run(work, HeadOptions.of(epochs=5, head=("logistic-max", "avg-256")), ui)
     return base
+
+
+@pytest.fixture(scope="module")
+def swept(headed, tmp_path_factory):
+    """The same after a sweep; what it returned; and the split points whose inputs were read."""
+    base, read = tmp_path_factory.mktemp("swept") / "copy", []
+    shutil.copytree(headed, base)
+    examples = tuning._examples
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            tuning, "_examples", lambda job, ui: (read.append(job.settings.split_point), examples(job, ui))[1]
+        )
+        found = finetune.run(Workspace(base / "work", TINY), FinetuneOptions.of(sweep=TWO, **FIXED), Ui(quiet=True))
+    return base, found, read
 
 
 @pytest.fixture
@@ -42,8 +54,10 @@ def here(headed, tmp_path):
 
 
 @pytest.fixture
-def work(here):
-    return Workspace(here / "work", TINY)
+def again(swept, tmp_path):
+    """A copy of the workspace after the sweep."""
+    shutil.copytree(swept[0], tmp_path / "again")
+    return Workspace(tmp_path / "again" / "work", TINY)
 
 
 def results(work):
@@ -56,56 +70,53 @@ def results(work):
     return found
 
 
-def test_every_combination_is_trained_and_ranked(work, ui, capsys, monkeypatch):
-    read = []
-    examples = tuning._examples
-    monkeypatch.setattr(
-        tuning, "_examples", lambda job, ui: (read.append(job.settings.split_point), examples(job, ui))[1]
-    )
-    found = finetune.run(work, FinetuneOptions.of(sweep=TWO, **FIXED), ui)
+def test_every_combination_is_trained_and_ranked(swept, again, ui):
+    _, found, read = swept
     names = {f"{block}-logistic-max{lr}-batch5-epochs1" for block in ("block3", "block2") for lr in ("", "-lr0.002")}
-    assert {run["name"] for run in found["sweep"]} == names == {run.name for run in models.load_runs(work)}
+    assert {run["name"] for run in found["sweep"]} == names == {run.name for run in models.load_runs(again)}
     losses = [run["validation"]["log_loss"] for run in found["sweep"]]
     assert losses == sorted(losses)
-    assert found["best"] == found["sweep"][0]["name"] == models.load(work).networks[0].name
+    assert found["best"] == found["sweep"][0]["name"] == models.load(again).networks[0].name
     assert found["failed"] == found["kept"] == []
-    with Image.open(found["curves"]) as picture:
+    with Image.open(again.report / "sweep.png") as picture:
         assert picture.size == (1100, 660)
-    assert found["curves"] == str(work.report / "sweep.png")
     assert sorted(read) == ["block1_pool", "block2_pool"]  # once for two runs
-    alone = finetune.run(work, FinetuneOptions.of(unfreeze="block2", lr=2e-3, **FIXED), ui)
+    alone = finetune.run(again, FinetuneOptions.of(unfreeze="block2", lr=2e-3, **FIXED), ui)
     (same,) = [run for run in found["sweep"] if run["name"] == "block2-logistic-max-lr0.002-batch5-epochs1"]
     assert same["validation"] == alone["validation"]
 
 
-def test_the_default_rate_is_that_of_each_optimizer(work, ui):
-    finetune.run(work, FinetuneOptions.of(sweep="optimizer=sgd,adam", **FIXED), ui)
-    assert {run.settings.plan.optimizer: run.settings.plan.learning_rate for run in models.load_runs(work)} == {
-        "sgd": 1e-3,
-        "adam": 1e-4,
-    }
-    finetune.run(work, FinetuneOptions.of(sweep="optimizer=sgd,adam", lr=5e-4, **FIXED), ui)
-    assert [run.settings.plan.learning_rate for run in models.load_runs(work)].count(5e-4) == 2
+@pytest.mark.parametrize(
+    ("sweep", "fixed", "rates"),
+    [
+        ("optimizer=sgd,adam", {}, [("sgd", 1e-3), ("adam", 1e-4)]),
+        ("optimizer=sgd,adam", {"lr": 5e-4}, [("sgd", 5e-4), ("adam", 5e-4)]),
+        ("lr=1e-3,0.001 seed=1", {}, [("sgd", 1e-3)]),
+    ],
+)
+def test_each_combination_means_what_its_options_mean_alone(sweep, fixed, rates):
+    options = FinetuneOptions.of(sweep=sweep, **fixed)
+    assert [(one.plan.optimizer, one.plan.learning_rate) for one in options.combinations] == rates
+    assert not any(one.combinations or one.sweep for one in options.combinations)
 
 
-def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(work, ui):
-    first = finetune.run(work, FinetuneOptions.of(sweep="lr=1e-3,2e-3", **FIXED), ui)
-    before = snapshot(work.finetune)
-    again = finetune.run(work, FinetuneOptions.of(sweep="lr=1e-3,2e-3", **FIXED), ui)
-    assert again["sweep"] == first["sweep"]
-    assert sorted(again["kept"]) == sorted(run["name"] for run in first["sweep"])
-    assert snapshot(work.finetune) == before
-    longer = finetune.run(work, FinetuneOptions.of(sweep="lr=1e-3,2e-3,3e-3", **FIXED), ui)
-    assert len(longer["sweep"]) == 3
-    assert sorted(longer["kept"]) == sorted(again["kept"])
-    # A run of another state of the heads is another run.
-    head.run(work, HeadOptions.of(epochs=5, head=("logistic-avg",)), ui)
-    other = finetune.run(work, FinetuneOptions.of(sweep="from=logistic-avg,logistic-max", **FIXED), ui)
-    assert len(other["kept"]) == 1
+def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(swept, again, ui):
+    _, first, _ = swept
+    before = snapshot(again.finetune)
+    found = finetune.run(again, FinetuneOptions.of(sweep=TWO, **FIXED), ui)
+    folder = str(again.finetune)
+    assert [{**run, "network": ""} for run in found["sweep"]] == [{**run, "network": ""} for run in first["sweep"]]
+    assert all(run["network"].startswith(folder) for run in found["sweep"])
+    assert sorted(found["kept"]) == sorted(run["name"] for run in first["sweep"])
+    assert snapshot(again.finetune) == before
+    head.run(again, HeadOptions.of(epochs=5, head=("logistic-avg",)), ui)
+    longer = finetune.run(again, FinetuneOptions.of(sweep="from=logistic-avg,logistic-max", **FIXED), ui)
+    assert longer["kept"] == ["block3-logistic-max-batch5-epochs1"]  # from another head it is another run
+    assert len(longer["sweep"]) == 2
 
 
-def test_one_that_fails_does_not_stop_the_others(work, ui, monkeypatch):
-    prepare = tuning.prepare
+def test_one_that_fails_does_not_stop_the_others(here, ui, monkeypatch):
+    work, prepare = Workspace(here / "work", TINY), tuning.prepare
 
     def fails(job, ui, inputs):
         if job.settings.plan.learning_rate == 1e-3:
@@ -177,13 +188,11 @@ def test_killed_again_and_again_it_ends_as_the_undisturbed_one(here, tmp_path):
     assert not store.unfinished(killed / "finetune")
 
 
-def test_the_command_prints_the_ranking(here):
-    given = ("--sweep", "lr=1e-3,2e-3", "--epochs", "1", "--batch-size", "5", "-w", here / "work")
-    done = vggft("finetune", *given)
+def test_the_command_prints_the_ranking(again):
+    done = vggft("finetune", "--sweep", TWO, "--epochs", "1", "--batch-size", "5", "-w", again.root)
     assert done.returncode == 0, done.stderr
-    assert "2 runs on 2 validation images, lowest log-loss first" in done.stdout
+    assert "4 runs on 2 validation images, lowest log-loss first" in done.stdout
     assert "block3-logistic-max-batch5-epochs1" in done.stdout
     assert done.stdout.count("← best") == 1
-    again = vggft("finetune", *given, "--json")
-    assert len(json.loads(again.stdout)["sweep"]) == 2
-    assert "kept: 2 runs" in again.stderr
+    assert f"curves: {again.report / 'sweep.png'}" in done.stdout
+    assert "kept: 4 runs trained with these settings before" in done.stderr
