@@ -1,7 +1,7 @@
 """Pooled features of a set of images, read from the cache once for all heads."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -39,6 +39,10 @@ class Features:
     def groups(self) -> list[str]:
         """The group of each image; cross-validation never divides a group."""
         return [sample.group for sample in self.samples]
+
+    def with_views(self, number: int) -> "Features":
+        """Return the images with no more than their first views."""
+        return replace(self, views=self.views[:number])
 
     def take(self, rows: slice | NDArray[np.integer[Any]]) -> "Features":
         """Return the images at `rows`; a slice makes no copy."""

@@ -7,6 +7,7 @@ from time import perf_counter
 from typing import Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurize.options import Option
 from featurize.options.records import AtLeast0, Share
@@ -142,6 +143,7 @@ def train_all(
 
     The provenance of a head is its `recipe`; the caller adds the source of the features.
     """
+    train = train.with_views(setting.plan.views)
     for group in _groups(specs, train):
         if isinstance(group, LogisticSpec):
             yield _logistic(group, setting, train, validation)
@@ -171,13 +173,15 @@ def cross_validate(
 
     Each training image is predicted by a head that was trained without its fold, as long and with the C that training on all
     of them found best. The validation images are predicted by the head itself. Folds are stratified by class and never divide
-    a group.
+    a group. Metrics are of the images that are `judged`.
 
     Args:
         trained: heads with their results on the validation images.
         number: number of folds.
     """
+    train = train.with_views(setting.plan.views)
     parts = folds.split(train.targets, train.groups, number, setting.plan.seed)
+    counted = judged(train, validation, number, setting.plan.seed)
     fold_of_image = np.full(len(train) + len(validation), -1, np.int64)
     for k, (_, held_out) in enumerate(parts):
         fold_of_image[held_out] = k
@@ -203,7 +207,19 @@ def cross_validate(
             p[name][len(train) :] = result.head.scores(validation.pooled[result.head.pooling])
             head = replace(result.head, provenance={**result.head.provenance, FOLDS: number})
             out_of_fold = Predictions(samples, targets, p[name], fold_of_image)
-            yield replace(result, head=head, folds=measure(p[name], targets), out_of_fold=out_of_fold)
+            metrics = measure(p[name][counted], targets[counted])
+            yield replace(result, head=head, folds=metrics, out_of_fold=out_of_fold)
+
+
+def judged(train: Features, validation: Features, number: int, seed: int) -> NDArray[np.bool_]:
+    """Return which of the training and validation images (n,) tell heads apart in a cross-validation.
+
+    Those whose class is all in one fold do not: no head that predicts them has seen another image of it.
+    """
+    found = np.ones(len(train) + len(validation), bool)
+    for learnt, held_out in folds.split(train.targets, train.groups, number, seed):
+        found[held_out] = np.isin(train.targets[held_out], train.targets[learnt])
+    return found
 
 
 def _train_again(

@@ -27,7 +27,8 @@ def require_room(folder: Path, needed: int, images: int) -> None:
     if needed > free:
         raise VggftError(
             f"{folder}: not enough disk space for the features of {counted(images, 'image')}: {size(free)} free, about "
-            f"{size(needed)} needed. Free some space, choose another disk (--cache or --workspace), or fewer layers (--layers)."
+            f"{size(needed)} needed. Free some space, choose another disk (--cache or --workspace), or fewer layers "
+            "(--layers) or views (--views)."
         )
 
 

@@ -115,6 +115,12 @@ def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(swept, again,
     assert len(longer["sweep"]) == 2
 
 
+def test_combinations_that_mean_the_same_are_trained_once(again, ui):
+    sweep = "from=logistic,logistic-max precision=auto,float32"
+    found = finetune.run(again, FinetuneOptions.of(sweep=sweep, **FIXED), ui)
+    assert [run["name"] for run in found["sweep"]] == ["block3-logistic-max-batch5-epochs1"]
+
+
 def test_one_that_fails_does_not_stop_the_others(here, ui, monkeypatch):
     work, prepare = Workspace(here / "work", TINY), tuning.prepare
 

@@ -12,6 +12,7 @@ from tiny import TINY
 from featurize.cache import upkeep
 from featurize.pixels import views
 from finetune import store
+from heads import features as head_features
 from vggft.prediction import models
 from vggft.steps import cache as maintenance
 from vggft.steps import compare, featurize, finetune, head
@@ -32,7 +33,7 @@ def made(tmp_path_factory):
     found = featurize.run(work, FeaturizeOptions(data, views=2), ui)
     assert found["views"] == 2
     head.run(work, HeadOptions.of(epochs=3, head=HEADS), ui)
-    finetune.run(work, FinetuneOptions.of(**FAST), ui)
+    finetune.run(work, FinetuneOptions.of(views=2, **FAST), ui)
     return base
 
 
@@ -80,7 +81,7 @@ def test_without_views_heads_and_runs_are_those_of_a_workspace_that_has_none(wor
     featurize.run(other, FeaturizeOptions(here / "data"), ui)
     for one, asked in ((other, None), (work, 0)):
         head.run(one, HeadOptions.of(epochs=3, head=HEADS, views=asked), ui)
-        finetune.run(one, FinetuneOptions.of(start="logistic-max", views=asked, **FAST), ui)
+        finetune.run(one, FinetuneOptions.of(start="logistic-max", **FAST), ui)
     assert {model.name for model in models.load(work).heads} == {*HEADS, *(f"{name}-views2" for name in HEADS)}
     plain = {model.name: model.validation for model in models.load(other).fresh}
     assert len(plain) == 3
@@ -101,6 +102,49 @@ def test_nested_cross_validation_computes_views_of_validation_images_that_a_fold
     learnt = {s.digest for split in ("train", "validate") for s in work.dataset.accepted(split)}
     for number, digests in view_caches(work).items():
         assert before[number] <= digests <= learnt
+
+
+def test_suspects_alone_use_the_heads_that_are_here_with_their_views(work, ui):
+    head.run(work, HeadOptions.of(epochs=3, head=HEADS, views=0, cv=0, retrain=True), ui)
+    head.run(work, HeadOptions.of(epochs=3, head=HEADS, cv=0, retrain=True), ui)
+    before = {model.name: model.result.head.digest for model in models.load(work).heads}
+    assert len(before) == 4
+    seen = []
+    take = head_features.Features.with_views
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            head_features.Features, "with_views", lambda one, number: (seen.append(number), take(one, number))[1]
+        )
+        found = head.run(work, HeadOptions.of(suspects=True), ui)
+    assert found["trained"] == []
+    assert {model.name: model.result.head.digest for model in models.load(work).heads} == before
+    assert set(found["suspects_by"]) == set(before)
+    assert set(seen) == {0, 2}
+
+
+def test_heads_are_found_by_the_names_that_the_leaderboard_shows(work):
+    done = vggft("head", "--head", "max-linear-views2", "--epochs", 3, "-w", work.root)
+    assert "kept: 1 head trained" in done.stderr
+    assert "--head max-linear-views3: no such head" in refused("head", "--head", "max-linear-views3", "-w", work.root)
+
+
+def test_a_comparison_after_views_were_given_up(here, work, ui):
+    featurize.run(work, FeaturizeOptions(here / "data", views=0), ui)
+    found = compare.run(work, CompareOptions(cv=2, quick=True), ui)
+    assert {fold["network"].endswith("-views2") for fold in found["folds"]} == {True}
+    assert all(digests for digests in view_caches(work).values())
+
+
+def test_the_disk_is_checked_for_views_before_anything_is_computed(here, monkeypatch, ui):
+    from featurize.cache import estimate
+
+    work = Workspace(here / "other", TINY)
+    sizes = []
+    monkeypatch.setattr(estimate, "require_room", lambda folder, needed, images: sizes.append((needed, images)))
+    featurize.run(work, FeaturizeOptions(here / "data", views=4), ui)
+    (plain, images), (everything, rows), *_ = sizes
+    assert rows == images + 4 * len(work.dataset.accepted("train"))
+    assert everything > 3 * plain
 
 
 def test_more_views_than_there_are(here):
@@ -142,8 +186,9 @@ def test_views_that_are_lost_are_computed_again_or_named(here, work, ui):
 def test_fewer_views_are_pruned(here, work, ui):
     assert maintenance.prune(work, PruneOptions(yes=True), ui)["folders"] == []
     shown = vggft("cache", "info", "-w", work.root)
-    assert shown.stdout.count("(in use: views)") == 2
+    assert shown.stdout.count("(in use: a view)") == 2
     featurize.run(work, FeaturizeOptions(here / "data", views=1), ui)
+    assert vggft("cache", "info", "-w", work.root).stdout.count("(stale: a view)") == 1
     assert len(maintenance.prune(work, PruneOptions(yes=True), ui)["folders"]) == 1
     assert set(view_caches(work)) == {1}
     assert maintenance.verify(work, ui)["ok"]

@@ -127,9 +127,9 @@ def test_heads_train_in_folds_as_long_and_with_the_C_of_the_head_itself(results,
         seen.append(([s.path for s in train.samples], stopping))
         return train_together(specs, classes, train, plan, stopping, on_epoch)
 
-    def watch_fit(x, y, pooling, C, class_weight):
-        seen.append((len(x), C))
-        return fit(x, y, pooling, C, class_weight)
+    def watch_fit(images, pooling, C, class_weight):
+        seen.append((len(images), C))
+        return fit(images, pooling, C, class_weight)
 
     monkeypatch.setattr(population, "train_together", watch)
     monkeypatch.setattr(logistic, "_fit", watch_fit)
@@ -141,6 +141,27 @@ def test_heads_train_in_folds_as_long_and_with_the_C_of_the_head_itself(results,
     assert sum(n for n, _ in seen[:3]) == 2 * 90
     assert [lengths for _, lengths in seen[3:]] == [[2]] * 3
     assert sum(len(paths) for paths, _ in seen[3:]) == 2 * 90
+
+
+def test_images_whose_class_is_in_one_fold_only_do_not_judge():
+    """No head that predicts them has seen their class: a regression gives it one in a million, a dense head anything."""
+    classes = ["0", "1", "2"]
+    train = features(41, 3, groups=[f"g{i}" for i in range(41)])
+    keep = [*np.flatnonzero(train.targets != 2).tolist(), 2]
+    train = train.take(np.array(keep))
+    validation = features(30, 2, seed=1, split="validate")
+    setting = replace(SETTING, classes=classes)
+    trained = list(search.train_all(SPECS, setting, train, validation))
+    folded = list(search.cross_validate(list(zip(SPECS, trained, strict=True)), setting, train, validation, 3))
+    counted = search.judged(train, validation, 3, setting.plan.seed)
+    assert np.flatnonzero(~counted).tolist() == [len(train) - 1]
+    targets = np.concatenate([train.targets, validation.targets])
+    for result in folded:
+        out = result.out_of_fold
+        assert len(out.probabilities) == len(train) + 30  # all of them are kept
+        assert result.folds == measure(out.probabilities[counted], targets[counted])
+        assert result.folds.log_loss < 2
+    assert folded[0].out_of_fold.probabilities[len(train) - 1, 2] <= 1e-6
 
 
 def test_cross_validation_is_kept_and_read_back(results, cross_validated, tmp_path):

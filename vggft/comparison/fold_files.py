@@ -10,7 +10,7 @@ import io
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -86,16 +86,17 @@ class FoldResult:
 class Fold(Workspace):
     """A workspace with the features of another one, and its images split in another way."""
 
-    def __init__(self, whole: Workspace, root: Path, dataset: Dataset) -> None:
-        """Take the images of `dataset`. Nothing is written before something is trained."""
+    def __init__(self, whole: Workspace, root: Path, dataset: Dataset, views: int) -> None:
+        """Take the images of `dataset`, which have so many views. Nothing is written before something is trained."""
         super().__init__(root, whole.architecture)
         self._whole = whole
         self._dataset = dataset
+        self._views = views
 
     @property
     def settings(self) -> Settings:
-        """The settings of the whole workspace."""
-        return self._whole.settings
+        """The settings of the whole workspace, with the number of views here."""
+        return replace(self._whole.settings, views=self._views)
 
     @property
     def dataset(self) -> Dataset:

@@ -10,11 +10,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+import finetune.plan
 from featurize.data.dataset import Dataset, Sample, Split
 from featurize.disk import durable
 from featurize.errors import VggftError
@@ -32,7 +33,7 @@ from vggft.prediction import inference, models
 from vggft.prediction.models import Models
 from vggft.prediction.network_model import NetworkModel
 from vggft.ui.console import Ui, duration
-from vggft.workspace import provenance
+from vggft.workspace import provenance, views
 from vggft.workspace.filling import as_it_was
 from vggft.workspace.workspace import Workspace
 
@@ -81,6 +82,11 @@ def estimate(workspace: Workspace, present: Models, number: int) -> float:
     heads = trainings * sum(model.seconds for model in present.heads)
     networks = sum(model.seconds for model in present.networks)
     return number * (share * (heads + networks) + _COMPILING * (1 + len(present.networks)))
+
+
+def _described(plan: finetune.plan.Plan) -> dict[str, Any]:
+    """Return the settings of a plan; without `views` where there are none, as in earlier versions."""
+    return {key: value for key, value in asdict(plan).items() if key != "views" or value}
 
 
 class NestedCrossValidation:
@@ -135,6 +141,11 @@ class NestedCrossValidation:
         self.parts = folds.split(read.targets, together.groups, number, _SEED)
         self._ranking = ranking(present)
         self.runs = self._repeatable_runs()
+        of_heads, of_runs = (
+            [plan.views for plan in self._heads_by_plan()],
+            [run.settings.plan.views for run in self.runs],
+        )
+        self._views = max([*of_heads, *of_runs], default=0)
         self._about = self._describe()
         self.folder = workspace.report / "cv" / fold_files.key(self._about)
 
@@ -172,7 +183,9 @@ class NestedCrossValidation:
     def _describe(self) -> str:
         """Return everything that decides the results, as JSON. The order of its parts decides the folder's name."""
         rows = [(s.digest, s.label, group) for s, group in zip(self.samples, self.groups.tolist(), strict=True)]
-        runs = [(run.name, run.settings.unfreeze, run.settings.start, asdict(run.settings.plan)) for run in self.runs]
+        runs = [
+            (run.name, run.settings.unfreeze, run.settings.start, _described(run.settings.plan)) for run in self.runs
+        ]
         recipes = sorted((model.name, model.recipe) for model in self.present.heads)
         state, backend = provenance.current(self.workspace), provenance.versions()["backend"]
         about = [state, backend, self.number, _SEED, self._ranking, recipes, sorted(runs), rows]
@@ -186,6 +199,7 @@ class NestedCrossValidation:
         """
         results = []
         self._announce()
+        self._compute_views()
         self.folder.mkdir(parents=True, exist_ok=True)
         durable.sweep(self.folder)
         durable.write_bytes(self.folder / fold_files.ABOUT, self._about.encode())
@@ -199,6 +213,19 @@ class NestedCrossValidation:
             results.append(result)
         fold_files.remove_others(self.folder.parent, but=self.folder)
         return self.merge(results), results
+
+    def _compute_views(self) -> None:
+        """Compute the views of validation images, too: in a fold, some of them are trained on.
+
+        Raises:
+            VggftError: files are missing.
+        """
+        if all(self._finished(k) for k in range(self.number)):
+            return
+        tuned = {run.split_point for run in self.runs if run.settings.plan.views and run.split_point}
+        views.compute(
+            self.workspace, self._views, self.samples, sorted({self.workspace.architecture.top, *tuned}), self.ui
+        )
 
     def _announce(self) -> None:
         finished = sum(self._finished(k) is not None for k in range(self.number))
@@ -230,7 +257,7 @@ class NestedCrossValidation:
         """Train and select models in fold k (from 0), and predict the images that it holds out."""
         resumed, began = self._place(k).exists(), time.perf_counter()
         ui = self.ui.within(f"fold {k + 1} of {self.number}")
-        fold = Fold(self.workspace, self._place(k), self.split(k))
+        fold = Fold(self.workspace, self._place(k), self.split(k), self._views)
         for plan, specs in self._heads_by_plan().items():
             self._trainers.train_heads(fold, plan, specs, self._ranking, ui)
         for run in self.runs:

@@ -25,13 +25,14 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     settled = _settled(workspace)
     others = _others(workspace, ui)
     elsewhere = [other.settings.fingerprint for other in others]
+    wanted = workspace.settings.views if settled else 0
     summaries = [
         upkeep.info(folder, fingerprint, workspace.architecture)
         for folder, fingerprint in upkeep.fingerprints(workspace.cache_folder).items()
     ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for summary in summaries:
-        use = _use(summary.fingerprint, settled, elsewhere)
+        use = _use(summary.fingerprint, settled, elsewhere, wanted)
         ui.print("")
         ui.print(f"{summary.folder.name} ({use}): {_described(summary.fingerprint)}")
         ui.print(f"{counted(summary.images, 'image')} in {counted(summary.files, 'file')}, {size(summary.stored)}")
@@ -75,10 +76,13 @@ def _settled(workspace: Workspace) -> Fingerprint | None:
     return None if workspace.unfinished else workspace.settings.fingerprint
 
 
-def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None, elsewhere: Sequence[Fingerprint]) -> str:
+def _use(
+    fingerprint: Fingerprint | None, settled: Fingerprint | None, elsewhere: Sequence[Fingerprint], wanted: int
+) -> str:
     """Return what the features of a fingerprint are used for.
 
     Args:
+        wanted: number of views of this workspace.
         elsewhere: the fingerprints of the workspaces that share the cache.
     """
     if fingerprint is None:
@@ -88,7 +92,10 @@ def _use(fingerprint: Fingerprint | None, settled: Fingerprint | None, elsewhere
     if fingerprint == settled:
         return "in use"
     if _is_perturbation(fingerprint, settled):
-        return "in use: views" if views.number(fingerprint.probe) else "in use by compare"
+        number = views.number(fingerprint.probe)
+        if number is None:
+            return "in use by compare"
+        return "in use: a view" if number <= wanted else "stale: a view"
     shared = any(fingerprint == used or _is_perturbation(fingerprint, used) for used in elsewhere)
     return "in use by another workspace" if shared else "stale"
 

@@ -13,6 +13,8 @@ import featurize.data.scan
 from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
+from featurize.cache import estimate
+from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
@@ -23,7 +25,7 @@ from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION
 from featurize.process import places
-from featurize.wording import counted
+from featurize.wording import counted, size
 from finetune import store
 from finetune.store import RUN
 from heads.head import HEAD_FILE
@@ -78,7 +80,8 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
             before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
         found = _featurize(workspace, options, before, ui, lock)
         number, samples = workspace.settings.views, workspace.dataset.accepted("train")
-        views.compute(workspace, number, samples, found["layers"], ui)
+        filling = Filling({}, (), workspace.settings.weights_file_path, shard_rows=options.shard, engine=options.engine)
+        views.compute(workspace, number, samples, found["layers"], ui, filling)
         return {**found, "views": number}
 
 
@@ -132,7 +135,7 @@ def _featurize(
             files[sample.digest].append(scan.root / sample.path)
     doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
     filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
-    require(cache, filling)
+    _require(workspace, cache, filling, dataset, settings, ui)
     if before.settings is None:
         lock.enter_context(workspace.writing(new=True))
         if workspace.exists:
@@ -169,6 +172,27 @@ def _featurize(
         "manifest": str(workspace.manifest),
         "conflicts": [[s.path for s in copies] for copies in splits.conflicts(dataset.samples)],
     }
+
+
+def _require(
+    workspace: Workspace, cache: FeatureCache, filling: Filling, dataset: Dataset, settings: Settings, ui: Ui
+) -> None:
+    """Check that what is missing can be computed and stored, and say what views will take, before anything is computed.
+
+    Raises:
+        VggftError: no weights, or not enough disk space.
+    """
+    require(cache, filling)
+    caches = views.caches(workspace, settings.views, settings.fingerprint)
+    digests = [sample.digest for sample in dataset.accepted("train")]
+    number, needed = views.missing(caches, settings.layers, digests)
+    if number:
+        ui.say(
+            f"--views {settings.views}: then {counted(number, 'view')} of training images, about {size(needed)} on disk"
+        )
+        plain = len(cache.missing(settings.layers, list(filling.files)))
+        needed += estimate.bytes_needed(cache, settings.layers, plain)
+        estimate.require_room(workspace.cache_folder, needed, plain + number)
 
 
 def _rejected(samples: Sequence[Sample], reasons: Mapping[str, str]) -> list[Sample]:

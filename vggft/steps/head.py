@@ -38,10 +38,13 @@ def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
     Raises:
         VggftError: options out of range, no features yet, or no head that could be trained.
     """
-    specs, number = _specs(options), views.wanted(workspace, options.views)
+    number = views.wanted(workspace, options.views)
+    specs = _specs(options, number)
     if number:
         specs = [replace(spec, name=_with_views(spec.name, number)) for spec in specs]
-    return train(workspace, replace(options, plan=replace(options.plan, views=number)), specs, ui)
+    alone = options.suspects and replace(options, suspects=False) == HeadOptions()
+    options = replace(options, plan=replace(options.plan, views=number))
+    return train(workspace, options, specs, ui, suspects_alone=alone)
 
 
 def _with_views(name: str, number: int) -> str:
@@ -52,12 +55,19 @@ def _with_views(name: str, number: int) -> str:
 
 
 def train(
-    workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], ui: Ui, *, fewer_folds: bool = False
+    workspace: Workspace,
+    options: HeadOptions,
+    specs: Sequence[Spec],
+    ui: Ui,
+    *,
+    fewer_folds: bool = False,
+    suspects_alone: bool = False,
 ) -> dict[str, Any]:
     """Do what `run` does with these heads and the views of the plan, whatever the options say of names, grid and views.
 
     Args:
         fewer_folds: with too few images for `options.cv` folds, use as many as there can be.
+        suspects_alone: train nothing; heads that are here, however they were trained, look for suspects.
 
     Raises:
         VggftError: as `run`.
@@ -78,9 +88,10 @@ def train(
             )
     with workspace.writing():
         board = Board(workspace, options.plan, ui)
-        work = _work(workspace, options, specs, board)
+        work = _suspecting(workspace, board) if suspects_alone and board.results else None
+        work = work or _work(workspace, options, specs, board)
         inputs = _read(workspace, options, work, board, ui)
-        number = _folds(options.cv, work.folds, inputs.train, fewer=fewer_folds)
+        number = _folds(options.cv, work.folds, inputs.train, fewer_folds, ui)
         setting = Setting(workspace.dataset.classes, options.plan, ui.progress)
         folded = [name for name, result in board.results.items() if result.folds]
         _train(workspace, work, setting, inputs, board)
@@ -95,9 +106,9 @@ def train(
         return _report(workspace, options, work, inputs, board, ui)
 
 
-def _specs(options: HeadOptions) -> list[Spec]:
-    """Return the heads to train, with the learning rate that was asked for."""
-    specs = _named(options)
+def _specs(options: HeadOptions, number: int) -> list[Spec]:
+    """Return the heads to train, with the learning rate that was asked for; `number` of views, which is no part of names yet."""
+    specs = _named(options, number)
     if options.lr is None:
         return specs
     if not any(isinstance(spec, DenseSpec) for spec in specs):
@@ -109,19 +120,20 @@ def _specs(options: HeadOptions) -> list[Spec]:
     return [replace(spec, learning_rate=options.lr) if isinstance(spec, DenseSpec) else spec for spec in specs]
 
 
-def _named(options: HeadOptions) -> list[Spec]:
+def _named(options: HeadOptions, number: int) -> list[Spec]:
     custom = (
         grid.read(options.grid, [BEST, LOGISTIC, SCRATCH, *(spec.name for spec in DEFAULTS)]) if options.grid else []
     )
     if not options.head:
         return [*custom, CLASSIC] if custom else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *custom]}
-    for name in options.head:
+    names = [name.removesuffix(f"-views{number}") for name in options.head]
+    for name in names:
         if name not in known:
             raise VggftError(
                 f"--head {name}: no such head. Expected one of: {', '.join(known)}. Define others with --grid FILE."
             )
-    return [known[name] for name in dict.fromkeys(options.head)]
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 @dataclass(frozen=True)
@@ -141,11 +153,11 @@ class _Work:
     doubting: Sequence[str] = ()
 
 
+def _suspecting(workspace: Workspace, board: Board) -> _Work:
+    return _Work((), (), 0, () if label_check.cross_validated(workspace, board) else tuple(board.results))
+
+
 def _work(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], board: Board) -> _Work:
-    if options.suspects and replace(options, suspects=False) == HeadOptions() and board.results:
-        # The heads that are here, however they were trained.
-        doubting = () if label_check.cross_validated(workspace, board) else tuple(board.results)
-        return _Work((), (), 0, doubting)
     missing = [spec for spec in specs if options.retrain or not board.has(spec)]
     few = len(workspace.dataset.accepted("validate")) < heads.plan.FEW
     wanted = (heads.plan.FOLDS if few else 0) if options.cv is None else options.cv
@@ -184,7 +196,10 @@ def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board,
     train, grouping = near_duplicates.together(everything.take(slice(0, learnt)))
     for sentence in grouping.about_folds():  # two labels are among the leaks
         ui.warn(sentence)
-    train = _views(workspace, options.plan.views, train, ui)
+    number = max((head.provenance["recipe"].get("views", 0) for head in doubting), default=0)
+    if work.train or work.folds or options.seeds > 1:
+        number = max(number, options.plan.views)
+    train = _views(workspace, number, train, ui)
     return _Inputs(train, everything.take(slice(learnt, None)), _leaks(dataset, everything, test, ui))
 
 
@@ -216,7 +231,7 @@ def _views(workspace: Workspace, number: int, train: Features, ui: Ui) -> Featur
     return replace(train, views=tuple(found))
 
 
-def _folds(asked: int | None, wanted: int, train: Features, *, fewer: bool) -> int:
+def _folds(asked: int | None, wanted: int, train: Features, fewer: bool, ui: Ui) -> int:
     """Return the number of folds; 0: none.
 
     Args:
@@ -231,6 +246,8 @@ def _folds(asked: int | None, wanted: int, train: Features, *, fewer: bool) -> i
             f"--cv {asked}: at least two classes need {asked} groups of training images each (near-duplicates and copies form "
             f"one group); here they have {most}. Use fewer folds, or add images."
         )
+    if wanted and most < 2:
+        ui.say("too few groups of training images for folds: heads are ranked by validation images only")
     return most if most >= 2 else 0
 
 
@@ -294,7 +311,7 @@ def _report(
     board.write_leaderboard()
     ranked = search.best_first(list(board.results.values()))
     leaderboard.show(ranked, ui)
-    order = _order(workspace, ranked, samples, ui)
+    order = _order(workspace, ranked, inputs, ui)
     if order:
         leaderboard.show_order(ranked[0].head.name, order, len(ranked) - 1, ui)
     reused = len(work.evaluate) - len(work.train)
@@ -327,23 +344,24 @@ def _report(
     return report
 
 
-def _order(workspace: Workspace, ranked: Sequence[Result], samples: Sequence[Sample], ui: Ui) -> Certainty | None:
-    """Return how sure the order of heads is; None for a single head, many images, a ranking over seeds, or damaged predictions.
-
-    Args:
-        samples: training and validation images, near-duplicates in one group.
-    """
+def _order(workspace: Workspace, ranked: Sequence[Result], inputs: _Inputs, ui: Ui) -> Certainty | None:
+    """Return how sure the order of heads is; None for one head, many images, a ranking over seeds, or damaged predictions."""
     by = search.criterion(ranked)
     if len(ranked) < 2 or by == "seeds":
         return None
-    file = store.OUT_OF_FOLD if by == "folds" else store.PREDICTIONS
-    judged = samples if by == "folds" else [sample for sample in samples if sample.split == "validate"]
-    if len(judged) > _MANY:
+    samples: Sequence[Sample] = inputs.validation.samples
+    file = store.PREDICTIONS
+    if by == "folds":
+        made = ranked[0].head.provenance
+        counted = search.judged(inputs.train, inputs.validation, made[search.FOLDS], made["recipe"]["seed"])
+        samples = [s for s, counts in zip((*inputs.train.samples, *samples), counted, strict=True) if counts]
+        file = store.OUT_OF_FOLD
+    if len(samples) > _MANY:
         return None
     try:
-        p = [store.read_probabilities(workspace.heads, result.head, judged, file) for result in ranked]
+        p = [store.read_probabilities(workspace.heads, result.head, samples, file) for result in ranked]
     except VggftError as error:
         ui.warn(str(error))
         return None
-    targets = np.asarray(workspace.dataset.targets(judged), np.int64)
-    return certainty(p, targets, [sample.group for sample in judged])
+    targets = np.asarray(workspace.dataset.targets(samples), np.int64)
+    return certainty(p, targets, [sample.group for sample in samples])

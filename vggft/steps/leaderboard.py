@@ -77,12 +77,13 @@ def show_order(first: str, order: Certainty, others: int, ui: Ui) -> None:
 def announcement(results: Sequence[Result], number: int) -> str:
     """Return how many heads are cross-validated, and about how long it takes.
 
-    In each fold, a dense head trains up to its best epoch only, on fewer images; a regression is fitted once instead of searched.
+    In each fold, dense heads train up to the last of their best epochs, on fewer images; a regression is fitted once instead of
+    searched.
     """
-    seconds = 0.0
-    for result in results:
-        share = search.best_epoch(result.history) / len(result.history) if result.history else 1 / len(C_VALUES)
-        seconds += (number - 1) * share * result.seconds
+    epochs = [(search.best_epoch(result.history), len(result.history)) for result in results if result.history]
+    dense = max((best for best, _ in epochs), default=1) / max((trained for _, trained in epochs), default=1)
+    shares = [dense if result.history else 1 / len(C_VALUES) for result in results]
+    seconds = (number - 1) * sum(share * result.seconds for share, result in zip(shares, results, strict=True))
     return f"cross-validating {counted(len(results), 'head')} with {number} folds, about {duration(seconds)}"
 
 

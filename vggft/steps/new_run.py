@@ -79,8 +79,11 @@ def check(workspace: Workspace, options: FinetuneOptions) -> None:
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
 
 
-def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> Training:
+def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui, head: Head | None = None) -> Training:
     """Return what options mean in this workspace, after checking that it can be trained. The lock must be held.
+
+    Args:
+        head: the one that `options.start` names, if it is known already.
 
     Raises:
         VggftError: no such head, a name that is taken, too little memory, or images that are gone.
@@ -91,7 +94,7 @@ def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> Training:
     plan = replace(options.plan, views=views.wanted(workspace, options.views))
     if options.precision != "auto":
         plan = replace(plan, precision=options.precision)
-    head = starts.choose(workspace, options.start, lambda error: ui.warn(f"left out: {error}"))
+    head = head or starts.choose(workspace, options.start, lambda error: ui.warn(f"left out: {error}"))
     if options.name is not None:
         _require_free(workspace, options.name)
     name = options.name or _readable(unfreeze, plan, head.name if head else SCRATCH)

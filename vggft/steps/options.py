@@ -155,7 +155,7 @@ class FinetuneOptions(Options):
         ),
     ] = None
     plan: finetune.plan.Plan = field(default_factory=finetune.plan.Plan)
-    views: Annotated[int | None, _TRAINED_VIEWS] = None
+    views: Annotated[int, replace(_TRAINED_VIEWS, default="")] = 0
     precision: Annotated[
         Literal["auto", Precision],
         Option("Arithmetic of the training; auto: mixed_float16 on a GPU, float32 on a CPU."),

@@ -11,6 +11,7 @@ from featurize.process import interrupts
 from featurize.wording import counted
 from finetune import store
 from finetune.store import Run, Settings
+from heads.head import Head
 from heads.search import merit
 from vggft.comparison.report import curves
 from vggft.prediction import models
@@ -35,12 +36,13 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -
     for options in combinations:
         new_run.check(workspace, options)
     with workspace.writing():
-        trainings = [new_run.decide(workspace, options, ui) for options in combinations]
+        trainings = _decide(workspace, combinations, ui)
+        picture = workspace.report_folder() / PICTURE
         names = _finished(workspace, trainings, ui)
         kept = [name for name in names if name]
         ui.keep("Finished runs and epochs are kept. Run the same command to continue.")
         todo = [i for i, name in enumerate(names) if not name]
-        todo.sort(key=lambda i: trainings[i].unfreeze)  # runs with the same inputs follow one another
+        todo.sort(key=lambda i: Inputs.needed_by(trainings[i]))  # runs with the same inputs follow one another
         inputs, failed = Inputs(), []
         for number, i in enumerate(todo, start=1):
             ui.say(f"run {number} of {len(todo)}: {trainings[i].name}")
@@ -58,7 +60,27 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -
         if not any(names):
             raise VggftError(f"--sweep: no run could be trained. {failed[0]['name']}: {failed[0]['reason']}")
         here = {entry.name: entry for entry in models.load_runs(workspace, on_damage=lambda error: None)}
-        return _report(workspace, [here[name] for name in names if name], kept, failed, ui)
+        runs = [here[name] for name in names if name]
+        curves.plot_runs(picture, {entry.name: entry.history for entry in _ranked(runs)})
+        ui.print(f"curves: {picture}")
+        return {**_report(workspace, runs, kept, failed, ui), "curves": str(picture)}
+
+
+def _decide(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> list[Training]:
+    """Return what the combinations mean here; those that mean the same, such as best and the name of that head, only once."""
+    starts: dict[Any, Head] = {}
+    trainings: list[Training] = []
+    for options in combinations:
+        start = (options.start, options.plan.seed)
+        training = new_run.decide(workspace, options, ui, starts.get(start))
+        starts[start] = training.head
+        if not any(_is_same(training, other) for other in trainings):
+            trainings.append(training)
+    return trainings
+
+
+def _is_same(a: Training, b: Training) -> bool:
+    return (a.unfreeze, a.plan, a.head.digest) == (b.unfreeze, b.plan, b.head.digest)
 
 
 def _is(settings: Settings, head_digest: str, training: Training) -> bool:
@@ -93,11 +115,15 @@ def _train(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> 
     return new_run.begin(workspace, new_run.numbered(workspace, training), inputs, ui)
 
 
+def _ranked(runs: Sequence[Run]) -> list[Run]:
+    return sorted(runs, key=lambda entry: merit(entry.validation, entry.parameters))
+
+
 def _report(
     workspace: Workspace, runs: Sequence[Run], kept: Sequence[str], failed: Sequence[dict[str, str]], ui: Ui
 ) -> dict[str, Any]:
-    """Print the runs, best first, draw their learning curves, and return them for --json."""
-    ranked = sorted(runs, key=lambda entry: merit(entry.validation, entry.parameters))
+    """Print the runs, best first, and return them for --json."""
+    ranked = _ranked(runs)
     rows = []
     for entry in ranked:
         v = entry.validation
@@ -109,15 +135,11 @@ def _report(
         ["run", "log-loss", "accuracy", "95% interval", "best epoch", "seconds"],
         rows,
     )
-    picture = workspace.report_folder() / PICTURE
-    curves.plot_runs(picture, {entry.name: entry.history for entry in ranked})
-    ui.print(f"curves: {picture}")
     if kept:
         ui.say(f"kept: {counted(len(kept), 'run')} trained with these settings before")
     return {
         "sweep": [as_json(workspace, entry) for entry in ranked],
         "best": ranked[0].name,
-        "curves": str(picture),
         "kept": list(kept),
         "failed": list(failed),
     }

@@ -86,10 +86,14 @@ class Inputs:
         self._key: Any = None
         self._read: tuple[Examples, Examples] | None = None
 
+    @staticmethod
+    def needed_by(run: Any) -> tuple[str, int, int, int]:
+        """Return what decides the inputs of a run, from anything with `split_point`, `plan` and `memory`."""
+        return run.split_point or "", run.plan.views, run.plan.batch_size, run.memory
+
     def of(self, job: Job, ui: Ui) -> tuple[Examples, Examples]:
         """Return the inputs of training and validation of a run; those of the run before are dropped if they differ."""
-        plan = job.settings.plan
-        key = (job.settings.split_point, job.settings.memory, plan.batch_size, plan.views)
+        key = self.needed_by(job.settings)
         if self._read is None or key != self._key:
             self._read = None
             self._key, self._read = key, _examples(job, ui)

@@ -1,14 +1,15 @@
 """Views of training images in the cache: how many there are, and computing those that are missing."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Sample
-from featurize.engines import Engine, rate
+from featurize.engines import rate
 from featurize.errors import VggftError
 from featurize.pixels import views
 from featurize.wording import counted, size
@@ -34,62 +35,69 @@ def wanted(workspace: Workspace, asked: int | None) -> int:
     return present if asked is None else asked
 
 
-def caches(workspace: Workspace, number: int) -> list[FeatureCache]:
-    """Return the caches of the first views, in their order."""
-    fingerprint = workspace.settings.fingerprint
+def caches(workspace: Workspace, number: int, fingerprint: Fingerprint | None = None) -> list[FeatureCache]:
+    """Return the caches of the first views, in their order; `fingerprint` None: of the workspace's."""
+    fingerprint = fingerprint or workspace.settings.fingerprint
     return [workspace.cache(replace(fingerprint, probe=views.name(k))) for k in range(1, number + 1)]
 
 
+def missing(found: Sequence[FeatureCache], layers: Sequence[str], digests: Iterable[str]) -> tuple[int, int]:
+    """Return how many views of images are not in their caches, and how many bytes on disk they need."""
+    wanted = list(dict.fromkeys(digests))
+    numbers = [len(cache.missing(layers, wanted)) for cache in found]
+    needed = sum(estimate.bytes_needed(cache, layers, n) for cache, n in zip(found, numbers, strict=True))
+    return sum(numbers), needed
+
+
 def compute(
-    workspace: Workspace, number: int, samples: Sequence[Sample], layers: Sequence[str], ui: Ui
+    workspace: Workspace,
+    number: int,
+    samples: Sequence[Sample],
+    layers: Sequence[str],
+    ui: Ui,
+    filling: Filling | None = None,
 ) -> list[FeatureCache]:
     """Compute the first views of some images that the cache lacks, and return their caches. The lock must be held.
 
     What it costs is said before.
 
+    Args:
+        filling: where the engine and the number of rows in a file come from.
+
     Raises:
         VggftError: an image is missing, has changed or cannot be decoded; no weights; or too little disk space.
     """
     found = caches(workspace, number)
-    if not number:
-        return found
     settings, root = workspace.settings, workspace.dataset.root
     files: dict[str, list[Path]] = defaultdict(list)
     for sample in samples:
         files[sample.digest].append(root / sample.path)
-    lacking = [cache.missing(layers, list(files)) for cache in found]
-    rows = sum(map(len, lacking))
+    rows, needed = missing(found, layers, files)
     if not rows:
         return found
-    missing = {digest for digests in lacking for digest in digests}
-    gone = [digest for digest in files if digest in missing and not any(path.is_file() for path in files[digest])]
+    lacking = {digest for cache in found for digest in cache.missing(layers, list(files))}
+    gone = [digest for digest in files if digest in lacking and not any(path.is_file() for path in files[digest])]
     if gone:
         raise VggftError(
-            f"views: {counted(len(gone), 'image')} missing (the first: {files[gone[0]][0]}). Put them back, or train with "
-            "--views 0."
+            f"views: {counted(len(gone), 'image')} missing (the first: {files[gone[0]][0]}). Put them back, or use heads and "
+            "runs without views (--views 0)."
         )
-    needed = sum(
-        estimate.bytes_needed(cache, layers, len(digests)) for cache, digests in zip(found, lacking, strict=True)
-    )
     estimate.require_room(workspace.cache_folder, needed, rows)
-    engine = start_engine(
-        workspace.architecture, settings.fingerprint, settings.weights_file_path, "auto", ui, images=rows
+    wanted = replace(
+        filling or Filling({}, (), settings.weights_file_path), files=files, layers=layers, doubtful=frozenset()
     )
-    ui.say(_announcement(workspace, engine, layers, rows, needed))
+    engine = start_engine(
+        workspace.architecture, settings.fingerprint, wanted.weights_file, wanted.engine, ui, images=rows
+    )
+    pixels = settings.fingerprint.size
+    took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}" if rows > engine.trial else ""
+    ui.say(f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}")
     for cache in found:
-        rejected = fill(cache, Filling(files, layers, settings.weights_file_path), ui, engine).rejected
+        rejected = fill(cache, wanted, ui, engine).rejected
         if rejected:
             digest, reason = next(iter(rejected.items()))
             raise VggftError(
                 f"views: {counted(len(rejected), 'image')} cannot be computed (the first: {files[digest][0]}: {reason}). Restore "
-                "them and run vggft featurize, or train with --views 0."
+                "them and run vggft featurize, or use heads and runs without views (--views 0)."
             )
     return caches(workspace, number)
-
-
-def _announcement(workspace: Workspace, engine: Engine, layers: Sequence[str], rows: int, needed: int) -> str:
-    pixels = workspace.settings.fingerprint.size
-    took = ""
-    if rows > engine.trial:
-        took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}"
-    return f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}"

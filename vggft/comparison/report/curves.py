@@ -12,6 +12,7 @@ from vggft.prediction.model import Model
 
 _ROW = 3.2  # inches
 _COLOURS = 10  # after which matplotlib's cycle starts again
+_STYLES = ("-", "--", ":", "-.")
 
 
 def plot(path: Path, models: Sequence[Model]) -> None:
@@ -65,7 +66,7 @@ def plot_runs(path: Path, histories: Mapping[str, Sequence[Epoch]]) -> None:
     for i, (name, history) in enumerate(histories.items()):
         seconds = list(itertools.accumulate(epoch.seconds for epoch in history))
         losses = [epoch.val_log_loss for epoch in history]
-        (line,) = axes.plot(seconds, losses, "-" if i < _COLOURS else "--", marker=".", label=name)
+        (line,) = axes.plot(seconds, losses, _STYLES[i // _COLOURS % len(_STYLES)], marker=".", label=name)
         kept = losses.index(min(losses))
         axes.plot([seconds[kept]], [losses[kept]], "o", mfc="none", ms=11, color=line.get_color())
     axes.set(xlabel="seconds of training", ylabel="validation log-loss")
