@@ -54,7 +54,9 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         "schema": SCHEMA,
         "cache": str(workspace.cache_folder),
         "shared_with": [str(other.root) for other in others],
-        "fingerprints": [_as_json(summary, _use(summary.fingerprint, settled, elsewhere)) for summary in summaries],
+        "fingerprints": [
+            _as_json(summary, _use(summary.fingerprint, settled, elsewhere, wanted)) for summary in summaries
+        ],
     }
 
 
