@@ -1,7 +1,8 @@
 """Training inputs in any order: from the GPU's memory or this machine's if they fit, else read one window ahead of training.
 
-The batches are the same either way, because the order is always a permutation of all images. If the inputs do not fit, they are
-read in windows of that order; each window is read in the order of the disk, while training uses the window before it.
+The batches are the same either way, because the order is fixed before: a permutation of all images, of each the image itself or
+one of its views. If the inputs do not fit, they are read in windows of that order; each window is read in the order of the disk,
+while training uses the window before it.
 """
 
 import threading
