@@ -54,8 +54,8 @@ MUTATIONS = [
     Mutation("heads/logistic.py", "np.full(len(x), 1 / copies)", "np.full(len(x), 1.0)", "unit/test_views.py"),
     Mutation(
         "vggft/workspace/views.py",
-        "[cache.missing(layers, list(files)) for cache in found]",
-        "[[] for cache in found]",
+        "if not rows:\n        return found",
+        "if rows:\n        return found",
         "integration/test_views_command.py",
     ),
     Mutation(

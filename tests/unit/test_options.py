@@ -247,7 +247,8 @@ def test_nested_options_and_fields_that_no_command_offers():
 
 def test_settings_that_are_recorded_have_the_names_they_always_had():
     """run.json and the recipes of heads hold the fields of these plans."""
-    assert [field.name for field in fields(HeadPlan)] == ["epochs", "patience", "batch_size", "seed", "class_weight"]
+    names = ["epochs", "patience", "batch_size", "seed", "class_weight", "views"]
+    assert [field.name for field in fields(HeadPlan)] == names
     assert {"learning_rate", "layer_decay", "precision"} < {field.name for field in fields(TuningPlan)}
 
 
