@@ -1,7 +1,9 @@
 """Tables and messages about heads: the leaderboard, how certain it is, leaks between splits, suspect labels."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 
 from featurize.wording import counted
 from heads import search
@@ -77,14 +79,22 @@ def show_order(first: str, order: Certainty, others: int, ui: Ui) -> None:
 def announcement(results: Sequence[Result], number: int) -> str:
     """Return how many heads are cross-validated, and about how long it takes.
 
-    In each fold, dense heads train up to the last of their best epochs, on fewer images; a regression is fitted once instead of
-    searched.
+    In each fold, dense heads train on fewer images, up to the best epoch (pooled ones together, up to the last of their best
+    epochs), and a regression is fitted once instead of searched.
     """
-    epochs = [(search.best_epoch(result.history), len(result.history)) for result in results if result.history]
-    dense = max((best for best, _ in epochs), default=1) / max((trained for _, trained in epochs), default=1)
-    shares = [dense if result.history else 1 / len(C_VALUES) for result in results]
-    seconds = (number - 1) * sum(share * result.seconds for share, result in zip(shares, results, strict=True))
-    return f"cross-validating {counted(len(results), 'head')} with {number} folds, about {duration(seconds)}"
+    last: dict[bool, int] = defaultdict(int)
+    for result in results:
+        if result.history:
+            flat = result.head.pooling == "flatten"
+            last[flat] = max(last[flat], search.best_epoch(result.history))
+    seconds = 0.0
+    for result in results:
+        if result.history:
+            seconds += last[result.head.pooling == "flatten"] * median(epoch.seconds for epoch in result.history)
+        else:
+            seconds += result.seconds / len(C_VALUES)
+    took = duration((number - 1) * seconds)
+    return f"cross-validating {counted(len(results), 'head')} with {number} folds, about {took}"
 
 
 def show_suspects(doubted: Sequence[Suspect], images: int, voters: Sequence[str], path: Path, ui: Ui) -> None:
