@@ -130,8 +130,8 @@ def take(blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, in
     if batched is None:
         return Batched(form, *_build(blocks, widths, outputs))
     optimizer = batched.model.optimizer
-    for variable in (*batched.model.variables, *optimizer.variables):
-        variable.assign(ops.zeros_like(variable))
+    for variable in (*batched.model.variables, *optimizer.variables):  # JAX's `zeros_like` takes no variable
+        variable.assign(ops.zeros(variable.shape, variable.dtype))
     optimizer.learning_rate = _LEARNING_RATE
     return batched
 
