@@ -119,6 +119,20 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
     assert "(100 images, one of each set of near-duplicates)" in " ".join(capsys.readouterr().out.split())
 
 
+def test_a_best_head_that_does_not_lead_the_table_is_explained(tmp_path, capsys):
+    found = compared(predictions(0.8))
+    kept, _ = written(found, tmp_path)
+    heads = [row.name for row in found.rows if row.kind != "tuned"]
+    for best, ranked_by, explained in (
+        (heads[1], "folds", True),
+        (heads[0], "folds", False),
+        (heads[1], "validation", False),
+    ):
+        shown = replace(found, contrast=replace(found.contrast, head=best))
+        tables.show(replace(kept, comparison=shown, ranked_by=ranked_by), Ui())
+        assert (f"{best} is the best head by cross-validation" in capsys.readouterr().out) == explained
+
+
 @pytest.mark.parametrize("classes", [3, 100])
 def test_many_classes(tmp_path, classes, ui, capsys):
     found = compared(predictions(1.0, n=90, classes=classes))

@@ -26,6 +26,11 @@ def show(record: Record, ui: Ui) -> None:
     title = f"{len(predictions.samples)} {_SOURCES[predictions.source]}, lowest log-loss first"
     columns = ("model", "kind", "accuracy", "95% interval", "balanced", "log-loss", "Brier", "AUC", "AP", "ECE")
     ui.table(title, columns, [_quality(row) for row in comparison.rows])
+    first_head = next(row.name for row in comparison.rows if row.kind != "tuned")
+    if record.ranked_by == "folds" and predictions.source != "folds" and first_head != comparison.contrast.head:
+        ui.print(
+            f"{comparison.contrast.head} is the best head by cross-validation (vggft head), which knows more images."
+        )
     if predictions.grouped:
         ui.print("Some of these images belong together. The intervals in this table ignore that, and are too narrow.")
     shown = _in_focus(record)
