@@ -122,7 +122,7 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
 def test_a_best_head_that_does_not_lead_the_table_is_explained(tmp_path, capsys):
     found = compared(predictions(0.8))
     kept, _ = written(found, tmp_path)
-    heads = [row.name for row in found.rows if row.kind != "tuned"]
+    heads = [row.name for row in found.rows if row.candidate.kind != "tuned"]
     for best, ranked_by, explained in (
         (heads[1], "folds", True),
         (heads[0], "folds", False),

@@ -26,8 +26,8 @@ def show(record: Record, ui: Ui) -> None:
     title = f"{len(predictions.samples)} {_SOURCES[predictions.source]}, lowest log-loss first"
     columns = ("model", "kind", "accuracy", "95% interval", "balanced", "log-loss", "Brier", "AUC", "AP", "ECE")
     ui.table(title, columns, [_quality(row) for row in comparison.rows])
-    first_head = next(row.name for row in comparison.rows if row.kind != "tuned")
-    if record.ranked_by == "folds" and predictions.source != "folds" and first_head != comparison.contrast.head:
+    heads = [row.name for row in comparison.rows if row.candidate.kind != "tuned"]
+    if record.ranked_by == "folds" and predictions.source != "folds" and heads[:1] != [comparison.contrast.head]:
         ui.print(
             f"{comparison.contrast.head} is the best head by cross-validation (vggft head), which knows more images."
         )
