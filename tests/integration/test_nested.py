@@ -13,6 +13,7 @@ from tiny import TINY
 
 from featurize.errors import VggftError
 from finetune.network import ParityError
+from finetune.plan import Plan
 from vggft.comparison import fold_files, nested
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import BEST_HEAD, BEST_NETWORK, NestedCrossValidation
@@ -204,6 +205,11 @@ def test_each_fold_ranks_heads_as_the_workspace_does(tuned, tmp_path, ui, monkey
     with pytest.raises(VggftError, match="no network can be tuned"):  # nothing was trained
         folds.train(0)
     assert set(asked) == {3}
+
+
+def test_folds_of_runs_without_views_have_the_key_of_earlier_versions():
+    assert "views" not in nested._described(Plan())
+    assert nested._described(Plan(views=2))["views"] == 2
 
 
 def predictions(work):

@@ -14,8 +14,9 @@ from tiny import TINY
 from featurize.errors import VggftError
 from finetune import store
 from vggft.prediction import models
-from vggft.steps import featurize, finetune, head, tuning
+from vggft.steps import featurize, finetune, head, sweep, tuning
 from vggft.steps.options import FeaturizeOptions, FinetuneOptions, HeadOptions
+from vggft.steps.tuning import Inputs
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -87,15 +88,15 @@ def test_every_combination_is_trained_and_ranked(swept, again, ui):
 
 
 @pytest.mark.parametrize(
-    ("sweep", "fixed", "rates"),
+    ("combinations", "fixed", "rates"),
     [
         ("optimizer=sgd,adam", {}, [("sgd", 1e-3), ("adam", 1e-4)]),
         ("optimizer=sgd,adam", {"lr": 5e-4}, [("sgd", 5e-4), ("adam", 5e-4)]),
         ("lr=1e-3,0.001 seed=1", {}, [("sgd", 1e-3)]),
     ],
 )
-def test_each_combination_means_what_its_options_mean_alone(sweep, fixed, rates):
-    options = FinetuneOptions.of(sweep=sweep, **fixed)
+def test_each_combination_means_what_its_options_mean_alone(combinations, fixed, rates):
+    options = FinetuneOptions.of(sweep=combinations, **fixed)
     assert [(one.plan.optimizer, one.plan.learning_rate) for one in options.combinations] == rates
     assert not any(one.combinations or one.sweep for one in options.combinations)
 
@@ -115,9 +116,24 @@ def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(swept, again,
     assert len(longer["sweep"]) == 2
 
 
+def test_runs_with_the_same_inputs_follow_one_another(here, ui, monkeypatch):
+    work, order = Workspace(here / "work", TINY), []
+
+    def stop(workspace, training, inputs, ui):
+        order.append(Inputs.needed_by(training))
+        raise VggftError("not now")
+
+    monkeypatch.setattr(sweep, "_train", stop)
+    with pytest.raises(VggftError, match="not now"):
+        finetune.run(work, FinetuneOptions.of(sweep="lr=1e-3,2e-3 batch-size=5,6 unfreeze=block3,block2", epochs=1), ui)
+    assert len(order) == 8
+    assert order == sorted(order)
+    assert len(set(order)) == 4
+
+
 def test_combinations_that_mean_the_same_are_trained_once(again, ui):
-    sweep = "from=logistic,logistic-max precision=auto,float32"
-    found = finetune.run(again, FinetuneOptions.of(sweep=sweep, **FIXED), ui)
+    same = "from=logistic,logistic-max precision=auto,float32"
+    found = finetune.run(again, FinetuneOptions.of(sweep=same, **FIXED), ui)
     assert [run["name"] for run in found["sweep"]] == ["block3-logistic-max-batch5-epochs1"]
 
 
