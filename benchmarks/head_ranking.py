@@ -2,8 +2,8 @@
 
     python benchmarks/head_ranking.py WORK [FOLDER ...] [--sets digits,textures] [--images 160] [--draws 2] [--size 112]
 
-The data sets are those of tuning_defaults.py; FOLDERs with one folder for each class are further ones. In each draw, the default
-heads are trained on three quarters of so many random images and validated on the rest; up to 1,000 others judge them. For each
+The data sets are those of tuning_defaults.py; FOLDERs with one folder for each class are further ones. In each draw, --images
+random images are taken: three quarters train the default heads, a quarter validates them; up to 1,000 others judge them. For each
 way of ranking, the place of the head called best is printed, and by how much its log-loss on the judging images is above the
 lowest. WORK keeps pictures and features.
 """

@@ -60,8 +60,8 @@ MUTATIONS = [
     ),
     Mutation(
         "vggft/steps/sweep.py",
-        "wanted = (training.unfreeze, training.plan, training.head.digest)",
-        "wanted = (training.unfreeze, training.plan, head_digest)",
+        "return (settings.unfreeze, settings.plan, head_digest) == training.key",
+        "return (settings.unfreeze, settings.plan) == training.key[:2]",
         "integration/test_sweep.py",
     ),
     Mutation("heads/metrics.py", "return min(1.0, float(value))", "return float(value)", "unit/test_metrics.py"),

@@ -37,7 +37,7 @@ def combined(where: str, text: str, fields: Sequence[Field], fixed: Mapping[str,
             raise VggftError(f"{where}: unknown option {key!r}. {expected}")
         field = known[key.replace("_", "-")]
         if field.name in values:
-            raise VggftError(f"{where}: {key} is there twice. Write its values behind one another: {key}=A,B.")
+            raise VggftError(f"{where}: {key} is given twice. List its values together: {key}=A,B.")
         if field.name in fixed:
             raise VggftError(f"{where}: {key} is also given as {field.flag}. Leave out one of them.")
         try:

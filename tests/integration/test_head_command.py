@@ -59,8 +59,8 @@ def test_the_default_population(twice):
     assert set(first["seconds"]) == {"reading", "logistic", "pooled", "flatten"}
     losses = [h["folds"]["log_loss"] for h in first["heads"]]
     assert losses == sorted(losses)
-    assert first["order"]["first"] <= 1
-    assert set(first["order"]["alike"]) < {h["name"] for h in first["heads"][1:]} | {""}
+    assert 0 < first["order"]["first"] < 1
+    assert set(first["order"]["alike"]) <= {h["name"] for h in first["heads"][1:]}
     for h in first["heads"]:
         assert {"precision", "recall", "f1"} == set(h["validation"]["macro"]) == set(h["validation"]["weighted"])
         assert [c["n"] for c in h["validation"]["per_class"]] == [2, 2]
@@ -305,7 +305,7 @@ def test_few_validation_images_are_ranked_by_folds_and_the_order_is_said_to_be_u
     sure = next(line for line in done.stdout.splitlines() if line.startswith("how sure: "))
     assert re.fullmatch(
         r"how sure: [a-z-]+ is the best in \d+% of the draws when the images are resampled; "
-        r"(1 of 1 other is not worse by more than chance|no other is as good)",
+        r"(1 of 1 other is not significantly worse|no other is as good)",
         sure,
     )
     again = vggft("head", "-w", work, *picked)

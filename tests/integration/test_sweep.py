@@ -169,7 +169,7 @@ def test_bad_input_changes_nothing(here):
         ("unfreez=block3",): "--sweep: unknown option 'unfreez'. Did you mean unfreeze?",
         ("name=a,b",): "--sweep: unknown option 'name'",
         ("lr=fast",): "--sweep: --lr 'fast': expected a number, above 0",
-        ("lr=1 lr=2",): "--sweep: lr is there twice",
+        ("lr=1 lr=2",): "--sweep: lr is given twice. List its values together: lr=A,B",
         ("lr=1,2", "--lr", "3"): "--sweep: lr is also given as --lr",
         ("lr=1,2", "--name", "mine"): "--sweep with --name: each run of a sweep has a name of its own",
         ("lr=1,2", "--resume"): "--resume with --sweep: a resumed run keeps its settings",

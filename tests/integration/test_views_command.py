@@ -99,9 +99,9 @@ def test_nested_cross_validation_computes_views_of_validation_images_that_a_fold
     before = view_caches(work)
     found = compare.run(work, CompareOptions(cv=2, quick=True), ui)
     assert found["measured_on"] == "folds"
-    learnt = {s.digest for split in ("train", "validate") for s in work.dataset.accepted(split)}
-    for number, digests in view_caches(work).items():
-        assert before[number] <= digests <= learnt
+    learnt = {sample.digest for split in ("train", "validate") for sample in work.dataset.accepted(split)}
+    assert all(digests < learnt for digests in before.values())
+    assert view_caches(work) == {1: learnt, 2: learnt}
 
 
 def test_suspects_alone_use_the_heads_that_are_here_with_their_views(work, ui):

@@ -42,6 +42,7 @@ def test_a_picture_always_has_the_same_views_and_no_two_are_alike():
 
 
 def test_a_view_is_the_picture_changed_a_little():
+    likeness = []
     for path in FILES:
         data = path.read_bytes()
         plain = images.decode_resized(data, 64)
@@ -50,9 +51,13 @@ def test_a_view_is_the_picture_changed_a_little():
             assert view.shape == plain.shape
             assert view.dtype == np.uint8
             assert not np.array_equal(view, plain)
+            found = [np.corrcoef(view.ravel(), other.ravel())[0, 1] for other in (plain, plain[:, ::-1])]
+            likeness.append(max(found))
         assert not np.array_equal(*changed)
         again = images.decode_resized(data, 64, perturbation=views.name(1))
         assert np.array_equal(again, changed[0])
+    assert min(likeness) > 0.25  # of line drawings
+    assert np.mean(likeness) > 0.6
 
 
 def test_only_the_part_that_is_kept_is_resized():

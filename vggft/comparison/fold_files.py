@@ -87,7 +87,11 @@ class Fold(Workspace):
     """A workspace with the features of another one, and its images split in another way."""
 
     def __init__(self, whole: Workspace, root: Path, dataset: Dataset, views: int) -> None:
-        """Take the images of `dataset`, which have so many views. Nothing is written before something is trained."""
+        """Take the images of `dataset`. Nothing is written before something is trained.
+
+        Args:
+            views: number of views of each training image that models may train on.
+        """
         super().__init__(root, whole.architecture)
         self._whole = whole
         self._dataset = dataset

@@ -16,7 +16,7 @@ class Certainty:
 
     Attributes:
         first: share of the draws, of whole groups of images, in which it has the lowest log-loss.
-        alike: positions of the models that are not worse by more than chance: the 95% interval of the difference of log-loss,
+        alike: positions of the models that are not significantly worse: the 95% interval of the difference of log-loss,
             on the same images, contains 0.
     """
 

@@ -80,8 +80,8 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
             before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
         found = _featurize(workspace, options, before, ui, lock)
         number, samples = workspace.settings.views, workspace.dataset.accepted("train")
-        filling = Filling({}, (), workspace.settings.weights_file_path, shard_rows=options.shard, engine=options.engine)
-        views.compute(workspace, number, samples, found["layers"], ui, filling)
+        layers, engine = found["layers"], options.engine
+        views.compute(workspace, number, samples, layers, ui, engine_name=engine, shard_rows=options.shard)
         return {**found, "views": number}
 
 
@@ -188,7 +188,7 @@ def _require(
     number, needed = views.missing(caches, settings.layers, digests)
     if number:
         ui.say(
-            f"--views {settings.views}: then {counted(number, 'view')} of training images, about {size(needed)} on disk"
+            f"--views {settings.views}: {counted(number, 'view')} of training images will take about {size(needed)} on disk"
         )
         plain = len(cache.missing(settings.layers, list(filling.files)))
         needed += estimate.bytes_needed(cache, settings.layers, plain)

@@ -3,26 +3,25 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from time import perf_counter
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 
 import heads.plan
-from featurize.data.dataset import Dataset, Sample
+from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
 from finetune.plan import BEST, LOGISTIC, SCRATCH
-from heads import features, folds, grid, leaks, near_duplicates, search, store
+from heads import folds, grid, near_duplicates, search, store
 from heads.features import Features
-from heads.head import Pooling
-from heads.leaks import Leak
 from heads.metrics import Metrics
 from heads.search import Result, Setting
 from heads.specs import CLASSIC, DEFAULTS, NAME, DenseSpec, Spec
 from vggft.comparison.order import Certainty, certainty
 from vggft.prediction import models
-from vggft.steps import label_check, leaderboard
+from vggft.steps import head_inputs, label_check, leaderboard
 from vggft.steps.board import Board
+from vggft.steps.head_inputs import Inputs
 from vggft.steps.options import HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace import provenance, views
@@ -164,71 +163,17 @@ def _work(workspace: Workspace, options: HeadOptions, specs: Sequence[Spec], boa
     return _Work(missing, list(specs), wanted, [spec.name for spec in specs] if options.suspects else ())
 
 
-@dataclass(frozen=True)
-class _Inputs:
-    """Pooled features of the training images (near-duplicates in one group), of the validation images, and leaks."""
-
-    train: Features
-    validation: Features
-    leaks: Sequence[Leak]
-
-
-def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board, ui: Ui) -> _Inputs:
-    """Read what is trained on, training images first; of the test images only what finds leaks.
-
-    Raises:
-        VggftError: a split without images.
-    """
-    dataset = workspace.dataset
-    for split in ("train", "validate"):
-        if not dataset.accepted(split):
-            raise VggftError(f"{workspace.manifest}: no usable image in split {split!r}. Add some: vggft featurize")
+def _read(workspace: Workspace, options: HeadOptions, work: _Work, board: Board, ui: Ui) -> Inputs:
+    """Read the features that the work needs."""
     specs = work.evaluate if work.folds or work.doubting or options.seeds > 1 else work.train
     doubting = [board.results[name].head for name in work.doubting if name in board.results]
-    wanted: set[Pooling] = {"avg", *(spec.pooling for spec in specs), *(head.pooling for head in doubting)}
-    began = perf_counter()
-    samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
-    everything = _pooled(workspace, samples, [pooling for pooling in get_args(Pooling) if pooling in wanted], ui)
-    test = _of_test(workspace, ui)
-    board.seconds["reading"] = perf_counter() - began
-    learnt = len(dataset.accepted("train"))
-    # The training images by themselves: validation images change nothing here.
-    train, grouping = near_duplicates.together(everything.take(slice(0, learnt)))
-    for sentence in grouping.about_folds():  # two labels are among the leaks
-        ui.warn(sentence)
     number = max((head.provenance["recipe"].get("views", 0) for head in doubting), default=0)
     if work.train or work.folds or options.seeds > 1:
         number = max(number, options.plan.views)
-    train = _views(workspace, number, train, ui)
-    return _Inputs(train, everything.take(slice(learnt, None)), _leaks(dataset, everything, test, ui))
-
-
-def _of_test(workspace: Workspace, ui: Ui) -> Features | None:
-    """Read the test images to search them for leaks; an error there does not stop training."""
-    samples = workspace.dataset.accepted("test")
-    try:
-        return _pooled(workspace, samples, ["avg"], ui) if samples else None
-    except VggftError as error:
-        ui.warn(f"the test images are not searched for leaks. {error}")
-        return None
-
-
-def _pooled(workspace: Workspace, samples: Sequence[Sample], poolings: Sequence[Pooling], ui: Ui) -> Features:
-    targets = workspace.dataset.targets(samples)
-    with ui.progress("reading features", len(samples)) as advance:
-        return features.read(workspace.cache(), samples, targets, poolings, progress=advance)
-
-
-def _views(workspace: Workspace, number: int, train: Features, ui: Ui) -> Features:
-    """Return the training images with views of each, computed where they are missing."""
-    if not number:
-        return train
-    top, poolings = workspace.architecture.top, list(train.pooled)
-    found = []
-    for cache in views.compute(workspace, number, train.samples, [top], ui):
-        with ui.progress("reading views", len(train)) as advance:
-            found.append(features.read(cache, train.samples, train.targets.tolist(), poolings, progress=advance).pooled)
-    return replace(train, views=tuple(found))
+    began = perf_counter()
+    inputs = head_inputs.read(workspace, {one.pooling for one in (*specs, *doubting)}, number, ui)
+    board.seconds["reading"] = perf_counter() - began
+    return inputs
 
 
 def _folds(asked: int | None, wanted: int, train: Features, fewer: bool, ui: Ui) -> int:
@@ -251,17 +196,7 @@ def _folds(asked: int | None, wanted: int, train: Features, fewer: bool, ui: Ui)
     return most if most >= 2 else 0
 
 
-def _leaks(dataset: Dataset, everything: Features, test: Features | None, ui: Ui) -> list[Leak]:
-    samples, pooled = list(everything.samples), everything.pooled["avg"]
-    if test is not None:
-        samples += test.samples
-        pooled = np.concatenate([pooled, test.pooled["avg"]])
-    exact, near = leaks.exact(dataset.samples), leaks.near(samples, pooled)
-    leaderboard.show_leaks(exact, near, ui)
-    return [*exact, *near]
-
-
-def _train(workspace: Workspace, work: _Work, setting: Setting, inputs: _Inputs, board: Board) -> None:
+def _train(workspace: Workspace, work: _Work, setting: Setting, inputs: Inputs, board: Board) -> None:
     if not work.train:
         return
     trained_from = {**provenance.current(workspace), **provenance.versions()}
@@ -272,7 +207,7 @@ def _train(workspace: Workspace, work: _Work, setting: Setting, inputs: _Inputs,
         raise VggftError(f"no head could be trained. {board.failed[0].name}: {board.failed[0].reason}.")
 
 
-def _over_seeds(work: _Work, seeds: int, setting: Setting, inputs: _Inputs, board: Board) -> None:
+def _over_seeds(work: _Work, seeds: int, setting: Setting, inputs: Inputs, board: Board) -> None:
     """Train again with further seeds, and add mean and spread to each head."""
     specs = []
     for spec in board.present(work.evaluate):
@@ -287,9 +222,7 @@ def _over_seeds(work: _Work, seeds: int, setting: Setting, inputs: _Inputs, boar
             board.update(replace(board.results[name], spread=search.Spread.of(metrics[name])))
 
 
-def _cross_validate(
-    specs: Sequence[Spec], number: int, setting: Setting, inputs: _Inputs, board: Board, ui: Ui
-) -> None:
+def _cross_validate(specs: Sequence[Spec], number: int, setting: Setting, inputs: Inputs, board: Board, ui: Ui) -> None:
     """Add predictions out of fold, and their metrics, to each head that lacks them."""
     pairs = []
     for spec in board.present(specs):
@@ -303,7 +236,7 @@ def _cross_validate(
 
 
 def _report(
-    workspace: Workspace, options: HeadOptions, work: _Work, inputs: _Inputs, board: Board, ui: Ui
+    workspace: Workspace, options: HeadOptions, work: _Work, inputs: Inputs, board: Board, ui: Ui
 ) -> dict[str, Any]:
     models.load_heads(workspace, on_damage=lambda error: ui.warn(f"left out: {error}"))
     samples = [*inputs.train.samples, *inputs.validation.samples]
@@ -344,7 +277,7 @@ def _report(
     return report
 
 
-def _order(workspace: Workspace, ranked: Sequence[Result], inputs: _Inputs, ui: Ui) -> Certainty | None:
+def _order(workspace: Workspace, ranked: Sequence[Result], inputs: Inputs, ui: Ui) -> Certainty | None:
     """Return how sure the order of heads is; None for one head, many images, a ranking over seeds, or damaged predictions."""
     by = search.criterion(ranked)
     if len(ranked) < 2 or by == "seeds":

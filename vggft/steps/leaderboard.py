@@ -69,7 +69,7 @@ def show_order(first: str, order: Certainty, others: int, ui: Ui) -> None:
     """
     of = f"{len(order.alike)} of {counted(others, 'other')}"
     alike = (
-        f"{of} {'is' if len(order.alike) == 1 else 'are'} not worse by more than chance"
+        f"{of} {'is' if len(order.alike) == 1 else 'are'} not significantly worse"
         if order.alike
         else "no other is as good"
     )

@@ -48,6 +48,11 @@ class Training:
     plan: Plan
     memory: int
 
+    @property
+    def key(self) -> tuple[str, Plan, str]:
+        """What decides the result."""
+        return self.unfreeze, self.plan, self.head.digest
+
 
 def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any]:
     """Train one new run.

@@ -69,24 +69,18 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -
 def _decide(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> list[Training]:
     """Return what the combinations mean here; those that mean the same, such as best and the name of that head, only once."""
     starts: dict[Any, Head] = {}
-    trainings: list[Training] = []
+    trainings: dict[Any, Training] = {}
     for options in combinations:
         start = (options.start, options.plan.seed)
         training = new_run.decide(workspace, options, ui, starts.get(start))
         starts[start] = training.head
-        if not any(_is_same(training, other) for other in trainings):
-            trainings.append(training)
-    return trainings
-
-
-def _is_same(a: Training, b: Training) -> bool:
-    return (a.unfreeze, a.plan, a.head.digest) == (b.unfreeze, b.plan, b.head.digest)
+        trainings.setdefault(training.key, training)
+    return list(trainings.values())
 
 
 def _is(settings: Settings, head_digest: str, training: Training) -> bool:
     """Return whether a run with these settings, from this head, is the training."""
-    wanted = (training.unfreeze, training.plan, training.head.digest)
-    return (settings.unfreeze, settings.plan, head_digest) == wanted
+    return (settings.unfreeze, settings.plan, head_digest) == training.key
 
 
 def _finished(workspace: Workspace, trainings: Sequence[Training], ui: Ui) -> list[str]:

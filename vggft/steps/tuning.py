@@ -3,7 +3,6 @@
 `prepare` returns what `train` needs, so nothing is trained that has not passed the parity gate.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from finetune.train import Callbacks, State
 from heads.head import Head
 from heads.predictions import Predictions
 from vggft.ui.console import Ui
-from vggft.workspace import views
+from vggft.workspace import filling, views
 from vggft.workspace.backbone import load_weights
 from vggft.workspace.filling import Filling, decoder, fill
 from vggft.workspace.folder import workspace_flag
@@ -43,10 +42,7 @@ _INPUTS_ON_GPU = 1 / 4
 
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
     """Return digest → files, of all accepted images."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    for sample in dataset.accepted():
-        files[sample.digest].append(dataset.root / sample.path)
-    return files
+    return filling.files_of(dataset.root, dataset.accepted())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
+from featurize.data.dataset import Sample
 from featurize.disk import durable
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
@@ -52,6 +53,14 @@ class Filled:
     computed: int
     rejected: Mapping[str, str]
     engine: str | None
+
+
+def files_of(root: Path, samples: Sequence[Sample]) -> Mapping[str, Sequence[Path]]:
+    """Return digest → files of some images."""
+    files: dict[str, list[Path]] = defaultdict(list)
+    for sample in samples:
+        files[sample.digest].append(root / sample.path)
+    return files
 
 
 def decoder(fingerprint: Fingerprint) -> Decoder:

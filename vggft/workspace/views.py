@@ -1,9 +1,7 @@
 """Views of training images in the cache: how many there are, and computing those that are missing."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
@@ -11,11 +9,12 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Sample
 from featurize.engines import rate
 from featurize.errors import VggftError
+from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.ui.console import Ui, duration
 from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import Filling, fill
+from vggft.workspace.filling import Filling, files_of, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -55,23 +54,19 @@ def compute(
     samples: Sequence[Sample],
     layers: Sequence[str],
     ui: Ui,
-    filling: Filling | None = None,
+    *,
+    engine_name: EngineName = "auto",
+    shard_rows: int = SHARD_ROWS,
 ) -> list[FeatureCache]:
     """Compute the first views of some images that the cache lacks, and return their caches. The lock must be held.
 
-    What it costs is said before.
-
-    Args:
-        filling: where the engine and the number of rows in a file come from.
+    Time and disk space are announced first.
 
     Raises:
         VggftError: an image is missing, has changed or cannot be decoded; no weights; or too little disk space.
     """
     found = caches(workspace, number)
-    settings, root = workspace.settings, workspace.dataset.root
-    files: dict[str, list[Path]] = defaultdict(list)
-    for sample in samples:
-        files[sample.digest].append(root / sample.path)
+    settings, files = workspace.settings, files_of(workspace.dataset.root, samples)
     rows, needed = missing(found, layers, files)
     if not rows:
         return found
@@ -83,17 +78,15 @@ def compute(
             "runs without views (--views 0)."
         )
     estimate.require_room(workspace.cache_folder, needed, rows)
-    wanted = replace(
-        filling or Filling({}, (), settings.weights_file_path), files=files, layers=layers, doubtful=frozenset()
-    )
+    filling = Filling(files, layers, settings.weights_file_path, shard_rows=shard_rows)
     engine = start_engine(
-        workspace.architecture, settings.fingerprint, wanted.weights_file, wanted.engine, ui, images=rows
+        workspace.architecture, settings.fingerprint, filling.weights_file, engine_name, ui, images=rows
     )
     pixels = settings.fingerprint.size
     took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}" if rows > engine.trial else ""
     ui.say(f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}")
     for cache in found:
-        rejected = fill(cache, wanted, ui, engine).rejected
+        rejected = fill(cache, filling, ui, engine).rejected
         if rejected:
             digest, reason = next(iter(rejected.items()))
             raise VggftError(

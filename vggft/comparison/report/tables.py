@@ -29,7 +29,7 @@ def show(record: Record, ui: Ui) -> None:
     heads = [row.name for row in comparison.rows if row.candidate.kind != "tuned"]
     if record.ranked_by == "folds" and predictions.source != "folds" and heads[:1] != [comparison.contrast.head]:
         ui.print(
-            f"{comparison.contrast.head} is the best head by cross-validation (vggft head), which knows more images."
+            f"{comparison.contrast.head} is the best head by cross-validation (vggft head), which uses more images."
         )
     if predictions.grouped:
         ui.print("Some of these images belong together. The intervals in this table ignore that, and are too narrow.")
