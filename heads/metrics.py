@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -173,11 +173,25 @@ def calibration_error(probabilities: NDArray[np.float64], targets: NDArray[np.in
     Confidence is the probability of the most probable class; `CALIBRATION_BINS` bins of equal width, closed above.
     Source: C. Guo, G. Pleiss, Y. Sun, K. Weinberger, "On calibration of modern neural networks" (2017), equations 2–5.
     """
+    n, accuracy, confidence = reliability(probabilities, targets)
+    return float((n * np.abs(accuracy - confidence)).sum() / len(targets))
+
+
+class Reliability(NamedTuple):
+    """Number of images, accuracy and mean confidence of each bin, each (`CALIBRATION_BINS`,); 0 where a bin is empty."""
+
+    n: NDArray[np.int64]
+    accuracy: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+
+
+def reliability(probabilities: NDArray[np.float64], targets: NDArray[np.integer[Any]]) -> Reliability:
+    """Return what is in each bin of `calibration_error`."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == targets
     bins = np.clip(np.ceil(confidence * CALIBRATION_BINS).astype(int) - 1, 0, CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, weights=right - confidence, minlength=CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(targets))
+    n, corrects, confidences = (np.bincount(bins, each, CALIBRATION_BINS) for each in (None, right, confidence))
+    return Reliability(n.astype(np.int64), corrects / np.maximum(n, 1), confidences / np.maximum(n, 1))
 
 
 def confusion(probabilities: NDArray[np.float64], targets: NDArray[np.integer[Any]]) -> NDArray[np.int64]:

@@ -1,6 +1,7 @@
 """A comparison of synthetic models, and an independent recomputation of every number of a report."""
 
 import csv
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,7 +50,7 @@ def pair(log_loss, accuracy=(-0.01, 0.01), only=(4, 3), independent=200, counted
 
 def compared(of, head="head", network="net", unchanged=False):
     """Compare the candidates; `head` and `network` are the names of the first two in the workspace."""
-    return compare_candidates(of, Contrast(head, network, unchanged=unchanged))
+    return compare_candidates(of, Contrast(head, network if of.network else None, unchanged=unchanged))
 
 
 def by_model(path):
@@ -159,6 +160,12 @@ def recompute_pairs(result, rows, loss, other, right):
         holds_95_of_100((low, high), sums[:, 0] / sums[:, 1])
 
 
+def heads_alone(of, *kinds):
+    """Return the predictions of the heads only, of these kinds."""
+    heads = [candidate for candidate in of.candidates if candidate.name != of.network]
+    return replace(of, candidates=[replace(c, kind=kind) for c, kind in zip(heads, kinds, strict=False)], network=None)
+
+
 def written(found, tmp_path):
     kept = Record(found, {}, "validation", {}, None)
-    return kept, record.write(tmp_path / "report", kept)
+    return kept, record.write(tmp_path / "report", kept, {})

@@ -7,6 +7,7 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -30,7 +31,7 @@ from vggft.comparison.advice import ReserveTest
 from vggft.comparison.candidates import on_split
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.report import sentences
-from vggft.prediction import inference, models
+from vggft.prediction import inference, models, selection
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.network_model import NetworkModel
 from vggft.steps import compare as command
@@ -91,8 +92,9 @@ def test_the_table_of_the_command_can_be_recomputed(trained):
     reported[results["finetune"]["name"]] = results["finetune"]["validation"]
     for method in result["methods"]:
         assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
-    for name in ("curves.png", "tradeoff.png"):
-        assert (workspace.report / name).read_bytes().startswith(b"\x89PNG")
+    for name in ("difference", "curves", "curves-all", "confusion", "roc", "reliability", "tradeoff", "perturbations"):
+        assert (workspace.report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert ElementTree.parse(workspace.report / f"{name}.svg").getroot().tag.endswith("}svg")
     assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
         json.dumps({key: value for key, value in result.items() if key != "report"})
     )
@@ -144,15 +146,44 @@ def test_networks_of_other_features_are_refused_and_named(again, ui):
     now = again.settings.fingerprint.key
     why = "it was trained on features of fingerprint 0123456789abcdef; the current ones are"
     with pytest.raises(VggftError, match=rf"{path.parent.name}: {why} {now}\. Train"):
-        command.run(again, CompareOptions(), ui)
+        command.run(again, CompareOptions(cv=2), ui)
     run["settings"]["provenance"] |= {"fingerprint": now, "manifest": "0" * 64}
     rewrite(path, run)
     why = r"images, labels or splits have changed since it was trained\. Train again: vggft finetune"
     with pytest.raises(VggftError, match=f"{path.parent.name}: {why}"):
-        command.run(again, CompareOptions(), ui)
+        command.run(again, CompareOptions(cv=2), ui)
     assert snapshot(again.report) == before
     with pytest.raises(VggftError, match="--cv 1: expected a whole number, 2 or more"):
         command.run(again, CompareOptions(cv=1), ui)
+
+
+def test_heads_alone_are_compared_and_the_best_one_predicts(again, ui, capsys):
+    shutil.rmtree(again.finetune)
+    found = command.run(again, CompareOptions(), Ui())
+    assert (found["outcome"], found["contrast"]["tuned"]) == ("heads_only", None)
+    assert found["use"] == models.load(again).heads[0].name
+    tune, reserve = found["offers"]
+    assert tune.endswith(f"and compare again: vggft finetune -w {again.root}")
+    assert "--test 0.2" in reserve
+    assert found["use"] in found["probes"]["methods"]
+    assert tune in capsys.readouterr().out
+    choice = selection.choose(again, None)
+    assert (choice.model.name, choice.reason) == (found["use"], "recommended by vggft compare")
+    recompute(again.report, found)
+    with pytest.raises(VggftError, match=r"no tuned network here yet\. Run first: vggft finetune"):
+        command.run(again, CompareOptions(cv=2), ui)
+
+
+def test_stale_networks_leave_the_heads_to_be_compared(again, capsys):
+    (path,) = again.finetune.glob("*/run.json")
+    run = json.loads(path.read_text())
+    run["settings"]["provenance"]["manifest"] = "0" * 64
+    rewrite(path, run)
+    found = command.run(again, CompareOptions(quick=True), Ui())
+    assert found["outcome"] == "heads_only"
+    assert found["stale"] == [path.parent.name]
+    why = f"every tuned network here is stale, made from an earlier state of the data. {path.parent.name}: images"
+    assert why in " ".join(capsys.readouterr().err.split())
 
 
 def test_a_damaged_head_is_left_out_and_a_stale_one_named(again, ui, capsys):

@@ -10,7 +10,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as sk
 from small_compare import (
+    by_model,
     compared,
+    heads_alone,
     predictions,
     recompute,
     written,
@@ -20,7 +22,7 @@ from heads.metrics import losses
 from vggft.comparison import statistics
 from vggft.comparison.advice import selection_unreliable
 from vggft.comparison.comparison import NoPValue
-from vggft.comparison.report import tables
+from vggft.comparison.report import terminal
 from vggft.comparison.verdict import Outcome
 from vggft.ui.console import Ui
 
@@ -115,7 +117,7 @@ def test_one_of_each_set_of_near_duplicates_is_tested(tmp_path, ui, capsys):
     assert found.first.log_loss_interval == pytest.approx(alone.first.log_loss_interval, abs=0.01)
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
-    tables.show(kept, Ui())
+    terminal.show(kept, Ui())
     assert "(100 images, one of each set of near-duplicates)" in " ".join(capsys.readouterr().out.split())
 
 
@@ -129,8 +131,41 @@ def test_a_best_head_that_does_not_lead_the_table_is_explained(tmp_path, capsys)
         (heads[1], "validation", False),
     ):
         shown = replace(found, contrast=replace(found.contrast, head=best))
-        tables.show(replace(kept, comparison=shown, ranked_by=ranked_by), Ui())
+        terminal.show(replace(kept, comparison=shown, ranked_by=ranked_by), Ui())
         assert (f"{best} is the best head by cross-validation" in capsys.readouterr().out) == explained
+
+
+@pytest.mark.parametrize(
+    ("kinds", "versus"),
+    [(("dense", "dense", "logistic"), "poor"), (("logistic", "dense", "dense"), "other"), (("dense", "dense"), None)],
+)
+def test_heads_alone_are_compared_with_the_best_of_the_other_kind(kinds, versus, tmp_path, capsys):
+    found = compared(heads_alone(predictions(0), *kinds))
+    kept, result = written(found, tmp_path)
+    recompute(tmp_path / "report", result)
+    assert (result["outcome"], result["use"]) == ("heads_only", "head")
+    contrast = {"head": "head", "tuned": None, "in_workspace": {"head": "head"}}
+    assert {key: result["contrast"][key] for key in contrast} == contrast
+    assert result["contrast"]["p_value"] is result["contrast"]["log_loss_difference_interval"] is None
+    assert (found.first and (found.first.a, found.first.b)) == (versus and ("head", versus))
+    if versus:  # it was planned: no correction
+        assert found.first.p_value == found.first.p_value_uncorrected
+    terminal.show(kept, Ui())
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"Use head, the best of {len(kinds)} heads")
+    assert (f"head against {versus}: accuracy" in shown) == bool(versus)
+    assert "net" not in shown.replace("network", "")
+
+
+def test_a_single_head(tmp_path):
+    found = compared(heads_alone(predictions(0), "dense"))
+    files = tmp_path / "report"
+    written(compared(predictions(0)), tmp_path)
+    assert (files / "pairs.csv").exists()
+    _, result = written(found, tmp_path)
+    assert result["recommendation"] == "Use head, the only head; the heads were selected without these images."
+    assert result["pairs"] == []
+    assert not (files / "pairs.csv").exists()  # those of the comparison before
 
 
 @pytest.mark.parametrize("classes", [3, 100])
@@ -138,7 +173,7 @@ def test_many_classes(tmp_path, classes, ui, capsys):
     found = compared(predictions(1.0, n=90, classes=classes))
     kept, result = written(found, tmp_path)
     recompute(tmp_path / "report", result)
-    tables.show(kept, ui)
+    terminal.show(kept, ui)
     assert (result["methods"][0]["auc"] is None) == (classes == 100)  # not every class has an image
 
 
@@ -165,14 +200,45 @@ def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
         assert [int(row[f"class.{name}.n"]) for name in ("1", "1.1")] == [one["n"] for one in method["per_class"]]
 
 
-@pytest.mark.parametrize("columns", [80, 110])
+def test_of_many_models_the_important_ones_are_shown(tmp_path, capsys):
+    """The five best, the baseline, the networks and the pair; the others are counted."""
+    of = predictions(0.5)
+    by_name = {candidate.name: candidate for candidate in of.candidates}
+    names = [f"head{i}" for i in range(20)]
+    worst = replace(by_name["poor"], name="logistic-avg", kind="logistic")
+    more = [replace(by_name["other"], name=name, probabilities=by_name["other"].probabilities) for name in names]
+    of = replace(of, candidates=[*of.candidates, worst, *more])
+    kept, _ = written(compared(of), tmp_path)
+    terminal.show(kept, Ui())
+    table = capsys.readouterr().out.split("lowest log-loss first")[1].split("other models")[0]
+    shown = [line.split()[0] for line in table.splitlines() if "0." in line]
+    assert {"net", "head", "logistic-avg"} <= set(shown)
+    assert len(shown) <= 8
+    assert table.split()[-1] == str(len(of.candidates) - len(shown))
+
+
+def test_mistakes_are_named_the_most_confident_first(tmp_path, capsys):
+    found = compared(predictions(0.5))
+    kept, result = written(found, tmp_path)
+    rows = by_model(tmp_path / "report" / "predictions.csv")[found.used_row.name]
+    wrong = {row["path"]: float(row[f"p_{row['predicted']}"]) for row in rows if row["predicted"] != row["label"]}
+    listed = {one["path"]: one["score"] for one in result["misclassified"]}
+    assert listed == wrong
+    assert list(listed.values()) == sorted(wrong.values(), reverse=True)
+    terminal.show(kept, Ui())
+    shown = capsys.readouterr().out
+    assert f"{len(wrong)} of 300 images misclassified by {found.used_row.name}" in shown
+    assert all((f" {path} " in shown) == (i < 5) for i, path in enumerate(listed))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 110])
 def test_numbers_are_never_cut(tmp_path, columns, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(columns))
     said = predictions(0.8)
     long = [replace(c, name=f"block5-logistic-avgmax-adam-lr1e-05-{c.name}") for c in said.candidates]
     names = {"head": long[1].name, "network": long[0].name}
     kept, result = written(compared(replace(said, candidates=long, **names), *names.values()), tmp_path)
-    tables.show(kept, Ui())
+    terminal.show(kept, Ui())
     shown = capsys.readouterr().out
     for method in result["methods"]:
         low, high = method["accuracy_interval"]

@@ -140,21 +140,19 @@ def test_images_that_selected_the_models_are_named():
 
 def test_the_first_pair():
     tested = replace(pair((-0.2, -0.1)), p_value=0.0123, accuracy_difference=0.005)
-    of = Comparison(predictions(0, n=4), Contrast("head", "net"), [], [tested], decide(tested, False), None)
-    assert sentences.first_pair(of) == (
+    assert sentences.first_pair(tested, None) == (
         "net against head: accuracy +0.5 points (-1.0 to +1.0), log-loss -0.1500 (-0.2000 to -0.1000); 95% bootstrap intervals; "
         "McNemar's exact p 0.0123"
     )
     grouped = replace(tested, independent=40)
-    assert sentences.first_pair(replace(of, pairs=[grouped])).endswith(
+    assert sentences.first_pair(grouped, None).endswith(
         "McNemar's exact p 0.0123 (40 images, one of each set of near-duplicates)"
     )
     for reason, words in (
         (NoPValue.SELECTED, "these images also selected the models"),
         (NoPValue.GROUPED, "these images are in groups, and McNemar's test assumes that they are independent"),
     ):
-        untested = replace(of, pairs=[replace(tested, p_value=None)], no_p_value=reason)
-        assert sentences.first_pair(untested).endswith(f"; no p-value: {words}")
+        assert sentences.first_pair(replace(tested, p_value=None), reason).endswith(f"; no p-value: {words}")
         assert sentences.no_p_value(reason) == words
     assert sentences.no_p_value(None) is None
 

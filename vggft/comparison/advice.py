@@ -41,13 +41,26 @@ class SelectionUnreliable:
 
 
 @dataclass(frozen=True)
+class Tune:
+    """Heads alone were compared: whether fine-tuning would be better is open.
+
+    Attributes:
+        command: to run.
+        start: the head that it starts from.
+    """
+
+    command: str
+    start: str
+
+
+@dataclass(frozen=True)
 class TuneAgain:
     """Fine-tuning wins, but the network of the workspace kept epoch 0, and so is still a head."""
 
     network: str
 
 
-Advice = CrossValidate | ReserveTest | SelectionUnreliable | TuneAgain
+Advice = CrossValidate | ReserveTest | SelectionUnreliable | Tune | TuneAgain
 
 
 def selection_unreliable(comparison: Comparison) -> Sequence[SelectionUnreliable]:

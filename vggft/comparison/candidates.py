@@ -45,7 +45,7 @@ class CandidatePredictions:
         targets: positions of their classes, int64 (n,).
         candidates: all of them.
         head, network: names of the two candidates that are compared first: the best head and the best tuned network, as
-            selected on validation.
+            selected on validation; `network` is None where heads alone are compared.
         declared: groups were declared by the user (`--group-by`).
         fold: (n,), the outer fold that held each image out; None where there are no folds.
     """
@@ -56,7 +56,7 @@ class CandidatePredictions:
     targets: NDArray[np.int64]
     candidates: Sequence[Candidate]
     head: str
-    network: str
+    network: str | None
     declared: bool = False
     fold: NDArray[np.int64] | None = None
 
@@ -91,7 +91,7 @@ def on_split(
         leave_out: called for each network that cannot predict, because files are missing or have changed.
 
     Raises:
-        VggftError: features are missing, or no network can predict.
+        VggftError: features are missing, or there are networks and none can predict.
     """
     dataset, cache = workspace.dataset, workspace.cache()
     samples = dataset.accepted("test" if source == "test" else "validate")
@@ -121,6 +121,6 @@ def on_split(
         grouped.targets,
         [Candidate(m.name, m.kind, probabilities[m.name]) for m in models.fresh if m.name in probabilities],
         models.heads[0].name,
-        networks[0],
+        networks[0] if networks else None,
         declared=workspace.settings.group_by is not None,
     )

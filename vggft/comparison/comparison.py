@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from heads.metrics import Metrics, confusion, losses, losses_otherwise, measure
 from vggft.comparison import statistics, verdict
 from vggft.comparison.candidates import Candidate, CandidatePredictions
-from vggft.comparison.verdict import Pair, Verdict
+from vggft.comparison.verdict import Favours, Outcome, Pair, Verdict
 
 
 class NoPValue(Enum):
@@ -47,7 +47,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Contrast:
-    """The head and the network of the workspace that are compared first.
+    """The head and the network of the workspace that are compared first; no network where heads alone are compared.
 
     With nested cross-validation the first pair are ways of selecting a head and a network; these are what they select from the
     whole workspace.
@@ -59,7 +59,7 @@ class Contrast:
     """
 
     head: str
-    network: str
+    network: str | None = None
     start: str | None = None
     unchanged: bool = False
 
@@ -70,7 +70,9 @@ class Comparison:
 
     Attributes:
         rows: in order of log-loss.
-        pairs: the best network against the best head, then all others.
+        pairs: the pair that the verdict is about, then all others: the best network against the best head or, where there is
+            no network, the best head against the best of the other kind (a dense head against a logistic regression), if
+            there is one.
         no_p_value: why there are no p-values; None where there are.
     """
 
@@ -82,24 +84,36 @@ class Comparison:
     no_p_value: NoPValue | None
 
     @property
-    def first(self) -> Pair:
-        """The best network against the best head: the pair that the verdict is about."""
-        return self.pairs[0]
+    def first(self) -> Pair | None:
+        """The pair that the verdict is about; None where heads of one kind alone are compared."""
+        return self.pairs[0] if _challenge(self.predictions) else None
 
     @property
     def use(self) -> str:
         """The name of the model to use."""
-        return self.contrast.network if self.verdict.use_network else self.contrast.head
+        network = self.contrast.network
+        return network if network and self.verdict.use_network else self.contrast.head
 
     @property
     def in_workspace(self) -> Mapping[str, str]:
-        """The two candidates of the first pair → their models in the workspace."""
-        return {self.predictions.head: self.contrast.head, self.predictions.network: self.contrast.network}
+        """The best head and the best network among the candidates → their models in the workspace."""
+        named = {self.predictions.head: self.contrast.head}
+        if self.predictions.network and self.contrast.network:
+            named[self.predictions.network] = self.contrast.network
+        return named
+
+    @property
+    def in_focus(self) -> list[Measured]:
+        """The candidates that are compared first, network before head, and the best logistic regression."""
+        rows = {row.name: row for row in self.rows}
+        baseline = next((row.name for row in self.rows if row.candidate.kind == "logistic"), None)
+        names = dict.fromkeys((self.predictions.network, self.predictions.head, baseline))
+        return [rows[name] for name in names if name]
 
     @property
     def used_row(self) -> Measured:
         """The metrics of the candidate that the verdict is for."""
-        name = self.first.a if self.verdict.use_network else self.first.b
+        name = self.predictions.network if self.verdict.use_network else self.predictions.head
         return next(row for row in self.rows if row.name == name)
 
 
@@ -116,7 +130,21 @@ def compare_candidates(predictions: CandidatePredictions, contrast: Contrast) ->
     elif predictions.declared and predictions.grouped:
         no_p_value = NoPValue.GROUPED
     pairs = _pairs(predictions, tested=no_p_value is None)
-    return Comparison(predictions, contrast, rows, pairs, verdict.decide(pairs[0], contrast.unchanged), no_p_value)
+    decision = (
+        verdict.decide(pairs[0], contrast.unchanged)
+        if predictions.network
+        else Verdict(Outcome.HEADS_ONLY, Favours.NEITHER)
+    )
+    return Comparison(predictions, contrast, rows, pairs, decision, no_p_value)
+
+
+def _challenge(predictions: CandidatePredictions) -> tuple[str, str] | None:
+    """Return the names of the pair that is compared first; None where heads of one kind alone are compared."""
+    if predictions.network:
+        return predictions.network, predictions.head
+    kinds = {candidate.name: candidate.kind for candidate in predictions.candidates}  # heads are ranked: the best first
+    other = next((name for name, kind in kinds.items() if kind != kinds[predictions.head]), None)
+    return (predictions.head, other) if other else None
 
 
 def _pairs(predictions: CandidatePredictions, tested: bool) -> list[Pair]:
@@ -129,10 +157,11 @@ def _pairs(predictions: CandidatePredictions, tested: bool) -> list[Pair]:
     right = np.stack([candidate.probabilities.argmax(axis=1) == targets for candidate in by_loss], axis=1)
     groups, apart = [sample.group for sample in predictions.samples], predictions.apart
     drawn = statistics.resample(loss, otherwise, right, groups)
-    first = (names.index(predictions.network), names.index(predictions.head))
-    others = [pair for pair in combinations(range(len(names)), 2) if set(pair) != set(first)]
+    challenge = _challenge(predictions)
+    first = [(names.index(challenge[0]), names.index(challenge[1]))] if challenge else []
+    others = [pair for pair in combinations(range(len(names)), 2) if set(pair) not in map(set, first)]
     pairs = []
-    for a, b in (first, *others):
+    for a, b in (*first, *others):
         only_a, only_b = right[:, a] & ~right[:, b], right[:, b] & ~right[:, a]
         counted = int(only_a[apart].sum()), int(only_b[apart].sum())
         pairs.append(
@@ -152,11 +181,13 @@ def _pairs(predictions: CandidatePredictions, tested: bool) -> list[Pair]:
                 p_value_uncorrected=statistics.mcnemar(*counted) if tested else None,
             )
         )
-    return _corrected(pairs) if tested else pairs
+    return _corrected(pairs, len(first)) if tested else pairs
 
 
-def _corrected(pairs: Sequence[Pair]) -> list[Pair]:
-    alone, *others = pairs
-    raw = [pair.p_value_uncorrected or 0.0 for pair in others]
-    corrected = [replace(pair, p_value=p) for pair, p in zip(others, statistics.holm(raw), strict=True)]
-    return [replace(alone, p_value=alone.p_value_uncorrected), *corrected]
+def _corrected(pairs: Sequence[Pair], planned: int) -> list[Pair]:
+    """Return pairs with p-values: of the first `planned` as they are, of the others with Holm's correction."""
+    raw = [pair.p_value_uncorrected or 0.0 for pair in pairs]
+    return [
+        replace(pair, p_value=p)
+        for pair, p in zip(pairs, [*raw[:planned], *statistics.holm(raw[planned:])], strict=True)
+    ]

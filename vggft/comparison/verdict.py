@@ -41,6 +41,7 @@ class Outcome(Enum):
     NETWORK_WINS = "network_wins"
     HEAD_WINS = "head_wins"
     NO_DIFFERENCE = "no_difference"
+    HEADS_ONLY = "heads_only"  # no network is tuned yet: the best head
 
 
 class Favours(Enum):

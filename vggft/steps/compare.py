@@ -1,4 +1,4 @@
-"""Comparing heads with tuned networks on the same images: the recommendation, and a report of all numbers."""
+"""Comparing heads, and tuned networks if there are any, on the same images: the recommendation, and a report of all numbers."""
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
@@ -9,14 +9,14 @@ import numpy as np
 from featurize.errors import VggftError
 from featurize.process import interrupts
 from heads import folds
-from vggft.comparison import advice, candidates, costs, nested, perturbations
-from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, TuneAgain
+from vggft.comparison import advice, candidates, costs, nested, perturbations, plots
+from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, Tune, TuneAgain
 from vggft.comparison.comparison import Comparison, Contrast, compare_candidates
 from vggft.comparison.costs import Cost
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import NestedCrossValidation
 from vggft.comparison.perturbations import PerturbedPredictions
-from vggft.comparison.report import curves, record, tables, tradeoff
+from vggft.comparison.report import record, terminal
 from vggft.comparison.report.record import Record
 from vggft.comparison.verdict import FEWEST
 from vggft.prediction import models
@@ -48,7 +48,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
 
     with workspace.writing():
         present = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
-        _require(workspace, present)
+        _require(workspace, present, options.cv, ui)
         folder = workspace.report_folder()
         split: Split = "test" if workspace.dataset.accepted("test") and not options.cv else "validation"
         results: Sequence[FoldResult] = ()
@@ -73,11 +73,10 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             validation=present.validation_log_loss,
             folds=results,
         )
+        drawn = plots.draw(reported, present.fresh)
         interrupts.check()  # from here on, the report is written as a whole
-        result = record.write(folder, reported)
-        curves.plot(folder / "curves.png", present.fresh)
-        tradeoff.plot(folder / "tradeoff.png", reported)
-    tables.show(reported, ui)
+        result = record.write(folder, reported, plots.files(drawn))
+    terminal.show(reported, ui)
     ui.print(f"vggft predict uses {comparison.use} until other models are trained.")
     ui.print(f"report: {folder} (compare.json, compare.csv, pairs.csv, predictions.csv, …)")
     return {**result, "report": str(folder)}
@@ -88,7 +87,9 @@ def _on_split(
 ) -> Comparison:
     """Compare the models of the workspace on one of its splits."""
     predictions = candidates.on_split(workspace, present, split, leave_out, ui)
-    network = next(model for model in present.networks if model.name == predictions.network)
+    network = next((model for model in present.networks if model.name == predictions.network), None)
+    if network is None:
+        return compare_candidates(predictions, Contrast(predictions.head))
     return compare_candidates(predictions, Contrast(predictions.head, network.name, network.start, network.unchanged))
 
 
@@ -124,43 +125,57 @@ def _measure(
         return costs.measure(workspace, compared, featurizing, False, ui)
 
 
-def _require(workspace: Workspace, present: Models) -> None:
-    """Require a fresh head and a fresh network.
+def _require(workspace: Workspace, present: Models, folds: int, ui: Ui) -> None:
+    """Require a fresh head and, for nested cross-validation, a fresh network; else warn of stale networks.
 
     Raises:
-        VggftError: there is none of the one or the other. The message says what the stale ones were made from.
+        VggftError: there is none. The message says what the stale ones were made from.
     """
+    if not present.heads:
+        raise _nothing(workspace, present, "head", "head")
+    if not present.networks and folds:
+        raise _nothing(workspace, present, "tuned network", "finetune")
+    stale = [model for model in present.stale if model.tuned]
+    if not present.networks and stale:
+        ui.warn(
+            f"heads alone are compared: every tuned network here is stale, made from an earlier state of the data. "
+            f"{_why_stale(workspace, stale)}"
+        )
+
+
+def _nothing(workspace: Workspace, present: Models, kind: str, command: str) -> VggftError:
+    """Return the error that there is no fresh model of a kind, which a command trains."""
     where = workspace_flag(workspace.root)
-    kinds: Sequence[tuple[str, Sequence[Model], str]] = (
-        ("head", present.heads, "head"),
-        ("tuned network", present.networks, "finetune"),
+    stale = [model for model in present.stale if model.tuned == (command == "finetune")]
+    if not stale:
+        return VggftError(
+            f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}{where}"
+        )
+    return VggftError(
+        f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. "
+        f"{_why_stale(workspace, stale)}. Train again: vggft {command}{where}"
     )
-    for kind, fresh, command in kinds:
-        if fresh:
-            continue
-        stale = [model for model in present.stale if model.tuned == (command == "finetune")]
-        if not stale:
-            raise VggftError(
-                f"{workspace.root}: nothing to compare: no {kind} here yet. Run first: vggft {command}{where}"
-            )
-        reasons = "; ".join(
-            f"{model.name}: {provenance.difference(workspace, model.classes, model.provenance)}" for model in stale[:3]
-        )
-        more = f" (and {len(stale) - 3} more)" if len(stale) > 3 else ""
-        raise VggftError(
-            f"{workspace.root}: nothing to compare: every {kind} here is stale, made from an earlier state of the data. {reasons}"
-            f"{more}. Train again: vggft {command}{where}"
-        )
+
+
+def _why_stale(workspace: Workspace, stale: Sequence[Model]) -> str:
+    """Return what the first few stale models were made from."""
+    reasons = "; ".join(
+        f"{model.name}: {provenance.difference(workspace, model.classes, model.provenance)}" for model in stale[:3]
+    )
+    return reasons + (f" (and {len(stale) - 3} more)" if len(stale) > 3 else "")
 
 
 def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Sequence[Advice]:
     """Return what to do next."""
-    network = present.named(comparison.contrast.network)
-    if comparison.verdict.use_network and network.unchanged:
-        return [TuneAgain(network.name)]
+    name = comparison.contrast.network
+    if name is None:
+        tune = Tune(f"vggft finetune{workspace_flag(workspace.root)}", comparison.contrast.head)
+        return [tune] if comparison.predictions.fair else [tune, _reserve(workspace)]
+    if comparison.verdict.use_network and present.named(name).unchanged:
+        return [TuneAgain(name)]
     if comparison.predictions.source == "folds":
         return advice.selection_unreliable(comparison)
-    if comparison.predictions.fair and comparison.first.effective >= FEWEST:
+    if comparison.predictions.fair and comparison.first and comparison.first.effective >= FEWEST:
         return []
     return _more_evidence(workspace, present)
 
@@ -170,9 +185,12 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
     dataset = workspace.dataset
     samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
     number = folds.max_folds(np.asarray(dataset.targets(samples)), [sample.group for sample in samples], _FOLDS)
-    where = workspace_flag(workspace.root)
-    reserve = ReserveTest(f"vggft featurize {shlex.quote(str(workspace.settings.data))} --test 0.2{where}")
     if number < 2:
-        return [reserve]
-    seconds = nested.estimate(workspace, present, number)
-    return [CrossValidate(f"vggft compare --cv {number}{where}", seconds), reserve]
+        return [_reserve(workspace)]
+    command = f"vggft compare --cv {number}{workspace_flag(workspace.root)}"
+    return [CrossValidate(command, nested.estimate(workspace, present, number)), _reserve(workspace)]
+
+
+def _reserve(workspace: Workspace) -> ReserveTest:
+    data = shlex.quote(str(workspace.settings.data))
+    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace_flag(workspace.root)}")

@@ -6,6 +6,7 @@ Nothing but its runs is kept of a sweep: the same command skips those that are f
 from collections.abc import Sequence
 from typing import Any
 
+from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.process import interrupts
 from featurize.wording import counted
@@ -13,7 +14,7 @@ from finetune import store
 from finetune.store import Run, Settings
 from heads.head import Head
 from heads.search import merit
-from vggft.comparison.report import curves
+from vggft.comparison.plots import curves
 from vggft.prediction import models
 from vggft.steps import new_run, resumption
 from vggft.steps.new_run import Training
@@ -61,7 +62,9 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -
             raise VggftError(f"--sweep: no run could be trained. {failed[0]['name']}: {failed[0]['reason']}")
         here = {entry.name: entry for entry in models.load_runs(workspace, on_damage=lambda error: None)}
         runs = [here[name] for name in names if name]
-        curves.plot_runs(picture, {entry.name: entry.history for entry in _ranked(runs)})
+        plot = curves.draw_runs({entry.name: entry.history for entry in _ranked(runs)})
+        for name, content in plot.files.items():
+            durable.write_bytes(picture.parent / name, content)
         ui.print(f"curves: {picture}")
         return {**_report(workspace, runs, kept, failed, ui), "curves": str(picture)}
 

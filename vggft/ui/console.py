@@ -176,6 +176,10 @@ class Ui:
         """Print a line of the result on standard output, unless quiet or with `json`."""
         self._out.print(visible(message), markup=False, soft_wrap=True)
 
+    def sentence(self, message: str) -> None:
+        """As `print`; on a terminal, lines are broken between words."""
+        self._out.print(visible(message), markup=False, soft_wrap=not self._out.is_terminal)
+
     def put(self, message: str) -> None:
         """Print a line of the requested output, such as a prediction: as `print`, but also if quiet."""
         self._results.print(visible(message), markup=False, soft_wrap=True)

@@ -55,9 +55,21 @@ class Record:
     validation: Mapping[str, float] = field(default_factory=dict)
     folds: Sequence[FoldResult] = ()
 
+    @property
+    def in_focus(self) -> list[str]:
+        """The models of the workspace whose costs and perturbations are shown: the two compared first, and the baseline."""
+        contrast = self.comparison.contrast
+        names = dict.fromkeys((contrast.network, contrast.head, self.baseline))
+        return [name for name in names if name and name in self.costs]
+
+    @property
+    def baseline(self) -> str | None:
+        """The best logistic regression; None where there is none."""
+        return next((row.name for row in self.comparison.rows if row.candidate.kind == "logistic"), None)
+
     def as_json(self) -> dict[str, Any]:
         """Return all numbers, nothing rounded."""
-        comparison, predictions, first = self.comparison, self.comparison.predictions, self.comparison.first
+        comparison, predictions = self.comparison, self.comparison.predictions
         return {
             "measured_on": predictions.source,
             "provenance": dict(self.provenance),
@@ -71,20 +83,12 @@ class Record:
             "use": comparison.use,
             "images_needed": comparison.verdict.images_needed,
             "images_needed_cap": verdict.CAP,
-            "images_count_as": first.effective,
+            "images_count_as": statistics.effective([sample.group for sample in predictions.samples]),
             "images_at_least": verdict.FEWEST,
             "log_loss_that_matters": verdict.RELEVANT,
-            "contrast": {
-                "head": first.b,
-                "tuned": first.a,
-                "in_workspace": dict(comparison.in_workspace),
-                "log_loss_difference": first.log_loss_difference,
-                "log_loss_difference_interval": list(first.log_loss_interval),
-                "accuracy_difference": first.accuracy_difference,
-                "accuracy_difference_interval": list(first.accuracy_interval),
-                "p_value": first.p_value,
-            },
+            "contrast": self._contrast(),
             "methods": [self._with_cost(row.as_json()) for row in comparison.rows],
+            "misclassified": misclassified(comparison),
             "pairs": [pair_json(pair) for pair in comparison.pairs],
             "no_p_value": sentences.no_p_value(comparison.no_p_value),
             "bootstrap": {
@@ -102,6 +106,21 @@ class Record:
             "stale": list(self.stale),
             "left_out": list(self.left_out),
             "folds": [{"fold": k, **result.as_json()} for k, result in enumerate(self.folds, start=1)],
+        }
+
+    def _contrast(self) -> dict[str, Any]:
+        """Return the best network against the best head; without a network there are no differences."""
+        comparison = self.comparison
+        pair = comparison.first if comparison.contrast.network else None
+        return {
+            "head": comparison.predictions.head,
+            "tuned": comparison.predictions.network,
+            "in_workspace": dict(comparison.in_workspace),
+            "log_loss_difference": pair and pair.log_loss_difference,
+            "log_loss_difference_interval": pair and list(pair.log_loss_interval),
+            "accuracy_difference": pair and pair.accuracy_difference,
+            "accuracy_difference_interval": pair and list(pair.accuracy_interval),
+            "p_value": pair and pair.p_value,
         }
 
     def _with_cost(self, row: dict[str, Any]) -> dict[str, Any]:
@@ -129,6 +148,22 @@ class Record:
         }
 
 
+def misclassified(comparison: Comparison) -> list[dict[str, Any]]:
+    """Return the images that the model to use classifies wrongly, its most confident mistakes first."""
+    predictions, p = comparison.predictions, comparison.used_row.candidate.probabilities
+    predicted = p.argmax(axis=1)
+    wrong = sorted(np.flatnonzero(predicted != predictions.targets).tolist(), key=lambda i: -p[i, predicted[i]])
+    return [
+        {
+            "path": predictions.samples[i].path,
+            "label": predictions.samples[i].label,
+            "predicted": predictions.classes[predicted[i]],
+            "score": float(p[i, predicted[i]]),
+        }
+        for i in wrong
+    ]
+
+
 def pair_json(pair: Pair) -> dict[str, Any]:
     """Return a pair as JSON has it: differences are a minus b."""
     return {
@@ -147,21 +182,29 @@ def pair_json(pair: Pair) -> dict[str, Any]:
     }
 
 
-def write(folder: Path, record: Record) -> dict[str, Any]:
-    """Write compare.json, compare.csv, pairs.csv, predictions.csv and, with perturbations, probes.csv; return the JSON object."""
+def write(folder: Path, record: Record, more: Mapping[str, bytes | None]) -> dict[str, Any]:
+    """Write compare.json, compare.csv, predictions.csv and, if they have rows, pairs.csv and probes.csv; return the JSON object.
+
+    Args:
+        more: other files: name → content, or None for one that an earlier comparison may have left and this one has not.
+    """
     result = record.as_json()
     folder.mkdir(exist_ok=True)
-    files = {"predictions.csv": forms.csv_bytes(*_predictions(record.comparison))}
+    files: dict[str, bytes | None] = {**more, "probes.csv": None, "pairs.csv": None}
+    files |= {"predictions.csv": forms.csv_bytes(*_predictions(record.comparison))}
     if record.perturbed is not None:
         files["probes.csv"] = forms.csv_bytes(*_perturbed_predictions(record.comparison, record.perturbed))
-    elif checked.is_as_written(folder / "probes.csv"):
-        (folder / "probes.csv").unlink()  # of an earlier comparison
     pairs = [_flat(pair) for pair in result["pairs"]]
-    files["pairs.csv"] = forms.csv_bytes(list(pairs[0]), [list(pair.values()) for pair in pairs])
+    if pairs:
+        files["pairs.csv"] = forms.csv_bytes(list(pairs[0]), [list(pair.values()) for pair in pairs])
     rows = [_table_row(row, result) for row in result["methods"]]
     header = list(dict.fromkeys(key for row in rows for key in row))
     files["compare.csv"] = forms.csv_bytes(header, [[row.get(key, "") for key in header] for row in rows])
-    checked.write_checked(folder, {**files, REPORT: forms.json_bytes(result)})
+    for name, content in files.items():
+        if content is None and checked.is_as_written(folder / name):
+            (folder / name).unlink()
+    contents = {name: content for name, content in files.items() if content is not None}
+    checked.write_checked(folder, {**contents, REPORT: forms.json_bytes(result)})
     return result
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, SelectionUnreliable, TuneAgain
+from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, SelectionUnreliable, Tune, TuneAgain
 from vggft.comparison.candidates import Source
 from vggft.comparison.comparison import Comparison, Contrast, NoPValue
 from vggft.comparison.verdict import CAP, FEWEST, RELEVANT, Favours, Outcome, Pair, Verdict
@@ -15,6 +15,11 @@ PROVISOS: Mapping[Source, str] = {
     "validation": "these images also selected the models, so differences are optimistic and no p-value is given",
 }
 
+HEADS_PROVISOS = {
+    True: "the heads were selected without these images",
+    False: "these images also selected the heads, so its numbers are optimistic and no p-value is given",
+}
+
 _NO_P_VALUE = {
     NoPValue.SELECTED: "these images also selected the models",
     NoPValue.GROUPED: "these images are in groups, and McNemar's test assumes that they are independent",
@@ -25,6 +30,9 @@ def recommendation(comparison: Comparison) -> str:
     """Return which model to use, why, and what has to be known about the images, in one sentence."""
     contrast, pair, use = comparison.contrast, comparison.first, comparison.use
     head, network = contrast.head, contrast.network
+    if network is None:
+        return f"Use {_best_of_heads(comparison)}; {HEADS_PROVISOS[comparison.predictions.fair]}."
+    assert pair
     if (
         comparison.predictions.source == "folds"
     ):  # ways of selecting are compared, not what they select in the workspace
@@ -32,6 +40,23 @@ def recommendation(comparison: Comparison) -> str:
         use = f"{network if comparison.verdict.use_network else head}, here {use}"
     reason = _reason(comparison.verdict, pair, head, network, contrast)
     return f"Use {use}: {reason}; {PROVISOS[comparison.predictions.source]}."
+
+
+def _best_of_heads(comparison: Comparison) -> str:
+    """Return which head to use, and how it compares with the best head of the other kind."""
+    head, pair, number = comparison.contrast.head, comparison.first, len(comparison.rows)
+    if number == 1:
+        return f"{head}, the only head"
+    best = f"{head}, the best of {number} heads"
+    if pair is None:
+        return best
+    low, high = pair.log_loss_interval
+    other = {row.name: row.candidate.kind for row in comparison.rows}[pair.b]
+    other = f"{pair.b}, the best {'logistic regression' if other == 'logistic' else 'dense head'}"
+    if low <= 0 <= high:
+        return f"{best}: these {pair.n} images show no difference in log-loss from {other}"
+    than = "better than" if high < 0 else "although on these images it is worse than"
+    return f"{best}, {than} {other} ({_log_loss(pair)})"
 
 
 def _reason(verdict: Verdict, pair: Pair, head: str, network: str, contrast: Contrast) -> str:
@@ -107,18 +132,35 @@ def no_p_value(reason: NoPValue | None) -> str | None:
     return None if reason is None else _NO_P_VALUE[reason]
 
 
-def first_pair(comparison: Comparison) -> str:
-    """Return the differences of the first pair, with their intervals and the p-value."""
-    pair = comparison.first
+def first_pair(pair: Pair, reason: NoPValue | None) -> str:
+    """Return the differences of the first pair, with their intervals, and the p-value or why there is none."""
     low, high = (100 * value for value in pair.accuracy_interval)
     accuracy = f"accuracy {100 * pair.accuracy_difference:+.1f} points ({low:+.1f} to {high:+.1f})"
     low, high = pair.log_loss_interval
     loss = f"log-loss {pair.log_loss_difference:+.4f} ({low:+.4f} to {high:+.4f})"
     apart = f" ({pair.independent} images, one of each set of near-duplicates)" if pair.grouped else ""
-    p = f"no p-value: {no_p_value(comparison.no_p_value)}"
+    p = f"no p-value: {no_p_value(reason)}"
     if pair.p_value is not None:
         p = f"McNemar's exact p {pair.p_value:.3g}{apart}"
     return f"{pair.a} against {pair.b}: {accuracy}, {loss}; 95% bootstrap intervals; {p}"
+
+
+def notes(comparison: Comparison, ranked_by: str) -> list[str]:
+    """Return what has to be known to read the table of all models.
+
+    Args:
+        ranked_by: what the heads are ranked by (`heads.search.Criterion`).
+    """
+    head, predictions = comparison.contrast.head, comparison.predictions
+    heads = [row.name for row in comparison.rows if row.candidate.kind != "tuned"]
+    found = []
+    if ranked_by == "folds" and predictions.source != "folds" and heads[:1] != [head]:
+        found.append(f"{head} is the best head by cross-validation (vggft head), which uses more images.")
+    if predictions.grouped:
+        found.append(
+            "Some of these images belong together. The intervals in this table ignore that, and are too narrow."
+        )
+    return found
 
 
 def advise(advice: Advice) -> str:
@@ -134,6 +176,11 @@ def advise(advice: Advice) -> str:
             return (
                 f"But out of fold {better} itself is better than {worse} (log-loss {log_loss:.4f} lower): selection on few "
                 "validation images is unreliable. compare.csv has the numbers of all models."
+            )
+        case Tune(command, start):
+            return (
+                f"Whether fine-tuning is better than {start} is open: tune a network, starting from it and from cached features, "
+                f"and compare again: {command}"
             )
         case TuneAgain(network):
             return f"But {network} kept epoch 0, and is still the head it started from. Tune again with another --seed or --lr."

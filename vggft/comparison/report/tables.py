@@ -1,72 +1,72 @@
-"""The comparison in the terminal: tables and sentences. Every number in them, and more, is in the files."""
+"""The tables of a comparison: what the terminal and the page show. Every number in them, and more, is in the files."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from vggft.comparison.comparison import Measured
+from featurize.wording import counted
+from vggft.comparison.candidates import Source
+from vggft.comparison.comparison import Comparison, Measured
 from vggft.comparison.perturbations import UNPERTURBED
-from vggft.comparison.report import sentences
-from vggft.comparison.report.record import CLASSES_SHOWN, Record
-from vggft.ui.console import Ui
+from vggft.comparison.report.record import CLASSES_SHOWN, Record, misclassified
 from vggft.ui.table import auc_text, interval_text
 
-_SOURCES = {
+# In the terminal:
+_MISCLASSIFIED_SHOWN = 5
+_MODELS_SHOWN = 5
+_NETWORKS_SHOWN = 3
+
+_SOURCES: dict[Source, str] = {
     "test": "test images",
     "validation": "validation images",
     "folds": "images, each held out in one fold",
 }
 
 
-def show(record: Record, ui: Ui) -> None:
-    """Print the recommendation, the first pair, tables and what to do next."""
-    comparison, predictions = record.comparison, record.comparison.predictions
-    ui.print(sentences.recommendation(comparison))
-    ui.print("")
-    ui.print(sentences.first_pair(comparison))
-    ui.print("")
+@dataclass(frozen=True)
+class Table:
+    """A table; the first column is text, the others are mostly numbers."""
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+def quality(record: Record, rows: Sequence[Measured]) -> Table:
+    """Return the metrics of some of the models."""
+    predictions = record.comparison.predictions
     title = f"{len(predictions.samples)} {_SOURCES[predictions.source]}, lowest log-loss first"
-    columns = ("model", "kind", "accuracy", "95% interval", "balanced", "log-loss", "Brier", "AUC", "AP", "ECE")
-    ui.table(title, columns, [_quality(row) for row in comparison.rows])
-    heads = [row.name for row in comparison.rows if row.candidate.kind != "tuned"]
-    if record.ranked_by == "folds" and predictions.source != "folds" and heads[:1] != [comparison.contrast.head]:
-        ui.print(
-            f"{comparison.contrast.head} is the best head by cross-validation (vggft head), which uses more images."
-        )
-    if predictions.grouped:
-        ui.print("Some of these images belong together. The intervals in this table ignore that, and are too narrow.")
-    shown = _in_focus(record)
-    _show_costs(record, shown, ui)
-    _show_perturbations(record, shown, ui)
-    _show_classes(comparison.used_row, predictions.classes, ui)
-    for advice in record.advice:
-        ui.print(sentences.advise(advice))
-    if record.stale:
-        ui.warn(f"stale, not compared (made from an earlier state of the data): {', '.join(record.stale)}")
+    columns = ("model", "kind", "log-loss", "accuracy", "95% interval", "AUC", "balanced", "Brier", "AP", "ECE")
+    return Table(title, columns, [_quality(row) for row in rows])
+
+
+def most_important(record: Record) -> list[Measured]:
+    """Return the first few models, the best networks, the baseline, and those that are compared first."""
+    rows = record.comparison.rows
+    tuned = [row for row in rows if row.candidate.kind == "tuned"]
+    important = (*rows[:_MODELS_SHOWN], *tuned[:_NETWORKS_SHOWN], *record.comparison.in_focus)
+    names = {row.name for row in important}
+    listed = [row for row in rows if row.name in names]
+    return listed if len(listed) + 1 < len(rows) else list(rows)
 
 
 def _quality(row: Measured) -> tuple[str, ...]:
     m = row.metrics
     average_precision = "–" if m.average_precision is None else f"{m.average_precision:.3f}"
     numbers = (
+        f"{m.log_loss:.4f}",
         f"{m.accuracy:.3f}",
         interval_text(m),
+        auc_text(m),
         f"{m.balanced_accuracy:.3f}",
-        f"{m.log_loss:.4f}",
         f"{m.brier:.4f}",
     )
-    return (row.name, row.candidate.kind, *numbers, auc_text(m), average_precision, f"{m.calibration_error:.3f}")
+    return (row.name, row.candidate.kind, *numbers, average_precision, f"{m.calibration_error:.3f}")
 
 
-def _in_focus(record: Record) -> list[str]:
-    """Return the models whose costs and perturbations are shown: the two compared first, and the best baseline."""
-    comparison = record.comparison
-    logistic = [row.name for row in comparison.rows if row.candidate.kind == "logistic"][:1]
-    names = [comparison.contrast.network, comparison.contrast.head, *logistic]
-    return [name for name in dict.fromkeys(names) if name in record.costs]
-
-
-def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
+def costs(record: Record) -> Table:
+    """Return the costs of the models in focus."""
     rows = []
-    for name in shown:
+    for name in record.in_focus:
         cost = record.costs[name]
         total = "–" if cost.total is None else f"{cost.total:.1f}"
         latency = [f"{ms:.0f}" for ms in cost.latency.values()] or ["–", "–"]
@@ -74,13 +74,14 @@ def _show_costs(record: Record, shown: Sequence[str], ui: Ui) -> None:
         rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, size))
     columns = ("cost", "parameters", "training, s", "total, s", "1 image, ms", "32 images, ms", "MB")
     shared = "" if record.featurizing is None else f"; total includes {record.featurizing:.0f} s of featurizing"
-    ui.table(f"Costs on this machine{shared}; MB of a head: without the pretrained network", columns, rows)
+    return Table(f"Costs on this machine{shared}; MB of a head: without the pretrained network", columns, rows)
 
 
-def _show_perturbations(record: Record, shown: Sequence[str], ui: Ui) -> None:
-    perturbed = record.perturbed
-    if perturbed is None:
-        return
+def perturbations(record: Record) -> Table | None:
+    """Return accuracies on perturbed images, of the models in focus; None where none were measured."""
+    perturbed, shown = record.perturbed, record.in_focus
+    if perturbed is None or not shown:
+        return None
     names = [name for name in perturbed.predicted[shown[0]] if name != UNPERTURBED]
     rows = []
     for model in shown:
@@ -88,13 +89,14 @@ def _show_perturbations(record: Record, shown: Sequence[str], ui: Ui) -> None:
         rows.append((model, f"{perturbed.accuracy(model, UNPERTURBED):.3f}", *cells))
     images = f"{len(perturbed.samples)} of the {record.perturbed_split} split"
     title = f"Perturbed images: accuracy, and the share of predictions that changed; {images}"
-    ui.table(title, ("model", "as it is", *names), rows)
+    return Table(title, ("model", "as it is", *names), rows)
 
 
-def _show_classes(row: Measured, classes: Sequence[str], ui: Ui) -> None:
+def by_class(comparison: Comparison) -> Table | None:
+    """Return the metrics of each class, of the model to use; None with many classes."""
+    row, classes = comparison.used_row, comparison.predictions.classes
     if len(classes) > CLASSES_SHOWN:
-        ui.say(f"{len(classes)} classes: compare.json has precision, recall, F1 and confusions of each")
-        return
+        return None
     rows = []
     for i, (label, scores) in enumerate(zip(classes, row.metrics.per_class, strict=True)):
         wrong = [(int(number), classes[j]) for j, number in enumerate(row.confusion[i]) if j != i and number]
@@ -102,4 +104,17 @@ def _show_classes(row: Measured, classes: Sequence[str], ui: Ui) -> None:
         confused_with = ", ".join(f"{name} {number}" for number, name in most)
         numbers = ["–" if value is None else f"{value:.3f}" for value in (scores.precision, scores.recall, scores.f1)]
         rows.append((label, str(scores.n), *numbers, confused_with or "–"))
-    ui.table(f"{row.name}, by class", ("class", "images", "precision", "recall", "F1", "confused with"), rows)
+    return Table(f"{row.name}, by class", ("class", "images", "precision", "recall", "F1", "confused with"), rows)
+
+
+def mistakes(comparison: Comparison) -> Table | None:
+    """Return the most confident mistakes of the model to use; None where it makes none."""
+    wrong = misclassified(comparison)
+    if not wrong:
+        return None
+    images = counted(len(comparison.predictions.samples), "image")
+    shown = f"; {_MISCLASSIFIED_SHOWN} of {len(wrong)} shown" if len(wrong) > _MISCLASSIFIED_SHOWN else ""
+    rows = [(w["path"], w["label"], w["predicted"], f"{w['score']:.3f}") for w in wrong[:_MISCLASSIFIED_SHOWN]]
+    name = comparison.used_row.name
+    title = f"{len(wrong)} of {images} misclassified by {name}, the most confident mistakes first{shown}"
+    return Table(title, ("image", "label", "predicted", "score"), rows)

@@ -1,0 +1,109 @@
+"""Learning curves: log-loss and accuracy against epochs, of a few models in one figure, of all in small ones, and of runs."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from heads.history import Epoch
+from vggft.comparison.plots.plot import HEAD, NETWORK, Plot
+from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.prediction.model import Model
+
+_COLUMNS = 4  # of small figures
+_COLOURS = 10  # after which matplotlib's cycle starts again
+_STYLES = ("-", "--", ":", "-.")
+
+_LEGEND = "Solid: validation; dashed: training (with dropout); circle: the epoch that is kept"
+
+
+def draw(models: Sequence[Model], colour: Mapping[str, str]) -> Plot | None:
+    """Draw a few models in one figure; None where none of them was trained in epochs.
+
+    A model that was not trained in epochs is a dotted line at its validation metric.
+
+    Args:
+        colour: the name of each model to draw → its colour.
+    """
+    shown = [model for model in models if model.name in colour]
+    if not any(model.history for model in shown):
+        return None
+
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(1, 2)
+        for model in shown:
+            if model.history:
+                for axes, accuracy in zip(panels, (False, True), strict=True):
+                    _curve(axes, model.history, accuracy, colour[model.name], model.name)
+            else:
+                panels[0].axhline(model.validation.log_loss, ls=":", color=colour[model.name], label=model.name)
+                panels[1].axhline(model.validation.accuracy, ls=":", color=colour[model.name], label=model.name)
+        for axes, label in zip(panels, ("log-loss", "accuracy"), strict=True):
+            axes.set(xlabel="epoch", ylabel=label)
+            axes.xaxis.get_major_locator().set_params(integer=True)
+        panels[0].legend(fontsize="small")  # the right panel's would say the same
+
+    kept = "; ".join(
+        f"{model.name} keeps epoch {_kept(model.history).epoch}, validation log-loss {_kept(model.history).val_log_loss:.4f}"
+        for model in shown
+        if model.history
+    )
+    return draw_plot(
+        "curves", "Learning curves", f"{_LEGEND}; dotted: a model without epochs. {kept}.", (10, 3.8), paint
+    )
+
+
+def draw_all(models: Sequence[Model]) -> Plot | None:
+    """Draw the log-loss of every model that was trained in epochs, each in a small panel; None where there is none."""
+    trained = [model for model in models if model.history]
+    if not trained:
+        return None
+    rows = -(-len(trained) // _COLUMNS)
+
+    def paint(figure: Any) -> None:
+        panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
+        for axes, model in itertools.zip_longest(panels, trained):
+            if model is None:
+                axes.set_visible(False)
+                continue
+            _curve(axes, model.history, False, NETWORK if model.tuned else HEAD, model.name)
+            axes.set_title(model.name, fontsize="small")
+            axes.tick_params(labelsize="x-small")
+            axes.xaxis.get_major_locator().set_params(integer=True, nbins=4)
+
+    alt = f"Log-loss against epochs of {len(trained)} models. {_LEGEND}."
+    return draw_plot("curves-all", "Learning curves of all models", alt, (11, 2 * rows), paint)
+
+
+def draw_runs(histories: Mapping[str, Sequence[Epoch]]) -> Plot:
+    """Draw the validation log-loss of runs against their seconds of training, in one panel; a circle marks the epoch kept."""
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        for i, (name, history) in enumerate(histories.items()):
+            seconds = list(itertools.accumulate(epoch.seconds for epoch in history))
+            losses = [epoch.val_log_loss for epoch in history]
+            (line,) = axes.plot(seconds, losses, _STYLES[i // _COLOURS % len(_STYLES)], marker=".", label=name)
+            kept = losses.index(min(losses))
+            axes.plot([seconds[kept]], [losses[kept]], "o", mfc="none", ms=11, color=line.get_color())
+        axes.set(xlabel="seconds of training", ylabel="validation log-loss")
+        axes.legend(fontsize="small")
+
+    return draw_plot("sweep", "Sweep", "Validation log-loss against seconds of training.", (10, 6), paint)
+
+
+def _kept(history: Sequence[Epoch]) -> Epoch:
+    return min(history, key=lambda epoch: epoch.val_log_loss)
+
+
+def _curve(axes: Any, history: Sequence[Epoch], accuracy: bool, colour: str, label: str) -> None:
+    """Draw validation, training and the epoch that is kept."""
+    learnt, kept = [epoch for epoch in history if epoch.loss is not None], _kept(history)
+    if accuracy:
+        training = [epoch.accuracy for epoch in learnt]
+        validation, best = [epoch.val_accuracy for epoch in history], kept.val_accuracy
+    else:
+        training = [epoch.loss if epoch.log_loss is None else epoch.log_loss for epoch in learnt]
+        validation, best = [epoch.val_log_loss for epoch in history], kept.val_log_loss
+    axes.plot([epoch.epoch for epoch in learnt], training, "--", lw=1, color=colour)
+    axes.plot([epoch.epoch for epoch in history], validation, "-", color=colour, label=label)
+    axes.plot([kept.epoch], [best], "o", mfc="none", ms=9, color=colour)

@@ -1,0 +1,41 @@
+"""Accuracy on perturbed images."""
+
+from typing import Any
+
+from vggft.comparison.plots.plot import BASELINE, Plot, colours
+from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.report.record import Record
+
+
+def draw(record: Record) -> Plot | None:
+    """Draw the accuracy for each perturbation, one row of dots per perturbation; None where none was measured."""
+    perturbed, models = record.perturbed, record.in_focus
+    if perturbed is None or not models:
+        return None
+    names = list(perturbed.predicted[models[0]])
+    colour = colours(record.comparison)
+
+    def paint(figure: Any) -> None:
+        axes = figure.subplots()
+        for model in models:
+            accuracies = [perturbed.accuracy(model, name) for name in names]
+            axes.plot(
+                accuracies,
+                range(len(names)),
+                "o-",
+                lw=1,
+                ms=7,
+                alpha=0.8,
+                color=colour.get(model, BASELINE),
+                label=model,
+            )
+        axes.set_yticks(range(len(names)), ["as it is", *names[1:]])
+        axes.invert_yaxis()
+        axes.set(xlabel=f"accuracy on {len(perturbed.samples)} images")
+        axes.legend(fontsize="small")
+
+    worst = "; ".join(
+        f"{model}: {min((perturbed.accuracy(model, name), name) for name in names[1:])[1]} costs most"
+        for model in models
+    )
+    return draw_plot("perturbations", "Perturbed images", f"{worst}.", (7, 0.38 * len(names) + 1), paint)
