@@ -15,6 +15,8 @@ from vggft.comparison.comparison import Comparison, Contrast, compare_candidates
 from vggft.comparison.costs import Cost
 from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import NestedCrossValidation
+from vggft.comparison.page.build import build
+from vggft.comparison.page.page import FILE
 from vggft.comparison.perturbations import PerturbedPredictions
 from vggft.comparison.report import record, terminal
 from vggft.comparison.report.record import Record
@@ -74,11 +76,12 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             folds=results,
         )
         drawn = plots.draw(reported, present.fresh)
+        html = build(workspace, reported, drawn, ui)
         interrupts.check()  # from here on, the report is written as a whole
-        result = record.write(folder, reported, plots.files(drawn))
+        result = record.write(folder, reported, {**plots.files(drawn), FILE: html})
     terminal.show(reported, ui)
     ui.print(f"vggft predict uses {comparison.use} until other models are trained.")
-    ui.print(f"report: {folder} (compare.json, compare.csv, pairs.csv, predictions.csv, …)")
+    ui.print(f"report: {folder / FILE} (beside it: compare.json, compare.csv, predictions.csv, plots)")
     return {**result, "report": str(folder)}
 
 

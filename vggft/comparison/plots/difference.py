@@ -5,6 +5,7 @@ from typing import Any
 from vggft.comparison.comparison import Comparison
 from vggft.comparison.plots.plot import HEAD, INK, Plot
 from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.report import sentences
 from vggft.comparison.verdict import RELEVANT
 
 
@@ -31,8 +32,7 @@ def draw(comparison: Comparison) -> Plot | None:
         figure.suptitle(f"{pair.a} minus {pair.b}, with 95% intervals", fontsize="medium")
 
     alt = (
-        f"{pair.a} minus {pair.b}: log-loss {losses[1]:+.4f}, 95% interval {losses[0]:+.4f} to {losses[2]:+.4f}; accuracy "
-        f"{points[1]:+.1f} points, {points[0]:+.1f} to {points[2]:+.1f}. Shaded: differences of log-loss below {RELEVANT}, too "
-        "small to matter."
+        f"{sentences.first_pair(pair, comparison.no_p_value)}. Shaded: differences of log-loss below {RELEVANT}, too small to "
+        "matter."
     )
     return draw_plot("difference", "The difference", alt, (9, 1.9), paint)

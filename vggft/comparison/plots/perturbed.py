@@ -17,18 +17,11 @@ def draw(record: Record) -> Plot | None:
 
     def paint(figure: Any) -> None:
         axes = figure.subplots()
-        for model in models:
+        for i, model in enumerate(models):
+            apart = 0.16 * (i - (len(models) - 1) / 2)  # equal values do not hide each other
             accuracies = [perturbed.accuracy(model, name) for name in names]
-            axes.plot(
-                accuracies,
-                range(len(names)),
-                "o-",
-                lw=1,
-                ms=7,
-                alpha=0.8,
-                color=colour.get(model, BASELINE),
-                label=model,
-            )
+            rows = [row + apart for row in range(len(names))]
+            axes.plot(accuracies, rows, "o", ms=7, color=colour.get(model, BASELINE), label=model)
         axes.set_yticks(range(len(names)), ["as it is", *names[1:]])
         axes.invert_yaxis()
         axes.set(xlabel=f"accuracy on {len(perturbed.samples)} images")
