@@ -11,7 +11,7 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.engines import CPU_BATCH, Engine
 from featurize.process import interrupts
 from featurize.process.per_process import PerProcess
-from vggft.explanation import cam, gradients
+from vggft.explanation import grad_cam
 from vggft.explanation.frozen import Files, FrozenOutputs
 from vggft.prediction.inference import start_its_engine
 from vggft.prediction.model import CachedImages, Model
@@ -40,9 +40,7 @@ class Explainer:
         self.outputs = FrozenOutputs(cache, dissected.layer, start)
 
     def __call__(self, files: Files, wanted: Sequence[tuple[str, int]]) -> NDArray[np.float32]:
-        """Return a map for each pair of image and class, float32 (pairs, height, width), each from 0 to 1.
-
-        1 is the place that speaks most for the class in this picture. A map is 0 everywhere if none does.
+        """Return a map for each pair of image and class, float32 (pairs, height, width), as `grad_cam.maps`.
 
         Args:
             files: all are in memory at once, see `AT_ONCE`.
@@ -53,16 +51,11 @@ class Explainer:
         """
         outputs = self.outputs(files)
         activations = self._activations(np.stack([outputs[digest] for digest in files]))
-        pooled = gradients.max_pooled(activations)
         order = {digest: i for i, digest in enumerate(files)}
         at = np.asarray([order[digest] for digest, _ in wanted])
         targets = np.asarray([target for _, target in wanted])
-        maps = np.empty((len(wanted), *activations.shape[1:3]), np.float32)
-        for first in range(0, len(wanted), AT_ONCE):
-            some = slice(first, first + AT_ONCE)
-            a, p = activations[at[some]], pooled[at[some]]
-            maps[some] = cam.layer_cam(a, p, gradients.of_logits(self._head, p, targets[some]))
-        return cam.scaled(maps)
+        batches = (slice(first, first + AT_ONCE) for first in range(0, len(wanted), AT_ONCE))
+        return np.concatenate([grad_cam.maps(self._head, activations[at[some]], targets[some]) for some in batches])
 
 
 def last_convolution(architecture: Architecture) -> str:
@@ -73,11 +66,11 @@ def last_convolution(architecture: Architecture) -> str:
 def maps(
     model: Model,
     images: CachedImages,
-    targets: NDArray[np.int64],
+    targets: Sequence[int],
     start: Callable[[], Engine] | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> NDArray[np.float32]:
-    """Return the map of one class of each image of a workspace, float32 (n, height, width), each from 0 to 1.
+    """Return the map of one class of each image of a workspace, float32 (n, height, width), as `grad_cam.maps`.
 
     Read from the cache: for a tuned network its split point; for a head the deepest cached layer below the last convolution, from
     which an engine runs the frozen layers up to it. `AT_ONCE` images are in memory.
@@ -98,7 +91,7 @@ def maps(
         interrupts.check()
         some = images.samples[first : first + AT_ONCE]
         files = files_of(images.workspace.dataset.root, some)
-        pairs = zip((sample.digest for sample in some), targets[first : first + AT_ONCE].tolist(), strict=True)
+        pairs = zip((sample.digest for sample in some), targets[first : first + AT_ONCE], strict=True)
         result[first : first + AT_ONCE] = explainer(files, list(pairs))
         progress(first + len(some))
     return result
