@@ -21,6 +21,7 @@ _ROUNDING = 16 * 2.0**-24  # relative error of a float32 sum, whose order Keras 
 PARITY_IMAGES = 16
 
 LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
+STANDARDISE_LAYER, DROPOUT_LAYER = "head_standardise", "head_dropout"
 
 
 def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
@@ -46,7 +47,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     if head.scaler is not None:
         variance = head.scaler.scale**2
         x = keras.layers.Normalization(
-            mean=head.scaler.mean, variance=variance, name="head_standardise", dtype=FULL_PRECISION
+            mean=head.scaler.mean, variance=variance, name=STANDARDISE_LAYER, dtype=FULL_PRECISION
         )(x)
         layers[0] = unfolded(layers[0], head.scaler)
     dense = []
@@ -54,8 +55,8 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
         last = i == len(layers) - 1
         if last and head.dropout:
             # Without a seed, the layer ignores the state that `finetune.program` sets for each step (on PyTorch).
-            x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout", dtype=FULL_PRECISION)(x)
-        name = LOGITS_LAYER if last else f"head_dense{i + 1}"
+            x = keras.layers.Dropout(head.dropout, seed=0, name=DROPOUT_LAYER, dtype=FULL_PRECISION)(x)
+        name = LOGITS_LAYER if last else dense_layer(i)
         dense.append(
             keras.layers.Dense(
                 layer.bias.size, activation=None if last else layer.activation, name=name, dtype=FULL_PRECISION
@@ -66,6 +67,11 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     for keras_layer, layer in zip(dense, layers, strict=True):
         keras_layer.set_weights([layer.kernel, layer.bias])
     return keras.Model(base.input, x, name="vggft")
+
+
+def dense_layer(i: int) -> str:
+    """Return the name of the head's dense layer number `i`, from 0 on; the last one is `LOGITS_LAYER`."""
+    return f"head_dense{i + 1}"
 
 
 def _pooled(keras: Any, x: Any, pooling: str) -> Any:
