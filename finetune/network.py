@@ -1,5 +1,6 @@
 """Backbone and head as one network from pixels to scores; freezing layers; the parity gate."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from featurize.backbone.weights import Weights
 from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
-from heads.head import Head, pool, unfolded, with_both_classes
+from heads.head import Head, Layer, Pooling, Scaler, folded, output_activation, pool, unfolded, with_both_classes
 
 # Largest allowed relative error of the top layer's cached features, by the precision in which they were computed: an engine's
 # error is at most 1e-3 and that of storage in float16 5e-4, and a layer computed from a cached one below it is within 2e-3.
@@ -21,6 +22,8 @@ _ROUNDING = 16 * 2.0**-24  # relative error of a float32 sum, whose order Keras 
 PARITY_IMAGES = 16
 
 LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
+STANDARDISE_LAYER, DROPOUT_LAYER = "head_standardise", "head_dropout"
+_POOL, _DENSE = "pool_", "head_dense"  # beginnings of names
 
 
 def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
@@ -46,7 +49,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     if head.scaler is not None:
         variance = head.scaler.scale**2
         x = keras.layers.Normalization(
-            mean=head.scaler.mean, variance=variance, name="head_standardise", dtype=FULL_PRECISION
+            mean=head.scaler.mean, variance=variance, name=STANDARDISE_LAYER, dtype=FULL_PRECISION
         )(x)
         layers[0] = unfolded(layers[0], head.scaler)
     dense = []
@@ -54,8 +57,8 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
         last = i == len(layers) - 1
         if last and head.dropout:
             # Without a seed, the layer ignores the state that `finetune.program` sets for each step (on PyTorch).
-            x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout", dtype=FULL_PRECISION)(x)
-        name = LOGITS_LAYER if last else f"head_dense{i + 1}"
+            x = keras.layers.Dropout(head.dropout, seed=0, name=DROPOUT_LAYER, dtype=FULL_PRECISION)(x)
+        name = LOGITS_LAYER if last else dense_layer(i)
         dense.append(
             keras.layers.Dense(
                 layer.bias.size, activation=None if last else layer.activation, name=name, dtype=FULL_PRECISION
@@ -68,15 +71,44 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     return keras.Model(base.input, x, name="vggft")
 
 
+def dense_layer(i: int) -> str:
+    """Return the name of the head's dense layer number `i`, from 0 on; the last one is `LOGITS_LAYER`."""
+    return f"{_DENSE}{i + 1}"
+
+
 def _pooled(keras: Any, x: Any, pooling: str) -> Any:
     if pooling == "flatten":
-        return keras.layers.Flatten(name="pool_flatten", dtype=FULL_PRECISION)(x)
+        return keras.layers.Flatten(name=f"{_POOL}flatten", dtype=FULL_PRECISION)(x)
     parts = []
     if pooling in ("avg", "avgmax"):
-        parts.append(keras.layers.GlobalAveragePooling2D(name="pool_avg", dtype=FULL_PRECISION)(x))
+        parts.append(keras.layers.GlobalAveragePooling2D(name=f"{_POOL}avg", dtype=FULL_PRECISION)(x))
     if pooling in ("max", "avgmax"):
-        parts.append(keras.layers.GlobalMaxPooling2D(name="pool_max", dtype=FULL_PRECISION)(x))
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="pool_avgmax", dtype=FULL_PRECISION)(parts)
+        parts.append(keras.layers.GlobalMaxPooling2D(name=f"{_POOL}max", dtype=FULL_PRECISION)(x))
+    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{_POOL}avgmax", dtype=FULL_PRECISION)(parts)
+
+
+def disassembled(part: Any, name: str, classes: Sequence[str]) -> Head:
+    """Return the head of a network that `assemble` built, as it is now; a normalisation layer is folded into the first layer.
+
+    Args:
+        part: the network or a part of it, up to the logits.
+        name, classes: of the head.
+    """
+    of_name = {layer.name: layer for layer in part.layers}
+    poolings: tuple[Pooling, ...] = ("avgmax", "flatten", "avg", "max")  # avgmax is made of layers called avg and max
+    pooling = next(pooling for pooling in poolings if f"{_POOL}{pooling}" in of_name)
+    dense = [layer for layer in part.layers if layer.name.startswith(_DENSE) or layer.name == LOGITS_LAYER]
+    last = output_activation(classes)[1]
+    layers = []
+    for layer in dense:
+        kernel, bias = layer.get_weights()
+        layers.append(Layer(kernel, bias, "relu" if layer is not dense[-1] else last))
+    standardise = of_name.get(STANDARDISE_LAYER)
+    if standardise is not None:
+        numbers = (load_keras().ops.convert_to_numpy(value) for value in (standardise.mean, standardise.variance))
+        mean, variance = (values.astype(np.float64).ravel() for values in numbers)
+        layers[0] = folded(layers[0], Scaler(mean, np.sqrt(variance)))
+    return Head(name, "dense", pooling, tuple(classes), tuple(layers))
 
 
 def freeze(network: Any, architecture: Architecture, split_point: str | None) -> None:

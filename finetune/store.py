@@ -4,6 +4,8 @@
 <name>/network.keras   the network from pixels to scores, with the weights of the best epoch
 <name>/predictions.csv predictions of the best epoch for the validation images (`heads.predictions`)
 <name>/history.csv     learning curve, as in run.json
+<name>/network.svg, network.png
+                       the layers as a picture (`finetune.picture`)
 <name>/checksums.json  of these files (`checked.write_checked`)
 <name>/tensorboard/    learning curve for TensorBoard
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
@@ -20,7 +22,8 @@ from featurize.disk import checked, durable, forms, listing
 from featurize.errors import VggftError, damaged, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
-from finetune import checkpoint, tensorboard
+from finetune import checkpoint, picture, tensorboard
+from finetune.picture import Picture
 from finetune.plan import Plan
 from finetune.train import State
 from heads import history, predictions
@@ -39,6 +42,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
 FILES = frozenset(
     {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, checked.CHECKSUMS}
+    | {picture.SVG, picture.PNG}
 )
 
 
@@ -188,8 +192,8 @@ class Unfinished:
         """Write the learning curve of a checkpoint; when training resumes, the one that a killed process did not get to."""
         durable.write_bytes(self.folder / HISTORY, history.table(state.history), _THEN)
 
-    def finish(self, run: Run, network: Any, validation: Predictions) -> Path:
-        """Write network, predictions for the validation images and, last, run.json; return the path of the network.
+    def finish(self, run: Run, network: Any, drawn: Picture, validation: Predictions) -> Path:
+        """Write network, its picture, predictions for the validation images and, last, run.json; return the network's path.
 
         Raises:
             VggftError: the disk is full; the run stays unfinished and can be resumed.
@@ -208,6 +212,7 @@ class Unfinished:
         stored |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
         new.replace(path)
         files = {
+            **drawn.files(),
             predictions.FILE: predictions.table(validation, run.classes),
             HISTORY: history.table(run.history),  # again, since a killed process may not have got to the last epoch
             RUN: forms.json_bytes({"version": RUN_VERSION, **stored}),

@@ -205,7 +205,10 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     keys = ("best_epoch", "epochs", "ended", "validation", "start_validation", "moved", "parity")
     assert {key: found[key] for key in keys} == {key: ready[1][key] for key in keys}
     left = {path.name for path in (work / "finetune" / "broken").iterdir()} - {"tensorboard"}
-    assert left == {"checksums.json", "history.csv", "network.keras", "predictions.csv", "run.json"}
+    pictures = {"network.svg", "network.png"}
+    assert left == {"checksums.json", "history.csv", "network.keras", "predictions.csv", "run.json", *pictures}
+    svg = [(work / "finetune" / name / "network.svg").read_text() for name in ("broken", "whole")]
+    assert svg[0].replace("broken", "whole") == svg[1]
     kept = [(work / "finetune" / name / "predictions.csv").read_bytes() for name in ("broken", "whole")]
     assert kept[0] == kept[1]
 

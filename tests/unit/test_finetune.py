@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from finetune import network as networks
 from finetune import store
+from finetune.picture import Picture
 from finetune.plan import Plan
 from finetune.train import Callbacks, train
 from heads import predictions
@@ -274,6 +275,9 @@ def test_what_a_run_keeps(trained):
     assert reported["start"].startswith("logistic")
     assert reported["parity"] <= 2e-3
     assert reported["validation"]["log_loss"] <= reported["start_validation"]["log_loss"]
+    assert f">{reported['name']}</text>" in (folder / "network.svg").read_text()
+    assert f">{kept['parameters']:,} of " in (folder / "network.svg").read_text()
+    assert (folder / "network.png").read_bytes().startswith(b"\x89PNG")
     lines = (folder / "history.csv").read_text().splitlines()
     assert lines[0] == "epoch,loss,log_loss,accuracy,val_loss,val_log_loss,val_accuracy,temperature,seconds"
     assert [line.split(",")[0] for line in lines] == ["epoch", "0", "1", "2"]
@@ -292,16 +296,18 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    begun = store.begin(tmp_path, run.settings, head("max"))
+    begun, drawn = store.begin(tmp_path, run.settings, head("max")), Picture("", 10, ())
     with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
         disturbed.setattr(store.checked, "write_checked", stop)
-        begun.finish(run, Network(), judged)
+        begun.finish(run, Network(), drawn, judged)
     assert [one.folder.name for one in store.unfinished(tmp_path)] == [results["finetune"]["name"]]
-    begun.finish(run, Network(), judged)
+    begun.finish(run, Network(), drawn, judged)
     assert store.unfinished(tmp_path) == []
     folder = tmp_path / run.name
     assert {path.name for path in folder.iterdir()} == {
         "network.keras",
+        "network.svg",
+        "network.png",
         "predictions.csv",
         "history.csv",
         "run.json",

@@ -12,7 +12,7 @@ from heads.head import HEAD_FILES, Head, Pooling
 from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result
-from vggft.prediction.model import CachedImages, Kind, Model, Predictor
+from vggft.prediction.model import CachedImages, Dissected, Kind, Model, Predictor
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,9 @@ class HeadModel(Model):
 
     def predictor(self) -> Predictor:
         return self.head.predict
+
+    def dissected(self, convolution: str) -> Dissected:
+        return Dissected(convolution, lambda outputs: outputs.astype(np.float32), self.head)
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
         return self.head.scores(images.pooled[self.head.pooling])

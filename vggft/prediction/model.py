@@ -17,7 +17,7 @@ from featurize.errors import VggftError
 from finetune import examples
 from finetune.examples import Rows
 from heads import features, predictions
-from heads.head import Pooling
+from heads.head import Head, Pooling
 from heads.history import Epoch
 from heads.metrics import Metrics, losses
 from heads.predictions import Predictions
@@ -66,6 +66,22 @@ class CachedImages:
         else:
             source = examples.from_cache(self.cache, layer, digests)
         return Rows(source, _ROWS_AT_ONCE).batches(np.arange(len(digests)), _ROWS_AT_ONCE)
+
+
+@dataclass(frozen=True)
+class Dissected:
+    """A model, cut at the output of the network's last convolution.
+
+    Attributes:
+        layer: layer of the frozen network whose outputs are the input; None: pixels are.
+        activations: outputs of `layer`, float16 as cached, or pictures uint8 → outputs of the last convolution, after ReLU,
+            float32 (n, height, width, filters).
+        head: what reads the max-pooling of these, which is the top layer.
+    """
+
+    layer: str | None
+    activations: Callable[[NDArray[Any]], NDArray[np.float32]]
+    head: Head
 
 
 @dataclass(frozen=True)
@@ -149,6 +165,14 @@ class Model(ABC):
 
         Raises:
             VggftError: its files are missing, damaged, or not those that training wrote.
+        """
+
+    @abstractmethod
+    def dissected(self, convolution: str) -> Dissected:
+        """Read the files; return the model, cut at the output of the network's last convolution.
+
+        Raises:
+            VggftError: as in `predictor`.
         """
 
     @abstractmethod

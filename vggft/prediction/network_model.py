@@ -1,9 +1,9 @@
 """A tuned network as a model: it reads the cached outputs of its split point."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -18,12 +18,12 @@ from featurize.engines import CPU_BATCH
 from featurize.errors import VggftError, reason
 from featurize.process import interrupts
 from featurize.process.per_process import PerProcess
-from finetune.network import LOGITS_LAYER
+from finetune.network import LOGITS_LAYER, disassembled
 from finetune.store import NETWORK, Run
 from heads.head import Pooling, probabilities
 from heads.history import Epoch
 from heads.metrics import Metrics
-from vggft.prediction.model import CachedImages, Model, Predictor
+from vggft.prediction.model import CachedImages, Dissected, Model, Predictor
 
 # Several threads load a network once, and Keras compiles it once.
 _USING_KERAS = PerProcess(threading.Lock)
@@ -99,36 +99,52 @@ class NetworkModel(Model):
         return [self.network]
 
     def predictor(self) -> Predictor:
-        path = self.network
-        try:
-            with _USING_KERAS():
-                part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
-        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
-            raise VggftError(f"{path}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune") from None
-        return partial(_predict, part)
+        return partial(_predict, self._part(LOGITS_LAYER))
+
+    def dissected(self, convolution: str) -> Dissected:
+        part = self._part(convolution)
+        head = disassembled(self._part(LOGITS_LAYER), self.name, self.classes)
+        return Dissected(self.layer, partial(_outputs, part), head)
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
         predict = self.predictor()  # a damaged network is reported before anything is read
         return np.concatenate([predict(outputs) for outputs in images.outputs(self.layer)])
 
+    def _part(self, output: str) -> Any:
+        """Return the Keras model above the split point, up to a layer.
+
+        Raises:
+            VggftError: as in `predictor`.
+        """
+        path = self.network
+        try:
+            with _USING_KERAS():
+                return _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)(output)
+        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+            raise VggftError(f"{path}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune") from None
+
 
 def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
-    """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type, in batches."""
+    """Return class probabilities (n, classes), by a network that ends in logits, of inputs of any numeric type."""
+    return probabilities(_outputs(part, inputs))
+
+
+def _outputs(part: Any, inputs: NDArray[Any]) -> NDArray[np.float32]:
+    """Return the outputs of a network for inputs of any numeric type, in batches."""
     require_no_fork()
     batches = []
     for first in range(0, len(inputs), CPU_BATCH):
         interrupts.check()
         batch = inputs[first : first + CPU_BATCH].astype(np.float32)
         with _USING_KERAS():
-            logits = part.predict_on_batch(batch)
-        batches.append(probabilities(logits))
+            batches.append(np.asarray(part.predict_on_batch(batch), np.float32))
     return np.concatenate(batches)
 
 
-@lru_cache(maxsize=1)  # a comparison asks for the same network once per perturbation
-def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
-    """Return the Keras model above the split point, up to the logits; `changed`: when the file was written."""
+@lru_cache(maxsize=1)  # a comparison asks for the same part once per perturbation
+def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Callable[[str], Any]:
+    """Return what gives the Keras model above the split point, up to a layer; `changed`: when the file was written."""
     if sha256 and durable.sha256(path) != sha256:
         raise VggftError(f"{path}: not the file that training wrote. Tune again: vggft finetune")
     network = load_keras().saving.load_model(path, compile=False)
-    return between(network, split_point, [LOGITS_LAYER])
+    return cache(lambda output: between(network, split_point, [output]))

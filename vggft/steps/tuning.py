@@ -20,9 +20,10 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from featurize.wording import counted
-from finetune import examples, store
+from finetune import examples, stages, store
 from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
+from finetune.picture import Picture, draw
 from finetune.plan import Plan
 from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
@@ -98,9 +99,14 @@ class Inputs:
 
 @dataclass(frozen=True)
 class Prepared:
-    """A run that is ready to train: the network has passed the parity gate, and the inputs are read or can be streamed."""
+    """A run that is ready to train: the network has passed the parity gate, and the inputs are read or can be streamed.
+
+    Attributes:
+        head: the initial head, with the dropout of the run.
+    """
 
     network: Any
+    head: Head
     parity: float
     training: Examples
     validation: Examples
@@ -124,7 +130,7 @@ def prepare(job: Job, ui: Ui, inputs: Inputs) -> Prepared:
     network = finetune.network.assemble(job.weights, fingerprint.preprocess, fingerprint.size, head)
     parity = _parity_gate(job, network, ui)
     training, validation = inputs.of(job, ui)
-    return Prepared(network, parity, training, validation)
+    return Prepared(network, head, parity, training, validation)
 
 
 def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
@@ -163,8 +169,15 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         moved=tuple(moved),
         history=state.history,
     )
-    job.begun.finish(run, network, _predict_validation(job, prepared, program, ui))
+    job.begun.finish(run, network, _drawn(job, prepared), _predict_validation(job, prepared, program, ui))
     return report(job.workspace, run, ui)
+
+
+def _drawn(job: Job, prepared: Prepared) -> Picture:
+    """Draw the network of the run."""
+    fingerprint, split_point = job.cache.fingerprint, job.settings.split_point
+    layers = stages.of(job.weights.architecture, fingerprint.preprocess, fingerprint.size, prepared.head, split_point)
+    return draw(job.settings.name, layers, split_point)
 
 
 def _fill(job: Job, split_point: str, ui: Ui) -> None:
