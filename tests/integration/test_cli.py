@@ -131,7 +131,7 @@ def test_heads_leaderboard_and_stale_heads(copied):
     assert all(h["validation"]["n"] == 4 for h in found["heads"])
     shapes = {h.head.name: [x.bias.size for x in h.head.layers] for h in _heads(copied)}
     assert shapes["flatten-256-classic"] == [256, 1]
-    assert "vggft finetune" in refused("compare", *work)
+    assert "vggft finetune" in refused("compare", "--cv", 2, *work)
 
     (copied / "work" / "heads" / "max-256" / "weights.npz").write_bytes(b"damaged")
     done = vggft("finetune", "--from", "max-256", *work)

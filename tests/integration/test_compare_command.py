@@ -1,6 +1,7 @@
 """`vggft compare` in real workspaces: which models are compared or left out, costs, and advice."""
 
 import csv
+import html
 import json
 import re
 import shutil
@@ -95,8 +96,15 @@ def test_the_table_of_the_command_can_be_recomputed(trained):
     for name in ("difference", "curves", "curves-all", "confusion", "roc", "reliability", "tradeoff", "perturbations"):
         assert (workspace.report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert ElementTree.parse(workspace.report / f"{name}.svg").getroot().tag.endswith("}svg")
+    page = (workspace.report / "report.html").read_text()
+    assert re.search(r'<p class="verdict">(.*?)</p>', page).group(1) == html.escape(result["recommendation"])
+    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
+    assert len(data["paths"]) == result["images"] == sum(map(bool, data["thumbnails"]))
+    contrast = result["contrast"]
+    assert [heat["title"] for heat in data["heat"]] == [contrast["tuned"], contrast["head"]]
+    assert all(all(heat["maps"]) for heat in data["heat"])
     assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
-        json.dumps({key: value for key, value in result.items() if key != "report"})
+        json.dumps({key: value for key, value in result.items() if key not in ("report", "page")})
     )
 
 
@@ -172,6 +180,26 @@ def test_heads_alone_are_compared_and_the_best_one_predicts(again, ui, capsys):
     recompute(again.report, found)
     with pytest.raises(VggftError, match=r"no tuned network here yet\. Run first: vggft finetune"):
         command.run(again, CompareOptions(cv=2), ui)
+
+
+def test_images_that_are_gone_leave_gaps_in_the_page(again, capsys):
+    settings = json.loads((again.root / "workspace.json").read_text())
+    rewrite(again.root / "workspace.json", {**settings, "data": str(again.root / "nowhere")})
+    found = command.run(again, CompareOptions(), Ui())
+    note = f"{found['images']} images without a thumbnail: the files are missing, have changed or cannot be read."
+    assert note in (again.report / "report.html").read_text()
+    assert f"warning: {note}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_page_is_opened_on_request(again, ui, monkeypatch, capsys):
+    asked = []
+    for opened, said in ((True, ""), (False, "no browser could be started")):
+        monkeypatch.setattr("webbrowser.open", lambda address, opened=opened: asked.append(address) or opened)
+        command.run(again, CompareOptions(quick=True, open=True), ui)
+        assert asked.pop() == (again.report / "report.html").absolute().as_uri()
+        assert said in capsys.readouterr().err
+    command.run(again, CompareOptions(quick=True), ui)
+    assert asked == []
 
 
 def test_stale_networks_leave_the_heads_to_be_compared(again, capsys):

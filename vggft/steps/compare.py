@@ -1,6 +1,7 @@
 """Comparing heads, and tuned networks if there are any, on the same images: the recommendation, and a report of all numbers."""
 
 import shlex
+import webbrowser
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -76,13 +77,15 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             folds=results,
         )
         drawn = plots.draw(reported, present.fresh)
-        html = build(workspace, reported, drawn, ui)
+        html = build(workspace, reported, drawn, present, ui, heat=not options.quick)
         interrupts.check()  # from here on, the report is written as a whole
         result = record.write(folder, reported, {**plots.files(drawn), FILE: html})
     terminal.show(reported, ui)
     ui.print(f"vggft predict uses {comparison.use} until other models are trained.")
     ui.print(f"report: {folder / FILE} (beside it: compare.json, compare.csv, predictions.csv, plots)")
-    return {**result, "report": str(folder)}
+    if options.open and not webbrowser.open((folder / FILE).absolute().as_uri()):
+        ui.warn("no browser could be started")
+    return {**result, "report": str(folder), "page": str(folder / FILE)}
 
 
 def _on_split(

@@ -199,7 +199,8 @@ class CompareOptions(Options):
     """How thoroughly to compare."""
 
     cv: Annotated[int, Option("Nested cross-validation with N outer folds.", least=2, off=0)] = 0
-    quick: Annotated[bool, Option("Skip what takes longest: perturbed images and latency.")] = False
+    quick: Annotated[bool, Option("Skip what takes longest: perturbed images, latency and heat maps.")] = False
+    open: Annotated[bool, Option("Open the report in a browser.")] = False
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Page:
     Attributes:
         plots: in their order.
         gallery: the images.
-        network: the picture of the tuned network as SVG; None where there is none.
+        network: the picture of the tuned network, or of the head on the frozen one, as SVG; None where there is none.
         notes: what is missing from the page, and why.
     """
 
@@ -73,7 +73,7 @@ class Page:
             "all": len(predictions.samples),
             "classes": list(predictions.classes),
             "network": self.network and base64.b64encode(self.network.encode()).decode(),
-            "network_name": comparison.contrast.network,
+            "network_name": comparison.contrast.network or comparison.contrast.head,
             "provenance": record.provenance,
             "style": (_TEMPLATES / "page.css").read_text(encoding="utf-8"),
             "script": script,

@@ -10,12 +10,13 @@ from vggft.comparison.plots.plot import draw as draw_plot
 
 _NUMBERED = 12  # classes; with more, the cells are too small for numbers
 _NAMED = 40  # classes; with more, the rows are too low for names
+_LONGEST = 18  # characters of a name
 
 
 def draw(comparison: Comparison) -> Plot:
     """Draw one matrix per model: a row per true class, a column per predicted one; colour: share of the row."""
     rows, classes = comparison.in_focus, comparison.predictions.classes
-    names = list(classes) if len(classes) <= _NAMED else []
+    names = [shorten(name) for name in classes] if len(classes) <= _NAMED else []
     side = 3.2 if len(classes) <= _NUMBERED else 4.2
 
     def paint(figure: Any) -> None:
@@ -38,6 +39,11 @@ def draw(comparison: Comparison) -> Plot:
     return draw_plot(
         "confusion", "Confusion matrices", f"Most confused classes. {wrong}.", (side * len(rows) + 0.6, side), paint
     )
+
+
+def shorten(name: str) -> str:
+    """Return a name that leaves room for the matrix."""
+    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def most_confused(matrix: Any, classes: Any, most: int = 3) -> str:
