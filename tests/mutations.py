@@ -28,6 +28,27 @@ class Mutation(NamedTuple):
 
 MUTATIONS = [
     Mutation(
+        "vggft/comparison/comparison.py",
+        "if kind != kinds[predictions.head]",
+        "if kind == kinds[predictions.head]",
+        "unit/test_compare.py",
+    ),
+    Mutation(
+        "vggft/comparison/page/gallery.py", "network & ~head", "network & head", "integration/test_report_page.py"
+    ),
+    Mutation(
+        "vggft/comparison/page/templates/page.js",
+        "used.label_scores[a] - used.label_scores[b]",
+        "used.label_scores[b] - used.label_scores[a]",
+        "integration/test_report_page.py",
+    ),
+    Mutation(
+        "vggft/comparison/page/templates/page.html",
+        "{{ class | visible }}</option>",
+        "{{ class | safe }}</option>",
+        "integration/test_report_page.py",
+    ),
+    Mutation(
         "featurize/data/splits.py",
         "return {group: min(splits, key=SPLITS.index) for group, splits in known.items() if splits}",
         "return {}",
