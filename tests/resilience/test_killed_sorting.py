@@ -4,8 +4,8 @@ import os
 import signal
 
 import pytest
-from conftest import snapshot
-from processes import Fork
+from conftest import drawings, snapshot, vggft
+from processes import Fork, start, wait_until
 from small_sorting import across_disks, killed_at, sort, undo, write
 
 
@@ -48,3 +48,29 @@ def test_killed_at_each_step(tmp_path, monkeypatch, function, how, across):
         if not died:
             break
     assert 3 <= number < 99
+
+
+def test_the_command_interrupted_and_killed(again, tmp_path):
+    photos, folder = drawings(tmp_path / "photos", 12, "bugs", "flowers"), tmp_path / "sorted"
+    before = pictures(photos)
+    command = ("predict", photos, "--into", folder, "--how", "move", "-w", again.root)
+    for number in (signal.SIGINT, signal.SIGKILL):
+        left = len(pictures(photos))
+        process = start(*command, pause=0.3)
+        wait_until(lambda left=left: len(pictures(photos)) < left, process)
+        process.send_signal(number)
+        _, err = process.communicate()
+        assert sorted(pictures(tmp_path / "photos").values()) != sorted(before.values())
+        assert sorted([*pictures(photos).values(), *pictures(folder).values()]) == sorted(before.values())
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            assert f"or undo it: vggft undo {next(folder.glob('*.csv'))}" in err
+    assert 0 < len(pictures(photos)) < 24
+    done = vggft(*command)
+    assert done.returncode == 0, done.stderr
+    assert pictures(photos) == {}
+    assert sorted(pictures(folder).values()) == sorted(before.values())
+    for path in sorted(folder.glob("*.csv"), reverse=True):
+        assert vggft("undo", path).returncode == 0
+    assert pictures(photos) == before
+    assert pictures(folder) == {}

@@ -39,7 +39,7 @@ NAMES = {
     "longest": b"x" * 251 + b".png",
     "longest, in Unicode": "é".encode() * 125 + b".png",
     "no suffix": b"IMG_0001",
-    "long suffix": b"a." + b"b" * 200,
+    "long suffix": b"a." + b"b" * 250,
     "comma": b'a,"b.png',
 }
 
@@ -145,11 +145,12 @@ def test_moving_to_another_disk_on_real_disks(tmp_path, photos, ui):
     assert snapshot(photos) == {"a.png": b"a"}
 
 
-def test_a_disk_without_hard_links(tmp_path, photos, ui, monkeypatch):
-    def fail(*arguments, **options):
-        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+def no_links(*arguments, **options):
+    raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
-    monkeypatch.setattr(os, "link", fail)
+
+def test_a_disk_without_hard_links(tmp_path, photos, ui, monkeypatch):
+    monkeypatch.setattr(os, "link", no_links)
     to = sorter(tmp_path, ui, "move")
     put(to, write(photos / "a.png", b"a"))
     assert snapshot(tmp_path / "sorted" / "cats") == {"a.png": b"a"}
@@ -216,7 +217,14 @@ def test_undo_leaves_what_is_no_longer_as_it_was(tmp_path, photos, ui):
     (photos / "link-source.png").unlink()
     (photos / "move-source.png").write_bytes(b"another")
     left = undo_all(tmp_path / "sorted")
-    assert len(left) == 5
+    # From the end: moved, linked and copied files.
+    assert left == [
+        f"{photos / 'move-source.png'} has other bytes now",
+        "no longer the file that vggft put there",
+        "no longer the link that vggft made",
+        f"{photos / 'copy-source.png'} is gone, so this may be the only copy",
+        "no longer the file that vggft put there",
+    ]
     assert snapshot(folder) | {"link-changed.png": None} == {
         "copy-changed.png": b"edited",
         "move-changed.png": b"edited",
@@ -240,6 +248,27 @@ def test_undo_keeps_a_copy_whose_source_leads_to_it(tmp_path, photos, ui):
     (photos / "inner").symlink_to(copies)
     assert len(undo_all(tmp_path / "sorted")) == 2
     assert snapshot(copies) == {"a.png": b"a", "b.png": b"b"}
+
+
+def test_a_file_under_two_paths_is_one(tmp_path):
+    """Whatever the number of its links."""
+    path = write(tmp_path / "a" / "x", b"x")
+    (tmp_path / "way").symlink_to(tmp_path / "a")
+    assert not transfer.are_two(path, tmp_path / "way" / "x")
+    os.link(path, tmp_path / "a" / "y")
+    assert not transfer.are_two(path, tmp_path / "way" / "x")
+    assert transfer.are_two(path, tmp_path / "way" / "y")
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_a_file_that_appears_meanwhile_is_not_overwritten(tmp_path, photos, monkeypatch, links):
+    if not links:
+        monkeypatch.setattr(os, "link", no_links)
+    path, target = write(photos / "a", b"new"), write(tmp_path / "a", b"mine")
+    for put_there in (transfer.copy, transfer.move):
+        with pytest.raises(FileExistsError):
+            put_there(path, target, sha(b"new"))
+    assert (path.read_bytes(), target.read_bytes()) == (b"new", b"mine")
 
 
 def test_a_list_without_the_end_of_its_last_row(tmp_path):
@@ -290,6 +319,14 @@ def test_the_rows_of_a_list(tmp_path, photos, ui):
         ["", "unsure/cats", "folder", ""],
         [str(photos.resolve() / "a.png"), "unsure/cats/a.png", "copy", sha(b"a")],
     ]
+
+
+def test_a_target_that_was_renamed_is_undone(tmp_path, photos, ui):
+    to = sorter(tmp_path, ui, "move")
+    put(to, write(photos / "a.png", b"a"))
+    (tmp_path / "sorted").rename(tmp_path / "renamed")
+    assert undo_all(tmp_path / "renamed") == []
+    assert snapshot(photos) == {"a.png": b"a"}
 
 
 def entries(*folders):
