@@ -74,7 +74,7 @@ def _of_head(head: Head) -> list[Stage]:
 
     stages = [stage(f"pool_{head.pooling}", _POOLINGS[head.pooling], head.inputs)]
     if head.scaler is not None:
-        stages.append(stage(STANDARDISE_LAYER, "minus mean, by standard deviation", head.inputs))
+        stages.append(stage(STANDARDISE_LAYER, "(x − mean) / scale", head.inputs))
     for i, layer in enumerate(head.layers):
         inputs, width = layer.kernel.shape
         last = i == len(head.layers) - 1

@@ -84,6 +84,16 @@ def test_every_number_can_be_recomputed(fake, folder, ui):
     assert low < 0.8 < high
     assert 0 < m["calibration_error"] < 1
     assert found["seen"] == {"train": 0, "validate": 0, "test": 0}
+    mistakes = [
+        ("fruit", "09.png", "birds", 225 / 255),
+        ("birds", "08.png", "fruit", 220 / 255),
+        ("birds", "07.png", "fruit", 180 / 255),
+        ("fruit", "08.png", "birds", 145 / 255),
+    ]
+    assert found["misclassified"] == [
+        {"path": str(folder / label / name), "label": label, "predicted": predicted, "score": pytest.approx(score)}
+        for label, name, predicted, score in mistakes
+    ]
     kept = strict_json((fake.report / "evaluate.json").read_text())
     expected = {key: value for key, value in found.items() if key not in ("report", "predictions")}
     assert kept == json.loads(json.dumps(expected))
@@ -102,6 +112,29 @@ def test_what_a_person_sees(fake, folder, capfd):
     assert ["fruit", "2", "9"] in words
     assert any(line[:2] == ["birds", "9"] for line in words)
     assert "optimistic" not in err
+
+
+def test_misclassified_images_are_named(fake, folder, capfd):
+    evaluate.run(fake, EvaluateOptions(folder), Ui())
+    out = capfd.readouterr().out
+    assert "Misclassified: 4 images, the most confident first" in out
+    assert f"{folder}/fruit/09.png: birds (0.8824), labelled fruit\n" in out
+    assert "more in" not in out
+    for i in range(3):
+        paint(folder / "birds" / f"wrong{i}.png", (0, 254, i))
+    evaluate.run(fake, EvaluateOptions(folder), Ui())
+    out = capfd.readouterr().out
+    assert f"2 more in {fake.report / 'evaluate.json'} (misclassified)" in out
+    assert "08.png: birds (" not in out
+    assert "wrong2.png: fruit (0.9961), labelled birds\n" in out
+    for path in [
+        *(folder / "birds").glob("wrong*"),
+        *(folder / "birds").glob("0[78]*"),
+        *(folder / "fruit").glob("0[89]*"),
+    ]:
+        path.unlink()
+    assert evaluate.run(fake, EvaluateOptions(folder), Ui())["misclassified"] == []
+    assert "Misclassified" not in capfd.readouterr().out
 
 
 def test_identical_images_under_different_labels_are_named(fake, folder, capfd):

@@ -16,6 +16,7 @@ from vggft.steps.options import (
     PredictOptions,
     PruneOptions,
     RunsOptions,
+    UndoOptions,
 )
 from vggft.workspace.folder import DEFAULT_WORKSPACE
 
@@ -124,6 +125,13 @@ COMMANDS = (
         "predict.run",
         PredictOptions,
         kept=_SCORED,
+    ),
+    Command(
+        "undo",
+        "Undo what predict --into did with files.",
+        "undo.run",
+        UndoOptions,
+        kept="Files that were not undone yet are where they were. Run the same command to continue.",
     ),
     Command(
         "evaluate",

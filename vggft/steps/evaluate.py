@@ -26,6 +26,7 @@ from vggft.workspace.workspace import Workspace
 
 _CLASSES_SHOWN = 20  # classes; more rows do not fit on a screen
 _CONFUSION_SHOWN = 10  # classes; more columns do not fit on a line
+_MISCLASSIFIED_SHOWN = 5  # images
 
 
 @dataclass
@@ -46,6 +47,15 @@ class _Evaluated:
     def conflicts(self) -> list[list[str]]:
         """Return the identical images under different labels: of each, one path for each label."""
         return [list(paths.values()) for paths in self.alike.values() if len(paths) > 1]
+
+    def misclassified(self, classes: Sequence[str]) -> list[dict[str, Any]]:
+        """Return the images that another class was predicted for, the most confident predictions first."""
+        mistakes = [
+            {"path": path, "label": classes[target], "predicted": classes[int(p.argmax())], "score": float(p.max())}
+            for path, target, p in zip(self.paths, self.targets, self.probabilities, strict=True)
+            if p.argmax() != target
+        ]
+        return sorted(mistakes, key=lambda mistake: -mistake["score"])
 
 
 def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
@@ -100,7 +110,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         )
     p, targets = np.stack(evaluated.probabilities), np.asarray(evaluated.targets, np.int64)
     metrics, matrix = measure(p, targets), confusion(p, targets)
-    conflicts = evaluated.conflicts()
+    conflicts, misclassified = evaluated.conflicts(), evaluated.misclassified(classes)
     result = {
         "model": choice.model.name,
         "stale": bool(choice.age),
@@ -110,12 +120,14 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         "metrics": metrics.as_json(),
         "confusion": matrix.tolist(),
         "seen": evaluated.seen,
+        "misclassified": misclassified,
         "conflicts": conflicts,
         "rejected": evaluated.rejected,
     }
     written = _write(workspace, result, evaluated, classes)  # before anything is printed, which may fail
     ui.print(f"{choice.model.name} on {counted(metrics.n, 'image')} of {folder}")
     _show(metrics, classes, matrix, ui)
+    _show_misclassified(misclassified, written["report"], ui)
     if conflicts:
         ui.warn(
             f"{counted(len(conflicts), 'image')} under different labels, of which at most one is right (first: "
@@ -176,6 +188,17 @@ def _show(m: Metrics, classes: Sequence[str], matrix: NDArray[np.int64], ui: Ui)
     if len(classes) <= _CONFUSION_SHOWN:
         counts = [(name, *map(str, row)) for name, row in zip(classes, matrix.tolist(), strict=True)]
         ui.table("Confusion (rows: true class)", ("", *classes), counts)
+
+
+def _show_misclassified(misclassified: Sequence[Mapping[str, Any]], report: str, ui: Ui) -> None:
+    if not misclassified:
+        return
+    ui.print(f"Misclassified: {counted(len(misclassified), 'image')}, the most confident first")
+    for mistake in misclassified[:_MISCLASSIFIED_SHOWN]:
+        ui.print("  {path}: {predicted} ({score:.4f}), labelled {label}".format(**mistake))
+    more = len(misclassified) - _MISCLASSIFIED_SHOWN
+    if more > 0:
+        ui.print(f"  {more} more in {report} (misclassified)")
 
 
 def _number(value: float | None) -> str:

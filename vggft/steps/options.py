@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
+from vggft.sorting.journal import How
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -221,6 +222,23 @@ class PredictOptions(Options):
             "and holds all images in memory until then.)"
         ),
     ] = False
+    into: Annotated[
+        Path | None,
+        Option(
+            "Put each image into the folder of its class in this folder, unsure ones into unsure/; nothing is overwritten.",
+            metavar="FOLDER",
+        ),
+    ] = None
+    how: Annotated[
+        How, Option("With --into: copy images, make symbolic links to them, or move them; vggft undo undoes each.")
+    ] = "copy"
+
+
+@dataclass(frozen=True)
+class UndoOptions(Options):
+    """What to undo."""
+
+    list: Annotated[Path, Option("List that predict --into wrote into its folder.", metavar="LIST")]
 
 
 @dataclass(frozen=True)
