@@ -68,11 +68,14 @@ function picture(i, heat) {
   } else {
     box.append(data.paths[i]);
   }
-  if (heat && heat.maps[i]) box.append(overlay(heat, i));
+  if (heat && heat.maps[i]) {
+    box.classList.add("heated");
+    box.append(overlay(heat, i));
+  }
   return box;
 }
 
-// From transparent by orange to yellow: brighter and more opaque where the model looks, so that no colour vision is needed.
+// From transparent by orange to yellow, on a grey picture: brighter and more opaque where the model looks, for any colour vision.
 function overlay(heat, i) {
   const canvas = element("canvas", { width: heat.width, height: heat.height });
   const context = canvas.getContext("2d");
