@@ -19,10 +19,11 @@ from featurize.pixels.decoding import Decoder, contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
-from vggft.steps import compare, evaluate, featurize, finetune, head
+from vggft.steps import compare, evaluate, explain, featurize, finetune, head
 from vggft.steps.options import (
     CompareOptions,
     EvaluateOptions,
+    ExplainOptions,
     FeaturizeOptions,
     FinetuneOptions,
     HeadOptions,
@@ -154,6 +155,11 @@ class Experiment:
     def evaluate(self, folder: str | Path, **options: Any) -> dict[str, Any]:
         """Evaluate a model on a folder of labelled images."""
         return evaluate.run(self.workspace, EvaluateOptions.of(folder=folder, **options), self._ui)
+
+    @takes(ExplainOptions)
+    def explain(self, paths: Sequence[str | Path], **options: Any) -> dict[str, Any]:
+        """Draw where in images models see their classes; the pictures are listed under "maps"."""
+        return explain.run(self.workspace, ExplainOptions.of(paths=paths, **options), self._ui)
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""

@@ -9,6 +9,7 @@ from featurize.options import Field, Option, Options, offered
 from vggft.steps.options import (
     CompareOptions,
     EvaluateOptions,
+    ExplainOptions,
     ExportOptions,
     FeaturizeOptions,
     FinetuneOptions,
@@ -133,6 +134,14 @@ COMMANDS = (
         kept=_SCORED,
         waits=True,  # it writes only at the end, when the results must not be lost
         method="evaluate",
+    ),
+    Command(
+        "explain",
+        "Show where in an image a model sees its class, as a heat map.",
+        "explain.run",
+        ExplainOptions,
+        kept="Pictures drawn so far are kept.",
+        method="explain",
     ),
     Command(
         "runs",
