@@ -110,8 +110,9 @@ _AT_ONCE = 64  # pictures resized and predicted at a time
 class Experiment:
     """A workspace. Each method does what its command does, and returns what the command prints with `--json`.
 
-    Arguments are the options of the command, with the same names, defaults and bounds; only `--from` is `start`, because `from`
-    is a keyword of Python. Errors are `featurize.errors.VggftError`, with the message of the command.
+    Arguments are the options of the command, with the same names, defaults and bounds; only `--from` is `start` and `--class`
+    is `classes`, because `from` and `class` are keywords of Python. Errors are `featurize.errors.VggftError`, with the message of
+    the command.
     """
 
     def __init__(

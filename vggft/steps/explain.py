@@ -17,7 +17,7 @@ from featurize.disk import durable
 from featurize.errors import VggftError, reason
 from featurize.pixels import decoding, images
 from featurize.pixels.decoding import Decoder
-from featurize.process import places
+from featurize.process import interrupts, places
 from featurize.process.per_process import PerProcess
 from vggft.explanation import drawing
 from vggft.explanation.drawing import Panel
@@ -106,6 +106,7 @@ def run(workspace: Workspace, options: ExplainOptions, ui: Ui) -> dict[str, Any]
         while some := list(itertools.islice(files, AT_ONCE)):
             for scored, of_image in _maps(explained, some, decode, also):
                 picture = decoding.picture(scored.digest, [scored.path], images.decode) if of_image else scored.reason
+                interrupts.check()
                 if isinstance(picture, str):
                     ui.warn(f"rejected {scored.path}: {picture}")
                     rejected.append({"path": str(scored.path), "reason": picture})
