@@ -1,5 +1,6 @@
 """`vggft explain`: heat maps from the cache or from pixels, drawn over the pictures."""
 
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +13,12 @@ from tiny import TINY, tiny_weights
 
 from featurize import engines
 from featurize.cache.feature_cache import FeatureCache
+from featurize.errors import VggftError
+from featurize.pixels import images as pixels
 from vggft import Experiment
 from vggft.explanation import drawing, explainer
 from vggft.explanation.drawing import Panel
+from vggft.explanation.frozen import FrozenOutputs
 from vggft.prediction import inference, models
 from vggft.prediction.model import CachedImages
 
@@ -71,6 +75,18 @@ def test_a_head_runs_only_the_layers_above_the_cached_one(trained, images, keras
     assert calls[2:] == [(20, (CONVOLUTION,), None), (12, (CONVOLUTION,), None)]
 
 
+def test_a_network_that_was_tuned_from_pixels_reads_the_files(trained, tmp_path):
+    workspace, data, _ = trained
+    sample = workspace.dataset.accepted()[0]
+    outputs = FrozenOutputs(workspace.cache(), None, refuse)
+    [(digest, picture)] = outputs({sample.digest: [data / sample.path]}).items()
+    assert digest == sample.digest
+    assert np.array_equal(picture, pixels.decode_resized((data / sample.path).read_bytes(), TINY.size))
+    (tmp_path / "other.png").write_bytes(b"something else")
+    with pytest.raises(VggftError, match=r"other.png: changed while .* restore it"):
+        outputs({sample.digest: [tmp_path / "other.png"]})
+
+
 def explained(*arguments):
     done = vggft("explain", *arguments, "--json")
     return done, strict_json(done.stdout)
@@ -122,6 +138,7 @@ def test_names_that_are_the_same_or_strange_and_files_that_are_no_pictures(again
     lines = vggft("explain", tmp_path / "b", "--out", out, "--quiet", *one)
     assert lines.returncode == 3
     assert len(lines.stdout.splitlines()) == 4
+    assert len(lines.stderr.splitlines()) == 1  # not a word about characters that a font lacks
     assert files == {str(path) for path in out.iterdir()}
 
 
@@ -201,3 +218,29 @@ def test_from_python(again, tmp_path):
 
 def _birds(experiment, picture):
     return [experiment.model(name).predict(picture)[0, 0] for name in ("logistic-avg", "max-256")]
+
+
+def test_damaged_features_are_computed_again_from_the_files(again, trained):
+    words = (trained[1] / "birds", "-w", again.root)
+    expected = explained(*words)[1]["maps"]
+    again.cache().save_index()
+    for shard in again.cache_folder.glob("*/shards/*.h5"):
+        data = bytearray(shard.read_bytes())
+        data[len(data) // 2] ^= 1
+        stamp = shard.stat()
+        shard.write_bytes(data)
+        os.utime(shard, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))  # as the index has it
+    done, result = explained(*words)
+    assert done.returncode == 0
+    assert "some features were computed again: " in done.stderr
+    assert [m["class"] for m in result["maps"]] == [m["class"] for m in expected]
+    assert [m["probability"] for m in result["maps"]] == pytest.approx([m["probability"] for m in expected], abs=2e-3)
+
+
+def test_stale_models_explain_with_a_warning(again, trained):
+    assert vggft("featurize", trained[1], "--validation", 0.4, "-w", again.root).returncode == 0
+    picture = trained[1] / again.dataset.accepted()[0].path
+    done, result = explained(picture, "-w", again.root)
+    assert done.returncode == 0
+    assert result["stale"] == result["models"] == [trained[2]["head"]["best"], trained[2]["finetune"]["name"]]
+    assert done.stderr.count("is stale") == 2

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,7 +62,11 @@ def draw(picture: NDArray[np.uint8], heading: str, rows: Sequence[Sequence[Panel
             heat = np.asarray(Image.fromarray(panel.heat).resize(small.size, Image.Resampling.BILINEAR))
             each.imshow(heat, cmap=_COLOURS, vmin=0, vmax=1, alpha=_OPAQUE * heat)
             each.set_title("\n".join(map(_shown, panel.heading)), fontsize="small", parse_math=False)
-    canvas.draw()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", "Glyph .* missing"
+        )  # of characters that matplotlib's font lacks: they are boxes
+        canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 
 
