@@ -237,6 +237,12 @@ def test_damaged_features_are_computed_again_from_the_files(again, trained):
     assert [m["probability"] for m in result["maps"]] == pytest.approx([m["probability"] for m in expected], abs=2e-3)
 
 
+def test_without_a_network_the_head_is_explained_alone(again, trained, tmp_path):
+    shutil.rmtree(again.finetune)
+    picture = trained[1] / again.dataset.accepted()[0].path
+    assert explained(picture, "--out", tmp_path, "-w", again.root)[1]["models"] == [trained[2]["head"]["best"]]
+
+
 def test_stale_models_explain_with_a_warning(again, trained):
     assert vggft("featurize", trained[1], "--validation", 0.4, "-w", again.root).returncode == 0
     picture = trained[1] / again.dataset.accepted()[0].path

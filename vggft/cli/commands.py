@@ -140,7 +140,7 @@ COMMANDS = (
         "Show where in an image a model sees its class, as a heat map.",
         "explain.run",
         ExplainOptions,
-        kept="Pictures drawn so far are kept.",
+        kept="Pictures drawn so far are kept; features of some of the images may have been added to the cache.",
         method="explain",
     ),
     Command(

@@ -63,6 +63,9 @@ class _Map:
         what = f"{self.label} {self.probability:.4f}{' (predicted)' if self.predicted else ''}"
         return Panel([self.model, f"{what}: nothing speaks for it" if self.empty else what], self.heat)
 
+    def __str__(self) -> str:
+        return f"{self.model} {self.label} {self.probability:.4f}"
+
     def as_json(self) -> dict[str, Any]:
         return {
             "model": self.model,
@@ -105,21 +108,17 @@ def run(workspace: Workspace, options: ExplainOptions, ui: Ui) -> dict[str, Any]
         files = inputs.files(options.paths, notes.append)
         while some := list(itertools.islice(files, AT_ONCE)):
             for scored, of_image in _maps(explained, some, decode, also):
-                picture = decoding.picture(scored.digest, [scored.path], images.decode) if of_image else scored.reason
                 interrupts.check()
+                picture = decoding.picture(scored.digest, [scored.path], images.decode) if of_image else scored.reason
                 if isinstance(picture, str):
                     ui.warn(f"rejected {scored.path}: {picture}")
                     rejected.append({"path": str(scored.path), "reason": picture})
                 else:
-                    file = drawing.write(
-                        folder, scored.path, drawing.draw(picture, scored.path.name, _rows(of_image, len(explained)))
-                    )
-                    described = [{"image": str(scored.path), **each.as_json(), "file": str(file)} for each in of_image]
-                    maps += described
-                    predicted = [
-                        f"{each.model} {each.label} {each.probability:.4f}" for each in of_image if each.predicted
-                    ]
-                    ui.put(f"{file}  {scored.path}: {', '.join(predicted)}")
+                    drawn = drawing.draw(picture, scored.path.name, _rows(of_image, len(explained)))
+                    file = drawing.write(folder, scored.path, drawn)
+                    maps += [{"image": str(scored.path), **each.as_json(), "file": str(file)} for each in of_image]
+                    predicted = ", ".join(str(each) for each in of_image if each.predicted)
+                    ui.put(f"{file}  {scored.path}: {predicted}")
                 done += 1
                 if advance:
                     advance(done)
