@@ -240,6 +240,30 @@ MUTATIONS = [
         "unit/test_scoring.py",
     ),
     Mutation(
+        "vggft/explanation/grad_cam.py",
+        "gradient = (gradient * units) @ layer.kernel.T",
+        "gradient = gradient @ layer.kernel.T",
+        "unit/test_grad_cam.py",
+    ),
+    Mutation(
+        "vggft/explanation/grad_cam.py",
+        "np.concatenate([-last, last], axis=1)",
+        "np.concatenate([last, last], axis=1)",
+        "unit/test_grad_cam.py",
+    ),
+    Mutation(
+        "vggft/explanation/frozen.py",
+        "for below in (name for name in reversed(names) if name in self._cache.layers):",
+        "for below in ():",
+        "integration/test_explain.py",
+    ),
+    Mutation(
+        "vggft/explanation/drawing.py",
+        "while os.path.lexists(path) and not _is_ours(path):",
+        "while False:",
+        "integration/test_explain.py",
+    ),
+    Mutation(
         "vggft/comparison/statistics.py",
         "return float(binomtest(only_a, only_a + only_b).pvalue) if",
         "return float(binomtest(only_a, only_a + only_b).pvalue) / 2 if",

@@ -19,10 +19,11 @@ from featurize.pixels.decoding import Decoder, contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
-from vggft.steps import compare, evaluate, featurize, finetune, head
+from vggft.steps import compare, evaluate, explain, featurize, finetune, head
 from vggft.steps.options import (
     CompareOptions,
     EvaluateOptions,
+    ExplainOptions,
     FeaturizeOptions,
     FinetuneOptions,
     HeadOptions,
@@ -109,8 +110,9 @@ _AT_ONCE = 64  # pictures resized and predicted at a time
 class Experiment:
     """A workspace. Each method does what its command does, and returns what the command prints with `--json`.
 
-    Arguments are the options of the command, with the same names, defaults and bounds; only `--from` is `start`, because `from`
-    is a keyword of Python. Errors are `featurize.errors.VggftError`, with the message of the command.
+    Arguments are the options of the command, with the same names, defaults and bounds; only `--from` is `start` and `--class`
+    is `classes`, because `from` and `class` are keywords of Python. Errors are `featurize.errors.VggftError`, with the message of
+    the command.
     """
 
     def __init__(
@@ -154,6 +156,11 @@ class Experiment:
     def evaluate(self, folder: str | Path, **options: Any) -> dict[str, Any]:
         """Evaluate a model on a folder of labelled images."""
         return evaluate.run(self.workspace, EvaluateOptions.of(folder=folder, **options), self._ui)
+
+    @takes(ExplainOptions)
+    def explain(self, paths: Sequence[str | Path], **options: Any) -> dict[str, Any]:
+        """Draw where in images models see their classes; the pictures are listed under "maps"."""
+        return explain.run(self.workspace, ExplainOptions.of(paths=paths, **options), self._ui)
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""

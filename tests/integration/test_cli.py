@@ -31,7 +31,7 @@ def test_help_answers_at_once():
 
 
 def test_help_names_the_defaults():
-    for command in ("featurize", "head", "finetune", "compare", "predict", "evaluate", "doctor", "demo"):
+    for command in ("featurize", "head", "finetune", "compare", "predict", "evaluate", "explain", "doctor", "demo"):
         assert "default" in vggft(command, "--help", network=VGG16).stdout
 
 

@@ -9,6 +9,7 @@ from featurize.options import Field, Option, Options, offered
 from vggft.steps.options import (
     CompareOptions,
     EvaluateOptions,
+    ExplainOptions,
     ExportOptions,
     FeaturizeOptions,
     FinetuneOptions,
@@ -141,6 +142,14 @@ COMMANDS = (
         kept=_SCORED,
         waits=True,  # it writes only at the end, when the results must not be lost
         method="evaluate",
+    ),
+    Command(
+        "explain",
+        "Show where in an image a model sees its class, as a heat map.",
+        "explain.run",
+        ExplainOptions,
+        kept="Pictures drawn so far are kept; features of some of the images may have been added to the cache.",
+        method="explain",
     ),
     Command(
         "runs",

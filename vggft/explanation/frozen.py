@@ -78,6 +78,8 @@ class FrozenOutputs:
         pictures = []
         for digest, picture in runner.decoded(files, decoder(self._cache.fingerprint), CPU_BATCH):
             if isinstance(picture, str):
-                raise VggftError(f"{files[digest][0]}: {picture}. Expected the picture that was predicted.")
+                raise VggftError(
+                    f"{files[digest][0]}: {picture}. Its heat map needs the picture: restore it, and run the command again."
+                )
             pictures.append((digest, picture))
         return pictures

@@ -1,6 +1,9 @@
-"""Which model predicts: the one that is named, else the one that `vggft compare` recommends, else the best."""
+"""Which model predicts: the one that is named, else the one that `vggft compare` recommends, else the best.
 
-from collections.abc import Callable
+Which models are shown side by side: those that are named, else the best head and the best tuned network.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from featurize.disk import checked
@@ -43,20 +46,51 @@ def choose(workspace: Workspace, name: str | None, on_damage: Callable[[VggftErr
     """
     present = models.load(workspace, on_damage)
     if name is not None:
-        unfit = [model for model in present.stale if model.name == name and model not in present.fitting]
-        if unfit:
-            why = provenance.difference(workspace, unfit[0].classes, unfit[0].provenance)
-            raise VggftError(f"model {name!r} is stale: {why}. Train it again: {_training(workspace, unfit[0])}")
-        return _aged(workspace, Choice(present.named(name), "--model"))
-    available = present if present.fresh else present.earlier()
-    if available is None:
-        models.fresh_heads(workspace, on_damage)  # raises, and names the step that is missing
-        raise VggftError(f"{workspace.root}: no model here. Run first: vggft head{workspace_flag(workspace.root)}")
+        return _named(workspace, present, name)
+    available = _available(workspace, present, on_damage)
     recommended = _recommended(workspace, available, on_damage)
     if recommended is not None:
         return _aged(workspace, Choice(recommended, "recommended by vggft compare"))
     reason = "lowest validation log-loss; run vggft compare for a recommendation"
     return _aged(workspace, Choice(available.best, reason))
+
+
+def contrasted(
+    workspace: Workspace, names: Sequence[str], on_damage: Callable[[VggftError], None] | None = None
+) -> list[Choice]:
+    """Return the models of these names; without names the best head and, where there is one, the best tuned network.
+
+    These two are what `vggft compare` contrasts. Stale models as in `choose`.
+
+    Args:
+        on_damage: as in `models.load`.
+
+    Raises:
+        VggftError: there is none, or none of such a name.
+    """
+    present = models.load(workspace, on_damage)
+    if names:
+        return [_named(workspace, present, name) for name in dict.fromkeys(names)]
+    available = _available(workspace, present, on_damage)
+    best = (*available.heads[:1], *available.networks[:1])
+    return [_aged(workspace, Choice(model, "best on validation")) for model in best]
+
+
+def _named(workspace: Workspace, present: Models, name: str) -> Choice:
+    unfit = [model for model in present.stale if model.name == name and model not in present.fitting]
+    if unfit:
+        why = provenance.difference(workspace, unfit[0].classes, unfit[0].provenance)
+        raise VggftError(f"model {name!r} is stale: {why}. Train it again: {_training(workspace, unfit[0])}")
+    return _aged(workspace, Choice(present.named(name), "--model"))
+
+
+def _available(workspace: Workspace, present: Models, on_damage: Callable[[VggftError], None] | None) -> Models:
+    """Return the models that can predict: the fresh ones, else those of the state that was trained on last."""
+    available = present if present.fresh else present.earlier()
+    if available is None:
+        models.fresh_heads(workspace, on_damage)  # raises, and names the step that is missing
+        raise VggftError(f"{workspace.root}: no model here. Run first: vggft head{workspace_flag(workspace.root)}")
+    return available
 
 
 def _aged(workspace: Workspace, choice: Choice) -> Choice:

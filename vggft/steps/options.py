@@ -250,6 +250,37 @@ class EvaluateOptions(Options):
 
 
 @dataclass(frozen=True)
+class ExplainOptions(Options):
+    """Which images, which models and classes, and where the pictures go."""
+
+    paths: Annotated[
+        tuple[Path, ...],
+        Option("Images or folders of images; - reads paths from standard input, one per line.", metavar="IMAGE"),
+    ]
+    model: Annotated[
+        tuple[str, ...],
+        Option(
+            "Name of a head or tuned network; repeat for more.",
+            metavar="NAME",
+            default="the best head and the best tuned network",
+        ),
+    ] = ()
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Class to explain beside the predicted ones; repeat for more.",
+            flag="--class",
+            metavar="NAME",
+            default="none",
+        ),
+    ] = ()
+    out: Annotated[
+        Path | None,
+        Option("Folder for the pictures.", metavar="FOLDER", default="report/explain in the workspace"),
+    ] = None
+
+
+@dataclass(frozen=True)
 class RunsOptions(Options):
     """Which runs to remove; none: list them."""
 
