@@ -4,7 +4,6 @@ import hashlib
 import io
 import os
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from featurize.disk import durable
+from vggft.ui.figures import texts
 from vggft.ui.visible import visible
 
 _MOST = 640  # pixels of the longer side of a picture that is drawn
@@ -51,21 +51,20 @@ def draw(picture: NDArray[np.uint8], heading: str, rows: Sequence[Sequence[Panel
     columns = 1 + max(map(len, rows))
     figure = Figure(figsize=(columns * width, len(rows) * (height + _HEADING)), dpi=_DPI, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    for line, (axes, panels) in enumerate(zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True)):
-        for each in axes:
-            each.set_axis_off()
-        if not line:
-            axes[0].imshow(np.asarray(small))
-            axes[0].set_title(_shown(heading), fontsize="small", parse_math=False)
-        for each, panel in zip(axes[1:], panels, strict=False):
-            each.imshow(grey)
-            heat = np.asarray(Image.fromarray(panel.heat).resize(small.size, Image.Resampling.BILINEAR))
-            each.imshow(heat, cmap=_COLOURS, vmin=0, vmax=1, alpha=_OPAQUE * heat)
-            each.set_title("\n".join(map(_shown, panel.heading)), fontsize="small", parse_math=False)
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", "Glyph .* missing"
-        )  # of characters that matplotlib's font lacks: they are boxes
+    with texts():
+        for line, (axes, panels) in enumerate(
+            zip(figure.subplots(len(rows), columns, squeeze=False), rows, strict=True)
+        ):
+            for each in axes:
+                each.set_axis_off()
+            if not line:
+                axes[0].imshow(np.asarray(small))
+                axes[0].set_title(_shown(heading), fontsize="small")
+            for each, panel in zip(axes[1:], panels, strict=False):
+                each.imshow(grey)
+                heat = np.asarray(Image.fromarray(panel.heat).resize(small.size, Image.Resampling.BILINEAR))
+                each.imshow(heat, cmap=_COLOURS, vmin=0, vmax=1, alpha=_OPAQUE * heat)
+                each.set_title("\n".join(map(_shown, panel.heading)), fontsize="small")
         canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
 

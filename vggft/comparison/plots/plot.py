@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from vggft.comparison.comparison import Comparison
+from vggft.ui.figures import texts
 
 # Okabe and Ito's palette, which people with any colour vision can tell apart (jfly.uni-koeln.de/color, 2008).
 NETWORK, HEAD, BASELINE, OTHER = "#d55e00", "#0072b2", "#009e73", "#cc79a7"
 
 INK, _PAPER = "#1b1b1b", "#fefefe"  # colours that nothing else in a plot has
 _RESOLUTION = 110  # dots per inch
-# Fonts with letters that matplotlib's own lacks, where they are installed.
-_MORE_FONTS = ("Noto Sans CJK JP", "Noto Sans CJK SC", "Noto Sans", "Arial Unicode MS", "Hiragino Sans", "Yu Gothic")
 
 
 def colours(comparison: Comparison) -> dict[str, str]:
@@ -61,15 +60,10 @@ def draw(name: str, title: str, alt: str, size: tuple[float, float], paint: Call
         size: width and height in inches.
         paint: draws on an empty matplotlib figure. Names in texts are shown as they are.
     """
-    import matplotlib as mpl
-    from matplotlib import font_manager
     from matplotlib.figure import Figure
 
-    installed = set(font_manager.get_font_names())
     style: Any = {
-        "font.family": ["DejaVu Sans", *(font for font in _MORE_FONTS if font in installed)],
         "font.size": 9,
-        "text.parse_math": False,  # a class may be called $x$
         "svg.fonttype": "none",
         "svg.hashsalt": name,  # the same plot has the same bytes; in a page, no two plots share an id
         "axes.spines.top": False,
@@ -81,7 +75,7 @@ def draw(name: str, title: str, alt: str, size: tuple[float, float], paint: Call
         **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), INK),
         **dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), _PAPER),
     }
-    with mpl.rc_context(style):
+    with texts(style):
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         png, svg = io.BytesIO(), io.StringIO()
