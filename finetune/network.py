@@ -1,17 +1,20 @@
 """Backbone and head as one network from pixels to scores; freezing layers; the parity gate."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backbone import weights as weight_files
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
-from featurize.backbone.weights import Weights
+from featurize.backbone.weights import Source, Weights
 from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
-from heads.head import Head, pool, unfolded, with_both_classes
+from heads.head import Head, Layer, Pooling, Scaler, folded, pool, unfolded, with_both_classes
 
 # Largest allowed relative error of the top layer's cached features, by the precision in which they were computed: an engine's
 # error is at most 1e-3 and that of storage in float16 5e-4, and a layer computed from a cached one below it is within 2e-3.
@@ -21,6 +24,13 @@ _ROUNDING = 16 * 2.0**-24  # relative error of a float32 sum, whose order Keras 
 PARITY_IMAGES = 16
 
 LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
+_STANDARDISE = "head_standardise"
+_POOL_LAYERS: dict[Pooling, str] = {  # pooling → the last of its layers
+    "flatten": "pool_flatten",
+    "avgmax": "pool_avgmax",
+    "avg": "pool_avg",
+    "max": "pool_max",
+}
 
 
 def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
@@ -46,7 +56,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     if head.scaler is not None:
         variance = head.scaler.scale**2
         x = keras.layers.Normalization(
-            mean=head.scaler.mean, variance=variance, name="head_standardise", dtype=FULL_PRECISION
+            mean=head.scaler.mean, variance=variance, name=_STANDARDISE, dtype=FULL_PRECISION
         )(x)
         layers[0] = unfolded(layers[0], head.scaler)
     dense = []
@@ -66,6 +76,32 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
     for keras_layer, layer in zip(dense, layers, strict=True):
         keras_layer.set_weights([layer.kernel, layer.bias])
     return keras.Model(base.input, x, name="vggft")
+
+
+def disassemble(network: Any, architecture: Architecture, classes: Sequence[str], file: Path) -> tuple[Weights, Head]:
+    """Return the backbone's weights and the head of a network: the inverse of `assemble`, scaler folded, dropout left out.
+
+    Args:
+        network: as `assemble` returns it, perhaps trained.
+        classes: class names, in the order of the scores.
+        file: the file that the network was read from.
+    """
+    arrays = {layer.name: tuple(network.get_layer(layer.name).get_weights()) for layer in architecture.convolutions}
+    by_name = {layer.name: layer for layer in network.layers}
+    layers = [
+        Layer(*layer.get_weights(), layer.activation.__name__)
+        for name, layer in by_name.items()
+        if name.startswith("head_dense") or name == LOGITS_LAYER
+    ]
+    layers[-1] = Layer(layers[-1].kernel, layers[-1].bias, by_name[SCORES_LAYER].activation.__name__)
+    if _STANDARDISE in by_name:
+        mean, variance = (
+            np.asarray(by_name[_STANDARDISE].get_config()[key], np.float64) for key in ("mean", "variance")
+        )
+        layers[0] = folded(layers[0], Scaler(mean.ravel(), np.sqrt(variance).ravel()))
+    pooling = next(pooling for pooling, name in _POOL_LAYERS.items() if name in by_name)
+    backbone = Weights(architecture, arrays, weight_files.digest(architecture, arrays), Source("file", file))
+    return backbone, Head(file.parent.name, "dense", pooling, tuple(classes), tuple(layers))
 
 
 def _pooled(keras: Any, x: Any, pooling: str) -> Any:

@@ -19,10 +19,11 @@ from featurize.pixels.decoding import Decoder, contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
-from vggft.steps import compare, evaluate, featurize, finetune, head
+from vggft.steps import compare, evaluate, export, featurize, finetune, head
 from vggft.steps.options import (
     CompareOptions,
     EvaluateOptions,
+    ExportOptions,
     FeaturizeOptions,
     FinetuneOptions,
     HeadOptions,
@@ -154,6 +155,11 @@ class Experiment:
     def evaluate(self, folder: str | Path, **options: Any) -> dict[str, Any]:
         """Evaluate a model on a folder of labelled images."""
         return evaluate.run(self.workspace, EvaluateOptions.of(folder=folder, **options), self._ui)
+
+    @takes(ExportOptions)
+    def export(self, out: str | Path, **options: Any) -> dict[str, Any]:
+        """Write a model as a file of another program, with a model card, and check it there."""
+        return export.run(self.workspace, ExportOptions.of(out=out, **options), self._ui)
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""

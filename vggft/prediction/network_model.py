@@ -1,7 +1,8 @@
 """A tuned network as a model: it reads the cached outputs of its split point."""
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -99,13 +100,29 @@ class NetworkModel(Model):
         return [self.network]
 
     def predictor(self) -> Predictor:
-        path = self.network
-        try:
-            with _USING_KERAS():
-                part = _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)
-        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
-            raise VggftError(f"{path}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune") from None
+        with self._readable(), _USING_KERAS():
+            changed = self.network.stat().st_mtime_ns
+            part = _part(self.network, changed, self.run.network_sha256, self.run.split_point)
         return partial(_predict, part)
+
+    def load(self) -> Any:
+        """Read the whole network: keras.Model, pixels → scores.
+
+        Raises:
+            VggftError: as `predictor`.
+        """
+        with self._readable(), _USING_KERAS():
+            return _whole(self.network, self.run.network_sha256)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what Keras raises for a file that it cannot load into a VggftError."""
+        try:
+            yield
+        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+            raise VggftError(
+                f"{self.network}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune"
+            ) from None
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
         predict = self.predictor()  # a damaged network is reported before anything is read
@@ -126,9 +143,12 @@ def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1)  # a comparison asks for the same network once per perturbation
-def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
+def _part(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
     """Return the Keras model above the split point, up to the logits; `changed`: when the file was written."""
+    return between(_whole(path, sha256), split_point, [LOGITS_LAYER])
+
+
+def _whole(path: Path, sha256: str) -> Any:
     if sha256 and durable.sha256(path) != sha256:
         raise VggftError(f"{path}: not the file that training wrote. Tune again: vggft finetune")
-    network = load_keras().saving.load_model(path, compile=False)
-    return between(network, split_point, [LOGITS_LAYER])
+    return load_keras().saving.load_model(path, compile=False)

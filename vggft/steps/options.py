@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
+from vggft.export.choices import FormatName
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -231,6 +232,18 @@ class EvaluateOptions(Options):
 
 
 @dataclass(frozen=True)
+class ExportOptions(Options):
+    """Where to, in which format, and which model."""
+
+    out: Annotated[Path, Option("File to write (saved_model: folder); must not exist.", metavar="OUT")]
+    format: Annotated[
+        FormatName | None,
+        Option("Format of the file.", default="by the suffix: .keras, .onnx, .xml, .tflite or .skops"),
+    ] = None
+    model: Annotated[str | None, _MODEL] = None
+
+
+@dataclass(frozen=True)
 class RunsOptions(Options):
     """Which runs to remove; none: list them."""
 
@@ -246,7 +259,7 @@ class PruneOptions(Options):
 
 
 @dataclass(frozen=True)
-class ExportOptions(Options):
+class CacheExportOptions(Options):
     """Where to."""
 
     file: Annotated[Path, Option("HDF5 file to write; must not exist.", metavar="FILE.h5")]

@@ -47,7 +47,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         ui.say(f"model: {model.name} ({choice.reason})")
         if choice.age:
             ui.warn(choice.age)
-        unsure_band = _band(model, ui)
+        unsure_band = choose_band(model, ui)
         scored_files = scoring.scored(
             inputs.files(options.paths, notes.append), decoder(workspace.settings.fingerprint), scorer
         )
@@ -108,7 +108,7 @@ def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManage
     return output.json_lines(ui) if options.json_lines else contextlib.nullcontext(output.lines(ui))
 
 
-def _band(model: Model, ui: Ui) -> Band | None:
+def choose_band(model: Model, ui: Ui) -> Band | None:
     """Choose the unsure band and report it; None, with a warning, where the validation predictions cannot be used."""
     try:
         validation = model.validation_predictions()

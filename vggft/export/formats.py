@@ -1,0 +1,223 @@
+"""The formats: how each is written, and how its own runtime predicts with the file.
+
+Nothing is reported to anyone: OpenVINO's Python package counts its imports and conversions (`openvino_telemetry`), so that it is
+imported without that package and converts in C++; ONNX Runtime's events, which exist on Windows only, are turned off.
+"""
+
+import contextlib
+import importlib.util
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from featurize.backend import load_keras, load_quietly
+from featurize.errors import VggftError
+from featurize.process import descriptors
+from vggft.export.choices import FormatName
+from vggft.export.network import INPUT
+
+OUTPUT = "probabilities"
+PACKAGES = "'vggft[export]'"
+
+# Facts about the model that are written into the file, where its format has room for them: name → text, number, list or None.
+About = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Format:
+    """One format.
+
+    Attributes:
+        suffix: of the file's name; empty for a folder.
+        modules: needed to write and to check it.
+        library: what Hugging Face calls the library that loads it.
+        tensorflow: True where Keras writes it only on TensorFlow.
+        write: writes a network (skops: a pipeline) to a path that does not exist.
+        run: predicts with the file: inputs float32 → class probabilities (n, classes).
+    """
+
+    name: FormatName
+    suffix: str
+    modules: tuple[str, ...]
+    library: str
+    tensorflow: bool
+    write: Callable[[Any, Path, About], None]
+    run: Callable[[Path, NDArray[np.float32]], NDArray[Any]]
+
+    def files(self, out: Path) -> list[Path]:
+        """Return all files or folders that are written for `out`, which is the last."""
+        return [out.with_suffix(".bin"), out] if self.name == "openvino" else [out]
+
+    def require(self) -> None:
+        """Check that the format can be written and checked here.
+
+        Raises:
+            VggftError: a package is missing, or Keras's backend cannot write it.
+        """
+        missing = [name for name in self.modules if importlib.util.find_spec(name) is None]
+        if missing:
+            raise VggftError(
+                f"--format {self.name} needs packages that are not installed: {', '.join(missing)}. Run: pip install {PACKAGES}"
+            )
+        if self.tensorflow and (backend := load_keras().backend.backend()) != "tensorflow":
+            raise VggftError(
+                f"--format {self.name} with KERAS_BACKEND={backend}: Keras writes it only on TensorFlow. Set "
+                "KERAS_BACKEND=tensorflow for this command (models need not be trained again), or use --format keras."
+            )
+
+
+def chosen(out: Path, name: FormatName | None) -> Format:
+    """Return the format of that name; without a name, the one that the suffix of `out` tells.
+
+    Raises:
+        VggftError: the suffix is none of a format, or not that of the named one.
+    """
+    if name is None:
+        by_suffix = [a_format for a_format in FORMATS.values() if a_format.suffix and a_format.suffix == out.suffix]
+        if not by_suffix:
+            suffixes = ", ".join(
+                f"{a_format.suffix} ({a_format.name})" for a_format in FORMATS.values() if a_format.suffix
+            )
+            raise VggftError(
+                f"{out}: the name does not tell the format. Expected a name that ends in {suffixes}, or --format "
+                f"{'|'.join(FORMATS)}."
+            )
+        return by_suffix[0]
+    named = FORMATS[name]
+    if named.suffix and out.suffix != named.suffix:
+        raise VggftError(f"{out}: expected a name that ends in {named.suffix} for --format {name}.")
+    return named
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide the warnings of converters; in the command line, also what they print."""
+    with descriptors.hidden(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _write_keras(network: Any, path: Path, about: About) -> None:
+    network.save(path)
+
+
+def _run_keras(path: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    return np.asarray(load_keras().saving.load_model(path, compile=False).predict_on_batch(pixels))
+
+
+def _write_saved_model(network: Any, path: Path, about: About) -> None:
+    with _quiet():
+        network.export(path, format="tf_saved_model", verbose=False)
+
+
+def _run_saved_model(path: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    loaded = load_quietly("tensorflow").saved_model.load(str(path))  # a name keeps its variables alive
+    return np.asarray(loaded.serve(pixels))
+
+
+def _write_onnx(network: Any, path: Path, about: About) -> None:
+    import onnx
+
+    signature = [load_keras().layers.InputSpec(shape=network.input_shape, dtype="float32", name=INPUT)]
+    with _quiet():  # the signature is that of the network, which Keras would ask for itself only of one that was called
+        network.export(path, format="onnx", verbose=False, input_signature=signature)
+    model = onnx.load(path)
+    (output,) = model.graph.output
+    for node in model.graph.node:
+        node.output[:] = [OUTPUT if name == output.name else name for name in node.output]
+    output.name = OUTPUT
+    for value in (model.graph.input[0], output):
+        value.type.tensor_type.shape.dim[0].dim_param = "n"
+    known = {name: value for name, value in about.items() if value is not None}
+    onnx.helper.set_model_props(
+        model, {name: value if isinstance(value, str) else json.dumps(value) for name, value in known.items()}
+    )
+    onnx.checker.check_model(model)
+    onnx.save(model, path)
+
+
+def _run_onnx(path: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([OUTPUT], {INPUT: pixels})[0])
+
+
+def load_openvino() -> Any:
+    """Import OpenVINO without its usage reports: without `openvino_telemetry` it has an empty class in place of them."""
+    if "openvino" not in sys.modules:
+        reporting = sys.modules.get("openvino_telemetry")
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] (importing it raises ImportError)
+        try:
+            load_quietly("openvino")
+        finally:
+            del sys.modules["openvino_telemetry"]
+            if reporting is not None:
+                sys.modules["openvino_telemetry"] = reporting
+    return sys.modules["openvino"]
+
+
+def _write_openvino(network: Any, path: Path, about: About) -> None:
+    openvino = load_openvino()
+    # Not `network.export(format="openvino")`: it uses openvino.convert_model, which reports.
+    with _quiet(), TemporaryDirectory() as folder:
+        network.export(folder, format="tf_saved_model", verbose=False)
+        model = openvino.Core().read_model(folder)
+        model.output(0).tensor.set_names({OUTPUT})
+        for name, value in about.items():
+            if value is not None:
+                model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["vggft", name])
+        openvino.save_model(model, path, compress_to_fp16=False)
+
+
+def _run_openvino(path: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    # By default, OpenVINO computes in bfloat16 on processors that have it.
+    compiled = load_openvino().Core().compile_model(path, "CPU", {"EXECUTION_MODE_HINT": "ACCURACY"})
+    return np.asarray(compiled(pixels)[0])
+
+
+def _write_litert(network: Any, path: Path, about: About) -> None:
+    with _quiet():
+        network.export(path, format="litert", verbose=False)
+
+
+def _run_litert(path: Path, pixels: NDArray[np.float32]) -> NDArray[Any]:
+    with descriptors.hidden():
+        from ai_edge_litert.interpreter import Interpreter
+
+        (probabilities,) = Interpreter(str(path)).get_signature_runner()(**{INPUT: pixels}).values()
+    return np.asarray(probabilities)
+
+
+def _write_skops(pipeline: Any, path: Path, about: About) -> None:
+    import skops.io
+
+    skops.io.dump(pipeline, path)
+
+
+def _run_skops(path: Path, features: NDArray[np.float32]) -> NDArray[Any]:
+    import skops.io
+
+    return np.asarray(skops.io.load(path, trusted=[]).predict_proba(features))
+
+
+FORMATS: dict[FormatName, Format] = {
+    each.name: each
+    for each in (
+        Format("keras", ".keras", (), "keras", False, _write_keras, _run_keras),
+        Format("onnx", ".onnx", ("onnx", "tf2onnx", "onnxruntime"), "onnx", True, _write_onnx, _run_onnx),
+        Format("openvino", ".xml", ("openvino",), "openvino", True, _write_openvino, _run_openvino),
+        Format("litert", ".tflite", ("ai_edge_litert",), "litert", True, _write_litert, _run_litert),
+        Format("saved_model", "", (), "tensorflow", True, _write_saved_model, _run_saved_model),
+        Format("skops", ".skops", ("skops",), "sklearn", False, _write_skops, _run_skops),
+    )
+}
