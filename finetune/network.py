@@ -24,7 +24,7 @@ _ROUNDING = 16 * 2.0**-24  # relative error of a float32 sum, whose order Keras 
 PARITY_IMAGES = 16
 
 LOGITS_LAYER, SCORES_LAYER = "logits", "scores"
-_STANDARDISE = "head_standardise"
+_STANDARDISE, _HIDDEN = "head_standardise", "head_dense"
 _POOL_LAYERS: dict[Pooling, str] = {  # pooling → the last of its layers
     "flatten": "pool_flatten",
     "avgmax": "pool_avgmax",
@@ -65,7 +65,7 @@ def assemble(weights: Weights, preprocess: str, size: int, head: Head) -> Any:
         if last and head.dropout:
             # Without a seed, the layer ignores the state that `finetune.program` sets for each step (on PyTorch).
             x = keras.layers.Dropout(head.dropout, seed=0, name="head_dropout", dtype=FULL_PRECISION)(x)
-        name = LOGITS_LAYER if last else f"head_dense{i + 1}"
+        name = LOGITS_LAYER if last else f"{_HIDDEN}{i + 1}"
         dense.append(
             keras.layers.Dense(
                 layer.bias.size, activation=None if last else layer.activation, name=name, dtype=FULL_PRECISION
@@ -88,12 +88,9 @@ def disassemble(network: Any, architecture: Architecture, classes: Sequence[str]
     """
     arrays = {layer.name: tuple(network.get_layer(layer.name).get_weights()) for layer in architecture.convolutions}
     by_name = {layer.name: layer for layer in network.layers}
-    layers = [
-        Layer(*layer.get_weights(), layer.activation.__name__)
-        for name, layer in by_name.items()
-        if name.startswith("head_dense") or name == LOGITS_LAYER
-    ]
-    layers[-1] = Layer(layers[-1].kernel, layers[-1].bias, by_name[SCORES_LAYER].activation.__name__)
+    dense = [layer for name, layer in by_name.items() if name.startswith(_HIDDEN) or name == LOGITS_LAYER]
+    activations = [layer.activation.__name__ for layer in (*dense[:-1], by_name[SCORES_LAYER])]
+    layers = [Layer(*layer.get_weights(), activation) for layer, activation in zip(dense, activations, strict=True)]
     if _STANDARDISE in by_name:
         mean, variance = (
             np.asarray(by_name[_STANDARDISE].get_config()[key], np.float64) for key in ("mean", "variance")
@@ -106,13 +103,17 @@ def disassemble(network: Any, architecture: Architecture, classes: Sequence[str]
 
 def _pooled(keras: Any, x: Any, pooling: str) -> Any:
     if pooling == "flatten":
-        return keras.layers.Flatten(name="pool_flatten", dtype=FULL_PRECISION)(x)
+        return keras.layers.Flatten(name=_POOL_LAYERS["flatten"], dtype=FULL_PRECISION)(x)
     parts = []
     if pooling in ("avg", "avgmax"):
-        parts.append(keras.layers.GlobalAveragePooling2D(name="pool_avg", dtype=FULL_PRECISION)(x))
+        parts.append(keras.layers.GlobalAveragePooling2D(name=_POOL_LAYERS["avg"], dtype=FULL_PRECISION)(x))
     if pooling in ("max", "avgmax"):
-        parts.append(keras.layers.GlobalMaxPooling2D(name="pool_max", dtype=FULL_PRECISION)(x))
-    return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name="pool_avgmax", dtype=FULL_PRECISION)(parts)
+        parts.append(keras.layers.GlobalMaxPooling2D(name=_POOL_LAYERS["max"], dtype=FULL_PRECISION)(x))
+    return (
+        parts[0]
+        if len(parts) == 1
+        else keras.layers.Concatenate(name=_POOL_LAYERS["avgmax"], dtype=FULL_PRECISION)(parts)
+    )
 
 
 def freeze(network: Any, architecture: Architecture, split_point: str | None) -> None:

@@ -140,7 +140,7 @@ COMMANDS = (
         "Write a model as a file of another program, with a model card, and check it there.",
         "export.run",
         ExportOptions,
-        _SCORED,
+        kept=_SCORED,
         method="export",
     ),
     Command(

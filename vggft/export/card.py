@@ -28,20 +28,24 @@ def write(
         described: as `description.description` returns it, with the checksums.
         report: the last comparison, where it is of the present models and data.
     """
+    durable.write_bytes(path, text(facts(workspace, model, described, report)).encode("utf-8"))
+
+
+def text(shown: Mapping[str, Any]) -> str:
+    """Return the card; `shown` as `facts` returns it."""
     import jinja2
 
     environment = jinja2.Environment(
-        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, autoescape=False
+        trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     environment.filters |= {"quoted": json.dumps, "cell": _cell}
     template = environment.from_string(resources.files(__package__).joinpath("card.md.jinja").read_text("utf-8"))
-    text = template.render(facts(workspace, model, described, report))
-    durable.write_bytes(path, text.encode("utf-8"))
+    return template.render(shown)
 
 
-def _cell(text: str) -> str:
+def _cell(name: str) -> str:
     """Return a name for a table or a sentence of Markdown, in which it changes nothing else."""
-    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~&" else c for c in visible(text))
+    return "".join(f"\\{c}" if c in "\\`*_{}[]<>()#+!|~&" else c for c in visible(name))
 
 
 def facts(
@@ -70,7 +74,9 @@ def _trained(model: Model, architecture: str) -> str:
     if isinstance(model, NetworkModel):
         if not model.run.moved:
             return f"A head on {architecture}, whose fine-tuning was not better than the head alone"
-        return f"A head and {architecture}, of which {', '.join(model.run.moved)} were fine-tuned together with the head"
+        return (
+            f"A head and {architecture}, of which {', '.join(model.run.moved)} were fine-tuned together with the head"
+        )
     kind = "A logistic regression" if model.kind == "logistic" else "A dense head"
     return f"{kind} on the features of a frozen {architecture} (transfer learning)"
 

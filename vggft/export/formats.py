@@ -156,7 +156,7 @@ def load_openvino() -> Any:
     """Import OpenVINO without its usage reports: without `openvino_telemetry` it has an empty class in place of them."""
     if "openvino" not in sys.modules:
         reporting = sys.modules.get("openvino_telemetry")
-        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment] (importing it raises ImportError)
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # importing it raises ImportError
         try:
             load_quietly("openvino")
         finally:

@@ -79,8 +79,8 @@ def reference(workspace: Workspace, model: Model) -> Reference:
             pictures.append(decoded)
     if not samples:
         raise VggftError(
-            f"{dataset.root}: none of {len(validation)} validation images is there as featurize read it, and exports are checked on "
-            "them. Put them back, or run vggft featurize again."
+            f"{dataset.root}: none of {len(validation)} validation images is there as featurize read it, and exports are checked "
+            "on them. Put them back, or run vggft featurize again."
         )
     scorer = inference.from_pixels(model, workspace)
     files = (File(Path(dataset.root / sample.path)) for sample in samples)

@@ -31,6 +31,7 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     beside = {kind: out.with_name(f"{out.name}.{kind}") for kind in ("json", "md")}
     targets = [*beside.values(), *chosen.files(out)]
     staging.require_free(targets)
+    _ = workspace.settings  # without a workspace, the first step is featurize
 
     def damaged(error: VggftError) -> None:
         ui.warn(f"left out: {error}")
