@@ -90,7 +90,8 @@ def disassemble(network: Any, architecture: Architecture, classes: Sequence[str]
     by_name = {layer.name: layer for layer in network.layers}
     dense = [layer for name, layer in by_name.items() if name.startswith(_HIDDEN) or name == LOGITS_LAYER]
     activations = [layer.activation.__name__ for layer in (*dense[:-1], by_name[SCORES_LAYER])]
-    layers = [Layer(*layer.get_weights(), activation) for layer, activation in zip(dense, activations, strict=True)]
+    arrays_of = [layer.get_weights() for layer in dense]
+    layers = [Layer(kernel, bias, a) for (kernel, bias), a in zip(arrays_of, activations, strict=True)]
     if _STANDARDISE in by_name:
         mean, variance = (
             np.asarray(by_name[_STANDARDISE].get_config()[key], np.float64) for key in ("mean", "variance")

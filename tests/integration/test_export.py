@@ -65,7 +65,7 @@ def test_every_format_predicts_what_vggft_predicts(name, model, work, tuned, tmp
     model = tuned if model == "tuned" else model
     result = experiment.export(tmp_path / OUT[name], format=name, model=model)
     paths, pixels = pictures(data)
-    p, expected = FORMATS[name].run(tmp_path / OUT[name], pixels), experiment.model(model).predict(paths)
+    p, expected = FORMATS[name].predict(tmp_path / OUT[name], pixels), experiment.model(model).predict(paths)
     assert p.shape == (6, 2)
     assert np.ptp(expected[:, 0]) > 0.05  # else swapped rows would pass
     assert np.abs(p - expected).max() < 1e-3
@@ -199,7 +199,7 @@ def test_an_export_that_predicts_something_else_is_refused(work, tmp_path, monke
 
 @pytest.mark.parametrize("p", [np.full((6, 1), 0.5), np.full((6, 2), np.nan)], ids=["shape", "nan"])
 def test_an_export_without_probabilities_is_refused(p, work, tmp_path, monkeypatch):
-    monkeypatch.setitem(FORMATS, "keras", replace(FORMATS["keras"], run=lambda path, pixels: p))
+    monkeypatch.setitem(FORMATS, "keras", replace(FORMATS["keras"], load=lambda path: lambda pixels: p[: len(pixels)]))
     with pytest.raises(VggftError, match="was not written"):
         work[0].export(tmp_path / "m.keras", model="logistic-avg")
     assert list(tmp_path.iterdir()) == []

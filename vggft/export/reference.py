@@ -18,7 +18,7 @@ from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 
 IMAGES = 16
-# Largest difference of a probability. float16 features move one by less than 1e-4, and engines differ by as much.
+# Largest difference of a probability. Engines and features stored in float16 move one by up to 5e-4 (docs/export.md).
 BOUND = 1e-3
 
 

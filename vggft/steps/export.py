@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from featurize.disk import forms
 from featurize.errors import VggftError
 from featurize.process import interrupts, places
@@ -58,7 +56,7 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
         ui.say(f"writing {chosen.name}")
         chosen.write(written, folder / out.name, facts)
         interrupts.check()
-        p = chosen.run(folder / out.name, inputs.astype(np.float32))
+        p = chosen.predict(folder / out.name, inputs)
         check = len(expected.samples), expected.require_agreement(p, str(out))
         report = selection.current_report(workspace, models.load(workspace, damaged), damaged)
         described = description.description(workspace, model, facts, band, chosen, check)
