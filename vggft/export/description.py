@@ -1,13 +1,14 @@
 """What a user of an exported file has to know: in the file, where its format has room, and as JSON beside it."""
 
 import importlib.metadata
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from featurize.disk import durable
+from vggft.export.choices import StoredPrecision
 from vggft.export.formats import About, Format
 from vggft.export.pipeline import columns
-from vggft.export.reference import BOUND
 from vggft.prediction.band import Band
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
@@ -15,11 +16,12 @@ from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 
-def about(workspace: Workspace, model: Model, band: Band | None) -> About:
+def about(workspace: Workspace, model: Model, band: Band | None, precision: StoredPrecision) -> About:
     """Return classes, threshold, and input and output of a network; numbers and lists for programs, sentences for people."""
     fingerprint = workspace.settings.fingerprint
     return {
         **_common(model, band),
+        "precision": precision,
         "size": fingerprint.size,
         "resize": fingerprint.resize,
         "input": f"pixels: float32 (n, {fingerprint.size}, {fingerprint.size}, 3), RGB from 0 to 255, of upright pictures that "
@@ -48,21 +50,20 @@ def _common(model: Model, band: Band | None) -> dict[str, Any]:
 
 
 def description(
-    workspace: Workspace, model: Model, facts: About, band: Band | None, exported: Format, check: tuple[int, float]
+    workspace: Workspace, model: Model, facts: About, band: Band | None, exported: Format, checked: Mapping[str, Any]
 ) -> dict[str, Any]:
     """Return what is written as JSON beside the file, but for the checksums of the files.
 
     Args:
         facts: what is in the file, too.
-        check: number of images that the file was checked on, and the largest difference of a probability.
+        checked: what `Reference.check` returned.
     """
     fingerprint = workspace.settings.fingerprint
-    images, difference = check
     return {
         "format": exported.name,
         **facts,
         "unsure_band": band.as_json() if band else None,
-        "checked": {"split": "validation", "images": images, "largest_difference": difference, "allowed": BOUND},
+        "checked": dict(checked),
         "weights": {
             "digest": fingerprint.weights,
             "published": fingerprint.weights == workspace.architecture.digest,

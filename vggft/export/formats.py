@@ -1,12 +1,13 @@
 """The formats: how each is written, and how its own runtime predicts with the file.
 
-Nothing is reported to anyone: OpenVINO's Python package counts its imports and conversions (`openvino_telemetry`), so that it is
-imported without that package and converts in C++; ONNX Runtime's events, which exist on Windows only, are turned off.
+Nothing is reported to anyone. ONNX Runtime (1.29 and later) and OpenVINO's Python package report their use by default; see
+`load_onnxruntime` and `load_openvino`.
 """
 
 import contextlib
 import importlib.util
 import json
+import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from featurize.backend import load_keras, load_quietly
 from featurize.errors import VggftError
 from featurize.process import descriptors, interrupts
-from vggft.export.choices import FormatName
+from vggft.export.choices import FormatName, StoredPrecision
 from vggft.export.network import INPUT
 
 OUTPUT = "probabilities"
@@ -45,7 +46,7 @@ class Format:
         modules: needed to write and to check it.
         library: what Hugging Face calls the library that loads it.
         tensorflow: True where Keras writes it only on TensorFlow.
-        write: writes a network (skops: a pipeline) to a path that does not exist.
+        write: writes a network (skops: a pipeline), and facts about it, with weights of a precision to a new path.
         load: loads the file in its own runtime, ready to predict.
     """
 
@@ -54,8 +55,9 @@ class Format:
     modules: tuple[str, ...]
     library: str
     tensorflow: bool
-    write: Callable[[Any, Path, About], None]
+    write: Callable[[Any, Path, About, StoredPrecision], None]
     load: Callable[[Path], Run]
+    precisions: tuple[StoredPrecision, ...] = ("float32",)
 
     def predict(self, path: Path, inputs: NDArray[Any]) -> NDArray[np.float64]:
         """Return class probabilities (n, classes) that the file gives in its own runtime, for inputs of any numeric type."""
@@ -70,12 +72,22 @@ class Format:
         """Return all files or folders that are written for `out`, which is the last."""
         return [out.with_suffix(".bin"), out] if self.name == "openvino" else [out]
 
-    def require(self) -> None:
-        """Check that the format can be written and checked here.
+    def require(self, precision: StoredPrecision = "float32") -> None:
+        """Check that the format has a precision, and that it can be written and checked here.
 
         Raises:
-            VggftError: a package is missing, or Keras's backend cannot write it.
+            VggftError: it has not, a package is missing, or Keras's backend cannot write it.
         """
+        if precision not in self.precisions:
+            others = [
+                f"{each.name} ({', '.join(each.precisions[1:])})"
+                for each in FORMATS.values()
+                if len(each.precisions) > 1
+            ]
+            raise VggftError(
+                f"--format {self.name} --precision {precision}: expected {' or '.join(self.precisions)}. Other precisions are "
+                f"possible with {' and '.join(others)}."
+            )
         missing = [name for name in self.modules if importlib.util.find_spec(name) is None]
         if missing:
             raise VggftError(
@@ -119,7 +131,7 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _write_keras(network: Any, path: Path, about: About) -> None:
+def _write_keras(network: Any, path: Path, about: About, precision: StoredPrecision) -> None:
     network.save(path)
 
 
@@ -128,7 +140,7 @@ def _load_keras(path: Path) -> Run:
     return lambda pixels: np.asarray(network.predict_on_batch(pixels))
 
 
-def _write_saved_model(network: Any, path: Path, about: About) -> None:
+def _write_saved_model(network: Any, path: Path, about: About, precision: StoredPrecision) -> None:
     def serve(pixels: Any) -> Any:
         return network(pixels, training=False)
 
@@ -147,7 +159,7 @@ def _load_saved_model(path: Path) -> Run:
     return lambda pixels: np.asarray(loaded.serve(pixels))
 
 
-def _write_onnx(network: Any, path: Path, about: About) -> None:
+def _write_onnx(network: Any, path: Path, about: About, precision: StoredPrecision) -> None:
     import onnx
 
     with _quiet():  # without a signature, Keras refuses a network that was never called
@@ -167,11 +179,19 @@ def _write_onnx(network: Any, path: Path, about: About) -> None:
     onnx.save(model, path)
 
 
-def _load_onnx(path: Path) -> Run:
-    import onnxruntime
+def load_onnxruntime() -> Any:
+    """Import ONNX Runtime without its usage reports, as its Privacy.md says how.
 
-    onnxruntime.disable_telemetry_events()
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    A program that has imported it before has decided for itself; of what vggft does, only essential events are reported then.
+    """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # read once, as it starts
+    onnxruntime = load_quietly("onnxruntime")
+    onnxruntime.disable_telemetry_events()  # on Windows, the variable is not read
+    return onnxruntime
+
+
+def _load_onnx(path: Path) -> Run:
+    session = load_onnxruntime().InferenceSession(path, providers=["CPUExecutionProvider"])
     return lambda pixels: np.asarray(session.run([OUTPUT], {INPUT: pixels})[0])
 
 
@@ -189,17 +209,17 @@ def load_openvino() -> Any:
     return sys.modules["openvino"]
 
 
-def _write_openvino(network: Any, path: Path, about: About) -> None:
+def _write_openvino(network: Any, path: Path, about: About, precision: StoredPrecision) -> None:
     openvino = load_openvino()
     # Not `network.export(format="openvino")`: it uses openvino.convert_model, which reports.
     with _quiet(), TemporaryDirectory() as folder:
-        _write_saved_model(network, Path(folder), about)
+        _write_saved_model(network, Path(folder), about, "float32")
         model = openvino.Core().read_model(folder)
         model.output(0).tensor.set_names({OUTPUT})
         for name, value in about.items():
             if value is not None:
                 model.set_rt_info(value if isinstance(value, str) else json.dumps(value), ["vggft", name])
-        openvino.save_model(model, path, compress_to_fp16=False)
+        openvino.save_model(model, path, compress_to_fp16=precision == "float16")
 
 
 def _load_openvino(path: Path) -> Run:
@@ -208,9 +228,15 @@ def _load_openvino(path: Path) -> Run:
     return lambda pixels: np.asarray(compiled(pixels)[0])
 
 
-def _write_litert(network: Any, path: Path, about: About) -> None:
+def _write_litert(network: Any, path: Path, about: About, precision: StoredPrecision) -> None:
+    tensorflow = load_quietly("tensorflow")
+    options: dict[str, Any] = {}
+    if precision != "float32":  # int8: the default of the optimised conversion
+        options["optimizations"] = [tensorflow.lite.Optimize.DEFAULT]
+    if precision == "float16":
+        options["target_spec"] = {"supported_types": [tensorflow.float16]}
     with _quiet():
-        network.export(path, format="litert", verbose=False)
+        network.export(path, format="litert", verbose=False, **options)
 
 
 def _load_litert(path: Path) -> Run:
@@ -227,7 +253,7 @@ def _load_litert(path: Path) -> Run:
     return run
 
 
-def _write_skops(pipeline: Any, path: Path, about: About) -> None:
+def _write_skops(pipeline: Any, path: Path, about: About, precision: StoredPrecision) -> None:
     import skops.io
 
     skops.io.dump(pipeline, path)
@@ -245,8 +271,19 @@ FORMATS: dict[FormatName, Format] = {
     for each in (
         Format("keras", ".keras", (), "keras", False, _write_keras, _load_keras),
         Format("onnx", ".onnx", ("onnx", "tf2onnx", "onnxruntime"), "onnx", True, _write_onnx, _load_onnx),
-        Format("openvino", ".xml", ("openvino",), "openvino", True, _write_openvino, _load_openvino),
-        Format("litert", ".tflite", ("ai_edge_litert",), "litert", True, _write_litert, _load_litert),
+        Format(
+            "openvino", ".xml", ("openvino",), "openvino", True, _write_openvino, _load_openvino, ("float32", "float16")
+        ),
+        Format(
+            "litert",
+            ".tflite",
+            ("ai_edge_litert",),
+            "litert",
+            True,
+            _write_litert,
+            _load_litert,
+            ("float32", "float16", "int8"),
+        ),
         Format("saved_model", "", (), "tensorflow", True, _write_saved_model, _load_saved_model),
         Format("skops", ".skops", ("skops",), "sklearn", False, _write_skops, _load_skops),
     )

@@ -37,12 +37,13 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     choice = selection.choose(workspace, options.model, damaged)
     model = choice.model
     written = pipeline.pipeline(model) if chosen.name == "skops" else None  # refuses other models first
-    chosen.require()
+    chosen.require(options.precision)
     ui.say(f"model: {model.name} ({choice.reason})")
     if choice.age:
         ui.warn(choice.age)
     band = choose_band(model, ui)
-    expected = reference.reference(workspace, model)
+    most = reference.IMAGES if options.precision == "float32" else reference.MOST
+    expected = reference.reference(workspace, model, most)
     with staging.staged(targets) as folder:
         if isinstance(model, HeadModel) and written is not None:
             images = CachedImages(workspace, workspace.cache(), expected.samples, model.poolings)
@@ -51,23 +52,27 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
         else:
             written = network.assembled(workspace, model)
             inputs = expected.pictures
-            facts = description.about(workspace, model, band)
+            facts = description.about(workspace, model, band, options.precision)
         interrupts.check()
         ui.say(f"writing {chosen.name}")
-        chosen.write(written, folder / out.name, facts)
+        chosen.write(written, folder / out.name, facts, options.precision)
         interrupts.check()
         p = chosen.predict(folder / out.name, inputs)
-        check = len(expected.samples), expected.require_agreement(p, str(out))
+        checked = expected.check(p, options.precision, str(out))
         report = selection.current_report(workspace, models.load(workspace, damaged), damaged)
-        described = description.description(workspace, model, facts, band, chosen, check)
+        described = description.description(workspace, model, facts, band, chosen, checked)
         described["files"] = description.checksums(folder)
         forms.write_json(folder / beside["json"].name, described)
         card.write(folder / beside["md"].name, workspace, model, described, report)
         size_on_disk = sum(path.stat().st_size for target in chosen.files(out) for path in _files(folder / target.name))
     ui.print(
-        f"{out}: {model.name} as {chosen.name}, {size(size_on_disk)}; on {counted(check[0], 'validation image')} its "
-        f"probabilities differ from vggft predict by at most {check[1]:.1g}"
+        f"{out}: {model.name} as {chosen.name}, {size(size_on_disk)}; on {counted(checked['images'], 'validation image')} "
+        f"its probabilities differ from vggft predict by at most {checked['largest_difference']:.1g}"
     )
+    if "accuracy" in checked:
+        ui.print(
+            f"their accuracy is {checked['accuracy']:.4f}, that of vggft predict {checked['accuracy_of_vggft']:.4f}"
+        )
     ui.print(
         f"beside it: {beside['json'].name} (classes, input, threshold, checksums) and {beside['md'].name} (model card)"
     )

@@ -16,7 +16,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
-from vggft.export.choices import FormatName
+from vggft.export.choices import FormatName, StoredPrecision
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -240,6 +240,10 @@ class ExportOptions(Options):
         FormatName | None,
         Option("Format of the file.", default="by the suffix: .keras, .onnx, .xml, .tflite or .skops"),
     ] = None
+    precision: Annotated[
+        StoredPrecision,
+        Option("Precision of the weights in the file; float16: openvino and litert; int8: litert."),
+    ] = "float32"
     model: Annotated[str | None, _MODEL] = None
 
 
