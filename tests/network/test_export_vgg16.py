@@ -52,7 +52,7 @@ def test_photographs_are_predicted_as_vggft_predicts_them(photographs, name, mod
     assert len(paths) == 6
     pixels = np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths]).astype(np.float32)
     p, expected = FORMATS[name].predict(tmp_path / OUT[name], pixels), experiment.model(model).predict(paths)
-    assert np.ptp(expected[:, 0]) > 0.2
+    assert np.ptp(expected[:, 0]) > 0.1
     assert np.abs(p - expected).max() < 1e-3
 
 
