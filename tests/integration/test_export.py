@@ -251,6 +251,7 @@ def test_names_and_formats_that_do_not_fit(trained, tmp_path):
             tmp_path / name
         )
     assert "m.tf: expected a name that ends in .onnx" in said(tmp_path / "m.tf", "--format", "onnx")
+    assert "m.onnx: expected the name of a folder" in said(tmp_path / "m.onnx", "--format", "saved_model")
     assert "no model 'mine' here" in said(tmp_path / "m.onnx", "--model", "mine")
     assert list(tmp_path.iterdir()) == []
 
@@ -287,6 +288,13 @@ def test_without_models(featurized, tmp_path):
         "export", tmp_path / "m.onnx", "-w", featurized[0] / "work"
     )
     assert "Run first: vggft featurize" in refused("export", tmp_path / "m.onnx", "-w", tmp_path / "none")
+
+
+def test_a_damaged_head_is_reported_once(again, tmp_path):
+    (again.heads / "avg-256" / "weights.npz").write_bytes(b"damaged")
+    done = vggft("export", tmp_path / "m.keras", "--model", "logistic-avg", "-w", again.root)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("warning: left out: ") == 1
 
 
 def test_a_missing_package_names_the_extra(work, tmp_path, monkeypatch):

@@ -106,20 +106,20 @@ def chosen(out: Path, name: FormatName | None) -> Format:
     Raises:
         VggftError: the suffix is none of a format, or not that of the named one.
     """
+    suffixes = {each.suffix: each for each in FORMATS.values() if each.suffix}
     if name is None:
-        by_suffix = [a_format for a_format in FORMATS.values() if a_format.suffix and a_format.suffix == out.suffix]
-        if not by_suffix:
-            suffixes = ", ".join(
-                f"{a_format.suffix} ({a_format.name})" for a_format in FORMATS.values() if a_format.suffix
-            )
+        if out.suffix not in suffixes:
+            expected = ", ".join(f"{suffix} ({each.name})" for suffix, each in suffixes.items())
             raise VggftError(
-                f"{out}: the name does not tell the format. Expected a name that ends in {suffixes}, or --format "
+                f"{out}: the name does not tell the format. Expected a name that ends in {expected}, or --format "
                 f"{'|'.join(FORMATS)}."
             )
-        return by_suffix[0]
+        return suffixes[out.suffix]
     named = FORMATS[name]
     if named.suffix and out.suffix != named.suffix:
         raise VggftError(f"{out}: expected a name that ends in {named.suffix} for --format {name}.")
+    if not named.suffix and out.suffix in suffixes:
+        raise VggftError(f"{out}: expected the name of a folder for --format {name}, without {out.suffix}.")
     return named
 
 

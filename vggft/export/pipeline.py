@@ -6,26 +6,32 @@ import numpy as np
 
 from featurize.errors import VggftError
 from heads.head import Head, unfolded
-from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
 
 
-def pipeline(model: Model) -> Any:
-    """Return a fitted pipeline: pooled features (n, inputs) → class names and, by `predict_proba`, class probabilities.
+def require(model: Model) -> None:
+    """Check that a model is a logistic regression.
 
     Raises:
-        VggftError: the model is not a logistic regression.
+        VggftError: it is not.
+    """
+    if model.kind != "logistic":
+        raise VggftError(
+            f"{model.name} is not a logistic regression: expected one for a scikit-learn pipeline. Name one with --model, such "
+            "as logistic-max, or choose another --format."
+        )
+
+
+def pipeline(head: Head) -> Any:
+    """Return a fitted pipeline: pooled features (n, inputs) → class names and, by `predict_proba`, class probabilities.
+
+    Args:
+        head: a logistic regression.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    if not isinstance(model, HeadModel) or model.kind != "logistic":
-        raise VggftError(
-            f"{model.name} is not a logistic regression: expected one for a scikit-learn pipeline. Name one with --model, such "
-            "as logistic-max, or choose another --format."
-        )
-    head = model.head
     layer = head.layers[0] if head.scaler is None else unfolded(head.layers[0], head.scaler)
     regression = LogisticRegression()
     regression.classes_ = np.array(head.classes)

@@ -1,16 +1,22 @@
 """Exporting a model: the file, checked in its own runtime, a description as JSON, and a model card."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from numpy.typing import NDArray
 
 from featurize.disk import forms
 from featurize.errors import VggftError
 from featurize.process import interrupts, places
 from featurize.wording import counted, size
 from vggft.export import card, description, formats, network, pipeline, reference, staging
+from vggft.export.formats import About, Format
+from vggft.export.reference import Reference
 from vggft.prediction import models, selection
+from vggft.prediction.band import Band
 from vggft.prediction.head_model import HeadModel
-from vggft.prediction.model import CachedImages
+from vggft.prediction.model import CachedImages, Model
 from vggft.steps.options import ExportOptions
 from vggft.steps.predict import choose_band
 from vggft.ui.console import Ui
@@ -31,12 +37,17 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     staging.require_free(targets)
     _ = workspace.settings  # without a workspace, the first step is featurize
 
+    reported: set[str] = set()
+
     def damaged(error: VggftError) -> None:
-        ui.warn(f"left out: {error}")
+        if str(error) not in reported:
+            ui.warn(f"left out: {error}")
+        reported.add(str(error))
 
     choice = selection.choose(workspace, options.model, damaged)
     model = choice.model
-    written = pipeline.pipeline(model) if chosen.name == "skops" else None  # refuses other models first
+    if chosen.name == "skops":
+        pipeline.require(model)
     chosen.require(options.precision)
     ui.say(f"model: {model.name} ({choice.reason})")
     if choice.age:
@@ -45,22 +56,15 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
     most = reference.IMAGES if options.precision == "float32" else reference.MOST
     expected = reference.reference(workspace, model, most)
     with staging.staged(targets) as folder:
-        if isinstance(model, HeadModel) and written is not None:
-            images = CachedImages(workspace, workspace.cache(), expected.samples, model.poolings)
-            inputs = images.pooled[model.head.pooling]
-            facts = description.about_pipeline(model, band)
-        else:
-            written = network.assembled(workspace, model)
-            inputs = expected.pictures
-            facts = description.about(workspace, model, band, options.precision)
-        interrupts.check()
         ui.say(f"writing {chosen.name}")
-        chosen.write(written, folder / out.name, facts, options.precision)
+        subject = _subject(workspace, model, options, expected, band, chosen)
         interrupts.check()
-        p = chosen.predict(folder / out.name, inputs)
+        chosen.write(subject.written, folder / out.name, subject.about, options.precision)
+        interrupts.check()
+        p = chosen.predict(folder / out.name, subject.inputs)
         checked = expected.check(p, options.precision, str(out))
         report = selection.current_report(workspace, models.load(workspace, damaged), damaged)
-        described = description.description(workspace, model, facts, band, chosen, checked)
+        described = description.description(workspace, model, subject.about, band, chosen, checked)
         described["files"] = description.checksums(folder)
         forms.write_json(folder / beside["json"].name, described)
         card.write(folder / beside["md"].name, workspace, model, described, report)
@@ -84,6 +88,26 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
         "card": str(beside["md"]),
         **described,
     }
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """What is written (a Keras network or a scikit-learn pipeline), its inputs for the reference images, and facts about it."""
+
+    written: Any
+    inputs: NDArray[Any]
+    about: About
+
+
+def _subject(
+    workspace: Workspace, model: Model, options: ExportOptions, expected: Reference, band: Band | None, a_format: Format
+) -> _Subject:
+    if a_format.name == "skops" and isinstance(model, HeadModel):
+        images = CachedImages(workspace, workspace.cache(), expected.samples, model.poolings)
+        pooled = images.pooled[model.head.pooling]
+        return _Subject(pipeline.pipeline(model.head), pooled, description.about_pipeline(model, band))
+    about = description.about(workspace, model, band, options.precision)
+    return _Subject(network.assembled(workspace, model), expected.pictures, about)
 
 
 def _files(path: Path) -> list[Path]:
