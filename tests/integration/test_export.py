@@ -198,6 +198,7 @@ def test_the_card_of_a_model_with_test_images_and_odd_names(trained, exported):
     assert r"| a\|b | 1 |" in text
     assert r"| \*c\*\\n\# d | 2 |" in text
     assert "The test images selected nothing." in text
+    assert "an earlier state of the folder data" in card.text({**facts, "counts": None})
 
 
 def test_a_report_of_other_models_is_not_in_the_card(again):
@@ -272,6 +273,23 @@ def test_what_appears_meanwhile_is_not_overwritten(tmp_path):
             (folder / target.name).write_text("new")
         targets[0].write_text("mine")
     assert snapshot(tmp_path) == {"m.json": b"mine"}
+
+
+def test_what_killed_exports_left_is_deleted(tmp_path):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    left, mixed, others = (tmp_path / f".{name}.vggft.tmp" for name in (f"m.{process.pid}", f"m.{process.pid}0", "n.1"))
+    for folder in (left, mixed, others):
+        (folder / "m" / "variables").mkdir(parents=True)
+        (folder / "m" / "variables" / "a").write_text("half")
+    mixed = mixed.rename(tmp_path / f".m.{10**30}.vggft.tmp")  # no process has this number
+    (mixed / "mine").write_text("mine")
+    with staging.staged([tmp_path / "m.json", tmp_path / "m"]) as folder:
+        for name in ("m.json", "m"):
+            (folder / name).write_text("new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["m", "m.json", mixed.name, others.name])
+    assert [path.name for path in mixed.iterdir()] == ["mine"]
+    assert (others / "m" / "variables" / "a").exists()
 
 
 def test_folders_that_cannot_be_written(trained, tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -44,6 +45,7 @@ def staged(targets: Sequence[Path]) -> Iterator[Path]:
     """
     require_free(targets)
     out = targets[-1]
+    _sweep(targets)
     folder = out.with_name(f".{out.name}.{os.getpid()}.vggft.tmp")
     try:
         folder.mkdir()
@@ -58,6 +60,16 @@ def staged(targets: Sequence[Path]) -> Iterator[Path]:
         durable.sync_folder(out.parent)
     except OSError as error:
         raise _unwritable(out, error) from None
+
+
+def _sweep(targets: Sequence[Path]) -> None:
+    """Delete what killed processes left while they wrote `targets`: from their temporary folders only files of these names."""
+    out, names = targets[-1], {target.name for target in targets}
+    named = re.compile(rf"\.{re.escape(out.name)}\.(\d+)\.vggft\.tmp")
+    for folder in out.parent.iterdir() if os.name == "posix" else ():  # elsewhere, running processes are not known
+        match = named.fullmatch(folder.name)
+        if match and not folder.is_symlink() and not durable.runs(int(match[1])):
+            durable.remove_known(folder, lambda path: path == folder or path.relative_to(folder).parts[0] in names)  # noqa: B023
 
 
 def _move(folder: Path, targets: Sequence[Path]) -> None:
