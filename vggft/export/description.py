@@ -24,8 +24,9 @@ def about(workspace: Workspace, model: Model, band: Band | None, precision: Stor
         "precision": precision,
         "size": fingerprint.size,
         "resize": fingerprint.resize,
-        "input": f"pixels: float32 (n, {fingerprint.size}, {fingerprint.size}, 3), RGB from 0 to 255, of upright pictures that "
-        f"Pillow resized with its {fingerprint.resize} filter, aspect not kept; all other preprocessing is inside",
+        "input": f"pixels: float32 (n, {fingerprint.size}, {fingerprint.size}, 3), RGB from 0 to 255, of upright pictures, "
+        f"transparent ones on white, that Pillow resized with its {fingerprint.resize} filter, aspect not kept; all other "
+        "preprocessing is inside",
     }
 
 

@@ -102,7 +102,7 @@ class NetworkModel(Model):
     def predictor(self) -> Predictor:
         with self._readable(), _USING_KERAS():
             changed = self.network.stat().st_mtime_ns
-            part = _part(self.network, changed, self.run.network_sha256, self.run.split_point)
+            part = _load(self.network, changed, self.run.network_sha256, self.run.split_point)
         return partial(_predict, part)
 
     def load(self) -> Any:
@@ -143,7 +143,7 @@ def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
 
 
 @lru_cache(maxsize=1)  # a comparison asks for the same network once per perturbation
-def _part(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
+def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Any:
     """Return the Keras model above the split point, up to the logits; `changed`: when the file was written."""
     return between(_whole(path, sha256), split_point, [LOGITS_LAYER])
 
