@@ -1,14 +1,16 @@
 """Backbone and head as one network from pixels to scores; freezing layers; the parity gate."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backbone import weights as weight_files
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
-from featurize.backbone.weights import Weights
+from featurize.backbone.weights import Source, Weights
 from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
@@ -87,7 +89,7 @@ def _pooled(keras: Any, x: Any, pooling: str) -> Any:
     return parts[0] if len(parts) == 1 else keras.layers.Concatenate(name=f"{_POOL}avgmax", dtype=FULL_PRECISION)(parts)
 
 
-def disassembled(part: Any, name: str, classes: Sequence[str]) -> Head:
+def head_of(part: Any, name: str, classes: Sequence[str]) -> Head:
     """Return the head of a network that `assemble` built, as it is now; a normalisation layer is folded into the first layer.
 
     Args:
@@ -109,6 +111,19 @@ def disassembled(part: Any, name: str, classes: Sequence[str]) -> Head:
         mean, variance = (values.astype(np.float64).ravel() for values in numbers)
         layers[0] = folded(layers[0], Scaler(mean, np.sqrt(variance)))
     return Head(name, "dense", pooling, tuple(classes), tuple(layers))
+
+
+def disassemble(network: Any, architecture: Architecture, classes: Sequence[str], file: Path) -> tuple[Weights, Head]:
+    """Return the backbone's weights and the head of a network: the inverse of `assemble`, scaler folded, dropout left out.
+
+    Args:
+        network: as `assemble` returns it, perhaps trained.
+        classes: class names, in the order of the scores.
+        file: the file that the network was read from.
+    """
+    arrays = {layer.name: tuple(network.get_layer(layer.name).get_weights()) for layer in architecture.convolutions}
+    backbone = Weights(architecture, arrays, weight_files.digest(architecture, arrays), Source("file", file))
+    return backbone, head_of(network, file.parent.name, classes)
 
 
 def freeze(network: Any, architecture: Architecture, split_point: str | None) -> None:

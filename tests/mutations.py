@@ -234,6 +234,24 @@ MUTATIONS = [
         "unit/test_band.py",
     ),
     Mutation(
+        "vggft/export/network.py",
+        "np.hstack([-kernel, kernel])",
+        "np.hstack([kernel, -kernel])",
+        "integration/test_export.py",
+    ),
+    Mutation(
+        "vggft/export/reference.py",
+        "if differences[worst] > bound:",
+        "if differences[worst] > 1:",
+        "integration/test_export.py",
+    ),
+    Mutation(
+        "vggft/export/staging.py",
+        "if os.path.lexists(target):",
+        "if target == out and os.path.lexists(target):",
+        "integration/test_export.py",
+    ),
+    Mutation(
         "vggft/prediction/scoring.py",
         "if np.isfinite(p).all():",
         "if p is not None:",

@@ -19,11 +19,12 @@ from featurize.pixels.decoding import Decoder, contents, unreadable
 from featurize.pixels.images import RESIZE_FILTERS
 from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, selection
-from vggft.steps import compare, evaluate, explain, featurize, finetune, head
+from vggft.steps import compare, evaluate, explain, export, featurize, finetune, head
 from vggft.steps.options import (
     CompareOptions,
     EvaluateOptions,
     ExplainOptions,
+    ExportOptions,
     FeaturizeOptions,
     FinetuneOptions,
     HeadOptions,
@@ -161,6 +162,11 @@ class Experiment:
     def explain(self, paths: Sequence[str | Path], **options: Any) -> dict[str, Any]:
         """Draw where in images models see their classes; the pictures are listed under "maps"."""
         return explain.run(self.workspace, ExplainOptions.of(paths=paths, **options), self._ui)
+
+    @takes(ExportOptions)
+    def export(self, out: str | Path, **options: Any) -> dict[str, Any]:
+        """Write a model as a file of another program, with a model card, and check it there."""
+        return export.run(self.workspace, ExportOptions.of(out=out, **options), self._ui)
 
     def model(self, name: str | None = None) -> Model:
         """Load a head or tuned network by name; None: the one that `compare` recommends, or else the best."""

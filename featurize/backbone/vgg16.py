@@ -41,4 +41,8 @@ VGG16 = Architecture(
         bias="functional_1/{layer}_1/Squeeze:0",
         version="0.1.1",
     ),
+    license="CC-BY-4.0",
+    credit='VGG16 by the Visual Geometry Group, University of Oxford (K. Simonyan and A. Zisserman, "Very Deep Convolutional '
+    'Networks for Large-Scale Image Recognition", arXiv:1409.1556), trained on ImageNet and released under CC BY 4.0, in the '
+    "conversion distributed by Keras",
 )

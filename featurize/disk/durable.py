@@ -93,12 +93,12 @@ def sweep_beside(path: Path) -> None:
     name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.vggft\.tmp")
     for other in path.parent.iterdir():
         match = name.fullmatch(other.name)
-        if match and other.is_file() and not other.is_symlink() and not _runs(int(match[1])):
+        if match and other.is_file() and not other.is_symlink() and not runs(int(match[1])):
             with contextlib.suppress(OSError):
                 other.unlink()
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
     """Return whether a process of that number is running here; False on Windows, where its open files cannot be deleted."""
     if os.name == "posix":
         with contextlib.suppress(PermissionError):  # another user's process

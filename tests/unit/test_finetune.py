@@ -5,6 +5,7 @@ import subprocess
 import sys
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -34,6 +35,19 @@ def test_the_gate_lets_the_right_head_pass(weights, small_pictures, small_featur
     one = head(pooling, classes, dropout=0.5)
     network = networks.assemble(weights, "caffe", TINY.size, one)
     assert networks.check_parity(network, small_pictures, one, cached(small_features), TINY.top) < 1e-3
+
+
+@pytest.mark.parametrize("pooling", ["flatten", "avg", "max", "avgmax"])
+@pytest.mark.parametrize(("classes", "scaler"), [(2, True), (3, False)])
+def test_a_network_is_taken_apart_into_what_it_was_assembled_from(weights, small_features, pooling, classes, scaler):
+    one = head(pooling, classes, dropout=0.5, scaler=scaler)
+    network = networks.assemble(weights, "caffe", TINY.size, one)
+    backbone, found = networks.disassemble(network, TINY, one.classes, Path("a/network.keras"))
+    assert backbone.digest == weights.digest
+    assert (found.pooling, found.classes, found.scaler, found.dropout) == (pooling, one.classes, None, 0)
+    features = small_features[TINY.top]
+    assert np.abs(found.predict(features) - one.predict(features)).max() < 1e-6
+    assert np.ptp(found.predict(features)[:, 0]) > 1e-4
 
 
 def test_the_gate_refuses(weights, small_pictures, small_features):

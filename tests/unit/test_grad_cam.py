@@ -32,7 +32,7 @@ def test_maps_are_those_of_gradients_by_tensorflow(pooling, classes, weights, sm
         tape.watch(activations)
         logits = above(activations)
         of_class = [logits[:, c] for c in range(classes)] if classes > 2 else [-logits[:, 0], logits[:, 0]]
-    taken_out = networks.disassembled(network, "h", original.classes)
+    taken_out = networks.head_of(network, "h", original.classes)
     a = activations.numpy()
     assert (taken_out.pooling, taken_out.classes) == (pooling, original.classes)
     assert (

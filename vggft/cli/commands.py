@@ -7,6 +7,7 @@ from typing import Annotated
 
 from featurize.options import Field, Option, Options, offered
 from vggft.steps.options import (
+    CacheExportOptions,
     CompareOptions,
     EvaluateOptions,
     ExplainOptions,
@@ -152,6 +153,14 @@ COMMANDS = (
         method="explain",
     ),
     Command(
+        "export",
+        "Write a model as a file of another program, with a model card, and check it there.",
+        "export.run",
+        ExportOptions,
+        kept=_SCORED,
+        method="export",
+    ),
+    Command(
         "runs",
         "List fine-tuning runs with state and size, or delete some.",
         "runs.run",
@@ -183,6 +192,6 @@ COMMANDS = (
         Writing,
         "No feature in use was deleted. Run the same command to continue.",
     ),
-    Command("cache export", "Write features, labels and splits to one HDF5 file.", "cache.export", ExportOptions),
+    Command("cache export", "Write features, labels and splits to one HDF5 file.", "cache.export", CacheExportOptions),
 )
 GROUPS = {"cache": "Inspect, check, clean up and export cached features."}

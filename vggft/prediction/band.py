@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.errors import VggftError
+from vggft.prediction.model import Model
+from vggft.ui.console import Ui
+
 # Accuracy, at least, of the predictions on validation images that are not unsure.
 RIGHT = 0.95
 
@@ -73,3 +77,15 @@ def choose(probabilities: NDArray[np.float64], targets: NDArray[np.int64]) -> Ba
     lowest = int(enough[0])
     threshold = float(scores[lowest - 1 : lowest + 1].mean()) if lowest else 0.0
     return Band(threshold, len(targets), int(n[lowest]), float(accuracy[lowest]))
+
+
+def of_model(model: Model, ui: Ui) -> Band | None:
+    """Choose the band of a model, and report it; None, with a warning, where its validation predictions cannot be used."""
+    try:
+        validation = model.validation_predictions()
+    except VggftError as error:
+        ui.warn(f"{error} Without them no prediction can be marked as unsure.")
+        return None
+    chosen = choose(validation.probabilities, validation.targets)
+    ui.say(str(chosen))
+    return chosen

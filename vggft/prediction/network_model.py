@@ -1,7 +1,8 @@
 """A tuned network as a model: it reads the cached outputs of its split point."""
 
+import contextlib
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache, partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from featurize.engines import CPU_BATCH
 from featurize.errors import VggftError, reason
 from featurize.process import interrupts
 from featurize.process.per_process import PerProcess
-from finetune.network import LOGITS_LAYER, disassembled
+from finetune.network import LOGITS_LAYER, head_of
 from finetune.store import NETWORK, Run
 from heads.head import Pooling, probabilities
 from heads.history import Epoch
@@ -103,8 +104,27 @@ class NetworkModel(Model):
 
     def dissected(self, convolution: str) -> Dissected:
         part = self._part(convolution)
-        head = disassembled(self._part(LOGITS_LAYER), self.name, self.classes)
+        head = head_of(self._part(LOGITS_LAYER), self.name, self.classes)
         return Dissected(self.layer, partial(_outputs, part), head)
+
+    def load(self) -> Any:
+        """Read the whole network: keras.Model, pixels → scores.
+
+        Raises:
+            VggftError: as `predictor`.
+        """
+        with self._readable(), _USING_KERAS():
+            return _whole(self.network, self.run.network_sha256)
+
+    @contextlib.contextmanager
+    def _readable(self) -> Iterator[None]:
+        """Turn what Keras raises for a file that it cannot load into a VggftError."""
+        try:
+            yield
+        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
+            raise VggftError(
+                f"{self.network}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune"
+            ) from None
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
         predict = self.predictor()  # a damaged network is reported before anything is read
@@ -116,12 +136,9 @@ class NetworkModel(Model):
         Raises:
             VggftError: as in `predictor`.
         """
-        path = self.network
-        try:
-            with _USING_KERAS():
-                return _load(path, path.stat().st_mtime_ns, self.run.network_sha256, self.run.split_point)(output)
-        except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
-            raise VggftError(f"{path}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune") from None
+        with self._readable(), _USING_KERAS():
+            changed = self.network.stat().st_mtime_ns
+            return _load(self.network, changed, self.run.network_sha256, self.run.split_point)(output)
 
 
 def _predict(part: Any, inputs: NDArray[Any]) -> NDArray[np.float64]:
@@ -144,7 +161,11 @@ def _outputs(part: Any, inputs: NDArray[Any]) -> NDArray[np.float32]:
 @lru_cache(maxsize=1)  # a comparison asks for the same part once per perturbation
 def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Callable[[str], Any]:
     """Return what gives the Keras model above the split point, up to a layer; `changed`: when the file was written."""
+    network = _whole(path, sha256)
+    return cache(lambda output: between(network, split_point, [output]))
+
+
+def _whole(path: Path, sha256: str) -> Any:
     if sha256 and durable.sha256(path) != sha256:
         raise VggftError(f"{path}: not the file that training wrote. Tune again: vggft finetune")
-    network = load_keras().saving.load_model(path, compile=False)
-    return cache(lambda output: between(network, split_point, [output]))
+    return load_keras().saving.load_model(path, compile=False)

@@ -5,6 +5,7 @@ Which models are shown side by side: those that are named, else the best head an
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from featurize.disk import checked
 from featurize.errors import VggftError, reason
@@ -114,9 +115,27 @@ def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[Vgg
     Raises:
         VggftError: its file is damaged, and `on_damage` is None.
     """
+    report = current_report(workspace, present, on_damage)
+    try:
+        return present.named(report["use"]) if report else None
+    except (KeyError, TypeError, VggftError):
+        return None
+
+
+def current_report(
+    workspace: Workspace, present: Models, on_damage: Callable[[VggftError], None] | None = None
+) -> dict[str, Any] | None:
+    """Return the last comparison, as compare.json has it; None where there was none, or it was of other models or data.
+
+    Args:
+        present: the models of the workspace, of which it has to be.
+
+    Raises:
+        VggftError: its file is damaged, and `on_damage` is None.
+    """
     path = workspace.report / REPORT
     try:
-        report = checked.read_json(path)
+        report: dict[str, Any] = checked.read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -136,6 +155,6 @@ def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[Vgg
             and report["validation_log_loss"] == present.validation_log_loss
             and contrast["in_workspace"][contrast["head"]] == present.heads[0].name
         )
-        return present.named(report["use"]) if holds else None
-    except (KeyError, IndexError, TypeError, AttributeError, VggftError):
+        return report if holds else None
+    except (KeyError, IndexError, TypeError, AttributeError):
         return None

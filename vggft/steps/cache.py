@@ -15,7 +15,7 @@ from featurize.errors import VggftError
 from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.steps.confirmation import confirmed
-from vggft.steps.options import ExportOptions, PruneOptions
+from vggft.steps.options import CacheExportOptions, PruneOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
 
@@ -263,7 +263,7 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
     return {**result, "removed": True, "bytes_freed": freed}
 
 
-def export(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
+def export(workspace: Workspace, options: CacheExportOptions, ui: Ui) -> dict[str, Any]:
     """Write one plain HDF5 file: features, labels, splits, paths."""
     dataset, cache, file = workspace.dataset, workspace.cache(), options.file
     layers = featurize.cache.export.complete_layers(cache, dataset)

@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
+from vggft.export.choices import FormatName, StoredPrecision
 from vggft.sorting.journal import How
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
@@ -281,6 +282,22 @@ class ExplainOptions(Options):
 
 
 @dataclass(frozen=True)
+class ExportOptions(Options):
+    """Where to, in which format, and which model."""
+
+    out: Annotated[Path, Option("File to write (saved_model: folder); must not exist.", metavar="OUT")]
+    format: Annotated[
+        FormatName | None,
+        Option("Format of the file.", default="by the suffix: .keras, .onnx, .xml, .tflite or .skops"),
+    ] = None
+    precision: Annotated[
+        StoredPrecision,
+        Option("Precision of the weights in the file; float16: openvino and litert; int8: litert."),
+    ] = "float32"
+    model: Annotated[str | None, _MODEL] = None
+
+
+@dataclass(frozen=True)
 class RunsOptions(Options):
     """Which runs to remove; none: list them."""
 
@@ -296,7 +313,7 @@ class PruneOptions(Options):
 
 
 @dataclass(frozen=True)
-class ExportOptions(Options):
+class CacheExportOptions(Options):
     """Where to."""
 
     file: Annotated[Path, Option("HDF5 file to write; must not exist.", metavar="FILE.h5")]

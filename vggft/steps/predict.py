@@ -46,7 +46,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         ui.say(f"model: {model.name} ({choice.reason})")
         if choice.age:
             ui.warn(choice.age)
-        unsure_band = _band(model, ui)
+        unsure_band = band.of_model(model, ui)
         outcomes = _Outcomes(ui, write, sorter, unsure_band)
         given = inputs.files(options.paths, notes.append)
         files = sorter.offered(given) if sorter else given
@@ -156,15 +156,3 @@ def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManage
     if options.csv:
         return output.rows(ui, options.top)
     return output.json_lines(ui) if options.json_lines else contextlib.nullcontext(output.lines(ui))
-
-
-def _band(model: Model, ui: Ui) -> Band | None:
-    """Choose the unsure band and report it; None, with a warning, where the validation predictions cannot be used."""
-    try:
-        validation = model.validation_predictions()
-    except VggftError as error:
-        ui.warn(f"{error} Without them no prediction can be marked as unsure.")
-        return None
-    chosen = band.choose(validation.probabilities, validation.targets)
-    ui.say(str(chosen))
-    return chosen

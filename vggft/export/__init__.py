@@ -1,0 +1,1 @@
+"""Models as files of other programs, checked in those programs' runtimes, with a description and a model card."""
