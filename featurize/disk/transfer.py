@@ -71,7 +71,11 @@ def _place(temporary: Path, target: Path) -> None:
         raise
     except OSError:  # a file system without hard links
         target.open("xb").close()
-        temporary.replace(target)
+        try:
+            temporary.replace(target)
+        except OSError:
+            target.unlink()  # empty
+            raise
 
 
 def move(source: Path, target: Path, digest: str) -> None:

@@ -12,12 +12,13 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
-from conftest import rewrite, snapshot
+from conftest import drawings, rewrite, snapshot, vggft
 from small_compare import (
     compared,
     predictions,
     recompute,
 )
+from tiny import TINY
 
 from featurize.backend import load_keras
 from featurize.cache import timings
@@ -38,6 +39,7 @@ from vggft.prediction.network_model import NetworkModel
 from vggft.steps import compare as command
 from vggft.steps.options import CompareOptions
 from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
 
 
 def metrics(log_loss):
@@ -189,6 +191,36 @@ def test_images_that_are_gone_leave_gaps_in_the_page(again, capsys):
     note = f"{found['images']} images without a thumbnail: the files are missing, have changed or cannot be read."
     assert note in (again.report / "report.html").read_text()
     assert f"warning: {note}" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_picture_of_the_network_that_was_damaged_is_left_out_of_the_page(again, ui):
+    page = again.report / "report.html"
+    assert "data:image/svg+xml" in page.read_text()
+    (drawn,) = again.finetune.glob("*/network.svg")
+    drawn.write_bytes(b"\xff\xfe")
+    command.run(again, CompareOptions(quick=True), ui)
+    assert "data:image/svg+xml" not in page.read_text()
+
+
+def test_a_missing_image_takes_no_heat_maps_from_the_others(tmp_path, ui):
+    """The cache has the top layer alone, so heat maps are computed from the files."""
+    data, work = drawings(tmp_path / "data", 8, "bugs", "flowers"), tmp_path / "work"
+    for command_line in (
+        ("featurize", data, "--layers", TINY.top),
+        ("head", "--head", "logistic-avg", "--head", "avg-linear", "--epochs", 2, "--cv", 0),
+    ):
+        done = vggft(*command_line, "-w", work)
+        assert done.returncode == 0, done.stderr
+    workspace = Workspace(work, TINY)
+    samples = workspace.dataset.accepted("validate")
+    (data / samples[0].path).unlink()
+    command.run(workspace, CompareOptions(), ui)
+    text = (workspace.report / "report.html").read_text()
+    shown = json.loads(re.search(r'id="data">(.*?)</script>', text, re.DOTALL).group(1))
+    (heat,) = shown["heat"]
+    lacking = {path for path, encoded in zip(shown["paths"], heat["maps"], strict=True) if not encoded}
+    assert lacking == {samples[0].path}
+    assert len(shown["paths"]) == len(samples) > 1
 
 
 def test_the_page_is_opened_on_request(again, ui, monkeypatch, capsys):

@@ -21,6 +21,7 @@ from vggft.explanation.drawing import Panel
 from vggft.explanation.frozen import FrozenOutputs
 from vggft.prediction import inference, models
 from vggft.prediction.model import CachedImages
+from vggft.steps.explain import _Map
 
 CONVOLUTION = TINY.convolutions[-1].name
 SAME = 0.02  # sums of positive and negative numbers from float16 features
@@ -250,3 +251,26 @@ def test_stale_models_explain_with_a_warning(again, trained):
     assert done.returncode == 0
     assert result["stale"] == result["models"] == [trained[2]["head"]["best"], trained[2]["finetune"]["name"]]
     assert done.stderr.count("is stale") == 2
+
+
+def test_explanations_are_not_explained_nor_taken_for_training_images(again, trained, tmp_path):
+    data = trained[1]
+    error = refused("explain", next(data.glob("birds/*")), "--out", data / "birds", "-w", again.root)
+    assert (
+        f"--out {data / 'birds'}: lies in the data folder ({data.resolve()}), where the pictures would be taken"
+        in error
+    )
+    photos = drawings(tmp_path / "photos", 1, "birds", "fruit")
+    for _ in range(2):
+        done = vggft("explain", photos, "--out", photos / "explained", "-w", again.root, "--json")
+        assert len({entry["image"] for entry in strict_json(done.stdout)["maps"]}) == 2
+    assert len(list((photos / "explained").iterdir())) == 2
+
+
+def test_a_heading_keeps_probability_and_reason_of_a_class_with_a_long_name():
+    found = _Map("block5-logistic-avgmax", "a very long class " * 9, 0.98765, True, np.zeros((4, 4), np.float32))
+    assert found.panel.heading == [
+        "block5-logistic-avgmax",
+        "a very long class a… 0.9877 (predicted)",
+        "nothing speaks for it",
+    ]

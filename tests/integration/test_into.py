@@ -108,7 +108,7 @@ def test_the_command_says_what_it_did(trained, photos, tmp_path):
     assert len(pictures(folder)) == 4
     done = vggft("predict", photos, "--into", folder, "-w", workspace.root, "--json-lines")
     assert len([json.loads(line) for line in done.stdout.splitlines()]) == 5
-    assert "4 files there before" in done.stderr
+    assert "4 files already there, with the same bytes" in done.stderr
     (photos / "bird.png").unlink()
     done = vggft("undo", path)
     assert done.returncode == 3

@@ -5,6 +5,7 @@ import json
 import re
 import struct
 from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,13 +14,14 @@ from small_compare import compared, predictions
 
 from vggft.comparison import plots
 from vggft.comparison.page import gallery
-from vggft.comparison.page.gallery import Gallery, HeatMaps
+from vggft.comparison.page.gallery import HeatMaps
 from vggft.comparison.page.page import MOST, Page
 from vggft.comparison.page.thumbnails import smallest_loss
 from vggft.comparison.perturbations import PerturbedPredictions
 from vggft.comparison.report.record import Record
+from vggft.ui.visible import visible
 
-HOSTILE = ["</script><script>window.hacked = 1</script>", "<img src=x onerror='window.hacked = 2'>"]
+HOSTILE = ["</script><script>window.hacked = 1</script>\x01\udcff\u202e", "<img src=x onerror='window.hacked = 2'>"]
 
 
 def recorded(of, perturbed=None):
@@ -37,10 +39,9 @@ def grey(of):
 
 def page_of(of, perturbed=None, thumbnail=b"", **more):
     record = recorded(of, perturbed)
-    shown = gallery.positions(record)
     encoded = base64.b64encode(thumbnail).decode()
     pictures = {s.digest: encoded for s in of.samples} if thumbnail else {}
-    return Page(record, plots.draw(record, ()), Gallery(record, shown, pictures, **more))
+    return Page(record, plots.draw(record, ()), replace(gallery.of(record), thumbnails=pictures, **more))
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +117,7 @@ def test_filters_show_what_they_say(opened, many):
         assert opened.run("return new FormData(document.getElementById('controls')).get('filter')") == name
         assert shows.sum() > 0
         assert opened.texts(".chips b")[i] == str(shows.sum())
-        assert opened.texts("#count") == [f"{shows.sum()} of 300 images"]
+        assert opened.texts("#count")[0].startswith(f"{shows.sum()} of 300 images. ")
         assert set(listed(opened)) == {f"{k}.png" for k in np.flatnonzero(shows)}
 
 
@@ -175,6 +176,10 @@ def test_an_image_and_its_neighbours_with_keys_alone(opened, many):
             round(float(p[i, k]), 3),
             pytest.approx(p[i, many.targets[i]], abs=6e-4),
         )
+    opened.click("#previous")
+    opened.click("#previous")  # before the first one there is none
+    opened.press(Keys.ARROW_RIGHT)
+    assert opened.texts("#path") == [second]
     opened.press(Keys.ESCAPE)
     assert not opened.run("return document.getElementById('image').open")
     assert opened.run("return document.activeElement.querySelector('img').alt") == second
@@ -213,6 +218,8 @@ def test_any_number_of_classes_fits_any_window(browser, tmp_path, classes):
     assert browser.errors() == []
     unnamed = "return document.querySelectorAll('img:not([alt]), svg:not([role=img] svg), figure:not(:has(figcaption))').length"
     assert browser.run(unnamed) == 0
+    ids = browser.run("return Array.from(document.querySelectorAll('[id]'), e => e.id)")
+    assert len(ids) == len(set(ids))
     assert len(browser.run("return document.querySelector('select[name=label]').options")) == classes + 1
 
 
@@ -229,12 +236,16 @@ def test_names_are_text(browser, tmp_path):
         for i, (s, t) in enumerate(zip(of.samples, of.targets, strict=True))
     ]
     path = tmp_path / "report.html"
-    path.write_bytes(page_of(replace(of, classes=HOSTILE, samples=samples)).render())
+    made = page_of(replace(of, classes=HOSTILE, samples=samples))
+    path.write_bytes(made.render())
+    for plot in made.plots:
+        ElementTree.fromstring(plot.svg)
     browser.open(path)
     browser.click("#cards button")
     assert browser.run("return window.hacked") is None
     assert re.fullmatch(r".*/\d+\\n\\u202e\\udcff\.png", browser.texts("#path")[0])
-    assert browser.texts("select[name=label] option")[1:] == HOSTILE
+    assert browser.texts("select[name=label] option")[1:] == list(map(visible, HOSTILE))
+    assert not set("\x01\udcff\u202e") & set(path.read_text())
     assert browser.errors() == []
     assert browser.requests() == [path.as_uri()]
 
@@ -272,7 +283,7 @@ def test_ten_thousand_images_fit_and_stay_quick(browser, tmp_path):
     of = predictions(0.5, n=10_500, classes=20)
     rng = np.random.default_rng(0)
     record = recorded(of)
-    shown = Gallery(record, gallery.positions(record))
+    shown = gallery.of(record)
     first = {s.digest: rng.random((14, 14), np.float32) for s in shown.samples[:500]}
     page = Page(record, plots.draw(record, ()), replace(shown, heat=[HeatMaps("net", first), HeatMaps("head", first)]))
     share = page.room * 3 // 4 // 10_000
@@ -283,6 +294,6 @@ def test_ten_thousand_images_fit_and_stay_quick(browser, tmp_path):
     path.write_bytes(whole.render())
     assert MOST * 0.97 < path.stat().st_size <= MOST
     browser.open(path)
-    assert browser.texts("#count") == ["10000 of 10000 images"]
+    assert browser.texts("#count") == ["10000 of 10000 images. All images."]
     script = "const t = performance.now(); update(); return performance.now() - t"
     assert min(browser.run(script) for _ in range(5)) < 1000  # ms; 30 on two idle cores

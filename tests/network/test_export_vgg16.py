@@ -39,8 +39,9 @@ def photographs(hymenoptera, tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", OUT)
-@pytest.mark.parametrize("model", ["max-256", "tuned"])
+@pytest.mark.parametrize(
+    ("model", "name"), [*(("max-256", name) for name in OUT), ("tuned", "keras"), ("tuned", "onnx")]
+)
 def test_photographs_are_predicted_as_vggft_predicts_them(photographs, name, model, tmp_path):
     base = photographs
     assert json.loads((base / "work" / "finetune" / "tuned" / "run.json").read_text())["moved"]

@@ -163,7 +163,7 @@ def test_a_single_head(tmp_path):
     written(compared(predictions(0)), tmp_path)
     assert (files / "pairs.csv").exists()
     _, result = written(found, tmp_path)
-    assert result["recommendation"] == "Use head, the only head; the heads were selected without these images."
+    assert result["recommendation"] == "Use head, the only head."
     assert result["pairs"] == []
     assert not (files / "pairs.csv").exists()  # those of the comparison before
 

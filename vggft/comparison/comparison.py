@@ -106,9 +106,13 @@ class Comparison:
     def in_focus(self) -> list[Measured]:
         """The candidates that are compared first, network before head, and the best logistic regression."""
         rows = {row.name: row for row in self.rows}
-        baseline = next((row.name for row in self.rows if row.candidate.kind == "logistic"), None)
-        names = dict.fromkeys((self.predictions.network, self.predictions.head, baseline))
+        names = dict.fromkeys((self.predictions.network, self.predictions.head, self.baseline))
         return [rows[name] for name in names if name]
+
+    @property
+    def baseline(self) -> str | None:
+        """The best logistic regression; None where there is none."""
+        return next((row.name for row in self.rows if row.candidate.kind == "logistic"), None)
 
     @property
     def used_row(self) -> Measured:

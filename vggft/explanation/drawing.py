@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin, UnidentifiedImageError
 
 from featurize.disk import durable
 from vggft.ui.figures import texts
-from vggft.ui.visible import visible
+from vggft.ui.visible import shortened, visible
 
 _MOST = 640  # pixels of the longer side of a picture that is drawn
 _INCHES, _DPI = 3.2, 100  # of the longer side of a picture
@@ -27,7 +27,7 @@ _PROOF = "vggft-pixels-sha256"
 
 @dataclass(frozen=True)
 class Panel:
-    """A heat map over the picture: lines of its heading, and the map (height, width) of the whole picture, from 0 to 1."""
+    """A heat map over the picture: the map (height, width), from 0 to 1, and the lines of its heading, which fit."""
 
     heading: Sequence[str]
     heat: NDArray[np.float32]
@@ -59,19 +59,14 @@ def draw(picture: NDArray[np.uint8], heading: str, rows: Sequence[Sequence[Panel
                 each.set_axis_off()
             if not line:
                 axes[0].imshow(np.asarray(small))
-                axes[0].set_title(_shown(heading), fontsize="small")
+                axes[0].set_title(shortened(visible(heading), _NAME), fontsize="small")
             for each, panel in zip(axes[1:], panels, strict=False):
                 each.imshow(grey)
                 heat = np.asarray(Image.fromarray(panel.heat).resize(small.size, Image.Resampling.BILINEAR))
                 each.imshow(heat, cmap=_COLOURS, vmin=0, vmax=1, alpha=_OPAQUE * heat)
-                each.set_title("\n".join(map(_shown, panel.heading)), fontsize="small")
+                each.set_title("\n".join(panel.heading), fontsize="small")
         canvas.draw()  # type: ignore[no-untyped-call]
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[no-untyped-call]
-
-
-def _shown(text: str) -> str:
-    text = visible(text)
-    return text if len(text) <= _NAME else f"{text[: _NAME - 1]}…"
 
 
 def write(folder: Path, image: Path, drawing: NDArray[np.uint8]) -> Path:
@@ -86,7 +81,7 @@ def write(folder: Path, image: Path, drawing: NDArray[np.uint8]) -> Path:
     known = hashlib.sha256(os.fsencode(image.absolute())).hexdigest()[:8]
     stem = f"{re.sub(r'[^A-Za-z0-9._-]+', '_', image.stem)[:_NAME]}-{known}"
     path, number = folder / f"{stem}.png", 1
-    while os.path.lexists(path) and not _is_ours(path):
+    while os.path.lexists(path) and not is_drawing(path):
         number += 1
         path = folder / f"{stem}-{number}.png"
     proof = PngImagePlugin.PngInfo()
@@ -98,7 +93,7 @@ def write(folder: Path, image: Path, drawing: NDArray[np.uint8]) -> Path:
     return path
 
 
-def _is_ours(path: Path) -> bool:
+def is_drawing(path: Path) -> bool:
     """Return whether a file is a drawing with the pixels that vggft wrote."""
     if path.is_symlink() or not path.is_file():
         return False

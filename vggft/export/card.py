@@ -9,6 +9,7 @@ from typing import Any
 
 from featurize.disk import durable
 from vggft.comparison.perturbations import UNPERTURBED
+from vggft.comparison.report.tables import SOURCES
 from vggft.export.formats import FORMATS
 from vggft.prediction.model import Model
 from vggft.prediction.network_model import NetworkModel
@@ -100,7 +101,7 @@ def _measured(model: Model, report: Mapping[str, Any] | None) -> dict[str, Any]:
     return {
         "test": rows.get(model.name) if on_test else None,
         "verdict": report["recommendation"],
-        "measured_on": report["measured_on"],
+        "measured_on": SOURCES[report["measured_on"]],
         "perturbed": {"unchanged" if name == UNPERTURBED else name: value for name, value in accuracies.items()},
         "perturbed_images": perturbations["images"],
     }

@@ -73,8 +73,8 @@ def contrasted(
     if names:
         return [_named(workspace, present, name) for name in dict.fromkeys(names)]
     available = _available(workspace, present, on_damage)
-    best = (*available.heads[:1], *available.networks[:1])
-    return [_aged(workspace, Choice(model, "best on validation")) for model in best]
+    best = {"best head": available.heads[:1], "best tuned network": available.networks[:1]}
+    return [_aged(workspace, Choice(model, reason)) for reason, found in best.items() for model in found]
 
 
 def _named(workspace: Workspace, present: Models, name: str) -> Choice:

@@ -197,7 +197,7 @@ class Sorter:
         by_folder = ", ".join(f"{place} {n}" for place, n in sorted(counts.put.items()))
         self._ui.say(f"{done}: {by_folder}" if by_folder else done)
         if counts.there:
-            self._ui.say(f"{counted(counts.there, 'file')} there before")
+            self._ui.say(f"{counted(counts.there, 'file')} already there, with the same bytes")
         if self._journal.path:
             self._ui.say(f"to undo it: {self._undo}")
         result = {

@@ -18,6 +18,7 @@ from featurize.wording import counted
 from heads import predictions
 from heads.metrics import Metrics, confusion, measure
 from vggft.prediction import inference, labelled, scoring, selection
+from vggft.prediction.mistakes import SHOWN, mistakes
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
@@ -26,7 +27,6 @@ from vggft.workspace.workspace import Workspace
 
 _CLASSES_SHOWN = 20  # classes; more rows do not fit on a screen
 _CONFUSION_SHOWN = 10  # classes; more columns do not fit on a line
-_MISCLASSIFIED_SHOWN = 5  # images
 
 
 @dataclass
@@ -47,15 +47,6 @@ class _Evaluated:
     def conflicts(self) -> list[list[str]]:
         """Return the identical images under different labels: of each, one path for each label."""
         return [list(paths.values()) for paths in self.alike.values() if len(paths) > 1]
-
-    def misclassified(self, classes: Sequence[str]) -> list[dict[str, Any]]:
-        """Return the images that another class was predicted for, the most confident predictions first."""
-        mistakes = [
-            {"path": path, "label": classes[target], "predicted": classes[int(p.argmax())], "score": float(p.max())}
-            for path, target, p in zip(self.paths, self.targets, self.probabilities, strict=True)
-            if p.argmax() != target
-        ]
-        return sorted(mistakes, key=lambda mistake: -mistake["score"])
 
 
 def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
@@ -110,7 +101,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         )
     p, targets = np.stack(evaluated.probabilities), np.asarray(evaluated.targets, np.int64)
     metrics, matrix = measure(p, targets), confusion(p, targets)
-    conflicts, misclassified = evaluated.conflicts(), evaluated.misclassified(classes)
+    conflicts, misclassified = evaluated.conflicts(), mistakes(evaluated.paths, targets, p, classes)
     result = {
         "model": choice.model.name,
         "stale": bool(choice.age),
@@ -194,9 +185,9 @@ def _show_misclassified(misclassified: Sequence[Mapping[str, Any]], report: str,
     if not misclassified:
         return
     ui.print(f"Misclassified: {counted(len(misclassified), 'image')}, the most confident first")
-    for mistake in misclassified[:_MISCLASSIFIED_SHOWN]:
+    for mistake in misclassified[:SHOWN]:
         ui.print("  {path}: {predicted} ({score:.4f}), labelled {label}".format(**mistake))
-    more = len(misclassified) - _MISCLASSIFIED_SHOWN
+    more = len(misclassified) - SHOWN
     if more > 0:
         ui.print(f"  {more} more in {report} (misclassified)")
 

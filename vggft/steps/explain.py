@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from featurize.data.folders import ignored
 from featurize.disk import durable
+from featurize.disk.transfer import located
 from featurize.errors import VggftError, reason
 from featurize.pixels import decoding, images
 from featurize.pixels.decoding import Decoder
@@ -27,8 +28,11 @@ from vggft.prediction.model import Model
 from vggft.prediction.scoring import File, Scored, Scorer
 from vggft.steps.options import ExplainOptions
 from vggft.ui.console import Ui
+from vggft.ui.visible import shortened, visible
 from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
+
+_LINE, _LABEL = 40, 20  # characters of a line of a heading, and of a class in it, before its probability
 
 
 @dataclass(frozen=True)
@@ -60,8 +64,10 @@ class _Map:
 
     @property
     def panel(self) -> Panel:
-        what = f"{self.label} {self.probability:.4f}{' (predicted)' if self.predicted else ''}"
-        return Panel([self.model, f"{what}: nothing speaks for it" if self.empty else what], self.heat)
+        label = shortened(visible(self.label), _LABEL)
+        what = f"{label} {self.probability:.4f}{' (predicted)' if self.predicted else ''}"
+        lines = [shortened(self.model, _LINE), what, *(["nothing speaks for it"] if self.empty else [])]
+        return Panel(lines, self.heat)
 
     def __str__(self) -> str:
         return f"{self.model} {self.label} {self.probability:.4f}"
@@ -105,7 +111,7 @@ def run(workspace: Workspace, options: ExplainOptions, ui: Ui) -> dict[str, Any]
         for model in explained:
             stack.enter_context(contextlib.closing(model.scorer))
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("explaining"))
-        files = inputs.files(options.paths, notes.append)
+        files = _others(inputs.files(options.paths, notes.append), folder)
         while some := list(itertools.islice(files, AT_ONCE)):
             for scored, of_image in _maps(explained, some, decode, also):
                 interrupts.check()
@@ -139,6 +145,12 @@ def run(workspace: Workspace, options: ExplainOptions, ui: Ui) -> dict[str, Any]
     }
 
 
+def _others(files: Iterable[File], folder: Path) -> Iterator[File]:
+    """Yield the files that are not explanations of an earlier run; those may lie below a given folder, too."""
+    explanations = places.resolved(folder)
+    return (file for file in files if located(file.path).parent != explanations or not drawing.is_drawing(file.path))
+
+
 def _folder(workspace: Workspace, out: Path | None) -> Path:
     """Return the folder for the pictures, created if missing.
 
@@ -146,8 +158,14 @@ def _folder(workspace: Workspace, out: Path | None) -> Path:
         VggftError: it cannot be created or written.
     """
     folder = workspace.report / "explain" if out is None else places.expanded(out).absolute()
+    data = places.resolved(workspace.dataset.root)
     if out is None:
         durable.refuse_link(workspace.report_folder() / folder.name)
+    elif places.resolved(folder).is_relative_to(data):
+        raise VggftError(
+            f"--out {out}: lies in the data folder ({data}), where the pictures would be taken for training images. Choose a "
+            "folder outside of it."
+        )
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):

@@ -70,7 +70,7 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
         size_on_disk = sum(path.stat().st_size for target in chosen.files(out) for path in _files(folder / target.name))
     ui.print(
         f"{out}: {model.name} as {chosen.name}, {size(size_on_disk)}; on {counted(checked['images'], 'validation image')} "
-        f"its probabilities differ from vggft predict by at most {checked['largest_difference']:.1g}"
+        f"its probabilities differ from vggft predict by up to {checked['largest_difference']:.2g}"
     )
     if "accuracy" in checked:
         ui.print(

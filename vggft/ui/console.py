@@ -12,7 +12,7 @@ from rich.text import Text
 from featurize.process import descriptors, interrupts
 from vggft.ui import strict
 from vggft.ui.columns import fitted
-from vggft.ui.visible import visible
+from vggft.ui.visible import shortened, visible
 
 # Columns of a table that is written to a file or a pipe, which have no width.
 _FILE_WIDTH = 110
@@ -248,17 +248,13 @@ class Ui:
         )
         with Progress(*columns, console=self._err, disable=not self.shows_progress, expand=True, transient=True) as bar:
             room = max(_LABEL, width - _NUMBERS - bar_width)
-            task = bar.add_task(_shortened(what, room), total=total)
+            task = bar.add_task(shortened(what, room), total=total)
 
             def advance(done: int, of: int | None = total, /, *, what: str | None = None) -> None:
                 interrupts.check()
-                bar.update(task, completed=done, total=of, description=what and _shortened(what, room))
+                bar.update(task, completed=done, total=of, description=what and shortened(what, room))
 
             yield advance
-
-
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def _claimed() -> TextIO:

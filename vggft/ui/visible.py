@@ -17,6 +17,11 @@ def visible(text: str) -> str:
     return _ACTING.sub(_escaped, text)
 
 
+def shortened(text: str, length: int) -> str:
+    """Return a text, with an ellipsis in place of what goes beyond a length in characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _escaped(match: re.Match[str]) -> str:
     code = ord(match[0])
     return _SHORT.get(match[0]) or (f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}")

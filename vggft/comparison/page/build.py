@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
-from featurize.data.dataset import Sample
+from featurize.disk import checked
 from featurize.errors import VggftError
 from featurize.process.per_process import PerProcess
 from featurize.wording import counted
@@ -19,6 +19,7 @@ from vggft.prediction.inference import start_its_engine
 from vggft.prediction.model import CachedImages
 from vggft.prediction.models import Models
 from vggft.ui.console import Ui
+from vggft.workspace.filling import as_it_was
 from vggft.workspace.workspace import Workspace
 
 HEAT_MAPS = 500  # images that have some, those with the highest loss: for two models about 30 s on two cores
@@ -33,7 +34,7 @@ def build(
         heat: with heat maps of the models that are compared first. Those of nested cross-validation have none: there the images
             were predicted by other models, which are gone.
     """
-    shown = Gallery(record, gallery.positions(record))
+    shown = gallery.of(record)
     if heat and record.comparison.predictions.source != "folds":
         shown = replace(shown, heat=_heat_maps(workspace, record, models, shown, ui))
     page = Page(record, plots, shown, _network(workspace, record, models))
@@ -53,28 +54,36 @@ def _heat_maps(workspace: Workspace, record: Record, models: Models, shown: Gall
     """Return the heat maps of the network and the head that are compared, each of the class that it predicts."""
     names = [name for name in (record.comparison.contrast.network, record.comparison.contrast.head) if name]
     rows = {row.name: row for row in record.comparison.rows}
-    samples: list[Sample] = shown.samples[:HEAT_MAPS]
-    images = CachedImages(workspace, workspace.cache(), samples, ())
-    start = PerProcess(partial(start_its_engine, workspace))
-    found = []
+    first = dict(zip(shown.positions[:HEAT_MAPS].tolist(), shown.samples, strict=False))
+    root, start = workspace.dataset.root, PerProcess(partial(start_its_engine, workspace))
+
+    def maps(name: str, positions: Sequence[int]) -> HeatMaps:
+        predicted = rows[name].candidate.probabilities[positions].argmax(axis=1).tolist()
+        samples = [first[i] for i in positions]
+        images = CachedImages(workspace, workspace.cache(), samples, ())
+        with ui.progress(f"heat maps of {name}", len(samples)) as advance:
+            found = explainer.maps(models.named(name), images, predicted, start, advance)
+        return HeatMaps(name, {sample.digest: heat for sample, heat in zip(samples, found, strict=True)})
+
+    of_models = []
     for name in names:
-        predicted = rows[name].candidate.probabilities[shown.positions[:HEAT_MAPS]].argmax(axis=1)
         try:
-            with ui.progress(f"heat maps of {name}", len(samples)) as advance:
-                maps = explainer.maps(models.named(name), images, predicted.tolist(), start, advance)
+            try:
+                of_models.append(maps(name, list(first)))
+            except VggftError:  # perhaps only because of files that are gone, where the cache does not suffice
+                present = [i for i, sample in first.items() if as_it_was(root / sample.path, sample.digest)]
+                of_models.append(maps(name, present))
         except VggftError as error:
             ui.warn(f"no heat maps of {name}: {error}")
-            continue
-        found.append(HeatMaps(name, {sample.digest: heat for sample, heat in zip(samples, maps, strict=True)}))
-    return found
+    return of_models
 
 
 def _network(workspace: Workspace, record: Record, models: Models) -> str | None:
-    """Return the picture of the tuned network, or of the head on the frozen one, as SVG; None for runs of earlier versions."""
+    """Return the picture of the tuned network, or of the head on the frozen one, as SVG; None where none is as written."""
     name = record.comparison.contrast.network
     if name:
         path = workspace.finetune / name / picture.SVG
-        return path.read_text(encoding="utf-8") if path.is_file() else None
+        return path.read_text(encoding="utf-8") if checked.is_as_written(path) else None
     fingerprint, architecture, head = workspace.settings.fingerprint, workspace.architecture, models.heads[0].head
     layers = stages.of(architecture, fingerprint.preprocess, fingerprint.size, head, architecture.top)
     return picture.draw(head.name, layers, architecture.top).svg

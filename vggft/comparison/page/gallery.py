@@ -16,6 +16,7 @@ from vggft.comparison.report.record import Record
 from vggft.ui.visible import visible
 
 MOST = 10_000  # images; of more, those with the highest loss are shown
+_MODELS = 20  # of each image; each takes 100 kB with 10,000 images
 _GREY = "grey"  # of the perturbations
 _LEVELS = 255  # of a heat map
 
@@ -66,12 +67,14 @@ class Gallery:
     Attributes:
         record: the comparison.
         positions: of the images among those of the comparison, those with the highest loss of the model to use first.
+        filters: for these images.
         thumbnails: digest → WebP in Base64.
         heat: the heat maps, if any.
     """
 
     record: Record
     positions: NDArray[np.intp]
+    filters: Sequence[Filter]
     thumbnails: Mapping[str, str] = field(default_factory=dict)
     heat: Sequence[HeatMaps] = ()
 
@@ -79,11 +82,6 @@ class Gallery:
     def samples(self) -> list[Sample]:
         """The images."""
         return [self.record.comparison.predictions.samples[i] for i in self.positions]
-
-    @property
-    def filters(self) -> list[Filter]:
-        """The filters, of the images shown."""
-        return [Filter(f.name, f.title, f.shows[self.positions], f.about) for f in filters(self.record)]
 
     def as_json(self) -> dict[str, Any]:
         """Return everything that the script of the page needs."""
@@ -95,18 +93,19 @@ class Gallery:
             "classes": list(map(visible, predictions.classes)),
             "paths": [visible(sample.path) for sample in samples],
             "labels": targets.tolist(),
-            "models": [_model(row, shown, targets) for row in _rows(comparison)],
-            "filters": {f.name: np.flatnonzero(f.shows).tolist() for f in self.filters},
+            "models": [_model(row, shown, targets) for row in _rows(comparison)[:_MODELS]],
+            "filters": {f.name: {"about": f.about, "images": np.flatnonzero(f.shows).tolist()} for f in self.filters},
             "thumbnails": [self.thumbnails.get(sample.digest, "") for sample in samples],
             "heat": [heat.as_json(samples) for heat in self.heat if heat.maps],
         }
 
 
-def positions(record: Record) -> NDArray[np.intp]:
-    """Return the positions of the images to show: those with the highest loss of the model to use first."""
+def of(record: Record) -> Gallery:
+    """Return the gallery of a comparison, without thumbnails and heat maps."""
     comparison = record.comparison
     loss = losses(comparison.used_row.candidate.probabilities, comparison.predictions.targets)
-    return np.argsort(-loss, kind="stable")[:MOST]
+    shown = np.argsort(-loss, kind="stable")[:MOST]
+    return Gallery(record, shown, [Filter(f.name, f.title, f.shows[shown], f.about) for f in filters(record)])
 
 
 def _rows(comparison: Comparison) -> list[Measured]:

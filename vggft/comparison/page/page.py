@@ -52,6 +52,7 @@ class Page:
             loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
         )
         environment.filters["visible"] = visible
+        environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}
         script = (_TEMPLATES / "page.js").read_text(encoding="utf-8")
         predictions = comparison.predictions
         context: dict[str, Any] = {

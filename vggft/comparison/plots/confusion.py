@@ -7,6 +7,7 @@ import numpy as np
 from vggft.comparison.comparison import Comparison
 from vggft.comparison.plots.plot import Plot
 from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.ui.visible import shortened, visible
 
 _NUMBERED = 12  # classes; with more, the cells are too small for numbers
 _NAMED = 40  # classes; with more, the rows are too low for names
@@ -15,8 +16,8 @@ _LONGEST = 18  # characters of a name
 
 def draw(comparison: Comparison) -> Plot:
     """Draw one matrix per model: a row per true class, a column per predicted one; colour: share of the row."""
-    rows, classes = comparison.in_focus, comparison.predictions.classes
-    names = [shorten(name) for name in classes] if len(classes) <= _NAMED else []
+    rows, classes = comparison.in_focus, list(map(visible, comparison.predictions.classes))
+    names = [shortened(name, _LONGEST) for name in classes] if len(classes) <= _NAMED else []
     side = 3.2 if len(classes) <= _NUMBERED else 4.2
 
     def paint(figure: Any) -> None:
@@ -39,11 +40,6 @@ def draw(comparison: Comparison) -> Plot:
     return draw_plot(
         "confusion", "Confusion matrices", f"Most confused classes. {wrong}.", (side * len(rows) + 0.6, side), paint
     )
-
-
-def shorten(name: str) -> str:
-    """Return a name that leaves room for the matrix."""
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
 
 
 def most_confused(matrix: Any, classes: Any, most: int = 3) -> str:

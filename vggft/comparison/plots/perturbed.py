@@ -27,8 +27,9 @@ def draw(record: Record) -> Plot | None:
         axes.set(xlabel=f"accuracy on {len(perturbed.samples)} images")
         axes.legend(fontsize="small")
 
-    worst = "; ".join(
-        f"{model}: {min((perturbed.accuracy(model, name), name) for name in names[1:])[1]} costs most"
-        for model in models
+    lowest = {model: min((perturbed.accuracy(model, name), name) for name in names[1:]) for model in models}
+    alt = "; ".join(
+        f"{model}: {perturbed.accuracy(model, names[0]):.3f} as it is, lowest {accuracy:.3f} ({name})"
+        for model, (accuracy, name) in lowest.items()
     )
-    return draw_plot("perturbations", "Perturbed images", f"{worst}.", (7, 0.38 * len(names) + 1), paint)
+    return draw_plot("perturbations", "Perturbed images", f"Accuracy. {alt}.", (7, 0.38 * len(names) + 1), paint)

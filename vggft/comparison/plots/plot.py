@@ -43,9 +43,12 @@ class Plot:
 
     @property
     def inline(self) -> str:
-        """The SVG element for a page: transparent, lines and text in the page's own colour."""
+        """The SVG element for a page: transparent, lines and text in the page's own colour, ids that no other plot has."""
         element = self.svg[self.svg.index("<svg") :]
-        return element.replace(INK, "currentColor").replace(f"fill: {_PAPER}", "fill: none")
+        element = element.replace(f": {INK}", ": currentColor").replace(f"fill: {_PAPER}", "fill: none")
+        for before in ('id="', "url(#", 'href="#'):
+            element = element.replace(before, f"{before}{self.name}-")
+        return element
 
     @property
     def files(self) -> dict[str, bytes]:
@@ -65,7 +68,7 @@ def draw(name: str, title: str, alt: str, size: tuple[float, float], paint: Call
     style: Any = {
         "font.size": 9,
         "svg.fonttype": "none",
-        "svg.hashsalt": name,  # the same plot has the same bytes; in a page, no two plots share an id
+        "svg.hashsalt": name,  # the same plot has the same bytes
         "axes.spines.top": False,
         "axes.spines.right": False,
         "axes.grid": True,

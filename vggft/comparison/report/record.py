@@ -20,6 +20,7 @@ from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.perturbations import UNPERTURBED, PerturbedPredictions
 from vggft.comparison.report import sentences
 from vggft.comparison.verdict import Pair
+from vggft.prediction.mistakes import mistakes
 from vggft.prediction.selection import REPORT
 
 CLASSES_SHOWN = 20  # with more there is no table of classes in the terminal, and no confusion matrix in compare.csv
@@ -59,13 +60,8 @@ class Record:
     def in_focus(self) -> list[str]:
         """The models of the workspace whose costs and perturbations are shown: the two compared first, and the baseline."""
         contrast = self.comparison.contrast
-        names = dict.fromkeys((contrast.network, contrast.head, self.baseline))
+        names = dict.fromkeys((contrast.network, contrast.head, self.comparison.baseline))
         return [name for name in names if name and name in self.costs]
-
-    @property
-    def baseline(self) -> str | None:
-        """The best logistic regression; None where there is none."""
-        return next((row.name for row in self.comparison.rows if row.candidate.kind == "logistic"), None)
 
     def as_json(self) -> dict[str, Any]:
         """Return all numbers, nothing rounded."""
@@ -149,19 +145,9 @@ class Record:
 
 
 def misclassified(comparison: Comparison) -> list[dict[str, Any]]:
-    """Return the images that the model to use classifies wrongly, its most confident mistakes first."""
+    """Return the mistakes of the model to use (`vggft.prediction.mistakes`)."""
     predictions, p = comparison.predictions, comparison.used_row.candidate.probabilities
-    predicted = p.argmax(axis=1)
-    wrong = sorted(np.flatnonzero(predicted != predictions.targets).tolist(), key=lambda i: -p[i, predicted[i]])
-    return [
-        {
-            "path": predictions.samples[i].path,
-            "label": predictions.samples[i].label,
-            "predicted": predictions.classes[predicted[i]],
-            "score": float(p[i, predicted[i]]),
-        }
-        for i in wrong
-    ]
+    return mistakes([sample.path for sample in predictions.samples], predictions.targets, p, predictions.classes)
 
 
 def pair_json(pair: Pair) -> dict[str, Any]:

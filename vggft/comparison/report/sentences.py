@@ -30,6 +30,8 @@ def recommendation(comparison: Comparison) -> str:
     """Return which model to use, why, and what has to be known about the images, in one sentence."""
     contrast, pair, use = comparison.contrast, comparison.first, comparison.use
     head, network = contrast.head, contrast.network
+    if network is None and len(comparison.rows) == 1:
+        return f"Use {head}, the only head{'' if comparison.predictions.fair else '; these images may have selected its epochs'}."
     if network is None:
         return f"Use {_best_of_heads(comparison)}; {HEADS_PROVISOS[comparison.predictions.fair]}."
     assert pair
@@ -45,8 +47,6 @@ def recommendation(comparison: Comparison) -> str:
 def _best_of_heads(comparison: Comparison) -> str:
     """Return which head to use, and how it compares with the best head of the other kind."""
     head, pair, number = comparison.contrast.head, comparison.first, len(comparison.rows)
-    if number == 1:
-        return f"{head}, the only head"
     best = f"{head}, the best of {number} heads"
     if pair is None:
         return best

@@ -8,14 +8,13 @@ from vggft.comparison.candidates import Source
 from vggft.comparison.comparison import Comparison, Measured
 from vggft.comparison.perturbations import UNPERTURBED
 from vggft.comparison.report.record import CLASSES_SHOWN, Record, misclassified
+from vggft.prediction.mistakes import SHOWN
 from vggft.ui.table import auc_text, interval_text
 
-# In the terminal:
-_MISCLASSIFIED_SHOWN = 5
-_MODELS_SHOWN = 5
+_MODELS_SHOWN = 5  # in the terminal
 _NETWORKS_SHOWN = 3
 
-_SOURCES: dict[Source, str] = {
+SOURCES: dict[Source, str] = {
     "test": "test images",
     "validation": "validation images",
     "folds": "images, each held out in one fold",
@@ -34,7 +33,7 @@ class Table:
 def quality(record: Record, rows: Sequence[Measured]) -> Table:
     """Return the metrics of some of the models."""
     predictions = record.comparison.predictions
-    title = f"{len(predictions.samples)} {_SOURCES[predictions.source]}, lowest log-loss first"
+    title = f"{len(predictions.samples)} {SOURCES[predictions.source]}, lowest log-loss first"
     columns = ("model", "kind", "log-loss", "accuracy", "95% interval", "AUC", "balanced", "Brier", "AP", "ECE")
     return Table(title, columns, [_quality(row) for row in rows])
 
@@ -113,8 +112,8 @@ def mistakes(comparison: Comparison) -> Table | None:
     if not wrong:
         return None
     images = counted(len(comparison.predictions.samples), "image")
-    shown = f"; {_MISCLASSIFIED_SHOWN} of {len(wrong)} shown" if len(wrong) > _MISCLASSIFIED_SHOWN else ""
-    rows = [(w["path"], w["label"], w["predicted"], f"{w['score']:.3f}") for w in wrong[:_MISCLASSIFIED_SHOWN]]
+    shown = f"; {SHOWN} of {len(wrong)} shown" if len(wrong) > SHOWN else ""
+    rows = [(w["path"], w["label"], w["predicted"], f"{w['score']:.3f}") for w in wrong[:SHOWN]]
     name = comparison.used_row.name
     title = f"{len(wrong)} of {images} misclassified by {name}, the most confident mistakes first{shown}"
     return Table(title, ("image", "label", "predicted", "score"), rows)

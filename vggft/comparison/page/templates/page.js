@@ -29,10 +29,11 @@ const ORDERS = {
 
 function update() {
   const { filter, label, predicted, order } = Object.fromEntries(new FormData(controls));
-  listed = data.filters[filter].filter((i) =>
+  listed = data.filters[filter].images.filter((i) =>
     (label === "" || data.labels[i] === Number(label)) && (predicted === "" || used.predicted[i] === Number(predicted)));
   listed.sort((a, b) => ORDERS[order](a, b) || a - b);
-  document.getElementById("count").textContent = `${listed.length} of ${data.paths.length} images`;
+  const about = data.filters[filter].about;
+  document.getElementById("count").textContent = `${listed.length} of ${data.paths.length} images. ${about}`;
   cards.replaceChildren();
   drawn = 0;
   draw();
@@ -98,8 +99,9 @@ function show(k) {
   document.getElementById("scores").replaceChildren(...data.models.map((model) => element("tr", {},
     element("th", { scope: "row" }, model.name), element("td", {}, verdict(model, i)),
     element("td", {}, share(model.scores[i])), element("td", {}, share(model.label_scores[i])))));
-  document.getElementById("previous").disabled = k === 0;
-  document.getElementById("next").disabled = k === listed.length - 1;
+  // Not `disabled`, which would take the focus out of the dialog, and with it the arrow keys.
+  document.getElementById("previous").ariaDisabled = k === 0;
+  document.getElementById("next").ariaDisabled = k === listed.length - 1;
   if (!dialog.open) dialog.showModal();
 }
 
