@@ -121,7 +121,6 @@ def _model(row: Measured, shown: NDArray[np.intp], targets: NDArray[np.int64]) -
     each = np.arange(len(p))
     return {
         "name": row.name,
-        "kind": row.candidate.kind,
         "predicted": predicted.tolist(),
         "scores": np.rint(1000 * p[each, predicted]).astype(int).tolist(),
         "label_scores": np.rint(1000 * p[each, targets]).astype(int).tolist(),
@@ -154,8 +153,8 @@ def filters(record: Record) -> list[Filter]:
             "suspects",
             "label issues",
             _suspects(comparison),
-            f"Most heads, none of which was trained on the image, predict another class than its label "
-            f"(at least {suspects.AGREEMENT:.0%} of them): the label may be wrong.",
+            f"At least {suspects.AGREEMENT:.0%} of the heads, none of which was trained on the image, predict another class than its "
+            "label, which may be wrong.",
         )
     )
     perturbed = record.perturbed
@@ -164,11 +163,8 @@ def filters(record: Record) -> list[Filter]:
         changed = predicted[_GREY] != predicted["none"]
         digests = {s.digest for s, moved in zip(perturbed.samples, changed, strict=True) if moved}
         grey = np.array([sample.digest in digests for sample in predictions.samples])
-        of = (
-            ""
-            if len(perturbed.samples) == len(predictions.samples)
-            else f" ({len(perturbed.samples)} images were tried)"
-        )
+        tried = len(perturbed.samples)
+        of = "" if tried == len(predictions.samples) else f" ({tried} images were tried)"
         about = f"{comparison.use} predicts another class when the image is grey{of}."
         found.append(Filter("grey", "changed by grey-scale", grey, about))
     return found
