@@ -153,8 +153,8 @@ def filters(record: Record) -> list[Filter]:
             "suspects",
             "label issues",
             _suspects(comparison),
-            f"At least {suspects.AGREEMENT:.0%} of the heads, none of which was trained on the image, predict another class than its "
-            "label, which may be wrong.",
+            f"At least {suspects.AGREEMENT:.0%} of the heads, none of which was trained on the image, predict another class "
+            "than its label, which may be wrong.",
         )
     )
     perturbed = record.perturbed
