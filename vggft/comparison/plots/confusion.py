@@ -11,7 +11,7 @@ from vggft.ui.visible import shortened, visible
 
 _NUMBERED = 12  # classes; with more, the cells are too small for numbers
 _NAMED = 40  # classes; with more, the rows are too low for names
-_LONGEST = 18  # characters of a name
+_LONGEST, _TITLE = 18, 34  # characters of the name of a class, and of a model above its matrix
 
 
 def draw(comparison: Comparison) -> Plot:
@@ -29,7 +29,7 @@ def draw(comparison: Comparison) -> Plot:
             axes.set_xticks(range(len(names)), names, rotation=90 if len(names) > 3 else 0, fontsize=small)
             axes.set_yticks(range(len(names)), names, fontsize=small)
             axes.set(xlabel="predicted", ylabel="true")
-            axes.set_title(row.name, fontsize="small")
+            axes.set_title(shortened(row.name, _TITLE), fontsize="small")
             if len(classes) <= _NUMBERED:
                 for (i, j), number in np.ndenumerate(row.confusion):
                     if number:
