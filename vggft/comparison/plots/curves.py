@@ -58,8 +58,12 @@ def draw_all(models: Sequence[Model]) -> Plot | None:
     if not trained:
         return None
     rows = -(-len(trained) // _COLUMNS)
+    height = 2 * rows
 
     def paint(figure: Any) -> None:
+        # Fixed margins, in inches above and below: fitting them to the texts of so many panels takes longer than all other plots.
+        figure.set_layout_engine(None)
+        figure.subplots_adjust(0.04, 0.25 / height, 0.99, 1 - 0.25 / height, wspace=0.2, hspace=0.4)
         panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
         for axes, model in itertools.zip_longest(panels, trained):
             if model is None:
@@ -71,7 +75,7 @@ def draw_all(models: Sequence[Model]) -> Plot | None:
             axes.xaxis.get_major_locator().set_params(integer=True, nbins=4)
 
     alt = f"Log-loss against epochs of {len(trained)} models. {_LEGEND}."
-    return draw_plot("curves-all", "Learning curves of all models", alt, (11, 2 * rows), paint)
+    return draw_plot("curves-all", "Learning curves of all models", alt, (11, height), paint)
 
 
 def draw_runs(histories: Mapping[str, Sequence[Epoch]]) -> Plot:
