@@ -41,6 +41,7 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         "leaderboard": heads["leaderboard"],
         "network": tuned["network"],
         "report": compared["report"],
+        "page": compared["page"],
     }
     for what, path in written.items():
         ui.print(f"  {what:<12} {path}")
