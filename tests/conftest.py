@@ -36,6 +36,8 @@ if (
 ):  # as a shell's `&` leaves it; every process started here would ignore it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+os.environ.pop("COLUMNS", None)  # pytest-xdist and terminals set it; tests that need a width say which
+
 gc.set_threshold(
     200_000, 20, 100
 )  # the graphs that TensorFlow traces are large: by default a tenth of the time goes into gc

@@ -22,7 +22,7 @@ from heads.metrics import losses
 from vggft.comparison import statistics
 from vggft.comparison.advice import selection_unreliable
 from vggft.comparison.comparison import NoPValue
-from vggft.comparison.report import terminal
+from vggft.comparison.report import tables, terminal
 from vggft.comparison.verdict import Outcome
 from vggft.ui.console import Ui
 
@@ -155,6 +155,24 @@ def test_heads_alone_are_compared_with_the_best_of_the_other_kind(kinds, versus,
     assert shown.startswith(f"Use head, the best of {len(kinds)} heads")
     assert (f"head against {versus}: accuracy" in shown) == bool(versus)
     assert "net" not in shown.replace("network", "")
+
+
+def test_the_baseline_is_the_first_by_rank_whatever_these_images_say(tmp_path, capsys):
+    """Of two logistic regressions, the worse one here is ranked first; verdict, table and plots are about that one."""
+    of = heads_alone(predictions(0), "dense", "logistic", "logistic")
+    by_name = {candidate.name: candidate for candidate in of.candidates}
+    found = compared(replace(of, candidates=[by_name[name] for name in ("head", "poor", "other")]))
+    assert found.baseline == found.first.b == "poor"
+    assert [row.name for row in found.in_focus] == ["head", "poor"]
+    kept, _ = written(found, tmp_path)
+    assert "poor" in {row.name for row in tables.most_important(kept)}
+
+
+def test_few_images_do_not_compare_heads(tmp_path):
+    found = compared(heads_alone(predictions(0, n=9), "dense", "logistic", "dense"))
+    _, result = written(found, tmp_path)
+    few = "9 images are too few for a comparison with other, the best logistic regression (at least 10 are needed)"
+    assert f"Use head, the best of 3 heads: {few}; the heads were" in result["recommendation"]
 
 
 def test_a_single_head(tmp_path):

@@ -137,6 +137,16 @@ def test_what_the_encoding_of_a_program_lacks_is_escaped(monkeypatch):
         assert stream.errors == "strict"
 
 
+def test_a_pipe_is_as_wide_as_columns_says(monkeypatch, capsys):
+    for columns, lines in ((None, 1), ("40", 3)):
+        if columns:
+            monkeypatch.setenv("COLUMNS", columns)
+        else:
+            monkeypatch.delenv("COLUMNS", raising=False)
+        Ui().sentence("word " * 20)
+        assert len(capsys.readouterr().out.splitlines()) == lines
+
+
 def test_a_width_of_zero_is_no_width(monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "0")
     monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal

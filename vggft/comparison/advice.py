@@ -42,15 +42,9 @@ class SelectionUnreliable:
 
 @dataclass(frozen=True)
 class Tune:
-    """Heads alone were compared: whether fine-tuning would be better is open.
-
-    Attributes:
-        command: to run.
-        start: the head that it starts from.
-    """
+    """Heads alone were compared: whether fine-tuning would be better is open; `command`: to run."""
 
     command: str
-    start: str
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,7 @@ class CandidatePredictions:
         classes: names, in the order of the probabilities.
         samples: the n images.
         targets: positions of their classes, int64 (n,).
-        candidates: all of them.
+        candidates: all of them; the heads and the networks each as they are ranked, the best first.
         head, network: names of the two candidates that are compared first: the best head and the best tuned network, as
             selected on validation; `network` is None where heads alone are compared.
         declared: groups were declared by the user (`--group-by`).

@@ -111,8 +111,8 @@ class Comparison:
 
     @property
     def baseline(self) -> str | None:
-        """The best logistic regression; None where there is none."""
-        return next((row.name for row in self.rows if row.candidate.kind == "logistic"), None)
+        """The best logistic regression, as the heads are ranked; None where there is none."""
+        return next((one.name for one in self.predictions.candidates if one.kind == "logistic"), None)
 
     @property
     def used_row(self) -> Measured:

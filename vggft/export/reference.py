@@ -87,7 +87,7 @@ def reference(workspace: Workspace, model: Model, most: int = IMAGES) -> Referen
     decode = decoder(workspace.settings.fingerprint)
     samples: list[Sample] = []
     pictures: list[NDArray[np.uint8]] = []
-    for sample in _spread(validation, most):
+    for sample in _spread([s for s in validation if (dataset.root / s.path).is_file()], most):
         decoded = picture(sample.digest, [dataset.root / sample.path], decode)
         if not isinstance(decoded, str):
             samples.append(sample)

@@ -19,9 +19,11 @@ def require_free(targets: Sequence[Path]) -> None:
         VggftError: one does, or it cannot.
     """
     out = targets[-1]
+    if out.parent.exists() and not out.parent.is_dir():
+        raise VggftError(f"{out}: {out.parent} is not a folder. Choose another name.")
     if not out.parent.is_dir():
         raise VggftError(f"{out}: no such folder: {out.parent}. Create it, or choose another name.")
-    for target in targets:
+    for target in reversed(targets):
         if os.path.lexists(target):
             raise VggftError(f"{target}: exists, and vggft overwrites nothing. Choose another name, or move it away.")
     try:

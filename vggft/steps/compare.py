@@ -175,7 +175,7 @@ def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Se
     """Return what to do next."""
     name = comparison.contrast.network
     if name is None:
-        tune = Tune(f"vggft finetune{workspace_flag(workspace.root)}", comparison.contrast.head)
+        tune = Tune(f"vggft finetune{workspace_flag(workspace.root)}")
         return [tune] if comparison.predictions.fair else [tune, _reserve(workspace)]
     if comparison.verdict.use_network and present.named(name).unchanged:
         return [TuneAgain(name)]

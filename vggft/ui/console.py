@@ -1,6 +1,7 @@
 """Terminal output: results on standard output, progress and messages on standard error."""
 
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from typing import Any, Protocol, TextIO
@@ -139,7 +140,9 @@ class Ui:
         self._err = _console(stderr=True, quiet=quiet, soft_wrap=True)
         self._out = _console(quiet=quiet or json)
         self._results = _console(quiet=json)
-        if not self._out.is_terminal:
+        # Files and pipes have no width, unless COLUMNS sets one.
+        self._folds = self._out.is_terminal or os.environ.get("COLUMNS", "").isdigit()
+        if not self._folds:
             self._out.width = max(self._out.width, _FILE_WIDTH)
 
     def within(self, part: str) -> "Ui":
@@ -177,8 +180,8 @@ class Ui:
         self._out.print(visible(message), markup=False, soft_wrap=True)
 
     def sentence(self, message: str) -> None:
-        """As `print`; on a terminal, lines are broken between words."""
-        self._out.print(visible(message), markup=False, soft_wrap=not self._out.is_terminal)
+        """As `print`; where there is a width, lines are broken between words."""
+        self._out.print(visible(message), markup=False, soft_wrap=not self._folds)
 
     def put(self, message: str) -> None:
         """Print a line of the requested output, such as a prediction: as `print`, but also if quiet."""

@@ -57,6 +57,7 @@ class Page:
         predictions = comparison.predictions
         context: dict[str, Any] = {
             "recommendation": sentences.recommendation(comparison),
+            "first_pair": sentences.first_pair(comparison.first, comparison.no_p_value) if comparison.first else None,
             "advice": [sentences.advise(advice) for advice in record.advice],
             "notes": [*sentences.notes(comparison, record.ranked_by), *self.notes],
             "stale": record.stale,

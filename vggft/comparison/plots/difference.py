@@ -5,7 +5,6 @@ from typing import Any
 from vggft.comparison.comparison import Comparison
 from vggft.comparison.plots.plot import HEAD, INK, Plot
 from vggft.comparison.plots.plot import draw as draw_plot
-from vggft.comparison.report import sentences
 from vggft.comparison.verdict import RELEVANT
 
 
@@ -31,8 +30,5 @@ def draw(comparison: Comparison) -> Plot | None:
         figure.axes[0].axvspan(-RELEVANT, RELEVANT, alpha=0.15, color=HEAD, lw=0)
         figure.suptitle(f"{pair.a} minus {pair.b}, with 95% intervals", fontsize="medium")
 
-    alt = (
-        f"{sentences.first_pair(pair, comparison.no_p_value)}. Shaded: differences of log-loss below {RELEVANT}, too small to "
-        "matter."
-    )
+    alt = f"{pair.a} minus {pair.b}. Shaded: differences of log-loss below {RELEVANT}, too small to matter."
     return draw_plot("difference", "The difference", alt, (9, 1.9), paint)

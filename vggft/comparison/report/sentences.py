@@ -53,6 +53,8 @@ def _best_of_heads(comparison: Comparison) -> str:
     low, high = pair.log_loss_interval
     other = {row.name: row.candidate.kind for row in comparison.rows}[pair.b]
     other = f"{pair.b}, the best {'logistic regression' if other == 'logistic' else 'dense head'}"
+    if pair.effective < FEWEST:
+        return f"{best}: {pair.n} images are too few for a comparison with {other} (at least {FEWEST} are needed)"
     if low <= 0 <= high:
         return f"{best}: these {pair.n} images show no difference in log-loss from {other}"
     than = "better than" if high < 0 else "although on these images it is worse than"
@@ -177,10 +179,7 @@ def advise(advice: Advice) -> str:
                 f"But out of fold {better} itself is better than {worse} (log-loss {log_loss:.4f} lower): selection on few "
                 "validation images is unreliable. compare.csv has the numbers of all models."
             )
-        case Tune(command, start):
-            return (
-                f"Whether fine-tuning is better than {start} is open: tune a network, starting from it and from cached features, "
-                f"and compare again: {command}"
-            )
+        case Tune(command):
+            return f"Whether fine-tuning is better is open: tune a network, from cached features, and compare again: {command}"
         case TuneAgain(network):
             return f"But {network} kept epoch 0, and is still the head it started from. Tune again with another --seed or --lr."

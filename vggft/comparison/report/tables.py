@@ -71,7 +71,7 @@ def costs(record: Record) -> Table:
         latency = [f"{ms:.0f}" for ms in cost.latency.values()] or ["–", "–"]
         size = "–" if cost.size is None else f"{cost.size / 1e6:.1f}"
         rows.append((name, f"{cost.parameters:,}", f"{cost.training:.1f}", total, *latency, size))
-    columns = ("cost", "parameters", "training, s", "total, s", "1 image, ms", "32 images, ms", "MB")
+    columns = ("cost", "parameters", "training (s)", "total (s)", "1 image (ms)", "32 images (ms)", "MB")
     shared = "" if record.featurizing is None else f"; total includes {record.featurizing:.0f} s of featurizing"
     return Table(f"Costs on this machine{shared}; MB of a head: without the pretrained network", columns, rows)
 
