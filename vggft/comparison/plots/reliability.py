@@ -25,7 +25,7 @@ def draw(comparison: Comparison) -> Plot:
             axes.plot(x, y, "-", lw=1, color=colour[row.name], label=label)
             axes.scatter(x, y, s=8 + 150 * n / np.max(n), alpha=0.6, lw=0, color=colour[row.name])
         axes.set(xlabel="confidence of the predicted class", ylabel="share that is correct", aspect="equal")
-        axes.legend(fontsize="small", loc="upper left")
+        axes.legend(fontsize="small", loc="lower right")
 
     errors = ", ".join(f"{row.name} {row.metrics.calibration_error:.3f}" for row in rows)
     alt = (
