@@ -52,7 +52,7 @@ def browser(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def many():
-    """300 images of two classes, of which fine-tuning mends some and breaks others."""
+    """300 images of two classes, of which fine-tuning fixes some and breaks others."""
     of = predictions(0.8)
     return replace(of, candidates=[replace(c, kind="tuned" if c.name == "net" else c.kind) for c in of.candidates])
 
@@ -107,7 +107,7 @@ def test_filters_show_what_they_say(opened, many):
         "all": np.ones(300, bool),
         "wrong": ~right["net"],
         "wrong-by-all": ~right["net"] & ~right["head"] & ~right["other"] & ~right["poor"],
-        "mended": right["net"] & ~right["head"],
+        "fixed": right["net"] & ~right["head"],
         "broken": right["head"] & ~right["net"],
         "suspects": np.sum([~right[name] for name in ("head", "other", "poor")], axis=0) >= 3,
         "grey": by_name(many)["net"].argmax(axis=1) != 0,
@@ -256,7 +256,7 @@ def test_heads_alone_have_no_filters_of_fine_tuning(browser, tmp_path):
     path = tmp_path / "report.html"
     path.write_bytes(page_of(replace(of, candidates=heads, network=None)).render())
     browser.open(path)
-    assert not {"mended by fine-tuning", "broken by fine-tuning"} & {
+    assert not {"fixed by fine-tuning", "broken by fine-tuning"} & {
         t.rsplit(" ", 1)[0] for t in browser.texts(".chips span")
     }
     assert browser.errors() == []

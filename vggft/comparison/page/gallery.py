@@ -146,7 +146,7 @@ def filters(record: Record) -> list[Filter]:
     if network is not None:
         contrast = f"{predictions.network} is right and {predictions.head} wrong."
         broken = f"{predictions.head} is right and {predictions.network} wrong."
-        found.append(Filter("mended", "mended by fine-tuning", network & ~head, contrast))
+        found.append(Filter("fixed", "fixed by fine-tuning", network & ~head, contrast))
         found.append(Filter("broken", "broken by fine-tuning", head & ~network, broken))
     found.append(
         Filter(

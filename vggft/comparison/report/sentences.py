@@ -15,7 +15,7 @@ PROVISOS: Mapping[Source, str] = {
     "validation": "these images also selected the models, so differences are optimistic and no p-value is given",
 }
 
-HEADS_PROVISOS = {
+_HEADS_PROVISOS = {
     True: "the heads were selected without these images",
     False: "these images also selected the heads, so its numbers are optimistic and no p-value is given",
 }
@@ -33,7 +33,7 @@ def recommendation(comparison: Comparison) -> str:
     if network is None and len(comparison.rows) == 1:
         return f"Use {head}, the only head{'' if comparison.predictions.fair else '; these images may have selected its epochs'}."
     if network is None:
-        return f"Use {_best_of_heads(comparison)}; {HEADS_PROVISOS[comparison.predictions.fair]}."
+        return f"Use {_best_of_heads(comparison)}; {_HEADS_PROVISOS[comparison.predictions.fair]}."
     assert pair
     if (
         comparison.predictions.source == "folds"
