@@ -1,0 +1,1 @@
+"""Sorting pictures into classes by hand, in a browser, with suggestions."""
