@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 from featurize.data.dataset import Sample, Split
-from featurize.data.scan import SPLIT_FOLDERS
+from featurize.data.split_names import split_of
 from featurize.disk import checked, forms
 from featurize.errors import damaged
 from featurize.options import records
@@ -27,7 +27,7 @@ class Assigned:
     @property
     def drawn(self) -> bool:
         """True if vggft drew the split; False if it comes from a folder (validate/cats/1.jpg), which the user may change."""
-        return SPLIT_FOLDERS.get(self.path.split("/", 1)[0].lower()) != self.split
+        return split_of(self.path.split("/", 1)[0]) != self.split
 
 
 _COLUMNS = [field.name for field in fields(Assigned)]

@@ -3,33 +3,48 @@
 import os
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from featurize.data import labels, layouts
 from featurize.data.dataset import Sample
-from featurize.data.folders import PICTURE_SUFFIXES, files_below, loose_files, same_name, subfolders
+from featurize.data.folders import PICTURE_SUFFIXES, files_below, same_name
+from featurize.data.frames import video_of
+from featurize.data.labels import Labelled
+from featurize.data.layouts import ClassFolder, LayoutName
 from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.pixels import formats
 from featurize.process import interrupts, places
 from featurize.wording import counted
 
-SPLIT_FOLDERS = {
-    **dict.fromkeys(("train", "training"), "train"),
-    **dict.fromkeys(("validate", "validation", "val", "valid"), "validate"),
-    **dict.fromkeys(("test", "testing"), "test"),
-}
-
 # A file modified less than this before it was hashed may change again with the same modification time (coarse clocks).
 # Its time is not stored, so the next scan reads it again.
 _SETTLED_NS = 2_000_000_000
+
+# Where pictures that lie in no class folders may belong.
+_OTHERWISE = (
+    "; with --labels TABLE, a row for each file tells its label. Unlabelled pictures are what vggft predict is for."
+)
 
 # Files per thread task. One task per file needed 2 kB of memory each, and took a third of the time of a scan without changes.
 _FILES_PER_TASK = 16
 
 
-ClassFolder = tuple[str, str, Path]  # split or "", class, folder
+@dataclass(frozen=True)
+class Rules:
+    """How files get their labels, splits and groups.
+
+    Attributes:
+        group_by: regular expression that is searched in the path; its first capture is the sample's group.
+        layout: what the folders at the top are, where there is no table.
+        table: a table of labels (`featurize.data.labels`).
+    """
+
+    group_by: str | None = None
+    layout: LayoutName = "auto"
+    table: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -38,12 +53,15 @@ class Scan:
 
     Attributes:
         root: absolute path of the data folder.
-        classes: sorted names of the class folders.
-        samples: sorted by path. `split` is set if there are split folders; `group` is the digest, or what the group pattern
-            captured; status is "ok", or "rejected" for anything but a readable regular file.
-        stored_splits: splits that have folders ("train", "validate", "test"); empty if the class folders are at the top level.
+        classes: sorted names of the classes.
+        samples: sorted by path. `split` is set if folders or the table tell it; `group` is what the group pattern captured or
+            the table says, else the video that a frame was cut from, else the digest; status is "ok", or "rejected" for
+            anything but a readable regular file.
+        stored_splits: splits that folders or the table tell ("train", "validate", "test"); empty if they tell none.
         loose: number of files beside the class folders; they are ignored.
-        notes: annotations and notes in class folders; they are ignored, too.
+        notes: annotations and notes beside images; they are ignored, too.
+        left_out: folders beside those of the splits that are ignored, as `Rules.layout` asks.
+        labelled: what the table of labels says; None if there is none.
     """
 
     root: Path
@@ -52,61 +70,86 @@ class Scan:
     stored_splits: frozenset[str]
     loose: int
     notes: tuple[Path, ...] = ()
+    left_out: tuple[Path, ...] = ()
+    labelled: Labelled | None = None
 
 
 def scan(
     root: Path,
     known: Sequence[Sample] = (),
-    group_by: str | None = None,
+    rules: Rules = Rules(),
     progress: Callable[[int, int], None] = lambda count, total: None,
     spelt: Sequence[str] = (),
 ) -> Scan:
-    """Find all files in the class folders of `root`, and hash new and changed ones.
+    """Find all labelled files of a data folder, and hash new and changed ones.
 
     Args:
         root: a folder of class folders, or a folder with `train/` and optionally `validate/` and `test/`, each of which holds
-            class folders.
+            class folders; with a table of labels, any folder.
         known: samples of the previous scan; a file with the same path, size, time and inode keeps its digest.
-        group_by: regular expression that is searched in the path; its first capture is the sample's group.
         progress: called with the number of hashed files and the number of all files.
-        spelt: classes of the previous scan; a folder of the same name in another Unicode form keeps their spelling.
+        spelt: classes of the previous scan; the same name in another Unicode form keeps their spelling.
 
     Raises:
-        VggftError: no such folder, no class folders, fewer than two classes, a class with too few images, or a pattern without
-            a capture group.
+        VggftError: no such folder, a layout that is not clear, no class folders, fewer than two classes, a class with too few
+            images, a table that cannot be used, or a pattern without a capture group.
     """
-    pattern = _group_pattern(group_by)
+    pattern = _group_pattern(rules.group_by)
     root = places.expanded(Path(root))
     if not root.is_dir():
         problem = "not a folder" if os.path.lexists(root) else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
     root = places.resolved(root)
-    class_folders, loose = _class_folders(root)
-    class_folders = _one_spelling(class_folders, spelt)
+    found = _by_folders(root, rules.layout, spelt) if rules.table is None else _by_table(root, rules, spelt)
+    _check_classes(found, rules.table)
+    samples = _hash_all(root, found.samples, {s.path: s for s in known}, progress)
+    return replace(found, samples=tuple(replace(s, group=_group(s, pattern)) for s in samples))
+
+
+def _by_folders(root: Path, layout: LayoutName, spelt: Sequence[str]) -> Scan:
+    found = layouts.find(root, layout, spelt)
+    label_of = _one_spelling(spelt, (folder.label for folder in found.folders))
+    class_folders = [replace(folder, label=label_of[same_name(folder.label)]) for folder in found.folders]
     _check_case(root, class_folders)
-    notes: list[Path] = []
-    files = sorted(
-        (
-            sample
-            for split, label, folder in class_folders
-            for sample in files_below(root, folder, Sample("", label, split), (os.path.realpath(root),), notes.append)
-        ),
-        key=lambda sample: sample.path,
+    above, notes = (os.path.realpath(root),), list[Path]()
+    samples = [
+        sample
+        for folder in class_folders
+        for sample in files_below(root, folder.path, Sample("", folder.label, folder.split), above, notes.append)
+    ]
+    return Scan(
+        root,
+        tuple(sorted({folder.label for folder in class_folders})),
+        tuple(sorted(samples, key=lambda sample: sample.path)),
+        frozenset(folder.split for folder in class_folders if folder.split),
+        found.loose,
+        tuple(notes),
+        found.left_out,
     )
-    classes = tuple(sorted({label for _, label, _ in class_folders}))
-    stored = frozenset(split for split, _, _ in class_folders if split)
-    _check_classes(root, classes, files, stored)
-    samples = _hash_all(root, files, {s.path: s for s in known}, progress)
-    samples = [replace(s, group=_group(s, pattern)) for s in samples]
-    return Scan(root, classes, tuple(samples), stored, loose, tuple(notes))
 
 
-def _one_spelling(class_folders: Sequence[ClassFolder], spelt: Sequence[str]) -> list[ClassFolder]:
-    """Give folders whose names differ only in their Unicode form one label: that of the previous scan, else the first one."""
+def _by_table(root: Path, rules: Rules, spelt: Sequence[str]) -> Scan:
+    assert rules.table is not None
+    notes: list[Path] = []
+    labelled = labels.read(rules.table, root, notes.append)
+    if rules.group_by is not None and "group" in labelled.columns:
+        raise VggftError(
+            f"--group-by {rules.group_by}: {rules.table} has groups, too, in column {labelled.columns['group']!r}. Use one of "
+            "them."
+        )
+    label_of = _one_spelling(spelt, (sample.label for sample in labelled.samples))
+    samples = tuple(replace(sample, label=label_of[same_name(sample.label)]) for sample in labelled.samples)
+    stored = frozenset(sample.split for sample in samples if sample.split)
+    classes = tuple(sorted({sample.label for sample in samples}))
+    return Scan(root, classes, samples, stored, 0, tuple(notes), labelled=labelled)
+
+
+def _one_spelling(spelt: Sequence[str], names: Iterable[str]) -> dict[str, str]:
+    """Return the label for each name: those that differ only in their Unicode form are one, spelt as in the previous scan."""
     label_of: dict[str, str] = {}
-    for label in (*spelt, *(label for _, label, _ in class_folders)):
+    for label in (*spelt, *names):
         label_of.setdefault(same_name(label), label)
-    return [(split, label_of[same_name(label)], folder) for split, label, folder in class_folders]
+    return label_of
 
 
 def _check_case(root: Path, class_folders: Sequence[ClassFolder]) -> None:
@@ -115,13 +158,14 @@ def _check_case(root: Path, class_folders: Sequence[ClassFolder]) -> None:
     Raises:
         VggftError: one does.
     """
-    trained = {label.casefold(): label for split, label, _ in class_folders if split == "train"}
+    trained = {folder.label.casefold(): folder.label for folder in class_folders if folder.split == "train"}
     known = set(trained.values())
-    for split, label, folder in class_folders:
-        if split and label not in known and label.casefold() in trained:
+    for folder in class_folders:
+        label = folder.label
+        if folder.split and label not in known and label.casefold() in trained:
             raise VggftError(
-                f"{folder}: the class is called {trained[label.casefold()]!r} in the training folder, and {label!r} here. Give "
-                f"it one name in all of {root}."
+                f"{folder.path}: the class is called {trained[label.casefold()]!r} in the training folder, and {label!r} here. "
+                f"Give it one name in all of {root}."
             )
 
 
@@ -140,59 +184,41 @@ def _group_pattern(group_by: str | None) -> re.Pattern[str] | None:
 def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
     match = pattern.search(sample.path) if pattern else None
     captured = match.group(1) if match else None
-    return sample.digest if captured is None else captured
+    if pattern and captured is not None:
+        return captured
+    return sample.digest if pattern else sample.group or video_of(sample.path) or sample.digest
 
 
-def _class_folders(root: Path) -> tuple[list[ClassFolder], int]:
-    """Return (split or "", class, folder) of every class folder, and the number of files beside the class folders."""
-    folders = subfolders(root)
-    splits = {folder: SPLIT_FOLDERS[folder.name.lower()] for folder in folders if folder.name.lower() in SPLIT_FOLDERS}
-    # train/ is a split if validate/ or test/ is beside it, or if it is the only folder and holds folders. Beside other folders,
-    # such as bus/, it is a class.
-    by_split = "train" in splits.values() and (len(splits) > 1 or (len(folders) == 1 and bool(subfolders(folders[0]))))
-    if not by_split:
-        for folder in splits:  # a class called "test" holds pictures, a split holds folders
-            if subfolders(folder) and not loose_files(folder):
-                raise VggftError(
-                    f"{folder}: looks like a split folder in an incomplete or mixed layout. Expected train/ with validate/ or "
-                    "test/, and no other folders. Rename the folders, or move them away."
-                )
-        return [("", folder.name, folder) for folder in folders], loose_files(root)
-    if len(set(splits.values())) < len(splits):
-        names = ", ".join(sorted(folder.name for folder in splits))
-        raise VggftError(f"{root}: two folders for the same split among {names}; keep one of them.")
-    others = [folder.name for folder in folders if folder not in splits]
-    if others:
-        raise VggftError(
-            f"{root}: unexpected beside train/: {', '.join(others)}. Expected only train/, validate/ and test/. Move a class "
-            "into train/, and anything else away."
-        )
-    for folder in splits:
-        if not subfolders(folder):
-            raise VggftError(f"{folder}: no class folders. Expected one folder per class with its pictures.")
-    class_folders = [(split, label.name, label) for folder, split in splits.items() for label in subfolders(folder)]
-    return class_folders, sum(loose_files(folder) for folder in [root, *folders])
-
-
-def _check_classes(root: Path, classes: Sequence[str], samples: Sequence[Sample], stored: frozenset[str]) -> None:
-    if not classes:
+def _check_classes(found: Scan, table: Path | None) -> None:
+    root, stored = found.root, found.stored_splits
+    source = table or root
+    remove = "leave out its rows" if table else "remove the folder"
+    if not found.classes:
+        if table:
+            raise VggftError(f"{table}: no labels.")
         loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         problem = f"{counted(loose, 'picture')} but no folders" if loose else "no class folders"
-        raise VggftError(f"{root}: {problem}. Expected one folder per class (cats/, dogs/, …) with its pictures.")
-    if len(classes) < 2:
-        raise VggftError(f"{root}: only one class ({classes[0]!r}). Expected two or more class folders.")
-    for name in classes:
-        in_class = [s for s in samples if s.label == name]
+        raise VggftError(
+            f"{root}: {problem}. Expected one folder per class (cats/, dogs/, …) with its pictures{_OTHERWISE}"
+        )
+    if len(found.classes) < 2:
+        expected = "labels" if table else f"class folders{_OTHERWISE.removesuffix('.')}"
+        raise VggftError(f"{source}: only one class ({found.classes[0]!r}). Expected two or more {expected}.")
+    for name in found.classes:
+        in_class = [s for s in found.samples if s.label == name]
         usable = [s for s in in_class if s.status == "ok"]
         if not usable:
             rejected = f" ({in_class[0].path}: {in_class[0].reason})" if in_class else ""
-            raise VggftError(f"{root}: class {name!r} has no images{rejected}. Add pictures or remove the folder.")
+            raise VggftError(f"{source}: class {name!r} has no images{rejected}. Add pictures or {remove}.")
         if stored and not any(s.split == "train" for s in usable):
-            raise VggftError(f"{root}: class {name!r} has no images in train/. Every class needs training images.")
+            raise VggftError(
+                f"{source}: class {name!r} has no images in {'the training split' if table else 'train/'}. Every class needs "
+                "training images."
+            )
         if len(usable) < 2 and "validate" not in stored:  # in a stored validation split, a class may be missing
             raise VggftError(
-                f"{root}: class {name!r} has only one image ({usable[0].path}). Expected at least two, for training and "
-                "validation. Add pictures or remove the folder."
+                f"{source}: class {name!r} has only one image ({usable[0].path}). Expected at least two, for training and "
+                f"validation. Add pictures or {remove}."
             )
 
 

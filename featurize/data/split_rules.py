@@ -81,7 +81,8 @@ def check_folders(scan: Scan, wishes: Wishes) -> None:
     """
     for option, value, split in (("--validation", wishes.validation, "validate"), ("--test", wishes.test, "test")):
         if value is not None and split in scan.stored_splits:
-            raise VggftError(f"{option} {value}: {scan.root} has a folder for the {split} split. Omit the option.")
+            where = "the table of labels has" if scan.labelled else f"{scan.root} has a folder for"
+            raise VggftError(f"{option} {value}: {where} the {split} split. Omit the option.")
 
 
 def build(scan: Scan, samples: Sequence[Sample], shares: Shares, assigned: Sequence[Assigned]) -> Dataset:

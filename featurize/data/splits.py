@@ -92,8 +92,8 @@ def _check_contradictions(samples: Sequence[Sample], before: Sequence[Assigned])
         drawn = memory.splits(sample) if sample.split and sample.status != "rejected" else set()
         if drawn and sample.split not in drawn:
             raise VggftError(
-                f"{sample.path} is in a {sample.split} folder, but was assigned to {' and '.join(sorted(drawn))} earlier, and "
-                "images keep their split. Use a new --workspace for the new folders; --cache shares the features."
+                f"{sample.path} is in the {sample.split} split now, but was assigned to {' and '.join(sorted(drawn))} earlier, "
+                "and images keep their split. Use a new --workspace for the new splits; --cache shares the features."
             )
 
 
@@ -111,8 +111,10 @@ def _check_groups(groups: Mapping[str, Counter[str]]) -> None:
     for label, number in sorted(sizes.items()):
         if number == 1:
             raise VggftError(
-                f"class {label!r} has only one group of usable images (one file, its copies, or one --group-by group). Expected "
-                "at least two, for training and validation. Add other pictures or remove the folder."
+                f"class {label!r} has only one group of usable images: one file, its copies, one group of --group-by or of the "
+                "table, or the frames of one video. Expected at least two, for training and validation. Add other pictures or "
+                "remove the class. --group-by '(.*)' makes each file a group; then frames of one video are in both splits, and "
+                "the metrics are too good."
             )
 
 

@@ -64,7 +64,8 @@ def inert(cell: Any) -> Any:
     return cell
 
 
-def _as_written(cell: str) -> str:
+def as_written(cell: str) -> str:
+    """Return the text that `inert` was given."""
     return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
@@ -72,7 +73,7 @@ def parse_csv(data: bytes) -> list[dict[str, str]]:
     """Parse a CSV file: one dictionary per row; ValueError for anything else, and for a row of another length."""
     text = io.StringIO(data.decode("utf-8", "surrogateescape"), newline="")
     try:
-        header, *rows = [[_as_written(cell) for cell in row] for row in csv.reader(text) if row] or [[]]
+        header, *rows = [[as_written(cell) for cell in row] for row in csv.reader(text) if row] or [[]]
     except csv.Error as error:
         raise ValueError(str(error)) from None
     if any(len(row) != len(header) for row in rows):

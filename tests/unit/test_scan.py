@@ -7,7 +7,7 @@ from conftest import make_classes, paint
 
 from featurize.data import folders
 from featurize.data.dataset import Dataset, manifest, read_manifest
-from featurize.data.scan import scan
+from featurize.data.scan import Rules, scan
 from featurize.errors import VggftError
 
 
@@ -73,7 +73,7 @@ def test_names_of_splits_in_any_case(tmp_path, names):
     assert scan(tmp_path).classes == ("a", "b")
 
 
-@pytest.mark.parametrize("names", [("val", "test"), ("train", "holdout")])
+@pytest.mark.parametrize("names", [("val", "test"), ("test1", "test2"), ("val", "cats")])
 def test_layouts_that_look_like_splits_but_are_not_are_refused(tmp_path, names):
     for name in names:
         make_classes(tmp_path / name, a=2, b=2)
@@ -174,13 +174,13 @@ def test_groups(tmp_path):
     for name in ("clip1_001", "clip1_002", "clip2_001"):
         paint(tmp_path / "a" / f"{name}.png", (0, hash(name) % 256, 1))
     make_classes(tmp_path, b=2)
-    found = {s.path: s.group for s in scan(tmp_path, group_by=r"(clip\d+)_").samples}
+    found = {s.path: s.group for s in scan(tmp_path, rules=Rules(r"(clip\d+)_")).samples}
     assert found["a/clip1_001.png"] == found["a/clip1_002.png"] == "clip1"
     assert found["a/clip2_001.png"] == "clip2"
     assert len(found["b/0.png"]) == 64  # no match: its digest
     for pattern, message in (("(", "not a valid regular expression"), ("clip", "has no capture group")):
         with pytest.raises(VggftError, match=message):
-            scan(tmp_path, group_by=pattern)
+            scan(tmp_path, rules=Rules(pattern))
 
 
 def test_manifest_keeps_every_name(tmp_path):

@@ -126,7 +126,7 @@ def test_an_image_that_changed_is_reserved_under_its_new_bytes():
 def test_folders_that_contradict_a_drawn_split_are_refused():
     drawn = assign(samples("a", range(50), split="train"), Shares(), {"train"})
     later = [*samples("a", range(50), split="train"), *samples("a", range(50, 60), split="validate")]
-    with pytest.raises(VggftError, match="is in a train folder, but was assigned to validate earlier"):
+    with pytest.raises(VggftError, match="is in the train split now, but was assigned to validate earlier"):
         assign(later, Shares(), {"train", "validate"}, remember([], drawn))
     moved = [
         Sample(f"train/{s.path}", s.label, "train", s.group, s.digest) for s in assign(samples("a", range(9)), Shares())

@@ -1,13 +1,15 @@
-"""A folder of class folders → its files with their labels, for a trained model."""
+"""A folder of class folders, or a folder and a table of labels → files with their labels, for a trained model."""
 
 import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurize.data import scan
+from featurize.data import labels
 from featurize.data.folders import same_name, subfolders
+from featurize.data.split_names import split_of
 from featurize.errors import VggftError
+from featurize.process import places
 from vggft.prediction import inputs
 from vggft.prediction.inputs import Beside
 from vggft.prediction.scoring import File
@@ -29,9 +31,9 @@ def files(root: Path, classes: Sequence[str], beside: Beside = lambda path: None
     class_folders = subfolders(root)
     label_of = {same_name(name): name for name in classes}
     unknown = [folder for folder in class_folders if same_name(folder.name) not in label_of]
-    splits = [folder for folder in unknown if folder.name.lower() in scan.SPLIT_FOLDERS and subfolders(folder)]
+    splits = [folder for folder in unknown if split_of(folder.name) and subfolders(folder)]
     if splits:
-        names = {scan.SPLIT_FOLDERS[folder.name.lower()]: folder for folder in splits}
+        names = {split_of(folder.name): folder for folder in splits}
         raise VggftError(
             f"{root}: contains splits ({', '.join(folder.name for folder in splits)}). Expected class folders. Evaluate one: "
             f"vggft evaluate {shlex.quote(str(names.get('test', names.get('validate', splits[0]))))}"
@@ -50,3 +52,24 @@ def files(root: Path, classes: Sequence[str], beside: Beside = lambda path: None
     if not labelled:
         raise VggftError(f"{root}: no images. Expected a folder of images for each class ({', '.join(classes)}).")
     return labelled
+
+
+def in_table(
+    table: Path, root: Path, classes: Sequence[str], beside: Beside = lambda path: None
+) -> list[tuple[str, File]]:
+    """Return (label, file) for every row of a table of labels; rows without a file have the reason.
+
+    Raises:
+        VggftError: no such folder, a table that cannot be used, or a label that is no class of the model.
+    """
+    if not root.is_dir():
+        raise VggftError(f"{root}: no such folder. Expected the folder of the files in {table}.")
+    label_of = {same_name(name): name for name in classes}
+    samples = labels.read(table, places.resolved(root), beside).samples
+    unknown = sorted({sample.label for sample in samples if same_name(sample.label) not in label_of})
+    if unknown:
+        raise VggftError(
+            f"{table}: not classes of the model: {', '.join(unknown)}. Expected labels among {', '.join(classes)}. Correct "
+            "them, or leave out their rows."
+        )
+    return [(label_of[same_name(s.label)], File(root / s.path, s.reason)) for s in samples]

@@ -19,6 +19,7 @@ from heads import predictions
 from heads.metrics import Metrics, confusion, measure
 from vggft.prediction import inference, labelled, scoring, selection
 from vggft.prediction.mistakes import SHOWN, mistakes
+from vggft.prediction.scoring import File
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
@@ -50,7 +51,7 @@ class _Evaluated:
 
 
 def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any]:
-    """Predict every image below a folder's class folders, and compute metrics of the named, recommended or best model.
+    """Predict every labelled image of a folder, and compute metrics of the named, recommended or best model.
 
     Writes evaluate.json and evaluate-predictions.csv into the report folder.
 
@@ -61,10 +62,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
     folder = places.expanded(options.folder)
     choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     classes = choice.model.classes
-    notes: list[Path] = []
-    files = labelled.files(folder, classes, notes.append)
-    if notes:
-        ui.say(ignored(notes))
+    files = _files(options, folder, classes, ui)
     workspace.report_folder()
     ui.say(f"model: {choice.model.name} ({choice.reason})")
     if choice.age:
@@ -130,6 +128,17 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         _warn(evaluated.seen, metrics.n, ui)
     ui.print(f"written: {written['report']} and {Path(written['predictions']).name}")
     return {**result, **written}
+
+
+def _files(options: EvaluateOptions, folder: Path, classes: Sequence[str], ui: Ui) -> list[tuple[str, File]]:
+    notes: list[Path] = []
+    if options.labels is None:
+        files = labelled.files(folder, classes, notes.append)
+    else:
+        files = labelled.in_table(places.expanded(options.labels), folder, classes, notes.append)
+    if notes:
+        ui.say(ignored(notes))
+    return files
 
 
 def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:

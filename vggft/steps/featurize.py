@@ -2,7 +2,6 @@
 
 import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,8 +18,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data import split_rules, splits
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
-from featurize.data.folders import differ_in_case, ignored
-from featurize.data.scan import Scan
+from featurize.data.scan import Rules, Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION
@@ -29,15 +27,13 @@ from featurize.wording import counted, size
 from finetune import store
 from finetune.store import RUN
 from heads.head import HEAD_FILE
-from vggft.steps import locations
+from vggft.steps import locations, scan_report
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Advance, Ui
 from vggft.workspace import earlier, provenance, views
-from vggft.workspace.filling import Filled, Filling, fill, require
+from vggft.workspace.filling import Filled, Filling, files_of, fill, require
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Settings, Workspace
-
-_SHOWN = 5  # rejected files named on the terminal; the manifest has them all
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,8 @@ def _featurize(
         weights.locate(architecture, weights_file)
 
     began = time.perf_counter()
-    scan = _scan(options, before, split.group_by, ui)
+    table = _table(options, before)
+    scan = _scan(options, before, Rules(split.group_by, options.layout, table), ui)
     _refuse_overlaps(workspace, scan)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
@@ -123,16 +120,14 @@ def _featurize(
         layers=tuple(layers),
         cache=str(shared) if shared else None,
         views=options.views if options.views is not None else before.settings.views if before.settings else 0,
+        labels=str(table) if table else None,
     )
     if before.settings is None and workspace.lost:
         workspace.require_same(settings)
         ui.warn(
             f"{workspace.root / earlier.SETTINGS} was missing: it is written again, with the options of this command"
         )
-    files: dict[str, list[Path]] = defaultdict(list)
-    for sample in scan.samples:
-        if sample.digest:
-            files[sample.digest].append(scan.root / sample.path)
+    files = files_of(scan.root, [sample for sample in scan.samples if sample.digest])
     doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
     filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
     _require(workspace, cache, filling, dataset, settings, ui)
@@ -151,7 +146,7 @@ def _featurize(
     if filled.rejected:
         dataset = split_rules.build(scan, _rejected(scan.samples, filled.rejected), split.shares, assigned)
     workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
-    _tell(workspace, scan, dataset, ui)
+    scan_report.tell(workspace, scan, dataset, ui)
     _tell_of_changes(workspace, split, before, dataset, ui)
     _tell_of_stale_models(workspace, state_before, provenance.state(dataset, fingerprint), ui)
     rate = _tell_of_work(filled, seconds, reused, ui)
@@ -244,7 +239,15 @@ def _fingerprint(
     return replace(default, weights=loaded.digest), None if elsewhere else places.resolved(options.weights)
 
 
-def _scan(options: FeaturizeOptions, before: _Before, group_by: str | None, ui: Ui) -> Scan:
+def _table(options: FeaturizeOptions, before: _Before) -> Path | None:
+    """Return the absolute path of the table of labels; None where class folders are the labels."""
+    if options.labels is not None:
+        return places.resolved(places.expanded(options.labels))
+    stored = before.settings.labels if before.settings and options.layout == "auto" else None
+    return Path(stored) if stored else None
+
+
+def _scan(options: FeaturizeOptions, before: _Before, rules: Rules, ui: Ui) -> Scan:
     known = () if options.rehash else before.samples
     spelt = before.settings.classes if before.settings else ()
     with contextlib.ExitStack() as bar:
@@ -255,7 +258,7 @@ def _scan(options: FeaturizeOptions, before: _Before, group_by: str | None, ui: 
             advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
             advance(done)
 
-        return featurize.data.scan.scan(options.data, known, group_by, progress, spelt)
+        return featurize.data.scan.scan(options.data, known, rules, progress, spelt)
 
 
 def _require_same_data(scan: Scan, before: _Before) -> None:
@@ -320,40 +323,3 @@ def _tell_of_stale_models(
             f"{', '.join(trained)} {stale} stale now: made before images, labels, splits or features changed. To train "
             f"again: vggft head{where}, then vggft finetune{where}"
         )
-
-
-def _tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
-    counts = ", ".join(f"{number} {split}" for split, number in dataset.split_counts.items() if number)
-    ui.print(
-        f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
-    )
-    if scan.loose:
-        ui.say(f"ignored beside the class folders: {counted(scan.loose, 'file')}")
-    if scan.notes:
-        ui.say(ignored(scan.notes))
-    for alike in differ_in_case(dataset.classes):
-        ui.warn(
-            f"classes that differ only in upper and lower case: {', '.join(alike)}. If they are one, rename the folders"
-        )
-    for split in ("validate", "test"):
-        classes = {s.label for s in dataset.accepted(split)}
-        for name in dataset.classes:
-            if classes and name not in classes:
-                ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")
-    conflicts = splits.conflicts(dataset.samples)
-    for identical in conflicts[:_SHOWN]:
-        ui.warn(
-            "identical files under two labels or in two splits: "
-            + ", ".join(f"{s.path} ({s.split})" for s in identical)
-        )
-    if len(conflicts) > _SHOWN:
-        ui.warn(f"{_SHOWN} of {len(conflicts)} sets of identical files shown; --json lists all")
-    if dataset.duplicates:
-        copies = "copy" if len(dataset.duplicates) == 1 else "copies"
-        ui.warn(f"{len(dataset.duplicates)} {copies} in validation or test left out (status duplicate in the manifest)")
-    for sample in dataset.rejected[:_SHOWN]:
-        ui.warn(f"rejected {sample.path}: {sample.reason}")
-    if dataset.rejected:
-        number = counted(len(dataset.rejected), "file")
-        shown = f"; {_SHOWN} of them shown" if len(dataset.rejected) > _SHOWN else ""
-        ui.warn(f"{number} rejected{shown}; reasons are listed in {workspace.manifest}")

@@ -11,6 +11,7 @@ import finetune.plan
 import heads.plan
 from featurize.backbone.vgg16 import VGG16
 from featurize.data import shares
+from featurize.data.layouts import Layout
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
@@ -41,8 +42,21 @@ class FeaturizeOptions(Options):
     """Which images, how they become features, and how they are split. None: the workspace's value, or the default."""
 
     data: Annotated[
-        Path, Option("Folder of class folders, or of train/, validate/ and test/ with them.", metavar="DATA")
+        Path,
+        Option(
+            "Folder of class folders, or of train/, validate/ and test/ with them; or of the files in --labels.",
+            metavar="DATA",
+        ),
     ]
+    labels: Annotated[
+        Path | None,
+        Option(
+            "Table (CSV) with the label of each file in DATA: columns file and label, perhaps split and group.",
+            metavar="TABLE",
+            default="that of the workspace; none in a new one: class folders are the labels",
+        ),
+    ] = None
+    layout: Layout = "auto"
     layers: Annotated[
         tuple[str, ...],
         Option("Layer to cache; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
@@ -87,6 +101,13 @@ class FeaturizeOptions(Options):
         SHARD_ROWS
     )
     rehash: Annotated[bool, Option("Read and hash all data and cache files again.")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.labels is not None and self.layout != "auto":
+            raise VggftError(
+                f"--labels with --layout {self.layout}: with a table, folders are no labels. Use one of the two."
+            )
 
 
 @dataclass(frozen=True)
@@ -246,7 +267,13 @@ class UndoOptions(Options):
 class EvaluateOptions(Options):
     """Which images and which model."""
 
-    folder: Annotated[Path, Option("Folder of class folders with labelled images.", metavar="FOLDER")]
+    folder: Annotated[
+        Path, Option("Folder of class folders with labelled images, or of the files in --labels.", metavar="FOLDER")
+    ]
+    labels: Annotated[
+        Path | None,
+        Option("Table (CSV) with the label of each file.", metavar="TABLE", default="class folders are the labels"),
+    ] = None
     model: Annotated[str | None, _MODEL] = None
 
 

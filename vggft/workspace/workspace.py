@@ -56,6 +56,7 @@ class Settings:
         layers: those that the last featurize computed for every image.
         cache: the folder of the features that `--cache` named, absolute; None for `cache/` in the workspace.
         views: number of views of each training image in the cache.
+        labels: the table of labels, absolute; None where class folders are the labels.
     """
 
     data: str
@@ -68,6 +69,7 @@ class Settings:
     layers: tuple[str, ...] = ()
     cache: str | None = None
     views: Annotated[int, Option(least=0, most=MOST_VIEWS)] = 0
+    labels: str | None = None
 
     @property
     def weights_file_path(self) -> Path | None:
@@ -352,8 +354,6 @@ def _do_not_wait(message: str) -> None:
 
 
 def _described(settings: Settings) -> bytes:
-    """Return workspace.json; without `views` where there are none, as in earlier versions."""
-    stored = asdict(settings)
-    if not settings.views:
-        del stored["views"]
+    """Return workspace.json; without `views` and `labels` where there are none, as in earlier versions."""
+    stored = {name: value for name, value in asdict(settings).items() if value or name not in ("views", "labels")}
     return forms.json_bytes({"schema": SCHEMA, **stored})

@@ -1,0 +1,198 @@
+"""Tables of labels: columns by the names that people use, files found by path or name, and everything that is refused."""
+
+import pytest
+from conftest import paint
+
+from featurize.data.labels import read
+from featurize.data.scan import Rules, scan
+from featurize.errors import VggftError
+
+
+@pytest.fixture
+def pictures(tmp_path):
+    folder = tmp_path / "pictures"
+    for number in range(6):
+        paint(folder / f"{number}.png", (number, 40, 90))
+    return folder
+
+
+def table(folder, *lines, name="labels.csv"):
+    path = folder.parent / name
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def labels(labelled):
+    return {s.path: s.label for s in labelled.samples}
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("file,label", {"file": "file", "label": "label"}),
+        ("Id,Breed", {"file": "Id", "label": "Breed"}),
+        ("image_id;label", {"file": "image_id", "label": "label"}),
+        ("id_code\tdiagnosis", {"file": "id_code", "label": "diagnosis"}),
+        ("Image,whatever it is", {"file": "Image", "label": "whatever it is"}),  # two columns: the other one
+        ("fname,Class Name", {"file": "fname", "label": "Class Name"}),
+        ("\ufefffilename,target", {"file": "filename", "label": "target"}),  # as spreadsheets write it
+    ],
+)
+def test_columns_by_the_names_that_people_use(pictures, header, columns):
+    delimiter = next(d for d in ",;\t" if d in header)
+    found = read(table(pictures, header, *(delimiter.join((f"{i}.png", "ab"[i % 2])) for i in range(6))), pictures)
+    assert found.columns == columns
+    assert labels(found) == {f"{i}.png": "ab"[i % 2] for i in range(6)}
+    assert not found.unlabelled and not found.repeated
+
+
+def test_the_best_name_is_used_and_the_rest_is_left(pictures):
+    lines = ["class id,filepaths,labels,data set,notes", "0,0.png,cat,train,x", "1,1.png,dog,valid,y"]
+    found = read(table(pictures, *lines), pictures)
+    assert found.columns == {"file": "filepaths", "label": "labels", "split": "data set"}
+    assert [(s.label, s.split) for s in found.samples] == [("cat", "train"), ("dog", "validate")]
+    assert found.unlabelled == ("2.png", "3.png", "4.png", "5.png")
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "splits"),
+    [
+        ("split", ("train", "val", "Test"), ["train", "validate", "test"]),
+        ("subset", ("training", "dev", "testing"), ["train", "validate", "test"]),
+        ("is_valid", ("False", "True", "0"), ["train", "validate", "train"]),
+        ("is_test", ("no", "1", ""), ["train", "test", "train"]),
+        ("dataset", ("ours", "theirs", "train"), ["", "", ""]),  # not of splits
+    ],
+)
+def test_splits(pictures, column, values, splits):
+    found = read(table(pictures, f"file,label,{column}", *(f"{i}.png,a,{v}" for i, v in enumerate(values))), pictures)
+    assert [s.split for s in found.samples] == splits
+
+
+def test_groups_of_a_table(pictures):
+    lines = ["file,label,patient_id", *(f"{i}.png,{'ab'[i % 2]},{'pq'[i < 3] if i else ''}" for i in range(6))]
+    found = scan(pictures, rules=Rules(table=table(pictures, *lines)))
+    assert [s.group for s in found.samples] == [found.samples[0].digest, "q", "q", "p", "p", "p"]
+    with pytest.raises(VggftError, match=r"--group-by \(x\): .* has groups, too, in column 'patient_id'"):
+        scan(pictures, rules=Rules("(x)", table=table(pictures, *lines)))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "deep/in/cat.1.jpg",
+        "./deep/in/cat.1.jpg",
+        "in/cat.1.jpg",
+        "pictures/deep/in/cat.1",
+        "cat.1.jpg",
+        "cat.1",
+        "in/cat.1",
+        "deep\\in\\cat.1.jpg",
+    ],
+)
+def test_files_are_found_by_path_or_name_with_or_without_suffix(pictures, name):
+    paint(pictures / "deep" / "in" / "cat.1.jpg", (1, 2, 3))
+    found = read(table(pictures, "file,label", f"{name},cat"), pictures)
+    assert labels(found) == {"deep/in/cat.1.jpg": "cat"}
+
+
+def test_paths_from_the_folder_of_the_table_and_absolute_ones(pictures):
+    found = read(table(pictures, "file,label", "pictures/0.png,a", f"{pictures}/1.png,b"), pictures)
+    assert labels(found) == {"0.png": "a", "1.png": "b"}
+
+
+def test_names_that_only_files_can_have(pictures):
+    names = ["a,b.png", 'quote".png', "=1+1.png", "two\nlines.png", "caf\u00e9.png", " spaced.png"]
+    for number, name in enumerate(names):
+        paint(pictures / name, (200, number, 1))
+    quoted = ['"{}"'.format(name.replace('"', '""')) for name in names]
+    quoted[2] = "'=1+1.png"  # as vggft writes it, so that no spreadsheet computes it
+    quoted[4] = "cafe\u0301.png"  # as another system spells it
+    quoted[5] = "spaced"
+    with pytest.raises(VggftError, match="none of its 1 file is in"):
+        read(table(pictures, "file,label", "spaced.png,a"), pictures)
+    found = read(table(pictures, "file,label", *(f"{name},a" for name in quoted[:5])), pictures)
+    assert set(labels(found)) == set(names[:5])
+
+
+def test_a_table_among_the_pictures(pictures):
+    path = table(pictures / "x", "file,label", "0.png,a", "1.png,b")
+    (pictures / "notes.txt").write_text("x")
+    notes = []
+    found = read(path, pictures, notes.append)
+    assert path.parent == pictures
+    assert [note.name for note in notes] == ["notes.txt"]
+    assert found.unlabelled == ("2.png", "3.png", "4.png", "5.png")
+
+
+def test_what_is_missing_twice_or_without_a_label_is_named(pictures):
+    lines = ["file,label", "0.png,a", "gone.png,b", "1.png,", "0.png,a", "../../etc/passwd,b", "2.png,b"]
+    found = read(table(pictures, *lines), pictures)
+    assert found.repeated == ("0.png",)
+    assert found.unlabelled == ("1.png", "3.png", "4.png", "5.png")
+    rejected = {s.path: s.reason for s in found.samples if s.status == "rejected"}
+    assert rejected == dict.fromkeys(
+        ("etc/passwd", "gone.png"), "labels.csv has a row for it, but there is no such file"
+    )
+    assert labels(found) == {"0.png": "a", "2.png": "b", "gone.png": "b", "etc/passwd": "b"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["file,label", "0.png,a", "0.png,b"], r"line 3: 0.png has another row, which says 'a'; this one says 'b'"),
+        (["file,label,split", "0.png,a,train", "0,a,test"], r"line 3: 0 has another row, which says 'a', 'train'"),
+        (["what,label,more", "0.png,a,x"], "no column for the files among what, label, more"),
+        (["file,width,height", "0.png,1,2"], "no column for the labels among file, width, height"),
+        ([], "no column for the files among no columns"),
+        (["file,label"], "no rows"),
+        (["file,label", ",a"], "line 2: no file in column 'file'"),
+        (["file,label", "0.png,a,b"], "line 2: 3 cells, but the header has 2"),
+        (["file,label,label", "0.png,a,b"], "two columns of the same name"),
+        (
+            ["file,label,split", "0.png,a,train", "1.png,a,maybe"],
+            r"line 3: 'maybe' in column 'split'. Expected train, validate",
+        ),
+        (["file,label", "x/0.png,a", "test/1.png,b"], r"none of its 2 files is in .*pictures \(the first: x/0.png\)"),
+        (["file,label", "7.png,a"], r"none of its 1 file is in .*pictures \(the first: 7.png\)"),
+        (["file,label", '"0.png,a'], "labels.csv, line 2"),
+    ],
+)
+def test_refused_tables(pictures, lines, message):
+    before = sorted(pictures.iterdir())
+    with pytest.raises(VggftError, match=message):
+        read(table(pictures, *lines), pictures)
+    assert sorted(pictures.iterdir()) == before
+
+
+def test_a_name_of_several_files(pictures):
+    for folder in "ab":
+        paint(pictures / folder / "same.png", (1, 2, ord(folder)))
+    with pytest.raises(VggftError, match=r"line 2: same.png may be a/same.png or b/same.png"):
+        read(table(pictures, "file,label", "same.png,x"), pictures)
+    assert labels(read(table(pictures, "file,label", "b/same.png,x"), pictures)) == {"b/same.png": "x"}
+
+
+def test_what_is_no_table(pictures):
+    with pytest.raises(VggftError, match=r"--labels .*nothing.csv: No such file"):
+        read(pictures.parent / "nothing.csv", pictures)
+    with pytest.raises(VggftError, match="not a CSV file"):
+        read(pictures / "0.png", pictures)
+    utf16 = pictures.parent / "utf16.csv"
+    utf16.write_text("file,label\n0.png,a\n", encoding="utf-16")
+    with pytest.raises(VggftError, match="not a CSV file in UTF-8"):
+        read(utf16, pictures)
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["0.png,a", "1.png,a"], r"labels.csv: only one class \('a'\). Expected two or more labels"),
+        (["0.png,", "1.png,"], "labels.csv: no labels"),
+        (["0.png,a", "1.png,a", "2.png,b"], r"class 'b' has only one image \(2.png\).* leave out its rows"),
+        (["0.png,a", "1.png,a", "gone.png,b"], r"class 'b' has no images \(gone.png: labels.csv has a row"),
+    ],
+)
+def test_tables_with_too_few_labels(pictures, lines, message):
+    with pytest.raises(VggftError, match=message):
+        scan(pictures, rules=Rules(table=table(pictures, "file,label", *lines)))
