@@ -64,7 +64,7 @@ def find(root: Path, layout: LayoutName, known: Sequence[str] = ()) -> Found:
     """
     folders = subfolders(root)
     if layout == "splits":
-        return _below_splits(root, folders, _only_family(root, folders), ())
+        return _below_splits(root, folders, _only_family(root, folders), layout)
     earlier = {same_name(name) for name in known}
     if layout == "classes" or (folders and all(same_name(folder.name) in earlier for folder in folders)):
         return _classes(root, folders)
@@ -77,13 +77,12 @@ def find(root: Path, layout: LayoutName, known: Sequence[str] = ()) -> Found:
             f"folders, or use {LABELS} or {_CLASSES}."
         )
     for family in complete.values():
-        others = [folder.name for folder in folders if folder not in {path for _, path in family}]
-        return _below_splits(root, folders, family, others)
+        return _below_splits(root, folders, family, layout)
     plain = families.get((), [])
     if [split for split, _ in plain] == ["train"]:
         # A single train/ with folders is a split. Beside other folders, such as bus/, it is a class.
         if len(folders) == 1 and subfolders(folders[0]):
-            return _below_splits(root, folders, plain, ())
+            return _below_splits(root, folders, plain, layout)
         plain = [(split, folder) for split, folder in plain if subfolders(folder) and not loose_files(folder)]
     if plain:
         raise VggftError(
@@ -112,15 +111,13 @@ def _only_family(root: Path, folders: Sequence[Path]) -> list[tuple[Split, Path]
 
 
 def _below_splits(
-    root: Path, folders: Sequence[Path], family: Sequence[tuple[Split, Path]], others: Sequence[str]
+    root: Path, folders: Sequence[Path], family: Sequence[tuple[Split, Path]], layout: LayoutName
 ) -> Found:
     """Return the class folders in the folders of splits.
 
-    Args:
-        others: names of folders beside the splits that nobody chose to leave out.
-
     Raises:
-        VggftError: there are any; no training folder; two folders for a split; or a split folder without class folders.
+        VggftError: no training folder; two folders for a split; a split folder without class folders; or, unless `layout` is
+            "splits", folders beside the splits, or pictures beside annotations.
     """
     names = ", ".join(sorted(path.name for _, path in family))
     splits = [split for split, _ in family]
@@ -131,9 +128,10 @@ def _below_splits(
     if len(set(splits)) < len(splits):
         raise VggftError(f"{root}: two folders for the same split among {names}; keep one of them.")
     train = next(path for split, path in family if split == "train")
-    if others:
+    others = tuple(folder for folder in folders if folder not in {path for _, path in family})
+    if others and layout == "auto":
         raise VggftError(
-            f"{root}: unexpected beside {train.name}/: {', '.join(others)}. Expected only train/, validate/ and test/. Move a "
+            f"{root}: unexpected beside {train.name}/: {_listed(others)}. Expected only train/, validate/ and test/. Move a "
             f"class into {train.name}/, and anything else away; or use --layout splits, which leaves out all but {names}. If all "
             f"of them are classes: {_CLASSES}."
         )
@@ -143,11 +141,11 @@ def _below_splits(
         inner = subfolders(outer)
         if not inner:
             raise _no_class_folders(root, path, train if split == "test" else None)
-        _check_notes(outer, inner)
+        if layout == "auto":
+            _check_notes(outer, inner, "--layout splits")
         loose += loose_files(outer)
         found += [ClassFolder(split, folder.name, folder) for folder in inner]
-    left_out = tuple(folder for folder in folders if folder not in {path for _, path in family})
-    return Found(tuple(found), loose, left_out)
+    return Found(tuple(found), loose, others)
 
 
 def _unwrapped(folder: Path) -> Path:
@@ -176,7 +174,7 @@ def _check_contents(root: Path, folders: Sequence[Path]) -> None:
     Raises:
         VggftError: pictures beside annotations; splits in classes; or folders that all hold the same folders and no picture.
     """
-    _check_notes(root, folders)
+    _check_notes(root, folders, _CLASSES)
     inside = {folder: _deeper(folder) for folder in folders}
     for folder, names in inside.items():
         splits = {split for name in names for split, words in [split_names.parse(name) or ("", None)] if words == ()}
@@ -194,17 +192,20 @@ def _check_contents(root: Path, folders: Sequence[Path]) -> None:
             f"{root}: only one class ({folders[0].name!r}), which holds {counted(len(names), 'folder')} ({_some(names)}). If "
             f"these are the classes: vggft featurize {shlex.quote(str(folders[0]))}"
         )
-    alike = [(a, b) for i, a in enumerate(folders) for b in folders[i + 1 : i + 2] if len(inside[a] & inside[b]) > 1]
-    if len(folders) > 1 and len(alike) == len(folders) - 1:
+    shared = set.intersection(*inside.values()) if len(folders) > 1 else set()
+    if len(shared) > 1:
         raise VggftError(
-            f"{root}: {_listed(folders)} all hold the folders {_some(inside[folders[0]] & inside[folders[1]])}, which may be the "
-            f"classes, a level too deep. If they are, use one of {_listed(folders)} as DATA, or {LABELS}. If "
-            f"{_listed(folders)} are the classes: {_CLASSES}."
+            f"{root}: {_listed(folders)} all hold the folders {_some(shared)}, which may be the classes, a level too deep. If "
+            f"they are, use one of {_listed(folders)} as DATA, or {LABELS}. If {_listed(folders)} are the classes: {_CLASSES}."
         )
 
 
-def _check_notes(place: Path, folders: Sequence[Path]) -> None:
-    """Check that folders are not pictures and what was noted about them, such as images/ beside annotations/."""
+def _check_notes(place: Path, folders: Sequence[Path], anyway: str) -> None:
+    """Check that folders are not pictures and what was noted about them, such as images/ beside annotations/.
+
+    Args:
+        anyway: the option with which they are classes.
+    """
     pictures = next(
         (folder for folder in folders if _words(folder) & _PICTURES and not _words(folder) - _PICTURES), None
     )
@@ -218,7 +219,7 @@ def _check_notes(place: Path, folders: Sequence[Path]) -> None:
     )
     raise VggftError(
         f"{place}: {pictures.name}/ beside {', '.join(notes)} is no class. Expected class folders. Use {advice}. If they are "
-        f"classes: {_CLASSES}."
+        f"classes: {anyway}."
     )
 
 

@@ -186,6 +186,10 @@ def test_folders_that_are_said_to_be_splits(tmp_path):
     found = scan(tmp_path, rules=Rules(layout="splits"))
     assert found.classes == ("a", "b")
     assert [folder.name for folder in found.left_out] == ["ground_truth", "notes"]
+    make(tmp_path / "odd", *pictures("train/images", "train/labels", "val/images"))
+    with pytest.raises(VggftError, match="If they are classes: --layout splits"):
+        scan(tmp_path / "odd")
+    assert scan(tmp_path / "odd", rules=Rules(layout="splits")).classes == ("images", "labels")
     make(tmp_path / "other", *pictures("cats", "dogs"))
     with pytest.raises(VggftError, match=r"--layout splits: no split folders.*there are cats, dogs"):
         scan(tmp_path / "other", rules=Rules(layout="splits"))
