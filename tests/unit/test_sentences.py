@@ -12,6 +12,7 @@ from vggft.comparison.report import sentences
 from vggft.comparison.report.sentences import PROVISOS
 from vggft.comparison.verdict import decide
 
+SAME = "(log-loss 0.0500 higher, 95% interval of the difference -0.1000 to +0.2000), and it is cheaper"
 MORE, FEWER = (0.02, 0.08), (-0.08, -0.02)  # intervals of the accuracy
 
 
@@ -69,36 +70,36 @@ def said(contrast_pair, source="test", contrast=None, no_p_value=None):
         ),
         (
             pair((-0.1, 0.2)),
-            "Use head: these 200 images show no difference from net, and it is cheaper (showing a difference in accuracy would "
+            f"Use head: these 200 images show no difference from net {SAME} (showing a difference in accuracy would "
             "take about 10,987 images like these)",
         ),
         (
             pair((-0.1, 0.2), only=(5, 5)),
-            "Use head: these 200 images show no difference from net, and it is cheaper (both classify equally many correctly; "
+            f"Use head: these 200 images show no difference from net {SAME} (both classify equally many correctly; "
             "showing a difference in accuracy would take more than 100,000 images like these)",
         ),
         (
             pair((-0.1, 0.2), independent=40, counted=(2, 1)),
-            "Use head: these 200 images show no difference from net, and it is cheaper (showing a difference in accuracy would "
+            f"Use head: these 200 images show no difference from net {SAME} (showing a difference in accuracy would "
             "take about 940 independent images)",
         ),
         (
             pair((-0.1, 0.2), independent=40, counted=(2, 2)),
-            "Use head: these 200 images show no difference from net, and it is cheaper (both classify equally many independent "
+            f"Use head: these 200 images show no difference from net {SAME} (both classify equally many independent "
             "ones correctly; showing a difference in accuracy would take more than 100,000 independent images)",
         ),
         (
             pair((-0.1, 0.2), only=(18, 2)),
-            "Use head: these 200 images show no difference from net, and it is cheaper",
+            f"Use head: these 200 images show no difference from net {SAME}",
         ),
         (
             pair((-0.1, 0.2), MORE, (11, 1)),
-            "Use head: these 200 images show no difference in log-loss from net, and it is cheaper; but the accuracy of net is "
+            f"Use head: these 200 images show no difference in log-loss from net {SAME}; but the accuracy of net is "
             "5.0 points higher: use that one if only the class matters",
         ),
         (
             pair((-0.1, 0.2), FEWER, (1, 11)),
-            "Use head: these 200 images show no difference in log-loss from net, and it is cheaper; but the accuracy of net is "
+            f"Use head: these 200 images show no difference in log-loss from net {SAME}; but the accuracy of net is "
             "5.0 points lower",
         ),
     ],

@@ -81,6 +81,8 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         interrupts.check()  # from here on, the report is written as a whole
         result = record.write(folder, reported, {**plots.files(drawn), FILE: html})
     terminal.show(reported, ui)
+    if options.quick:
+        ui.say("--quick: the report has no perturbed images, latency and heat maps. vggft compare adds them.")
     ui.print(f"vggft predict uses {comparison.use} until other models are trained.")
     ui.print(f"report: {folder / FILE} (beside it: compare.json, compare.csv, predictions.csv, plots)")
     if options.open and not webbrowser.open((folder / FILE).absolute().as_uri()):

@@ -56,7 +56,7 @@ def _best_of_heads(comparison: Comparison) -> str:
     if pair.effective < FEWEST:
         return f"{best}: {pair.n} images are too few for a comparison with {other} (at least {FEWEST} are needed)"
     if low <= 0 <= high:
-        return f"{best}: these {pair.n} images show no difference in log-loss from {other}"
+        return f"{best}: these {pair.n} images show no difference in log-loss from {other} ({_log_loss(pair)})"
     than = "better than" if high < 0 else "although on these images it is worse than"
     return f"{best}, {than} {other} ({_log_loss(pair)})"
 
@@ -103,10 +103,10 @@ def _unchanged(head: str, network: str, contrast: Contrast) -> str:
 
 def _no_difference(verdict: Verdict, pair: Pair, network: str) -> str:
     if verdict.accuracy is not Favours.NEITHER:
-        same = f"these {pair.n} images show no difference in log-loss from {network}, and it is cheaper"
+        same = f"these {pair.n} images show no difference in log-loss from {network} ({_log_loss(pair)}), and it is cheaper"
         advice = ": use that one if only the class matters" if verdict.accuracy is Favours.NETWORK else ""
         return f"{same}; but the {_accuracy(verdict, pair, of=network)}{advice}"
-    reason = f"these {pair.n} images show no difference from {network}, and it is cheaper"
+    reason = f"these {pair.n} images show no difference from {network} ({_log_loss(pair)}), and it is cheaper"
     if verdict.needed is None:  # an interval may need a little more than the formula says
         return reason
     number = f"about {verdict.images_needed:,}" if verdict.images_needed else f"more than {CAP:,}"
@@ -119,7 +119,7 @@ def _no_difference(verdict: Verdict, pair: Pair, network: str) -> str:
 
 def _log_loss(pair: Pair) -> str:
     low, high = pair.log_loss_interval
-    side = "lower" if high < 0 else "higher"
+    side = "lower" if pair.log_loss_difference < 0 else "higher"
     difference = abs(pair.log_loss_difference)
     return f"log-loss {difference:.4f} {side}, 95% interval of the difference {low:+.4f} to {high:+.4f}"
 
