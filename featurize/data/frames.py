@@ -3,7 +3,8 @@
 import re
 from pathlib import PurePosixPath
 
-_NAME = re.compile(r"(.+)-\d{5,}\.\d{3}\.jpg", re.DOTALL)
+# Where two files of this name go into one folder, vggft adds digits of the sha256 to one of them.
+_NAME = re.compile(r"(.+)-\d{5,}\.\d{3}(-[0-9a-f]{8,64})?\.jpg", re.DOTALL)
 
 
 def frame_name(video: str, seconds: float) -> str:

@@ -101,7 +101,7 @@ def test_evaluate_on_a_table(trained, flat, tmp_path, ui):
     folder, rows = flat
     labelled = [(name, one if label == "bugs" else other) for name, label in rows]
     table = write(tmp_path / "labels.csv", [*labelled, ("gone.png", one)])
-    found = evaluate.run(work, EvaluateOptions(folder, table), ui)
+    found = evaluate.run(work, EvaluateOptions(folder, labels=table), ui)
     assert found["metrics"]["n"] == 24
     assert [rejected["path"] for rejected in found["rejected"]] == [str(folder / "gone.png")]
     for name, label in labelled:
@@ -111,7 +111,7 @@ def test_evaluate_on_a_table(trained, flat, tmp_path, ui):
     assert evaluate.run(work, EvaluateOptions(tmp_path / "folders"), ui)["confusion"] == found["confusion"]
     write(table, [(name, label.upper()) for name, label in labelled])
     with pytest.raises(VggftError, match=f"not classes of the model: {one.upper()}, {other.upper()}"):
-        evaluate.run(work, EvaluateOptions(folder, table), ui)
+        evaluate.run(work, EvaluateOptions(folder, labels=table), ui)
 
 
 def test_frames_of_a_video_stay_in_one_split(tmp_path, ui):

@@ -17,6 +17,7 @@ def test_a_frames_name_tells_video_and_time(video, seconds, name):
     assert frame_name(video, seconds) == name
     assert video_of(name) == video
     assert video_of(f"train/cats/{name}") == video
+    assert video_of(f"{name.removesuffix('.jpg')}-3fa9c1d2.jpg") == video  # where another file has its name
 
 
 @pytest.mark.parametrize(

@@ -270,11 +270,11 @@ class EvaluateOptions(Options):
     folder: Annotated[
         Path, Option("Folder of class folders with labelled images, or of the files in --labels.", metavar="FOLDER")
     ]
+    model: Annotated[str | None, _MODEL] = None
     labels: Annotated[
         Path | None,
         Option("Table (CSV) with the label of each file.", metavar="TABLE", default="class folders are the labels"),
     ] = None
-    model: Annotated[str | None, _MODEL] = None
 
 
 @dataclass(frozen=True)
