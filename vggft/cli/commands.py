@@ -15,6 +15,7 @@ from vggft.steps.options import (
     FeaturizeOptions,
     FinetuneOptions,
     HeadOptions,
+    MergeOptions,
     PredictOptions,
     PruneOptions,
     RunsOptions,
@@ -191,6 +192,14 @@ COMMANDS = (
         PruneOptions,
         Writing,
         "No feature in use was deleted. Run the same command to continue.",
+    ),
+    Command(
+        "cache merge",
+        "Add the features of other workspaces, such as those of featurize --part.",
+        "merge.run",
+        MergeOptions,
+        Writing,
+        "Files that were merged are kept. Run the same command to continue.",
     ),
     Command("cache export", "Write features, labels and splits to one HDF5 file.", "cache.export", CacheExportOptions),
 )

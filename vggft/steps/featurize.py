@@ -3,51 +3,33 @@
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
 import featurize.data.assigned
 import featurize.data.scan
 from featurize import engines
 from featurize.backbone import weights
-from featurize.backbone.architecture import Architecture
 from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
-from featurize.cache.fingerprint import Fingerprint
 from featurize.data import split_rules, splits
-from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, Sample
 from featurize.data.scan import Rules, Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION
-from featurize.process import places
 from featurize.wording import counted, size
 from finetune import store
 from finetune.store import RUN
 from heads.head import HEAD_FILE
-from vggft.steps import locations, scan_report
+from vggft.steps import locations, parts, scan_report, sources
 from vggft.steps.options import FeaturizeOptions
-from vggft.ui.console import Advance, Ui
+from vggft.steps.sources import Before
+from vggft.ui.console import Ui
 from vggft.workspace import earlier, provenance, views
 from vggft.workspace.filling import Filled, Filling, files_of, fill, require
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Settings, Workspace
-
-
-@dataclass(frozen=True)
-class _Before:
-    """State of the workspace before: settings (None: a new one), samples of the last scan, all splits ever assigned."""
-
-    settings: Settings | None
-    samples: Sequence[Sample] = ()
-    assigned: Sequence[Assigned] = ()
-
-    @property
-    def split(self) -> SplitPlan | None:
-        """How its split was made; None for a new workspace."""
-        return SplitPlan(self.settings.shares, self.settings.group_by) if self.settings else None
 
 
 class _MadeMeanwhile(Exception):
@@ -60,6 +42,8 @@ def run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, An
     Raises:
         VggftError: anything wrong with options, folder or weights, before anything is written.
     """
+    if options.part is not None:
+        return parts.featurize(workspace, options, ui)
     try:
         return _run(workspace, options, ui)
     except _MadeMeanwhile:
@@ -73,7 +57,7 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
             before = _read_before(workspace, ui)
         else:
             earlier.refuse_foreign_files(workspace.root)
-            before = _Before(None, (), featurize.data.assigned.read(workspace.splits))
+            before = Before(None, (), featurize.data.assigned.read(workspace.splits))
         found = _featurize(workspace, options, before, ui, lock)
         number, samples = workspace.settings.views, workspace.dataset.accepted("train")
         layers, engine = found["layers"], options.engine
@@ -82,7 +66,7 @@ def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, A
 
 
 def _featurize(
-    workspace: Workspace, options: FeaturizeOptions, before: _Before, ui: Ui, lock: contextlib.ExitStack
+    workspace: Workspace, options: FeaturizeOptions, before: Before, ui: Ui, lock: contextlib.ExitStack
 ) -> dict[str, Any]:
     architecture = workspace.architecture
     engines.require(options.engine)
@@ -91,16 +75,16 @@ def _featurize(
     shared = locations.choose_cache(workspace, options)
     wishes = Wishes(options.validation, options.test, options.seed, options.group_by)
     split = split_rules.plan(wishes, before.split, before.assigned)
-    fingerprint, weights_file = _fingerprint(options, architecture, before.settings)
+    fingerprint, weights_file = sources.fingerprint(options, architecture, before.settings)
     cache = workspace.cache(fingerprint, recheck=options.rehash)
     if options.data.is_dir() and not cache.layers:
         # Everything has to be computed: missing weights are reported before all files are hashed.
         weights.locate(architecture, weights_file)
 
     began = time.perf_counter()
-    table = _table(options, before)
-    scan = _scan(options, before, Rules(split.group_by, options.layout, table), ui)
-    _refuse_overlaps(workspace, scan)
+    table = sources.table(options, before)
+    scan = sources.scan(options, before, Rules(split.group_by, options.layout, table), ui)
+    sources.refuse_overlaps(workspace, scan)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
     assigned = () if split.redraw else before.assigned
@@ -195,21 +179,14 @@ def _rejected(samples: Sequence[Sample], reasons: Mapping[str, str]) -> list[Sam
     return [replace(s, status="rejected", reason=reasons[s.digest]) if s.digest in reasons else s for s in samples]
 
 
-def _refuse_overlaps(workspace: Workspace, scan: Scan) -> None:
-    for folder in {scan.root / Path(s.path).parent for s in scan.samples}:  # a class folder may be a link
-        if folder.is_dir():
-            locations.refuse_overlap(workspace.root, folder)
-            locations.refuse_overlap(workspace.cache_folder, folder)
-
-
-def _read_before(workspace: Workspace, ui: Ui) -> _Before:
+def _read_before(workspace: Workspace, ui: Ui) -> Before:
     assigned = featurize.data.assigned.read(workspace.splits)
     settings = workspace.settings
     try:
         samples = workspace.dataset.samples
         if not assigned:
             ui.warn(f"{workspace.splits} is missing: splits are taken from {workspace.manifest.name}")
-        return _Before(settings, samples, assigned or featurize.data.assigned.remember([], samples))
+        return Before(settings, samples, assigned or featurize.data.assigned.remember([], samples))
     except VggftError:
         splits_are = (
             "splits are kept"
@@ -217,51 +194,10 @@ def _read_before(workspace: Workspace, ui: Ui) -> _Before:
             else f"splits are drawn again, because {workspace.splits.name} is missing, too"
         )
         ui.warn(f"{workspace.manifest} was missing, damaged or edited by hand: it is written again, {splits_are}")
-        return _Before(settings, (), assigned)
+        return Before(settings, (), assigned)
 
 
-def _fingerprint(
-    options: FeaturizeOptions, architecture: Architecture, before: Settings | None
-) -> tuple[Fingerprint, Path | None]:
-    """Return the fingerprint of the features, and the file of the weights.
-
-    None stands for the published weights where this machine has another copy than the file that `--weights` names.
-    """
-    if before is None:
-        default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
-    else:
-        default = replace(before.fingerprint, decoder=DECODER_VERSION)
-    default = replace(default, preprocess=options.preprocess or default.preprocess)
-    if options.weights is None:
-        return default, before.weights_file_path if before else None
-    loaded = weights.load(architecture, weights.locate(architecture, options.weights))
-    elsewhere = loaded.published and weights.available(architecture)
-    return replace(default, weights=loaded.digest), None if elsewhere else places.resolved(options.weights)
-
-
-def _table(options: FeaturizeOptions, before: _Before) -> Path | None:
-    """Return the absolute path of the table of labels; None where class folders are the labels."""
-    if options.labels is not None:
-        return places.resolved(places.expanded(options.labels))
-    stored = before.settings.labels if before.settings and options.layout == "auto" else None
-    return Path(stored) if stored else None
-
-
-def _scan(options: FeaturizeOptions, before: _Before, rules: Rules, ui: Ui) -> Scan:
-    known = () if options.rehash else before.samples
-    spelt = before.settings.classes if before.settings else ()
-    with contextlib.ExitStack() as bar:
-        advance: Advance | None = None
-
-        def progress(done: int, total: int) -> None:
-            nonlocal advance
-            advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
-            advance(done)
-
-        return featurize.data.scan.scan(options.data, known, rules, progress, spelt)
-
-
-def _require_same_data(scan: Scan, before: _Before) -> None:
+def _require_same_data(scan: Scan, before: Before) -> None:
     """Check that a folder is not a completely different data set from the one that this workspace was made from.
 
     Raises:
@@ -290,7 +226,7 @@ def _tell_of_work(filled: Filled, seconds: float, reused: int, ui: Ui) -> float 
     return rate
 
 
-def _tell_of_changes(workspace: Workspace, split: SplitPlan, before: _Before, dataset: Dataset, ui: Ui) -> None:
+def _tell_of_changes(workspace: Workspace, split: SplitPlan, before: Before, dataset: Dataset, ui: Ui) -> None:
     """Warn of features that another decoder made, and of images that are in another split than before."""
     if before.settings and before.settings.fingerprint.decoder != DECODER_VERSION:
         ui.warn(

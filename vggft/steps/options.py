@@ -19,6 +19,7 @@ from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS,
 from featurize.options.combinations import combined
 from vggft.export.choices import FormatName, StoredPrecision
 from vggft.sorting.journal import How
+from vggft.workspace.part import Part
 
 MEMORY = 2_000_000_000  # bytes of inputs that a fine-tuning keeps in memory
 
@@ -101,9 +102,23 @@ class FeaturizeOptions(Options):
         SHARD_ROWS
     )
     rehash: Annotated[bool, Option("Read and hash all data and cache files again.")] = False
+    part: Annotated[
+        str | None,
+        Option(
+            "Compute only part K of N of the features, in a workspace of its own; vggft cache merge joins the parts.",
+            metavar="K/N",
+            default="all",
+        ),
+    ] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.part is not None:
+            Part.parse(self.part)
+            if self.views:
+                raise VggftError(f"--part with --views {self.views}: views are computed after the parts are merged.")
+            if self.cache is not None:
+                raise VggftError("--part with --cache: a part has features of its own, which vggft cache merge joins.")
         if self.labels is not None and self.layout != "auto":
             raise VggftError(
                 f"--labels with --layout {self.layout}: with a table, folders are no labels. Use one of the two."
@@ -337,6 +352,13 @@ class PruneOptions(Options):
     """Whether to ask."""
 
     yes: Annotated[bool, Option("Delete without asking.", short="-y")] = False
+
+
+@dataclass(frozen=True)
+class MergeOptions(Options):
+    """What to merge."""
+
+    parts: Annotated[tuple[Path, ...], Option("Workspaces whose features are added to this one.", metavar="PART")]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ cache/           features (`featurize.cache.feature_cache`)
 heads/           a folder a head, leaderboard.csv, suspects.csv (`heads.store`)
 finetune/        a folder a run (`finetune.store`)
 report/          the comparison
+part.json        instead of most of these, in the workspace of a part (`vggft.workspace.part`)
 lock, lock.txt   held by the command that writes; its process and host, for people
 """
 
@@ -35,7 +36,7 @@ from featurize.errors import VggftError, damaged, reason
 from featurize.options import Option, records
 from featurize.options.choices import MOST_VIEWS
 from featurize.process import interrupts, places
-from vggft.workspace import earlier, holder
+from vggft.workspace import earlier, holder, part
 from vggft.workspace.folder import workspace_flag
 
 SCHEMA = 1
@@ -146,6 +147,11 @@ class Workspace:
             raise VggftError(
                 f"{self._settings} is missing. Restore it, or run vggft featurize again with the same data folder and options "
                 f"({earlier.OPTIONS}): features and split are kept."
+            )
+        if self.unfinished and (finished := part.finished(self.root)):
+            raise VggftError(
+                f"{self.root}: part {finished} of the features, and no data set. Merge all parts into one workspace: vggft cache "
+                "merge PART…"
             )
         if self.unfinished:
             raise VggftError(f"{self.root}: the first vggft featurize was interrupted. Run it again to continue.")

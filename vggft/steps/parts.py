@@ -1,0 +1,78 @@
+"""`vggft featurize --part K/N`: one part of the features, in a workspace that holds nothing else."""
+
+import time
+from typing import Any
+
+from featurize import engines
+from featurize.data.scan import Rules
+from featurize.errors import VggftError
+from featurize.wording import counted
+from vggft.steps import locations, sources
+from vggft.steps.options import FeaturizeOptions
+from vggft.steps.sources import Before
+from vggft.ui.console import Ui
+from vggft.workspace import earlier, part
+from vggft.workspace.filling import Filling, files_of, fill, require
+from vggft.workspace.part import Part
+from vggft.workspace.workspace import Workspace
+
+
+def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, Any]:
+    """Compute the features of the images of one part.
+
+    Every part hashes all files, because the digest decides which part an image belongs to.
+
+    Raises:
+        VggftError: anything wrong with options, folder or weights; a workspace that is more than a part, or another part.
+    """
+    assert options.part is not None
+    wanted = Part.parse(options.part)
+    _require_apart(workspace, wanted)
+    architecture = workspace.architecture
+    engines.require(options.engine)
+    layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
+    locations.refuse_overlap(workspace.root, options.data)
+    fingerprint, weights_file = sources.fingerprint(options, architecture, None)
+    began = time.perf_counter()
+    scan = sources.scan(
+        options, Before(None), Rules(options.group_by, options.layout, sources.table(options, Before(None))), ui
+    )
+    sources.refuse_overlaps(workspace, scan)
+    samples = [sample for sample in scan.samples if sample.digest and wanted.has(sample.digest)]
+    files = files_of(scan.root, samples)
+    filling = Filling(files, layers, weights_file, shard_rows=options.shard, engine=options.engine)
+    require(workspace.cache(fingerprint), filling)
+    with workspace.writing(new=True):
+        cache = workspace.cache(fingerprint, recheck=options.rehash)
+        reused = len(files) - len(cache.missing(layers, list(files)))
+        filled = fill(cache, filling, ui)
+        part.finish(workspace.root, wanted)
+    for digest, reason in filled.rejected.items():
+        ui.warn(f"rejected {files[digest][0]}: {reason}")
+    ui.print(
+        f"part {wanted}: {counted(len(files) - len(filled.rejected), 'image')} of {len({s.digest for s in scan.samples})}, "
+        f"computed {filled.computed}, reused {reused}, in {time.perf_counter() - began:.0f} s"
+    )
+    return {
+        "part": str(wanted),
+        "images": len(files) - len(filled.rejected),
+        "computed": filled.computed,
+        "reused": reused,
+        "rejected": len(filled.rejected),
+        "layers": layers,
+        "engine": filled.engine,
+        "cache": str(cache.folder),
+    }
+
+
+def _require_apart(workspace: Workspace, wanted: Part) -> None:
+    if workspace.exists or workspace.lost:
+        raise VggftError(
+            f"--part {wanted}: {workspace.root} is the workspace of a data set. Name a new folder for the part with --workspace."
+        )
+    present = part.finished(workspace.root)
+    if present not in (None, wanted):
+        raise VggftError(
+            f"--part {wanted}: {workspace.root} holds part {present}. Name another folder with --workspace."
+        )
+    earlier.refuse_foreign_files(workspace.root)

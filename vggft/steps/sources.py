@@ -1,0 +1,94 @@
+"""What `vggft featurize` starts from: the state of the workspace, the fingerprint of the features, and the files."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import featurize.data.scan
+from featurize import engines
+from featurize.backbone import weights
+from featurize.backbone.architecture import Architecture
+from featurize.cache.fingerprint import Fingerprint
+from featurize.data.assigned import Assigned
+from featurize.data.dataset import Sample
+from featurize.data.scan import Rules, Scan
+from featurize.data.split_rules import SplitPlan
+from featurize.pixels.images import DECODER_VERSION
+from featurize.process import places
+from vggft.steps import locations
+from vggft.steps.options import FeaturizeOptions
+from vggft.ui.console import Advance, Ui
+from vggft.workspace.workspace import Settings, Workspace
+
+
+@dataclass(frozen=True)
+class Before:
+    """State of the workspace before: settings (None: a new one), samples of the last scan, all splits ever assigned."""
+
+    settings: Settings | None
+    samples: Sequence[Sample] = ()
+    assigned: Sequence[Assigned] = ()
+
+    @property
+    def split(self) -> SplitPlan | None:
+        """How its split was made; None for a new workspace."""
+        return SplitPlan(self.settings.shares, self.settings.group_by) if self.settings else None
+
+
+def refuse_overlaps(workspace: Workspace, found: Scan) -> None:
+    """Check that the workspace and its cache are apart from all images.
+
+    Raises:
+        VggftError: they are not.
+    """
+    for folder in {found.root / Path(s.path).parent for s in found.samples}:  # a class folder may be a link
+        if folder.is_dir():
+            locations.refuse_overlap(workspace.root, folder)
+            locations.refuse_overlap(workspace.cache_folder, folder)
+
+
+def fingerprint(
+    options: FeaturizeOptions, architecture: Architecture, before: Settings | None
+) -> tuple[Fingerprint, Path | None]:
+    """Return the fingerprint of the features, and the file of the weights.
+
+    None stands for the published weights where this machine has another copy than the file that `--weights` names.
+    """
+    if before is None:
+        default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
+    else:
+        default = replace(before.fingerprint, decoder=DECODER_VERSION)
+    default = replace(default, preprocess=options.preprocess or default.preprocess)
+    if options.weights is None:
+        return default, before.weights_file_path if before else None
+    loaded = weights.load(architecture, weights.locate(architecture, options.weights))
+    elsewhere = loaded.published and weights.available(architecture)
+    return replace(default, weights=loaded.digest), None if elsewhere else places.resolved(options.weights)
+
+
+def table(options: FeaturizeOptions, before: Before) -> Path | None:
+    """Return the absolute path of the table of labels; None where class folders are the labels."""
+    if options.labels is not None:
+        return places.resolved(places.expanded(options.labels))
+    stored = before.settings.labels if before.settings and options.layout == "auto" else None
+    return Path(stored) if stored else None
+
+
+def scan(options: FeaturizeOptions, before: Before, rules: Rules, ui: Ui) -> Scan:
+    """Find and hash the labelled files of the data folder, with progress.
+
+    Raises:
+        VggftError: as `featurize.data.scan.scan`.
+    """
+    known = () if options.rehash else before.samples
+    spelt = before.settings.classes if before.settings else ()
+    with contextlib.ExitStack() as bar:
+        advance: Advance | None = None
+
+        def progress(done: int, total: int) -> None:
+            nonlocal advance
+            advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
+            advance(done)
+
+        return featurize.data.scan.scan(options.data, known, rules, progress, spelt)
