@@ -20,6 +20,7 @@ from vggft.steps.options import (
     PruneOptions,
     RunsOptions,
     UndoOptions,
+    VerifyOptions,
 )
 from vggft.workspace.folder import DEFAULT_WORKSPACE
 
@@ -183,7 +184,7 @@ COMMANDS = (
         "cache verify",
         "Check every byte of the cache; exit code 1 if any is damaged.",
         "cache.verify",
-        None,
+        VerifyOptions,
     ),
     Command(
         "cache prune",

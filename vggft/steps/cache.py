@@ -15,7 +15,8 @@ from featurize.errors import VggftError
 from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.steps.confirmation import confirmed
-from vggft.steps.options import CacheExportOptions, PruneOptions
+from vggft.steps.options import CacheExportOptions, PruneOptions, VerifyOptions
+from vggft.steps.recompute import recompute
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import SCHEMA, Workspace
 
@@ -137,8 +138,12 @@ def _as_json(summary: Info, use: str) -> dict[str, Any]:
     }
 
 
-def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
-    """Read every file, and report damaged and missing ones."""
+def verify(workspace: Workspace, options: VerifyOptions, ui: Ui) -> dict[str, Any]:
+    """Read every file, and report damaged and missing ones; also compute some images again, as the options say.
+
+    Raises:
+        VggftError: images are to be computed again, and cannot be.
+    """
     settled = _settled(workspace)
     accepted = [s.digest for s in workspace.dataset.accepted()] if settled else []
     findings, files = [], 0
@@ -178,7 +183,11 @@ def verify(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         ui.print("Some of these features are stale: vggft cache prune deletes them.")
     if settled is None:
         ui.print("The first vggft featurize was interrupted. Run it again to continue.")
-    return {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
+    result = {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
+    if options.recompute:
+        recomputed = recompute(workspace, options.recompute, ui)
+        result |= {"recomputed": recomputed, "ok": sound and recomputed["ok"]}
+    return result
 
 
 @dataclass(frozen=True)

@@ -355,6 +355,15 @@ class PruneOptions(Options):
 
 
 @dataclass(frozen=True)
+class VerifyOptions(Options):
+    """What to check besides the bytes of files."""
+
+    recompute: Annotated[
+        int, Option("Also compute N random images again here, and show how far their features are.", least=1, off=0)
+    ] = 0
+
+
+@dataclass(frozen=True)
 class MergeOptions(Options):
     """What to merge."""
 
