@@ -1,11 +1,11 @@
 """Split assignments: the split of every image ever seen, stored permanently and looked up by group, digest or path."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from pathlib import Path
-from typing import cast
+from typing import Literal, cast
 
 from featurize.data.dataset import Sample, Split
 from featurize.data.split_names import split_of
@@ -13,32 +13,46 @@ from featurize.disk import checked, forms
 from featurize.errors import damaged
 from featurize.options import records
 
+By = Literal["drawn", "given", ""]
+
 
 @dataclass(frozen=True)
 class Assigned:
-    """The permanent split of one image."""
+    """The permanent split of one image.
+
+    Attributes:
+        by: "drawn" by vggft; "given" by a folder or a table, and the user may change it; empty in files of earlier versions.
+    """
 
     digest: str
     path: str
     label: str
     group: str
     split: Split
+    by: By = ""
 
     @property
     def drawn(self) -> bool:
-        """True if vggft drew the split; False if it comes from a folder (validate/cats/1.jpg), which the user may change."""
-        return split_of(self.path.split("/", 1)[0]) != self.split
+        """True if vggft drew the split; where an earlier version did not store that, the folder tells it."""
+        return self.by == "drawn" if self.by else split_of(self.path.split("/", 1)[0]) != self.split
 
 
 _COLUMNS = [field.name for field in fields(Assigned)]
 
 
-def remember(before: Iterable[Assigned], samples: Iterable[Sample]) -> list[Assigned]:
-    """Add the splits of `samples` to earlier assignments. Images that no longer exist are kept, because they may come back."""
+def remember(
+    before: Iterable[Assigned], samples: Iterable[Sample], given: Mapping[str, str] | None = None
+) -> list[Assigned]:
+    """Add the splits of `samples` to earlier assignments. Images that no longer exist are kept, because they may come back.
+
+    Args:
+        given: path → split that a folder or a table gives; None where that is not known.
+    """
     entries = {(entry.path, entry.digest): entry for entry in before}
     for s in samples:
         if s.split and s.status != "rejected":
-            entries[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, cast(Split, s.split))
+            by: By = "" if given is None else "given" if given.get(s.path) == s.split else "drawn"
+            entries[s.path, s.digest] = Assigned(s.digest, s.path, s.label, s.group, cast(Split, s.split), by)
     return [entries[key] for key in sorted(entries)]
 
 

@@ -75,8 +75,9 @@ def subfolders(folder: Path) -> list[Path]:
         VggftError: no permission to list the folder.
     """
     try:
-        folders = [entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")]
-        return sorted(entry for entry in folders if not _of_system(entry.name))
+        with os.scandir(folder) as entries:  # tells folders from files without asking for the status of each
+            names = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+        return sorted(folder / name for name in names if not _of_system(name))
     except PermissionError:
         raise VggftError(f"{folder}: permission denied. Expected a folder that can be listed.") from None
 

@@ -99,15 +99,18 @@ def scan(
     if not root.is_dir():
         problem = "not a folder" if os.path.lexists(root) else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")
-    root = places.resolved(root)
-    found = _by_folders(root, rules.layout, spelt) if rules.table is None else _by_table(root, rules, spelt)
+    found = (
+        _by_folders(places.resolved(root), rules.layout, spelt)
+        if rules.table is None
+        else _by_table(root, rules, spelt)
+    )
     _check_classes(found, rules.table)
-    samples = _hash_all(root, found.samples, {s.path: s for s in known}, progress)
+    samples = _hash_all(found.root, found.samples, {s.path: s for s in known}, progress)
     return replace(found, samples=tuple(replace(s, group=_group(s, pattern)) for s in samples))
 
 
 def _by_folders(root: Path, layout: LayoutName, spelt: Sequence[str]) -> Scan:
-    found = layouts.find(root, layout, spelt)
+    found = layouts.find(root, layout)
     label_of = _one_spelling(spelt, (folder.label for folder in found.folders))
     class_folders = [replace(folder, label=label_of[same_name(folder.label)]) for folder in found.folders]
     _check_case(root, class_folders)
@@ -132,16 +135,14 @@ def _by_table(root: Path, rules: Rules, spelt: Sequence[str]) -> Scan:
     assert rules.table is not None
     notes: list[Path] = []
     labelled = labels.read(rules.table, root, notes.append)
-    if rules.group_by is not None and "group" in labelled.columns:
-        raise VggftError(
-            f"--group-by {rules.group_by}: {rules.table} has groups, too, in column {labelled.columns['group']!r}. Use one of "
-            "them."
-        )
+    if rules.group_by is not None:
+        columns = {key: column for key, column in labelled.columns.items() if key != "group"}
+        labelled = replace(labelled, columns=columns)
     label_of = _one_spelling(spelt, (sample.label for sample in labelled.samples))
     samples = tuple(replace(sample, label=label_of[same_name(sample.label)]) for sample in labelled.samples)
     stored = frozenset(sample.split for sample in samples if sample.split)
     classes = tuple(sorted({sample.label for sample in samples}))
-    return Scan(root, classes, samples, stored, 0, tuple(notes), labelled=labelled)
+    return Scan(places.resolved(root), classes, samples, stored, 0, tuple(notes), labelled=labelled)
 
 
 def _one_spelling(spelt: Sequence[str], names: Iterable[str]) -> dict[str, str]:
@@ -192,28 +193,28 @@ def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
 def _check_classes(found: Scan, table: Path | None) -> None:
     root, stored = found.root, found.stored_splits
     source = table or root
-    remove = "leave out its rows" if table else "remove the folder"
     if not found.classes:
-        if table:
-            raise VggftError(f"{table}: no labels.")
         loose = sum(1 for entry in root.iterdir() if entry.suffix.lower() in PICTURE_SUFFIXES)
         problem = f"{counted(loose, 'picture')} but no folders" if loose else "no class folders"
         raise VggftError(
             f"{root}: {problem}. Expected one folder per class (cats/, dogs/, …) with its pictures{_OTHERWISE}"
         )
     if len(found.classes) < 2:
-        expected = "labels" if table else f"class folders{_OTHERWISE.removesuffix('.')}"
-        raise VggftError(f"{source}: only one class ({found.classes[0]!r}). Expected two or more {expected}.")
-    for name in found.classes:
-        in_class = [s for s in found.samples if s.label == name]
+        expected = "labels." if table else f"class folders{_OTHERWISE}"
+        raise VggftError(f"{source}: only one class ({found.classes[0]!r}). Expected two or more {expected}")
+    by_class: dict[str, list[Sample]] = {name: [] for name in found.classes}
+    for sample in found.samples:
+        by_class[sample.label].append(sample)
+    for name, in_class in by_class.items():
         usable = [s for s in in_class if s.status == "ok"]
+        remove = "leave out its rows" if table else "move its folder away"
         if not usable:
             rejected = f" ({in_class[0].path}: {in_class[0].reason})" if in_class else ""
             raise VggftError(f"{source}: class {name!r} has no images{rejected}. Add pictures or {remove}.")
         if stored and not any(s.split == "train" for s in usable):
             raise VggftError(
-                f"{source}: class {name!r} has no images in {'the training split' if table else 'train/'}. Every class needs "
-                "training images."
+                f"{source}: class {name!r} ({usable[0].path}) has no images in the training split. Every class needs training "
+                f"images. Add some, or {remove}."
             )
         if len(usable) < 2 and "validate" not in stored:  # in a stored validation split, a class may be missing
             raise VggftError(

@@ -41,7 +41,7 @@ def test_a_table_instead_of_class_folders(flat, tmp_path, ui, capfd):
     found = strict_json(done.stdout)
     assert (done.returncode, found["images"], found["classes"]) == (0, 24, ["bugs", "flowers"])
     assert f"labels: {table}, file from column 'image_id', label from column 'category'" in done.stderr
-    assert "no label for 1 file: unknown.png" in done.stderr
+    assert "no label for 1 file (unknown.png)" in done.stderr
     work = Workspace(tmp_path / "work", TINY)
     assert {(s.path, s.label) for s in work.dataset.samples} == set(rows)
 
@@ -60,7 +60,10 @@ def test_a_table_instead_of_class_folders(flat, tmp_path, ui, capfd):
     assert {s.label for s in work.dataset.samples if s.path == rows[0][0]} == {"flowers"}
     with pytest.raises(VggftError, match="25 pictures but no folders"):
         featurize.run(work, FeaturizeOptions(folder, layout="classes"), ui)
-    featurize.run(work, FeaturizeOptions(tmp_path / "classes", layout="classes"), ui)
+    table.unlink()
+    with pytest.raises(VggftError, match=r"No such file.*The workspace remembers this table.*--layout auto"):
+        featurize.run(work, FeaturizeOptions(folder), ui)
+    featurize.run(work, FeaturizeOptions(tmp_path / "classes", layout="auto"), ui)
     assert work.settings.labels is None
 
 
@@ -79,6 +82,11 @@ def test_splits_groups_and_rows_without_files(flat, tmp_path):
     assert "rejected gone.png: labels.csv has a row for it, but there is no such file" in done.stderr
     samples = Workspace(tmp_path / "work", TINY).dataset.accepted()
     assert {s.group for s in samples} == {f"g{i}" for i in range(6)}
+    assert "6 groups in several splits, as folders or table say (g0, g1, g2, g3, g4)" in done.stderr
+    described[0] = (*described[0][:2], "val", "g0")  # the user's to change
+    write(table, described, ("file", "label", "split", "group"))
+    again = strict_json(vggft("featurize", folder, "-w", tmp_path / "work", "--json").stdout)
+    assert (again["splits"], again["computed"]) == ({"train": 11, "validate": 7, "test": 6}, 0)
     message = refused("featurize", folder, "--labels", table, "--test", "0.2", "-w", tmp_path / "work")
     assert "--test 0.2: the table of labels has the test split" in message
 
@@ -92,6 +100,17 @@ def test_a_table_that_cannot_be_used_changes_nothing(flat, tmp_path):
     message = refused("featurize", folder, "--labels", table, "--layout", "classes", "-w", tmp_path / "work")
     assert "--labels with --layout classes" in message
     assert snapshot(tmp_path) == before
+
+
+def test_a_layout_is_remembered(flat, tmp_path, ui):
+    work = Workspace(tmp_path / "work", TINY)
+    (tmp_path / "classes" / "bugs").rename(tmp_path / "classes" / "test")
+    with pytest.raises(VggftError, match="If flowers, test are classes: --layout classes"):
+        featurize.run(work, FeaturizeOptions(tmp_path / "classes"), ui)
+    featurize.run(work, FeaturizeOptions(tmp_path / "classes", layout="classes"), ui)
+    assert featurize.run(work, FeaturizeOptions(tmp_path / "classes"), ui)["classes"] == ["flowers", "test"]
+    with pytest.raises(VggftError, match="--layout classes"):
+        featurize.run(work, FeaturizeOptions(tmp_path / "classes", layout="auto"), ui)
 
 
 def test_evaluate_on_a_table(trained, flat, tmp_path, ui):

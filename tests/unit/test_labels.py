@@ -1,5 +1,7 @@
 """Tables of labels: columns by the names that people use, files found by path or name, and everything that is refused."""
 
+import time
+
 import pytest
 from conftest import paint
 
@@ -61,7 +63,10 @@ def test_the_best_name_is_used_and_the_rest_is_left(pictures):
         ("subset", ("training", "dev", "testing"), ["train", "validate", "test"]),
         ("is_valid", ("False", "True", "0"), ["train", "validate", "train"]),
         ("is_test", ("no", "1", ""), ["train", "test", "train"]),
-        ("dataset", ("ours", "theirs", "train"), ["", "", ""]),  # not of splits
+        ("is_valid", ("0.0", "1.0", "f"), ["train", "validate", "train"]),
+        ("is_train", ("1", "no", "y"), ["train", "test", "train"]),
+        ("Usage", ("Training", "PublicTest", "PrivateTest"), ["train", "test", "test"]),
+        ("dataset", ("ours", "theirs", "ours"), ["", "", ""]),  # not of splits
     ],
 )
 def test_splits(pictures, column, values, splits):
@@ -73,21 +78,16 @@ def test_groups_of_a_table(pictures):
     lines = ["file,label,patient_id", *(f"{i}.png,{'ab'[i % 2]},{'pq'[i < 3] if i else ''}" for i in range(6))]
     found = scan(pictures, rules=Rules(table=table(pictures, *lines)))
     assert [s.group for s in found.samples] == [found.samples[0].digest, "q", "q", "p", "p", "p"]
-    with pytest.raises(VggftError, match=r"--group-by \(x\): .* has groups, too, in column 'patient_id'"):
-        scan(pictures, rules=Rules("(x)", table=table(pictures, *lines)))
+    found = scan(pictures, rules=Rules(r"(\d)\.png", table=table(pictures, *lines)))  # as typed
+    assert [s.group for s in found.samples] == ["0", "1", "2", "3", "4", "5"]
+    assert found.labelled.columns == {"file": "file", "label": "label"}
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "deep/in/cat.1.jpg",
-        "./deep/in/cat.1.jpg",
-        "in/cat.1.jpg",
-        "pictures/deep/in/cat.1",
-        "cat.1.jpg",
-        "cat.1",
-        "in/cat.1",
-        "deep\\in\\cat.1.jpg",
+        *("deep/in/cat.1.jpg", "./deep/in/cat.1.jpg", "deep/in/cat.1.JPG", "deep/in/cat.1", "deep\\in\\cat.1.jpg"),
+        *("cat.1.jpg", "cat.1", "pictures/deep/in/cat.1", "/kaggle/input/pets/pictures/deep/in/cat.1.jpg"),
     ],
 )
 def test_files_are_found_by_path_or_name_with_or_without_suffix(pictures, name):
@@ -142,13 +142,16 @@ def test_what_is_missing_twice_or_without_a_label_is_named(pictures):
     [
         (["file,label", "0.png,a", "0.png,b"], r"line 3: 0.png has another row, which says 'a'; this one says 'b'"),
         (["file,label,split", "0.png,a,train", "0,a,test"], r"line 3: 0 has another row, which says 'a', 'train'"),
+        (["file,label,subset", "0.png,a,train", "1.png,a,"], r"line 3: '' in column 'subset'"),
+        (["0.png,a", "1.png,b"], "no names of columns. Write file,label"),
+        (["file,cat,dog", "0.png,1,0"], "no column for the labels .* write one column"),
         (["what,label,more", "0.png,a,x"], "no column for the files among what, label, more"),
         (["file,width,height", "0.png,1,2"], "no column for the labels among file, width, height"),
         ([], "no column for the files among no columns"),
         (["file,label"], "no rows"),
         (["file,label", ",a"], "line 2: no file in column 'file'"),
         (["file,label", "0.png,a,b"], "line 2: 3 cells, but the header has 2"),
-        (["file,label,label", "0.png,a,b"], "two columns of the same name"),
+        (["file,label,label", "0.png,a,b"], "two columns called 'label'"),
         (
             ["file,label,split", "0.png,a,train", "1.png,a,maybe"],
             r"line 3: 'maybe' in column 'split'. Expected train, validate",
@@ -182,6 +185,53 @@ def test_what_is_no_table(pictures):
     utf16.write_text("file,label\n0.png,a\n", encoding="utf-16")
     with pytest.raises(VggftError, match="not a CSV file in UTF-8"):
         read(utf16, pictures)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file,label,x,x\n0.png,a,1,2\n1.png,b,,\n",  # a name twice that is not used
+        "file,label,\n0.png,a,\n1.png,b,\n",
+        "file,label\n0.png,a,,\n1.png,b\n",
+        "sep=;\nfile;label\n0.png;a\n1.png;b\n",
+        "\n\nfile,label\r\n0.png,a\r\n\r\n1.png,b\r\n",
+        "file,label,note\n0.png,a,one\u2028line\n1.png,b,\n",
+        'file,label,note\n0.png,a,"two\nlines"\n1.png,b,x\n',
+        "id,name,label\nx,0.png,a\ny,1.png,b\n",  # the column that names files
+        " file , label\n 0.png , a\n1.png,b \n",
+    ],
+)
+def test_tables_as_programs_write_them(pictures, text):
+    path = pictures.parent / "labels.csv"
+    path.write_bytes(text.encode())
+    assert labels(read(path, pictures)) == {"0.png": "a", "1.png": "b"}
+
+
+def test_a_table_in_another_encoding(pictures):
+    path = pictures.parent / "labels.csv"
+    path.write_bytes("file,label\n0.png,caf\u00e9\n".encode("latin-1"))
+    with pytest.raises(VggftError, match=r"line 2: not in UTF-8\. Save the table as CSV UTF-8"):
+        read(path, pictures)
+
+
+def test_the_folder_behind_a_link(pictures):
+    link = pictures.parent / "link"
+    link.symlink_to("pictures")
+    assert labels(read(table(pictures, "file,label", "link/0.png,a", "pictures/1.png,b"), link)) == {
+        "0.png": "a",
+        "1.png": "b",
+    }
+
+
+def test_names_are_found_at_once_among_many(pictures):
+    """As in CheXpert: one name in thousands of folders. Looking at each of them for each row would take minutes."""
+    for number in range(1500):
+        (pictures / "train" / f"patient{number:05}").mkdir(parents=True)
+        (pictures / "train" / f"patient{number:05}" / "view1.jpg").write_bytes(b"x")
+    rows = [f"pictures/train/patient{number:05}/view1.jpg,{number % 2}" for number in range(1500)]
+    began = time.process_time()
+    assert len(read(table(pictures, "Path,label", *rows), pictures).samples) == 1500
+    assert time.process_time() - began < 3
 
 
 @pytest.mark.parametrize(

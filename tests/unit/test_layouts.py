@@ -83,62 +83,115 @@ def pictures(*folders, number=2):
 
 
 REFUSED = {
-    "flat splits beside notes": (
-        [*pictures("train2017", "val2017"), "annotations"],
-        ["unexpected beside train2017/: annotations", "--layout splits"],
+    "flat splits beside notes": ([*pictures("train2017", "val2017"), "annotations"], ["train2017 --labels TABLE, or "]),
+    "class folders in splits beside notes": (
+        pictures("train/a", "train/b", "val/a", "notes"),
+        ["unexpected beside train/: notes", "--layout splits, which leaves out all but train, val"],
     ),
-    "flat splits": (pictures("train", "test1"), ["train: no class folders (2 files)", "--labels TABLE"]),
+    "flat splits": (pictures("train", "test1"), ["train: no class folders (2 files)", "/train --labels TABLE"]),
     "unlabelled test pictures": (
         [*pictures("train/a", "train/b"), *pictures("test")],
-        ["test: no class folders", "vggft predict is for", "vggft featurize ", "/train,"],
+        ["test: no class folders (2 files)", "vggft predict is for", "vggft featurize ", "/train,"],
+    ),
+    "an empty split": ([*pictures("train/a", "train/b"), "val"], ["val: empty.", "remove it"]),
+    "flat test pictures in a folder of their own": (
+        [*pictures("asl_train/asl_train/a", "asl_train/asl_train/b", "asl_test")],
+        ["asl_test: no class folders (2 files)", "/asl_train/asl_train,"],
     ),
     "pictures beside annotations": (
         [*pictures("images"), *pictures("annotations/trimaps")],
-        ["images/ beside annotations is no class", "/images --labels TABLE"],
+        ["images/ beside annotations may be images and their annotations", "/images --labels TABLE"],
     ),
     "class folders beside annotations": (
         [*pictures("images/a", "images/b"), *pictures("annotations/a", "annotations/b")],
-        ["images/ beside annotations is no class", "if they are classes: vggft featurize "],
+        ["images/ beside annotations may be", "If its folders are classes: vggft featurize "],
     ),
+    "frames beside masks": (pictures("frames", "masks"), ["frames/ beside masks may be"]),
+    "originals beside ground truth": (pictures("Original", "Ground Truth"), ["Original/ beside Ground Truth may be"]),
+    "Food-101": ([*pictures("images/pie", "images/soup"), "meta"], ["images/ beside meta may be", "/images."]),
     "VOC": (
         [*pictures("JPEGImages", "SegmentationClass"), "Annotations", "ImageSets"],
         ["JPEGImages/ beside", "--labels"],
     ),
     "YOLO": (
-        [*pictures("train/images", "valid/images"), *pictures("train/labels")],
-        ["images/ beside labels is no class"],
+        pictures("train/images", "valid/images", "train/labels"),
+        ["train: images/ beside labels may be", "--layout splits"],
     ),
-    "YOLO, types first": (
-        [*pictures("images/train", "images/val", "labels/train")],
-        ["images/ beside labels is no class"],
+    "YOLO, types first": (pictures("images/train", "images/val", "labels/train"), ["images/ beside labels may be"]),
+    "masks in classes": (
+        pictures("COVID/images", "COVID/masks", "Normal/images", "Normal/masks"),
+        ["all hold images, masks, of which masks may be annotations", "Move masks away"],
+    ),
+    "masks in classes in splits": (
+        pictures(
+            *(f"{s}/{c}/{k}" for s in ("Train", "Val") for c in ("COVID", "Normal") for k in ("images", "lung masks"))
+        ),
+        ["of which lung masks may be annotations", "--layout splits"],
     ),
     "class first": (
         pictures("cats/train", "cats/test", "dogs/train", "dogs/test"),
         ["cats: a class holds splits (test, train)", "Expected train/cats rather than cats/train"],
     ),
+    "class first, with a cover": (
+        [*pictures("cats/cats_train", "cats/cats_test", "dogs/dogs_train", "dogs/dogs_test"), "cats/cover.jpg"],
+        ["cats: a class holds splits"],
+    ),
     "one class with splits": (
         [*pictures("cats/train", "cats/test"), *pictures("dogs")],
-        ["cats: a class holds splits (test, train)"],
+        ["cats: holds splits (test, train)"],
+    ),
+    "the data set beside notes": (
+        pictures("dataset/train/a", "dataset/val/a", "docs"),
+        ["holds splits", "/dataset. If dataset/"],
     ),
     "class and split in one name": (
         pictures("cat_train", "cat_test", "dog_train", "dog_test"),
-        ["class and split in one name", "cat_test, cat_train, dog_test, dog_train"],
+        ["these names combine class and split", "cat_test, cat_train, dog_test, dog_train"],
     ),
-    "splits a level too deep": (pictures("archive/train/a", "archive/test/a"), ["the folder holds splits", "/archive"]),
+    "splits a level too deep": (
+        pictures("archive/train/a", "archive/test/a"),
+        ["holds splits", "vggft featurize ", "/archive."],
+    ),
+    "splits two levels too deep": (pictures("car/car/train/a", "car/car/test/a"), ["holds splits", "/car/car."]),
     "classes a level too deep": (
-        pictures("dataset/cats", "dataset/dogs"),
+        pictures("dataset/cats", "dataset/dogs", "dataset/__MACOSX"),
         ["only one class ('dataset'), which holds 2 folders (cats, dogs)", "/dataset"],
     ),
     "classes a level too deep in all folders": (
         pictures("part1/cats", "part1/dogs", "part2/cats", "part2/dogs"),
         ["part1, part2 all hold the folders cats, dogs", "a level too deep", "--layout classes"],
     ),
-    "two training folders": (pictures("train1/a", "train2/a", "test/a"), ["two folders for the same split"]),
+    "splits with other names": (
+        pictures("Xtrain/a", "Xtrain/b", "Xtest/a", "Xtest/b"),
+        ["Xtest, Xtrain all hold the folders a, b", "name them train, validate and test"],
+    ),
+    "Office-31": (
+        pictures("amazon/images/a", "amazon/images/b", "dslr/images/a", "dslr/images/b"),
+        ["amazon, dslr all hold the folders a, b"],
+    ),
+    "classes once more": (
+        pictures("daisy", "rose", "flowers/daisy", "flowers/rose"),
+        ["flowers: holds daisy, rose once more"],
+    ),
+    "numbered parts": (pictures("images_001", "images_002"), ["may be parts of one set", "--labels TABLE"]),
+    "folds": (pictures("fold_0", "fold_1"), ["may be parts of one set"]),
+    "two training folders": (
+        pictures("train1/a", "train2/a", "test/a"),
+        ["two folders for the same split", "--layout splits"],
+    ),
     "a test folder beside classes": (
         pictures("cats", "dogs", "test"),
         ["test: looks like a split", "--layout classes"],
     ),
-    "no training folder": (pictures("val/a", "test/a"), ["looks like a split folder"]),
+    "no training folder": (pictures("val/a", "test/a"), ["looks like a split folder", "--layout classes"]),
+    "only a test folder": (
+        pictures("test/a", "test/b"),
+        ["looks like a split folder", "If it holds the classes: vggft featurize "],
+    ),
+    "a class that only validation has": (
+        pictures("train/n1/images", "train/n2/images", "val/images"),
+        ["class 'images' (val/images/0.png) has no images in the training split"],
+    ),
     "flat": (pictures("."), ["2 pictures but no folders", "--labels TABLE", "vggft predict"]),
     "one flat folder": (pictures("images"), ["only one class ('images')", "--labels TABLE"]),
     "nothing": ([], ["no class folders"]),
@@ -158,9 +211,16 @@ CLASSES = {
     "train beside vehicles": pictures("bus", "train", "tram"),
     "words of splits in names": pictures("test tube", "train station", "bus stop"),
     "folders in classes": [*pictures("cats/day", "cats/night"), *pictures("dogs/day")],
+    "folders of systems in classes": pictures(
+        "cats/x", "cats/__MACOSX", "cats/@eaDir", "dogs/x", "dogs/__MACOSX", "dogs/@eaDir"
+    ),
     "pictures in classes": pictures("cats/images", "dogs/images"),
     "one of images": pictures("images", "drawings"),
     "labels and tags": pictures("labels", "tags"),
+    "digits": pictures("0", "1", "2"),
+    "numbered classes": pictures("001.Albatross", "002.Crow"),
+    "classes with numbers": pictures("bus1", "bus2"),
+    "other scripts": pictures("猫", "犬"),
 }
 
 
@@ -174,9 +234,45 @@ def test_folders_that_are_said_to_be_classes(tmp_path):
     make(tmp_path, *pictures("valid", "invalid", "test"), *pictures("images/a", "annotations/a"))
     with pytest.raises(VggftError):
         scan(tmp_path)
-    names = ("annotations", "images", "invalid", "test", "valid")
-    assert scan(tmp_path, rules=Rules(layout="classes")).classes == names
-    assert scan(tmp_path, spelt=names).classes == names  # said once: they are the classes of the workspace
+    assert scan(tmp_path, rules=Rules(layout="classes")).classes == (
+        "annotations",
+        "images",
+        "invalid",
+        "test",
+        "valid",
+    )
+
+
+@pytest.mark.parametrize("inner", ["images", "train"])
+def test_a_folder_between_split_and_classes_that_says_nothing(tmp_path, inner):
+    make(tmp_path, *pictures(f"train/{inner}/a", f"train/{inner}/b", "val/a", "val/b"))
+    found = scan(tmp_path)
+    assert found.classes == ("a", "b")
+    assert found.stored_splits == {"train", "validate"}
+
+
+def test_classes_called_like_their_split_folder_stay_classes(tmp_path):
+    make(tmp_path, *pictures("train/bus", "train/train", "train/car"))
+    assert scan(tmp_path).classes == scan(tmp_path, spelt=("bus", "car", "train")).classes == ("bus", "car", "train")
+
+
+def test_labels_beside_splits_are_no_second_pair_of_splits(tmp_path):
+    make(tmp_path, *pictures("train/a", "train/b", "test/a", "test/b", "train_labels", "test_labels"))
+    with pytest.raises(VggftError, match="unexpected beside train/: test_labels, train_labels"):
+        scan(tmp_path)
+    assert scan(tmp_path, rules=Rules(layout="splits")).classes == ("a", "b")
+
+
+def test_a_link_to_a_folder_above_ends(tmp_path):
+    make(tmp_path, *pictures("a", "b"))
+    (tmp_path / "c").mkdir()
+    (tmp_path / "c" / "again").symlink_to("..")
+    with pytest.raises(VggftError, match="c: holds a, b once more"):
+        scan(tmp_path)
+    (tmp_path / "c" / "again").unlink()
+    (tmp_path / "c" / "c").symlink_to(".")
+    with pytest.raises(VggftError, match="'c' has no images"):
+        scan(tmp_path)
 
 
 def test_folders_that_are_said_to_be_splits(tmp_path):

@@ -95,7 +95,7 @@ def test_a_link_to_the_data_folder_is_not_followed(tmp_path):
     assert [s.path for s in found] == ["a/0.png", "a/1.png", "a/up", "b/0.png", "b/1.png"]
     assert found[2].reason == "a link back to a folder above it"
     (tmp_path / "c").symlink_to(".")
-    with pytest.raises(VggftError, match=r"'c' has no images \(c: a link back"):
+    with pytest.raises(VggftError, match="c: holds a, b once more"):
         scan(tmp_path)
 
 
@@ -109,7 +109,10 @@ def test_a_link_to_the_data_folder_is_not_followed(tmp_path):
         (lambda p: make_classes(p, only=3), "only one class"),
         (lambda p: make_classes(p, a=3, b=1), "'b' has only one image"),
         (lambda p: [make_classes(p, a=3, b=3), (p / "c").mkdir()], "'c' has no images"),
-        (lambda p: [make_classes(p / "train", a=3, b=3), make_classes(p / "val", c=3)], r"'c' has no images in train/"),
+        (
+            lambda p: [make_classes(p / "train", a=3, b=3), make_classes(p / "val", c=3)],
+            r"'c' \(val/c/0.png\) has no images in the training split",
+        ),
     ],
 )
 def test_refused_folders(tmp_path, make, message):

@@ -5,11 +5,11 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from featurize.data import labels
-from featurize.data.folders import same_name, subfolders
+from featurize.data.folders import loose_files, same_name, subfolders
+from featurize.data.labels import Labelled
 from featurize.data.split_names import split_of
 from featurize.errors import VggftError
-from featurize.process import places
+from featurize.wording import counted
 from vggft.prediction import inputs
 from vggft.prediction.inputs import Beside
 from vggft.prediction.scoring import File
@@ -50,26 +50,29 @@ def files(root: Path, classes: Sequence[str], beside: Beside = lambda path: None
         for file in inputs.below(folder, beside, above)
     ]
     if not labelled:
-        raise VggftError(f"{root}: no images. Expected a folder of images for each class ({', '.join(classes)}).")
+        loose = f"{counted(loose_files(root), 'file')} but no class folders" if loose_files(root) else "no images"
+        raise VggftError(
+            f"{root}: {loose}. Expected a folder of images for each class ({', '.join(classes)}), or --labels TABLE. Unlabelled "
+            "images are what vggft predict is for."
+        )
     return labelled
 
 
-def in_table(
-    table: Path, root: Path, classes: Sequence[str], beside: Beside = lambda path: None
-) -> list[tuple[str, File]]:
+def in_table(labelled: Labelled, table: Path, root: Path, classes: Sequence[str]) -> list[tuple[str, File]]:
     """Return (label, file) for every row of a table of labels; rows without a file have the reason.
 
+    Args:
+        labelled: what the table says.
+        root: the folder of the files.
+
     Raises:
-        VggftError: no such folder, a table that cannot be used, or a label that is no class of the model.
+        VggftError: a label is no class of the model.
     """
-    if not root.is_dir():
-        raise VggftError(f"{root}: no such folder. Expected the folder of the files in {table}.")
     label_of = {same_name(name): name for name in classes}
-    samples = labels.read(table, places.resolved(root), beside).samples
-    unknown = sorted({sample.label for sample in samples if same_name(sample.label) not in label_of})
+    unknown = sorted({sample.label for sample in labelled.samples if same_name(sample.label) not in label_of})
     if unknown:
         raise VggftError(
             f"{table}: not classes of the model: {', '.join(unknown)}. Expected labels among {', '.join(classes)}. Correct "
             "them, or leave out their rows."
         )
-    return [(label_of[same_name(s.label)], File(root / s.path, s.reason)) for s in samples]
+    return [(label_of[same_name(s.label)], File(root / s.path, s.reason)) for s in labelled.samples]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.data import labels
 from featurize.data.folders import ignored
 from featurize.disk import forms
 from featurize.errors import VggftError
@@ -20,6 +21,7 @@ from heads.metrics import Metrics, confusion, measure
 from vggft.prediction import inference, labelled, scoring, selection
 from vggft.prediction.mistakes import SHOWN, mistakes
 from vggft.prediction.scoring import File
+from vggft.steps import scan_report
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
@@ -132,10 +134,15 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
 
 def _files(options: EvaluateOptions, folder: Path, classes: Sequence[str], ui: Ui) -> list[tuple[str, File]]:
     notes: list[Path] = []
+    if options.labels is not None and not folder.is_dir():
+        raise VggftError(f"{folder}: no such folder. Expected the folder of the files in {options.labels}.")
     if options.labels is None:
         files = labelled.files(folder, classes, notes.append)
     else:
-        files = labelled.in_table(places.expanded(options.labels), folder, classes, notes.append)
+        table = places.expanded(options.labels)
+        found = labels.read(table, folder, notes.append)
+        scan_report.tell_of_labels(found, str(table), ui)
+        files = labelled.in_table(found, table, places.resolved(folder), classes)
     if notes:
         ui.say(ignored(notes))
     return files

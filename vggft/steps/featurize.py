@@ -14,7 +14,7 @@ from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data import split_rules, splits
 from featurize.data.dataset import Dataset, Sample
-from featurize.data.scan import Rules, Scan
+from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION
@@ -82,8 +82,8 @@ def _featurize(
         weights.locate(architecture, weights_file)
 
     began = time.perf_counter()
-    table = sources.table(options, before)
-    scan = sources.scan(options, before, Rules(split.group_by, options.layout, table), ui)
+    rules = sources.rules(options, before, split.group_by)
+    scan = sources.scan(options, before, rules, ui)
     sources.refuse_overlaps(workspace, scan)
     split_rules.check_folders(scan, wishes)
     _require_same_data(scan, before)
@@ -104,7 +104,8 @@ def _featurize(
         layers=tuple(layers),
         cache=str(shared) if shared else None,
         views=options.views if options.views is not None else before.settings.views if before.settings else 0,
-        labels=str(table) if table else None,
+        labels=str(rules.table) if rules.table else None,
+        layout=rules.layout,
     )
     if before.settings is None and workspace.lost:
         workspace.require_same(settings)
@@ -129,7 +130,8 @@ def _featurize(
     seconds = time.perf_counter() - began
     if filled.rejected:
         dataset = split_rules.build(scan, _rejected(scan.samples, filled.rejected), split.shares, assigned)
-    workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples))
+    given = {sample.path: sample.split for sample in scan.samples}
+    workspace.settle(dataset, settings, featurize.data.assigned.remember(assigned, dataset.samples, given))
     scan_report.tell(workspace, scan, dataset, ui)
     _tell_of_changes(workspace, split, before, dataset, ui)
     _tell_of_stale_models(workspace, state_before, provenance.state(dataset, fingerprint), ui)

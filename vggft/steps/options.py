@@ -57,7 +57,7 @@ class FeaturizeOptions(Options):
             default="that of the workspace; none in a new one: class folders are the labels",
         ),
     ] = None
-    layout: Layout = "auto"
+    layout: Layout = None
     layers: Annotated[
         tuple[str, ...],
         Option("Layer to cache; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
@@ -119,9 +119,9 @@ class FeaturizeOptions(Options):
                 raise VggftError(f"--part with --views {self.views}: views are computed after the parts are merged.")
             if self.cache is not None:
                 raise VggftError("--part with --cache: a part has features of its own, which vggft cache merge joins.")
-        if self.labels is not None and self.layout != "auto":
+        if self.labels is not None and self.layout is not None:
             raise VggftError(
-                f"--labels with --layout {self.layout}: with a table, folders are no labels. Use one of the two."
+                f"--labels with --layout {self.layout}: with a table, folders are not labels. Use one of the two."
             )
 
 

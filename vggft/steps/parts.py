@@ -4,7 +4,6 @@ import time
 from typing import Any
 
 from featurize import engines
-from featurize.data.scan import Rules
 from featurize.errors import VggftError
 from featurize.wording import counted
 from vggft.steps import locations, sources
@@ -34,9 +33,8 @@ def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[s
     locations.refuse_overlap(workspace.root, options.data)
     fingerprint, weights_file = sources.fingerprint(options, architecture, None)
     began = time.perf_counter()
-    scan = sources.scan(
-        options, Before(None), Rules(options.group_by, options.layout, sources.table(options, Before(None))), ui
-    )
+    before = Before(None)
+    scan = sources.scan(options, before, sources.rules(options, before, options.group_by), ui)
     sources.refuse_overlaps(workspace, scan)
     samples = [sample for sample in scan.samples if sample.digest and wanted.has(sample.digest)]
     files = files_of(scan.root, samples)

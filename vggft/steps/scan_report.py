@@ -21,9 +21,11 @@ def tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
     ui.print(
         f"{counted(len(dataset.accepted()), 'image')} in {len(dataset.classes)} classes ({', '.join(dataset.classes)}): {counts}"
     )
-    _tell_of_labels(scan.labelled, workspace, ui)
+    if scan.labelled and workspace.settings.labels:
+        tell_of_labels(scan.labelled, workspace.settings.labels, ui)
     _tell_of_ignored(scan, ui)
-    _tell_of_videos(dataset.accepted(), ui)
+    _tell_of_folders(scan, ui)
+    _tell_of_groups(dataset.accepted(), ui)
     _warn_of_classes(dataset, ui)
     _warn_of_copies(dataset, ui)
     for sample in dataset.rejected[:_SHOWN]:
@@ -34,18 +36,17 @@ def tell(workspace: Workspace, scan: Scan, dataset: Dataset, ui: Ui) -> None:
         ui.warn(f"{number} rejected{shown}; reasons are listed in {workspace.manifest}")
 
 
-def _tell_of_labels(labelled: Labelled | None, workspace: Workspace, ui: Ui) -> None:
-    if labelled is None:
-        return
+def tell_of_labels(labelled: Labelled, table: str, ui: Ui) -> None:
+    """Print the columns of a table that are used, and name what it says nothing or too much of."""
     columns = ", ".join(f"{key} from column {column!r}" for key, column in labelled.columns.items())
-    ui.say(f"labels: {workspace.settings.labels}, {columns}")
+    ui.say(f"labels: {table}, {columns}")
     for files, what in (
         (labelled.unlabelled, "left out, because the table has no label for"),
-        (labelled.repeated, "in the table more than once, with the same label:"),
+        (labelled.repeated, "in several rows of the table, which say the same:"),
     ):
         if files:
             shown = ", ".join(files[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
-            ui.warn(f"{what} {counted(len(files), 'file')}: {shown}")
+            ui.warn(f"{what} {counted(len(files), 'file')} ({shown})")
 
 
 def _tell_of_ignored(scan: Scan, ui: Ui) -> None:
@@ -57,7 +58,13 @@ def _tell_of_ignored(scan: Scan, ui: Ui) -> None:
         ui.say(f"ignored beside the splits: {', '.join(folder.name for folder in scan.left_out)}")
 
 
-def _tell_of_videos(samples: Sequence[Sample], ui: Ui) -> None:
+def _tell_of_folders(scan: Scan, ui: Ui) -> None:
+    depth = 2 if scan.stored_splits else 1  # of a class folder
+    if scan.labelled is None and all(sample.path.count("/") > depth for sample in scan.samples):
+        ui.say("the class folders hold only folders: images in these have the class of the folder above")
+
+
+def _tell_of_groups(samples: Sequence[Sample], ui: Ui) -> None:
     videos = {s.group for s in samples if s.group == video_of(s.path)}
     if videos:
         frames = sum(s.group in videos for s in samples)

@@ -14,6 +14,7 @@ from featurize.data.assigned import Assigned
 from featurize.data.dataset import Sample
 from featurize.data.scan import Rules, Scan
 from featurize.data.split_rules import SplitPlan
+from featurize.errors import VggftError
 from featurize.pixels.images import DECODER_VERSION
 from featurize.process import places
 from vggft.steps import locations
@@ -67,12 +68,14 @@ def fingerprint(
     return replace(default, weights=loaded.digest), None if elsewhere else places.resolved(options.weights)
 
 
-def table(options: FeaturizeOptions, before: Before) -> Path | None:
-    """Return the absolute path of the table of labels; None where class folders are the labels."""
+def rules(options: FeaturizeOptions, before: Before, group_by: str | None) -> Rules:
+    """Return how files get labels, splits and groups: as the options say, else as the workspace remembers."""
     if options.labels is not None:
-        return places.resolved(places.expanded(options.labels))
-    stored = before.settings.labels if before.settings and options.layout == "auto" else None
-    return Path(stored) if stored else None
+        return Rules(group_by, table=places.resolved(places.expanded(options.labels)))
+    if options.layout is not None or before.settings is None:
+        return Rules(group_by, options.layout or "auto")
+    table = before.settings.labels
+    return Rules(group_by, before.settings.layout, Path(table) if table else None)
 
 
 def scan(options: FeaturizeOptions, before: Before, rules: Rules, ui: Ui) -> Scan:
@@ -91,4 +94,11 @@ def scan(options: FeaturizeOptions, before: Before, rules: Rules, ui: Ui) -> Sca
             advance = advance or bar.enter_context(ui.progress("reading files", total, "files"))
             advance(done)
 
-        return featurize.data.scan.scan(options.data, known, rules, progress, spelt)
+        try:
+            return featurize.data.scan.scan(options.data, known, rules, progress, spelt)
+        except VggftError as error:
+            if rules.table is None or options.labels is not None:
+                raise
+            raise VggftError(
+                f"{error} (The workspace remembers this table. Another one: --labels; class folders instead: --layout auto.)"
+            ) from None

@@ -30,6 +30,7 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, manifest, read_manifest
+from featurize.data.layouts import LayoutName
 from featurize.data.shares import Shares
 from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, damaged, reason
@@ -58,6 +59,7 @@ class Settings:
         cache: the folder of the features that `--cache` named, absolute; None for `cache/` in the workspace.
         views: number of views of each training image in the cache.
         labels: the table of labels, absolute; None where class folders are the labels.
+        layout: what the folders in the data folder are, as `--layout` said.
     """
 
     data: str
@@ -71,6 +73,7 @@ class Settings:
     cache: str | None = None
     views: Annotated[int, Option(least=0, most=MOST_VIEWS)] = 0
     labels: str | None = None
+    layout: LayoutName = "auto"
 
     @property
     def weights_file_path(self) -> Path | None:
@@ -360,6 +363,9 @@ def _do_not_wait(message: str) -> None:
 
 
 def _described(settings: Settings) -> bytes:
-    """Return workspace.json; without `views` and `labels` where there are none, as in earlier versions."""
-    stored = {name: value for name, value in asdict(settings).items() if value or name not in ("views", "labels")}
+    """Return workspace.json; as in earlier versions, without what has its default."""
+    stored = asdict(settings)
+    for name, default in (("views", 0), ("labels", None), ("layout", "auto")):
+        if stored[name] == default:
+            del stored[name]
     return forms.json_bytes({"schema": SCHEMA, **stored})

@@ -1,0 +1,206 @@
+"""Tables of labels as files: a CSV in any usual form → its rows, with the columns that are used."""
+
+import csv
+import io
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path, PurePosixPath
+
+from featurize.data import split_names
+from featurize.data.folders import PICTURE_SUFFIXES
+from featurize.disk import durable, forms
+from featurize.errors import VggftError, reason
+from featurize.wording import counted
+
+# Names of columns in lower case, without spaces and punctuation; the first one that a table has is used.
+_FILE = (
+    "file filename filenames filepath filepaths fname path image imagename imagefile imagefilename imagepath imageid imageids "
+    "imageindex img imgname imgpath imgid imgids xrayimagename picture photo photoid id idcode uuid name"
+).split()
+_LABEL = (
+    "label labels labelname class classname classlabel category categoryname target y species breed breedname diagnosis dx level "
+    "findinglabels emotion classid labelid categoryid tag tags type gender"
+).split()
+_SPLIT = (
+    "split datasplit splitname subset partition set dataset datasettype phase usage traintest trainvaltest type mode isvalid "
+    "isval istest istrain istraining istrainingimage"
+).split()
+_GROUP = "group groupid video videoid patient patientid subject subjectid lesionid sequence sequenceid".split()
+
+# Columns of yes and no → the splits that these tell.
+_YES_NO_SPLITS = {
+    **dict.fromkeys(("isvalid", "isval"), ("validate", "train")),
+    "istest": ("test", "train"),
+    **dict.fromkeys(("istrain", "istraining", "istrainingimage"), ("train", "test")),
+}
+_YES = frozenset("true t 1 1.0 yes y".split())
+_NO = frozenset({"", *"false f 0 0.0 no n".split()})
+_DELIMITERS = ",\t;|"
+_TRIED = 100  # rows, to find out which column names files
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row: the cells that are used, and its place for messages. Empty: a column that the table does not have."""
+
+    where: str
+    file: str
+    label: str
+    split: str = ""
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of labels.
+
+    Attributes:
+        columns: the name of the column for "file", "label" and, where the table has them, "split" and "group".
+        rows: in the order of the file.
+    """
+
+    columns: Mapping[str, str]
+    rows: Sequence[Row]
+
+
+def read(path: Path, is_file: Callable[[str], bool]) -> Table:
+    """Read a table.
+
+    Args:
+        path: CSV in UTF-8 with a header; the delimiter is a comma, tab, semicolon or bar.
+        is_file: whether a cell names a file, which tells the column of files where several may be it.
+
+    Raises:
+        VggftError: it cannot be read, is no such file, or lacks a column for files or labels; a row without a file; or a column
+            of splits with something else in it.
+    """
+    text = _text(path)
+    lines = _lines(text, path)
+    header = [cell.strip() for cell in next(lines, ("", []))[1]]
+    tried = [cells for _, cells in islice(lines, _TRIED)]
+    columns = _columns(path, header, lambda column: any(is_file(cells[header.index(column)]) for cells in tried))
+    at = {key: header.index(column) for key, column in columns.items()}
+    rows = [
+        Row(where, **{key: forms.as_written(cells[i]).strip() for key, i in at.items()})
+        for where, cells in islice(_lines(text, path), 1, None)
+    ]
+    if not rows:
+        raise VggftError(f"{path}: no rows. Expected one for each file.")
+    for row in rows:
+        _check(row, columns)
+    return _with_splits(Table(columns, rows))
+
+
+def _text(path: Path) -> str:
+    try:
+        text = durable.read_bytes(path).decode("utf-8-sig", "surrogateescape")
+    except OSError as error:
+        raise VggftError(
+            f"--labels {path}: {reason(error)}. Expected a table (CSV) with a row for each file."
+        ) from None
+    if "\0" in text:
+        raise VggftError(f"--labels {path}: not a CSV file in UTF-8. Export the table as CSV.")
+    first, _, rest = text.partition("\n")
+    return rest if re.fullmatch(r"sep=.\r?", first) else text  # as Excel writes it
+
+
+def _lines(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Yield the place and the cells of each line that is not blank, the header first; all have as many cells.
+
+    Raises:
+        VggftError: a line has more cells than the header, or is no CSV.
+    """
+    first = text.lstrip().split("\n", 1)[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count))
+    width = 0
+    try:
+        for cells in reader:
+            while cells and not cells[-1].strip() and len(cells) > width:  # delimiters at the end of a line
+                cells.pop()
+            if not cells:
+                continue
+            width = width or len(cells)
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) > width or (len(cells) < width and len(cells) == 1):
+                raise VggftError(f"{where}: {counted(len(cells), 'cell')}, but the header has {width}.")
+            yield where, [*cells, *[""] * (width - len(cells))]
+    except csv.Error as error:
+        raise VggftError(f"{path}, line {reader.line_num}: {error}. Expected a CSV file.") from None
+
+
+def _columns(path: Path, header: Sequence[str], holds_files: Callable[[str], bool]) -> dict[str, str]:
+    by_name: dict[str, list[str]] = {}
+    for column in header:
+        by_name.setdefault(re.sub(r"[\W_]+", "", column.lower()), []).append(column)
+
+    def named(names: Sequence[str], without: Sequence[str | None] = ()) -> list[str]:
+        return [by_name[name][0] for name in names if name in by_name and by_name[name][0] not in without]
+
+    candidates = named(_FILE)
+    file = next(filter(holds_files, candidates), next(iter(candidates), None))
+    label = next(iter(named(_LABEL, [file])), None)
+    if file is not None and label is None and len(header) == 2:
+        label = next((column for column in header if column != file), None)
+    if file is None or label is None:
+        raise _no_column(path, header, "files" if file is None else "labels")
+    columns = {"file": file, "label": label}
+    for key, names in (("split", _SPLIT), ("group", _GROUP)):
+        found = named(names, list(columns.values()))
+        if found:
+            columns[key] = found[0]
+    double = next((column for column in columns.values() if header.count(column) > 1), None)
+    if double is not None:
+        raise VggftError(f"{path}: two columns called {double!r}. Rename or delete one.")
+    return columns
+
+
+def _no_column(path: Path, header: Sequence[str], what: str) -> VggftError:
+    if any(PurePosixPath(cell).suffix.lower() in PICTURE_SUFFIXES for cell in header):
+        return VggftError(f"{path}: no names of columns. Write file,label as the first line.")
+    many = " Labels in a column for each class are not read: write one column." if what == "labels" else ""
+    return VggftError(
+        f"{path}: no column for the {what} among {', '.join(header[:10]) or 'no columns'}. Expected columns called file and "
+        f"label (also filename, path, image_id; class, category, target), and perhaps split and group. Rename the column.{many}"
+    )
+
+
+def _check(row: Row, columns: Mapping[str, str]) -> None:
+    if not row.file:
+        raise VggftError(f"{row.where}: no file in column {columns['file']!r}.")
+    for cell in (row.label, row.split, row.group):
+        if any("\ud800" <= character <= "\udfff" for character in cell):
+            raise VggftError(f"{row.where}: not in UTF-8. Save the table as CSV UTF-8.")
+
+
+def _with_splits(table: Table) -> Table:
+    """Return a table whose column of splits says train, validate or test; without the column where no cell is a split.
+
+    Raises:
+        VggftError: some of its cells are splits, and others not.
+    """
+    column = table.columns.get("split")
+    if column is None:
+        return table
+    splits = {cell: _split(column, cell) for cell in {row.split for row in table.rows}}
+    strange = next((row for row in table.rows if not splits[row.split]), None)
+    if strange is not None and (any(splits.values()) or column.lower() == "split"):
+        raise VggftError(
+            f"{strange.where}: {strange.split!r} in column {column!r}. Expected train, validate or test in every row. Without "
+            "this column, vggft draws the split."
+        )
+    if strange is not None:
+        columns = {key: name for key, name in table.columns.items() if key != "split"}
+        return Table(columns, [Row(row.where, row.file, row.label, "", row.group) for row in table.rows])
+    rows = [Row(row.where, row.file, row.label, splits[row.split], row.group) for row in table.rows]
+    return Table(table.columns, rows)
+
+
+def _split(column: str, cell: str) -> str:
+    """Return the split that a cell tells; empty if none."""
+    yes_no = _YES_NO_SPLITS.get(re.sub(r"[\W_]+", "", column.lower()))
+    if yes_no is None:
+        return split_names.split_of(cell) or ""
+    answer = cell.lower()
+    return yes_no[0] if answer in _YES else yes_no[1] if answer in _NO else ""
