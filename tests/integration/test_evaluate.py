@@ -180,7 +180,7 @@ def test_folders_that_are_none(fake, folder, tmp_path, monkeypatch, ui):
         (tmp_path / "nowhere", "found nothing there"),
         (folder / "birds" / "00.png", "found a file there"),
         (tmp_path / "nothing", r"no images\. Expected a folder of images for each class \(birds, fruit\)"),
-        (tmp_path / "loose", "no images"),
+        (tmp_path / "loose", r"1 file but no class folders.*--labels TABLE.*vggft predict"),
     ):
         with pytest.raises(VggftError, match=said):
             evaluate.run(fake, EvaluateOptions(path), ui)

@@ -1,5 +1,6 @@
 """What `vggft featurize` says of the files that it found: classes and splits, what was left out, and what looks wrong."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
 from featurize.data import splits
@@ -70,6 +71,15 @@ def _tell_of_groups(samples: Sequence[Sample], ui: Ui) -> None:
         frames = sum(s.group in videos for s in samples)
         ui.say(
             f"{counted(frames, 'frame')} of {counted(len(videos), 'video')}: the frames of a video stay in one split"
+        )
+    splits_of: dict[str, set[str]] = defaultdict(set)
+    for sample in samples:
+        splits_of[sample.group].add(sample.split)
+    parted = sorted({s.group for s in samples if s.group != s.digest and len(splits_of[s.group]) > 1})
+    if parted:
+        ui.warn(
+            f"{counted(len(parted), 'group')} in several splits, as folders or table say ({', '.join(parted[:_SHOWN])}): metrics "
+            "may be too good"
         )
 
 
