@@ -1,7 +1,7 @@
 """Which folders of a data folder are splits and which are classes. What may be neither is refused (`layout_checks`)."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -134,7 +134,9 @@ def _below_splits(root: Path, folders: Sequence[Path], family: Family, layout: L
             f"{root}: two folders for the same split among {names}. Keep one of them here, or give the other another name and "
             f"use {AS_SPLITS}, which leaves it out. {otherwise}"
         )
-    inside = {split: _unwrapped(splits[split]) for split in SPLITS if split in splits}
+    train = _unwrapped(splits["train"], ())
+    classes = {same_name(folder.name) for folder in subfolders(train)}
+    inside = {split: _unwrapped(splits[split], classes) for split in SPLITS if split in splits}
     for split, folder in inside.items():
         if not subfolders(folder):
             raise _no_class_folders(root, split, inside, otherwise)
@@ -161,10 +163,10 @@ def _check_others(root: Path, train: Path, names: str, others: Sequence[Path]) -
         )
 
 
-def _unwrapped(folder: Path) -> Path:
-    """Return the one folder in a split's folder whose name says nothing new: seg_train/seg_train, train/images."""
+def _unwrapped(folder: Path, classes: Container[str]) -> Path:
+    """Return the one folder in a split's folder if it is no class and its name says nothing new: seg_train/seg_train."""
     inner = subfolders(folder)
-    if len(inner) == 1 and subfolders(inner[0]) and _says_nothing_new(inner[0].name, folder.name):
+    if len(inner) == 1 and same_name(inner[0].name) not in classes and _says_nothing_new(inner[0].name, folder.name):
         return inner[0]
     return folder
 
@@ -182,12 +184,16 @@ def _no_class_folders(root: Path, split: Split, inside: dict[Split, Path], other
     problem = (
         f"{folder}: no class folders ({counted(number, 'file')}). Expected one folder per class with its pictures."
     )
-    if split == "test":  # the training folder has class folders
+    if split == "train":
         return VggftError(
-            f"{problem} If these pictures are unlabelled, they are what vggft predict is for: run vggft featurize "
-            f"{shlex.quote(str(train))}, and later vggft predict {shlex.quote(str(folder))}. {otherwise}"
+            f"{problem} If the labels are in a table: vggft featurize {shlex.quote(str(folder))} {WITH_TABLE}, or "
+            f"{shlex.quote(str(root))} if the table names the files of all splits. {otherwise}"
         )
-    return VggftError(
-        f"{problem} If the labels are in a table: vggft featurize {shlex.quote(str(train))} {WITH_TABLE}, or "
-        f"{shlex.quote(str(root))} if the table names the files of all splits. {otherwise}"
+    alone = f"vggft featurize {shlex.quote(str(train))}"
+    advice = (
+        f"If these pictures are unlabelled, they are what vggft predict is for: run {alone}, and later vggft predict "
+        f"{shlex.quote(str(folder))}."
+        if split == "test"
+        else f"To draw validation images from the training folder: {alone}."
     )
+    return VggftError(f"{problem} {advice} {otherwise}")

@@ -188,9 +188,20 @@ REFUSED = {
         pictures("test/a", "test/b"),
         ["looks like a split folder", "If it holds the classes: vggft featurize "],
     ),
+    "tiny-imagenet": (
+        pictures("train/n1/images", "train/n2/images", "val/images", "test/images"),
+        [
+            "val/images: no class folders (2 files)",
+            "To draw validation images from the training folder: vggft featurize ",
+        ],
+    ),
+    "ASL": (
+        pictures("asl_train/asl_train/a", "asl_train/asl_train/b", "asl_test/asl_test"),
+        ["asl_test/asl_test: no class folders (2 files)", "vggft predict is for"],
+    ),
     "a class that only validation has": (
-        pictures("train/n1/images", "train/n2/images", "val/images"),
-        ["class 'images' (val/images/0.png) has no images in the training split"],
+        pictures("train/a", "train/b", "val/a", "val/c"),
+        ["class 'c' (val/c/0.png) has no images in the training split"],
     ),
     "flat": (pictures("."), ["2 pictures but no folders", "--labels TABLE", "vggft predict"]),
     "one flat folder": (pictures("images"), ["only one class ('images')", "--labels TABLE"]),
@@ -249,6 +260,11 @@ def test_a_folder_between_split_and_classes_that_says_nothing(tmp_path, inner):
     found = scan(tmp_path)
     assert found.classes == ("a", "b")
     assert found.stored_splits == {"train", "validate"}
+
+
+def test_a_split_with_one_class_whose_name_says_nothing(tmp_path):
+    make(tmp_path, *pictures("train/photo", "train/drawing", "test/photo"))
+    assert scan(tmp_path).classes == ("drawing", "photo")
 
 
 def test_classes_called_like_their_split_folder_stay_classes(tmp_path):
