@@ -1,0 +1,97 @@
+"""Decoded frames as pictures: upright, with square pixels and the colours that players show; as JPEG, and as perceptual hash."""
+
+import io
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import av
+
+# JPEG quality; docs/frames.md has what it costs.
+_QUALITY = 95
+_LARGEST_RATIO = 10.0  # of pixels that are not square; beyond it, the header is wrong
+
+# Videos without a colour matrix: players take BT.709 from this size on, and BT.601 below it.
+_HD_WIDTH, _HD_HEIGHT = 1280, 577
+_BT709, _UNSPECIFIED = 1, 2  # AVColorSpace
+_FULL_RANGE = 2  # AVColorRange
+
+_SIDE = 32  # pixels of the grey picture that is hashed
+_FREQUENCIES = 8  # lowest frequencies in each direction that the hash keeps: 64 bits
+_LEAST = 2.0  # grey levels; smaller coefficients are noise, of which a dark or plain picture has nothing else
+
+
+def rgb(frame: "av.VideoFrame", pixel_ratio: float) -> NDArray[np.uint8]:
+    """Return a frame as RGB (height, width, 3), upright, with square pixels, and white behind transparent ones.
+
+    Args:
+        pixel_ratio: width of a pixel divided by its height.
+    """
+    from av.video.reformatter import Interpolation
+
+    if frame.colorspace == _UNSPECIFIED and (frame.width >= _HD_WIDTH or frame.height >= _HD_HEIGHT):
+        frame.colorspace = _BT709
+    if not 1 / _LARGEST_RATIO <= pixel_ratio <= _LARGEST_RATIO:
+        pixel_ratio = 1.0
+    transparent = any(component.is_alpha for component in frame.format.components) or frame.format.has_palette
+    converted: Any = frame.reformat(
+        width=max(1, round(frame.width * pixel_ratio)),
+        format="rgba" if transparent else "rgb24",
+        interpolation=Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT,
+        dst_color_range=_FULL_RANGE,
+    ).to_ndarray()
+    if transparent:
+        alpha = converted[..., 3:].astype(np.uint16)
+        converted = ((converted[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+    return _upright(converted, frame)
+
+
+def _upright(pixels: NDArray[np.uint8], frame: "av.VideoFrame") -> NDArray[np.uint8]:
+    """Return pixels turned and mirrored as the display matrix of a frame says; other angles than right ones are rounded.
+
+    The matrix (a, b, u; c, d, v; x, y, w) moves the point (p, q) to (ap + cq, bp + dq).
+    """
+    side_data: Any = frame.side_data
+    matrix = next((bytes(each) for each in side_data if each.type.name == "DISPLAYMATRIX"), None)
+    if matrix is None:
+        return pixels
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(b) > abs(a):
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return np.ascontiguousarray(pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1])
+
+
+def jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Return a picture as JPEG data. Colour is halved in each direction, as in nearly all videos."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, format="JPEG", quality=_QUALITY, subsampling="4:2:0")
+    return data.getvalue()
+
+
+def perceptual_hash(frame: "av.VideoFrame") -> int:
+    """Return 64 bits that frames of one look share: the signs of low frequencies of a small grey picture (pHash).
+
+    The method is that of Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010), with a floor
+    under the coefficients. docs/frames.md compares it with others.
+    """
+    grey = (
+        frame.reformat(width=_SIDE, height=_SIDE, format="gray", interpolation="AREA").to_ndarray().astype(np.float64)
+    )
+    waves = _waves()
+    coefficients = (waves @ grey @ waves.T).ravel()
+    bits = coefficients > max(float(np.median(coefficients[1:])), _LEAST)
+    return int.from_bytes(np.packbits(bits).tobytes())
+
+
+@cache
+def _waves() -> NDArray[np.float64]:
+    """Return the lowest frequencies of the orthonormal cosine transform (frequencies, side)."""
+    frequency, place = np.mgrid[:_FREQUENCIES, :_SIDE]
+    waves: NDArray[np.float64] = np.cos(np.pi * frequency * (2 * place + 1) / (2 * _SIDE)) * np.sqrt(2 / _SIDE)
+    waves[0] /= np.sqrt(2)
+    return waves
