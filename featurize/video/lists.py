@@ -36,7 +36,7 @@ class VideoRecord:
         name: of the video in the names of its frames.
         path: where the video was.
         identity: digest of its contents.
-        options: those that decide which frames are kept, as on the command line.
+        options: those that decide which frames are kept, in words.
         frames, similar: number of frames that were kept, and of near-duplicates that were left out; 0 until it is finished.
         damage: what could not be decoded, in words.
     """

@@ -33,7 +33,11 @@ _READ = 1 << 20  # bytes that FFmpeg reads at a time: with PyAV's 32 kB, reading
 
 _TAG_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 _UNKNOWN_CODEC = re.compile(r"\(Video: ([^\s,]+)( \((\w+))?")
-_INCOMPLETE = {"moov atom not found": "the file is incomplete: its index (the moov atom) is missing"}
+# What FFmpeg prints of files that it does not open, and what that means.
+_MEANINGS = {
+    "moov atom not found": "the file is incomplete: its index (the moov atom) is missing",
+    "Impossible to open": "a list of other files, which are not opened; name these instead",
+}
 
 
 class NotVideoError(VggftError):
@@ -128,9 +132,11 @@ class Video:
         tag = _TAG_TIME.fullmatch(stream.metadata.get("DURATION", ""))
         if stream.duration is not None:
             return round(stream.duration * self._time_base * 1000)
-        if tag:
-            return round((int(tag[1]) * 3600 + int(tag[2]) * 60 + float(tag[3])) * 1000)
-        return None if self._container.duration is None else round(self._container.duration / 1000)
+        end = (int(tag[1]) * 60 + int(tag[2])) * 60 + float(tag[3]) if tag else (self._container.duration or 0) / 1e6
+        if not end:
+            return None
+        first = (stream.start_time or 0) * self._time_base if self._container.format.name.startswith("matroska") else 0
+        return round((end - float(first)) * 1000)  # in Matroska, it is the time at which the video ends
 
     @property
     def pixel_ratio(self) -> float:
@@ -258,6 +264,8 @@ class _Trouble:
 def _nameless(path: Path) -> Any:
     """Open a file so that FFmpeg does not see its name, which may look like an address, a pattern or a format."""
     durable.require_regular(path)
+    if not path.stat().st_size:
+        raise NotVideoError("the file is empty")
     return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0)), "rb", buffering=0)
 
 
@@ -288,7 +296,7 @@ def _opened(file: Any) -> "av.container.InputContainer":
                 raise NotVideoError(_why(error, messages)) from None
     finally:
         av.logging.set_level(None)
-    stream = container.streams.best("video")
+    stream: Any = container.streams.best("video")
     if stream is not None and stream.codec_context is None:
         container.close()
         codec = next((match for *_, text in messages if (match := _UNKNOWN_CODEC.search(text))), None)
@@ -300,7 +308,9 @@ def _opened(file: Any) -> "av.container.InputContainer":
 
 
 def _why(error: Exception, messages: list[tuple[int, str, str]]) -> str:
-    for *_, text in messages:
-        if text.strip() in _INCOMPLETE:
-            return _INCOMPLETE[text.strip()]
-    return f"not a video that FFmpeg can read ({reason(error)})"
+    """Return why a file was not opened, in words."""
+    logged = " ".join(text.strip() for *_, text in messages)
+    for message, meaning in _MEANINGS.items():
+        if message in logged:
+            return meaning
+    return f"not a video that FFmpeg can read ({getattr(error, 'strerror', None) or error})"

@@ -239,6 +239,6 @@ def _require_same_options(sources: Sequence[_Source], lists: Lists, options: Fra
         record = lists.record(source.identity)
         if record is not None and record.options != options.selection:
             raise VggftError(
-                f"{source.path}: its frames in {out} were cut with {record.options}, not {options.selection}. Use the same "
-                "options, or another folder."
+                f"{source.path}: its frames in {out} were cut with other options ({record.options}; now: {options.selection}). "
+                "Use the same options, or another folder."
             )

@@ -270,10 +270,10 @@ class FramesOptions(Options):
 
     @property
     def selection(self) -> str:
-        """The options that decide which frames of a video are kept, as on the command line."""
+        """The options that decide which frames of a video are kept, in words that stay the same: they are recorded."""
         if self.changes:
-            return "--changes"
-        return f"--every {self.every or self.EVERY:g}" + (" --keep-similar" if self.keep_similar else "")
+            return "changes"
+        return f"every {self.every or self.EVERY:.10g}" + (", similar kept" if self.keep_similar else "")
 
 
 @dataclass(frozen=True)
