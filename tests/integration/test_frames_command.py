@@ -3,14 +3,14 @@
 import os
 import shutil
 import signal
-import time
+import sys
 
 import numpy as np
 import pytest
 from conftest import refused, snapshot, strict_json, vggft
 from PIL import Image
-from processes import Fork, start, vggft_apart, wait_until
-from small_videos import encode, greys, noise
+from processes import Fork, start, wait_until
+from small_videos import encode, noise
 
 from featurize.data.frames import video_of
 from featurize.disk import forms
@@ -19,7 +19,7 @@ pytest.importorskip("av", reason="the extra 'video' is not installed")
 
 
 def run(*arguments):
-    done = vggft("frames", *arguments, "--json")
+    done = vggft("frames", "--json", *arguments)
     assert done.returncode in (0, 3), done.stderr
     return strict_json(done.stdout)
 
@@ -196,7 +196,7 @@ def test_the_command_interrupted_and_killed(tmp_path):
     written = 0
     for number in (signal.SIGINT, signal.SIGKILL, signal.SIGKILL):
         process = start(*command)
-        wait_until(lambda: out.exists() and len(frames(out)) > written + 10, process)
+        wait_until(lambda enough=written + 10: out.exists() and len(frames(out)) > enough, process)
         if number == signal.SIGINT:
             process.send_signal(signal.SIGSTOP)
             message = refused(*command)
@@ -244,7 +244,7 @@ def test_what_is_refused_before_anything_is_written(tmp_path):
     assert "Missing argument 'VIDEO'" in refused("frames", path)
     assert "--changes with --every" in refused("frames", path, out, "--changes", "--every", "2")
     assert "--changes with --keep-similar" in refused("frames", path, out, "--changes", "--keep-similar")
-    assert "--every '0': expected a number, 0.001 or more" in refused("frames", path, out, "--every", "0")
+    assert "--every 0: expected a number, 0.001 or more" in refused("frames", path, out, "--every", "0")
     assert not out.exists()
 
 
@@ -271,15 +271,6 @@ def test_a_folder_that_cannot_be_written(tmp_path):
     assert "cannot be written or locked (Permission denied)" in refused("frames", path, out)
 
 
-def test_without_pyav(tmp_path):
-    blocker = tmp_path / "sitecustomize.py"
-    blocker.write_text(
-        "import importlib.util as u\nfound = u.find_spec\n"
-        "u.find_spec = lambda name, *rest: None if name == 'av' else found(name, *rest)\n"
-    )
-    env = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
-    began = time.monotonic()
-    done = vggft_apart("frames", tmp_path / "clip.mp4", tmp_path / "out", env=env)
-    assert "pip install 'vggft[video]'" in done.stderr
-    assert done.returncode == 1
-    assert time.monotonic() - began < 60
+def test_without_pyav(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "av", None)
+    assert "pip install 'vggft[video]'" in refused("frames", tmp_path / "clip.mp4", tmp_path / "out")
