@@ -8,8 +8,9 @@ from small_videos import STEP, encode, greys, noise
 
 av = pytest.importorskip("av", reason="the extra 'video' is not installed")
 
-from featurize.video import picture, selection  # noqa: E402
+from featurize.video import selection  # noqa: E402
 from featurize.video.lists import identity  # noqa: E402
+from featurize.video.picture import Converter  # noqa: E402
 from featurize.video.selection import Kept, offered  # noqa: E402
 from featurize.video.video import NotVideoError, Video  # noqa: E402
 
@@ -17,7 +18,8 @@ from featurize.video.video import NotVideoError, Video  # noqa: E402
 def cut(path, every=None, after=None):
     """Return time → grey level of the frames that are offered, and the video, which is closed."""
     with Video(path) as video:
-        frames = {f.milliseconds: picture.rgb(f.picture, 1)[20, 20].mean() for f in offered(video, every, after)}
+        to = Converter(1)
+        frames = {f.milliseconds: to.rgb(f.picture)[20, 20].mean() for f in offered(video, every, after)}
     return frames, video
 
 
@@ -113,7 +115,7 @@ QUADRANTS[:24, :32], QUADRANTS[:24, 32:], QUADRANTS[24:, :32] = (255, 0, 0), (0,
 def test_frames_are_upright(tmp_path, rotation, expected):
     path = encode(tmp_path / "v.mp4", [QUADRANTS] * 3, rotation=rotation)
     with Video(path) as video:
-        pixels = picture.rgb(next(video.frames()).picture, video.pixel_ratio)
+        pixels = Converter(video.pixel_ratio).rgb(next(video.frames()).picture)
     assert pixels.shape == expected.shape
     for y in (8, -8):
         for x in (8, -8):
@@ -126,7 +128,7 @@ def test_frames_are_upright(tmp_path, rotation, expected):
 def test_pixels_are_square(tmp_path, ratio, width):
     path = encode(tmp_path / "v.mp4", greys(2), ratio=ratio, rotation=(90,))
     with Video(path) as video:
-        assert picture.rgb(next(video.frames()).picture, video.pixel_ratio).shape == (width, 48, 3)
+        assert Converter(video.pixel_ratio).rgb(next(video.frames()).picture).shape == (width, 48, 3)
 
 
 @pytest.mark.parametrize("full", [False, True])
@@ -136,7 +138,7 @@ def test_colours(tmp_path, matrix, size, full):
     plain = np.full((size[1], size[0], 3), colour, np.uint8)
     path = encode(tmp_path / "v.mp4", [plain] * 2, matrix=matrix, full=full, options={"crf": "1"})
     with Video(path) as video:
-        pixels = picture.rgb(next(video.frames()).picture, 1)
+        pixels = Converter(1).rgb(next(video.frames()).picture)
     assert np.abs(pixels[10:-10, 10:-10] - colour).max() <= 4
 
 
@@ -145,7 +147,7 @@ def test_a_large_video_that_names_no_matrix_is_bt_709(tmp_path):
     frame = av.VideoFrame.from_ndarray(np.full((720, 1280, 3), colour, np.uint8), format="rgb24")
     frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709", dst_color_range=1)
     frame.colorspace = 2
-    assert np.abs(picture.rgb(frame, 1)[100, 100] - colour).max() <= 4
+    assert np.abs(Converter(1).rgb(frame)[100, 100] - colour).max() <= 4
 
 
 def test_white_behind_transparent_pixels(tmp_path):
@@ -153,7 +155,7 @@ def test_white_behind_transparent_pixels(tmp_path):
     pixels[:, 32:, 3] = 0
     path = encode(tmp_path / "v.png", [pixels] * 2, codec="apng", pixels="rgba", container="apng")
     with Video(path) as video:
-        rgb = picture.rgb(next(video.frames()).picture, 1)
+        rgb = Converter(1).rgb(next(video.frames()).picture)
     assert rgb[5, 5].tolist() == [10, 200, 30]
     assert rgb[5, 50].tolist() == [255, 255, 255]
 
@@ -162,7 +164,7 @@ def test_noise_and_brightness_keep_the_hash_and_other_pictures_do_not():
     rng = np.random.default_rng(0)
 
     def a_hash(pixels):
-        return picture.perceptual_hash(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
+        return Converter(1).perceptual_hash(av.VideoFrame.from_ndarray(pixels, format="rgb24"))
 
     def changed(pixels):
         return np.clip(pixels * rng.uniform(0.9, 1.1) + rng.normal(0, 6, pixels.shape), 0, 255).astype(np.uint8)

@@ -122,17 +122,18 @@ class _Cut:
     def _frames(self, video: Video, record: VideoRecord, advance: Advance) -> VideoRecord:
         options, progress = self._options, self._lists.progress(record)
         kept, frames, similar, left_out = Kept(progress.hashes), progress.frames, progress.similar, 0
+        converter = picture.Converter(video.pixel_ratio)
         every = None if options.changes else round((options.every or options.EVERY) * 1000)
 
         def tell(milliseconds: int) -> None:
             advance((self._before + milliseconds) // 1000, what=f"cutting {record.name}")
 
         for frame in selection.offered(video, every, progress.last, tell):
-            a_hash = None if options.keep_similar else picture.perceptual_hash(frame.picture)
+            a_hash = None if options.keep_similar else converter.perceptual_hash(frame.picture)
             if a_hash is not None and kept.alike(a_hash):
                 left_out += 1
                 continue
-            data = picture.jpeg(picture.rgb(frame.picture, video.pixel_ratio))
+            data = picture.jpeg(converter.rgb(frame.picture))
             self._lists.put(record, frame.milliseconds, data, a_hash, left_out)
             if a_hash is not None:
                 kept.add(a_hash)
