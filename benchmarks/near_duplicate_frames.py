@@ -23,8 +23,8 @@ from typing import Any
 
 import av
 import numpy as np
-from numpy.typing import NDArray
 from av.video.reformatter import VideoReformatter
+from numpy.typing import NDArray
 from PIL import Image
 
 from featurize import engines
@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=100)
     options = parser.parse_args()
     photographs, drawings = (pictures(folder, options.pictures) for folder in (options.photographs, options.drawings))
-    shots = {
+    shots: dict[str, Callable[[Image.Image, int], list[NDArray[np.uint8]]]] = {
         "still": lambda picture, _: [noisy(view(picture)) for _ in range(FRAMES)],
         "hand-held": lambda picture, _: [hand_held(picture) for _ in range(FRAMES)],
         "object": lambda picture, i: [with_object(picture, drawings[i]) for _ in range(FRAMES)],

@@ -53,6 +53,7 @@ class Converter:
             format="rgba" if transparent else "rgb24",
             interpolation=self._exact,
             dst_color_range=_FULL_RANGE,
+            threads=1,
         ).to_ndarray()
         if transparent:
             alpha = converted[..., 3:].astype(np.uint16)
@@ -77,7 +78,7 @@ class Converter:
 
 
 def _display_matrix(frame: "av.VideoFrame") -> tuple[int, int, int, int]:
-    """Return a, b, c and d of a frame's matrix (a, b, u; c, d, v; x, y, w), which moves the point (p, q) to (ap + cq, bp + dq)."""
+    """Return a, b, c and d of the matrix (a, b, u; c, d, v; x, y, w), which moves the point (p, q) to (ap + cq, bp + dq)."""
     side_data: Any = frame.side_data
     matrix = next((bytes(each) for each in side_data if each.type.name == "DISPLAYMATRIX"), None)
     if matrix is None:
