@@ -85,6 +85,8 @@ class Lists:
         durable.sweep(folder)
         self._videos = {record.identity: record for record in self._read_videos()}
         self._rows: dict[str, list[dict[str, str]]] = {}  # of unfinished videos
+        self._taken = {_compared(record.name) for record in self._videos.values()}
+        self._taken |= {_compared(name) for name in (video_of(path.name) for path in folder.iterdir()) if name}
         unfinished = {record.name for record in self._videos.values() if record.state == "begun"}
         for row in self._read_frames():
             if row["video"] in unfinished:
@@ -100,9 +102,8 @@ class Lists:
         Raises:
             VggftError: it cannot be written.
         """
-        taken = {_compared(record.name) for record in self._videos.values()}
-        taken |= {_compared(name) for name in (video_of(path.name) for path in self._folder.iterdir()) if name}
-        name = next(name for name in _names(path.stem) if _compared(name) not in taken)
+        name = next(name for name in _names(path.stem) if _compared(name) not in self._taken)
+        self._taken.add(_compared(name))
         return self._write(VideoRecord(name, str(path), an_identity, options))
 
     def progress(self, record: VideoRecord) -> Progress:
@@ -146,9 +147,9 @@ class Lists:
                 "same command again."
             ) from None
 
-    def finish(self, record: VideoRecord, frames: int, similar: int, damage: str) -> VideoRecord:
+    def finish(self, record: VideoRecord) -> VideoRecord:
         """Write that all frames of a video are there."""
-        return self._write(replace(record, state="finished", frames=frames, similar=similar, damage=damage))
+        return self._write(replace(record, state="finished"))
 
     def _write(self, record: VideoRecord) -> VideoRecord:
         self._videos[record.identity] = record

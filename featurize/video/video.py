@@ -74,7 +74,8 @@ class Video:
 
     Attributes:
         duration: in milliseconds, as the header says; None where it does not.
-        damage: what could not be decoded, in words; complete once `frames` has ended, empty if everything was decoded.
+        damage: what could not be decoded, in words; set once `frames` has ended, empty if everything was decoded.
+        complete: False where an error ended the reading, which may not happen again.
         decoded: number of frames that were decoded so far.
     """
 
@@ -85,7 +86,7 @@ class Video:
             NotVideoError: it has no frames that can be decoded here.
             OSError: it cannot be read.
         """
-        self.damage = ""
+        self.damage, self.complete = "", True
         self.decoded = 0
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(_nameless(path))
@@ -176,7 +177,8 @@ class Video:
             if self._target is not None and not restart:  # the jump went too far, or to where the file is damaged
                 self._target, self._seeks, restart = None, False, True
                 self._container.seek(0, backward=True)
-        self.damage = trouble.text(self._end, self.duration)
+        self.damage = trouble.text(self._end, self.duration) if self._last >= 0 else "no frame in it can be decoded"
+        self.complete = not trouble.end_reason
 
     def _pictures(self, trouble: "_Trouble") -> Iterator["av.VideoFrame"]:
         """Yield decoded pictures that are not damaged, up to the end or to what ends the file early."""

@@ -1,5 +1,6 @@
 """`vggft frames`: files, names and lists; near-duplicates; errors; running it again, also after a kill."""
 
+import errno
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ from small_videos import encode, noise
 
 from featurize.data.frames import video_of
 from featurize.disk import forms
+from featurize.video import video
 
 pytest.importorskip("av", reason="the extra 'video' is not installed")
 
@@ -232,6 +234,39 @@ def test_one_bad_file_among_good_ones(tmp_path):
     assert vggft("frames", half, out).returncode == 3
 
 
+def test_a_disk_that_fails_is_read_again_by_the_next_run(tmp_path, monkeypatch):
+    path, whole, out = encode(tmp_path / "v.mkv", noise(100, (320, 240))), tmp_path / "whole", tmp_path / "out"
+    expected = run(path, whole, "--every", "0.5")
+    nameless = video._nameless
+
+    class Failing:
+        def __init__(self, path):
+            self.file = nameless(path)
+
+        def __getattr__(self, name):
+            return getattr(self.file, name)
+
+        def read(self, number):
+            if 0.5 < self.file.tell() / path.stat().st_size < 0.6:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            return self.file.read(number)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+    monkeypatch.setattr(video, "_nameless", Failing)
+    monkeypatch.setattr(video, "_READ", 4096)
+    failed = run(path, out, "--every", "0.5")
+    assert 2 < failed["written"] < 20
+    assert "Input/output error" in failed["failed"][0]["reason"]
+    monkeypatch.undo()
+    assert run(path, out, "--every", "0.5")["videos"] == expected["videos"]
+    assert snapshot(out) == snapshot(whole)
+
+
 def test_what_is_refused_before_anything_is_written(tmp_path):
     path, out = encode(tmp_path / "clip.mp4", shots(0)), tmp_path / "out"
     (tmp_path / "file").write_text("text")
@@ -239,7 +274,7 @@ def test_what_is_refused_before_anything_is_written(tmp_path):
     assert "clip.mp4: no such file or folder" in refused("frames", tmp_path / "none" / "clip.mp4", out)
     assert "file: not a video that FFmpeg can read" in refused("frames", tmp_path / "file", out)
     assert "empty: no videos in it" in refused("frames", tmp_path / "empty", out)
-    assert f"vggft frames {path} {path} FOLDER" in refused("frames", path, path)
+    assert "clip.mp4: not a folder. The last argument must be the folder" in refused("frames", path, path)
     assert "file: not a folder" in refused("frames", path, tmp_path / "file" / "out")
     assert "Missing argument 'VIDEO'" in refused("frames", path)
     assert "--changes with --every" in refused("frames", path, out, "--changes", "--every", "2")

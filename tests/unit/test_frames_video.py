@@ -74,6 +74,16 @@ def test_after_a_time_the_same_frames_follow(tmp_path):
     assert list(cut(path, None, after=every_frame[30])[0]) == every_frame[31:]
 
 
+def test_two_recordings_one_after_the_other(tmp_path):
+    """The times of the second one begin again."""
+    path = encode(tmp_path / "v.ts", greys(30), codec="mpeg2video")
+    path.write_bytes(path.read_bytes() * 2)
+    frames, _ = cut(path)
+    assert numbers(frames) == [*range(30), *range(30)]
+    assert list(frames)[:30] == list(range(0, 3000, 100))
+    assert np.diff(list(frames)[30:]).tolist() == [100] * 29
+
+
 @pytest.mark.parametrize("suffix", ["mp4", "mkv"])
 def test_skipping_ahead_decodes_less_and_gives_the_same(tmp_path, monkeypatch, suffix):
     options = {"g": "20", "bf": "3", "x264-params": "scenecut=0"}
@@ -211,6 +221,16 @@ def test_a_damaged_video_gives_what_decodes(tmp_path):
     assert 50 < len(frames) < 100
     assert "damaged: " in video.damage
     assert "left out, the first after " in video.damage
+
+
+def test_a_video_without_frames(tmp_path):
+    path = encode(tmp_path / "v.mp4", greys(10))
+    data = path.read_bytes()
+    place = data.index(b"mdat")
+    path.write_bytes(data[: place + 4] + bytes(data.index(b"moov") - place - 8) + data[data.index(b"moov") - 4 :])
+    frames, video = cut(path)
+    assert frames == {}
+    assert video.damage == "no frame in it can be decoded"
 
 
 @pytest.mark.parametrize(

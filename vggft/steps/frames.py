@@ -4,7 +4,7 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
     require_package()
     out = places.expanded(options.out)
     paths = _paths([places.expanded(path) for path in options.videos])
-    _require_folder(out, options)
+    _require_folder(out)
     failed: list[dict[str, str]] = []
     sources = list(_sources(paths, failed))
     if not sources:
@@ -113,8 +113,8 @@ class _Cut:
             try:
                 with Video(source.path) as video:
                     record = self._frames(video, record, advance)
-            except (NotVideoError, OSError) as error:  # since it was opened before
-                record = self._lists.finish(record, 0, 0, f"cannot be read: {reason(error)}")
+            except (NotVideoError, OSError) as error:  # it could be opened before
+                record = replace(record, damage=f"cannot be read: {reason(error)}")
         self._before += source.duration or 0
         advance(self._before // 1000)
         return record
@@ -139,7 +139,8 @@ class _Cut:
                 kept.add(a_hash)
             frames, similar, left_out = frames + 1, similar + left_out, 0
             self.written += 1
-        return self._lists.finish(record, frames, similar + left_out, video.damage)
+        record = replace(record, frames=frames, similar=similar + left_out, damage=video.damage)
+        return self._lists.finish(record) if video.complete else record
 
 
 def _paths(given: Sequence[Path]) -> list[Path]:
@@ -190,7 +191,7 @@ def _seconds(sources: Sequence[_Source]) -> int | None:
     return sum(durations) // 1000 if len(durations) == len(sources) else None
 
 
-def _require_folder(out: Path, options: FramesOptions) -> None:
+def _require_folder(out: Path) -> None:
     """Check that frames may be written to a folder, which need not exist.
 
     Raises:
@@ -198,10 +199,7 @@ def _require_folder(out: Path, options: FramesOptions) -> None:
     """
     in_the_way = places.in_the_way(places.resolved(out))
     if in_the_way is not None:
-        words = " ".join(shlex.quote(str(path)) for path in (*options.videos, options.out))
-        raise VggftError(
-            f"{in_the_way}: not a folder, and the last argument is the folder for the frames. Try: vggft frames {words} FOLDER"
-        )
+        raise VggftError(f"{in_the_way}: not a folder. The last argument must be the folder for the frames; add one.")
 
 
 @contextlib.contextmanager
