@@ -33,6 +33,7 @@ def encode(
     matrix=None,
     full=False,
     options=None,
+    flags="",
 ):
     """Write a video.
 
@@ -40,13 +41,14 @@ def encode(
         times: of the pictures, in milliseconds; by the rate where there are none.
         rotation: arguments of `set_display_rotation`.
         ratio: of a pixel's width to its height.
+        flags: of the MP4 file, such as faststart: its index comes first.
         matrix: number of the colour matrix (1: BT.709, 6: BT.601); full: full range.
     """
     import av
 
     base = Fraction(1, 1000) if times else 1 / Fraction(rate)
     height, width = pictures[0].shape[:2]
-    with av.open(path, "w", format=container) as file:
+    with av.open(path, "w", format=container, options={"movflags": flags} if flags else {}) as file:
         stream = file.add_stream(codec, rate=Fraction(rate), options=options or {})
         stream.width, stream.height, stream.pix_fmt = width, height, pixels
         stream.codec_context.time_base = base

@@ -91,7 +91,7 @@ class Video:
         with contextlib.ExitStack() as stack:
             file = stack.enter_context(_nameless(path))
             self._container = stack.enter_context(_opened(file))
-            self._seeks = self._container.format.name.startswith(_SEEKABLE)
+            self._indexed = self._container.format.name.startswith(_SEEKABLE)
             self._stream = self._chosen()
             self._stack = stack.pop_all()
         self._time_base = self._stream.time_base or 1
@@ -99,7 +99,7 @@ class Video:
         self._zero: int | None = None  # time of the first frame, in units of the time base
         self._read = 0  # time of the last packet that was read
         self._last, self._end = -1, 0  # times of the last frame and of its end, in milliseconds
-        self._jumped = False
+        self._jumps, self._jumped = self._indexed, False
         self._target: int | None = None  # the time that a jump must not have passed, until it is known that it has not
 
     def __enter__(self) -> "Video":
@@ -122,7 +122,7 @@ class Video:
         for other in self._container.streams:
             other.discard = Discard.default if other is stream else Discard.all
         stream.thread_type = "AUTO"
-        if self._seeks:  # Matroska reads its index only now
+        if self._indexed:  # Matroska reads its index only now
             with contextlib.suppress(OSError, ValueError):
                 self._container.seek(0, backward=True)
         return stream  # type: ignore[no-any-return]
@@ -160,7 +160,7 @@ class Video:
                     if time > self._target:
                         break
                     self._target = None
-                if time < self._last - _GAP and not self._seeks:
+                if time < self._last - _GAP and not self._indexed:
                     offset += self._last + 1 - time
                     time = self._last + 1
                 if time > self._last:
@@ -175,7 +175,7 @@ class Video:
                         )  # the rest of what was decoded before the jump is not needed
                         break
             if self._target is not None and not restart:  # the jump went too far, or to where the file is damaged
-                self._target, self._seeks, restart = None, False, True
+                self._target, self._jumps, restart = None, False, True
                 self._container.seek(0, backward=True)
         self.damage = trouble.text(self._end, self.duration) if self._last >= 0 else "no frame in it can be decoded"
         self.complete = not trouble.end_reason
@@ -220,7 +220,7 @@ class Video:
 
         Frames before that time may still follow. Nothing is lost where a jump is not possible.
         """
-        if not self._seeks or self._zero is None:
+        if not self._jumps or self._zero is None:
             return
         ticks = self._zero + int((milliseconds - _REORDERING) / 1000 / self._time_base)
         index = self._stream.index_entries
