@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     import av
 
-# JPEG quality; docs/frames.md has what it costs.
+# JPEG quality: 46.5 dB from the frame, at 0.3 of the bytes of a PNG file (docs/frames.md).
 _QUALITY = 95
 _LARGEST_RATIO = 10.0  # of pixels that are not square; beyond it, the header is wrong
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from featurize.disk import durable
-from featurize.errors import VggftError, reason
+from featurize.errors import VggftError
 from featurize.wording import counted
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ _REORDERING = 1_000  # milliseconds
 # A video that ends earlier than its header says is truncated. Headers round, and some count the last frame of the sound.
 _MISSING, _SHARE = 1_000, 50  # milliseconds, and a fiftieth of the duration
 _GAP = 1_000  # milliseconds; times that go back by more are those of another recording that was appended
-_READ = 1 << 20  # bytes that FFmpeg reads at a time: with PyAV's 32 kB, reading took 4% longer
 
 _TAG_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
 _UNKNOWN_CODEC = re.compile(r"\(Video: ([^\s,]+)( \((\w+))?")
@@ -168,14 +167,11 @@ class Video:
                     self._end = time + (length or time - max(0, self._last))
                     self._last = time
                     yield Frame(time, picture)
-                    if self._jumped:
-                        self._jumped, restart = (
-                            False,
-                            True,
-                        )  # the rest of what was decoded before the jump is not needed
+                    if self._jumped:  # the rest of what was decoded before the jump is not needed
+                        self._jumped, restart = False, True
                         break
             if self._target is not None and not restart:  # the jump went too far, or to where the file is damaged
-                self._target, self._jumps, restart = None, False, True
+                self._target, self._jumps, restart, trouble = None, False, True, _Trouble()
                 self._container.seek(0, backward=True)
         self.damage = trouble.text(self._end, self.duration) if self._last >= 0 else "no frame in it can be decoded"
         self.complete = not trouble.end_reason
@@ -196,7 +192,7 @@ class Video:
                 trouble.add(self._last)
                 continue
             except (av.error.FFmpegError, OSError) as error:
-                trouble.end(reason(error))
+                trouble.end(getattr(error, "strerror", None) or str(error))
                 return
             for picture in pictures:
                 self.decoded += 1
@@ -291,7 +287,6 @@ def _opened(file: Any) -> "av.container.InputContainer":
                     "r",
                     container_options={"protocol_whitelist": "none"},
                     metadata_errors="replace",
-                    buffer_size=_READ,
                     io_open=refuse,
                 )
             except (av.error.FFmpegError, ValueError) as error:
