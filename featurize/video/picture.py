@@ -17,7 +17,6 @@ _LARGEST_RATIO = 10.0  # of pixels that are not square; beyond it, the header is
 # Videos without a colour matrix: players take BT.709 from this size on, and BT.601 below it.
 _HD_WIDTH, _HD_HEIGHT = 1280, 577
 _BT709, _UNSPECIFIED = 1, 2  # AVColorSpace
-_FULL_RANGE = 2  # AVColorRange
 
 _SIDE = 32  # pixels of the grey picture that is hashed
 _FREQUENCIES = 8  # lowest frequencies in each direction that the hash keeps: 64 bits
@@ -52,7 +51,6 @@ class Converter:
             width=max(1, round(frame.width * self._pixel_ratio)),
             format="rgba" if transparent else "rgb24",
             interpolation=self._exact,
-            dst_color_range=_FULL_RANGE,
             threads=1,
         ).to_ndarray()
         if transparent:

@@ -10,9 +10,9 @@ from typing import Any
 
 from featurize.disk.transfer import located
 from featurize.errors import VggftError, reason
-from featurize.process import places
+from featurize.process import interrupts, places
 from featurize.video import picture, selection
-from featurize.video.lists import Lists, VideoRecord, as_json, identity
+from featurize.video.lists import Lists, Progress, VideoRecord, as_json, identity
 from featurize.video.selection import Kept
 from featurize.video.video import NotVideoError, Video, require_package
 from featurize.wording import counted
@@ -62,9 +62,9 @@ def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
     with _alone(out):
         lists = Lists(out)
         _require_same_options(sources, lists, options, out)
-        cut = _Cut(lists, options, ui)
+        cut = _Cut(lists, options)
         finished = {}
-        with ui.progress("cutting frames", _seconds(sources), "s of video") as advance:
+        with ui.progress("cutting frames", _seconds_left(sources, lists), "s of video") as advance:
             for source in sources:
                 finished[source.identity] = cut.video(source, advance)
     for source in sources:
@@ -99,9 +99,9 @@ class _Cut:
         written: number of frames that this run wrote.
     """
 
-    def __init__(self, lists: Lists, options: FramesOptions, ui: Ui) -> None:
-        self._lists, self._options, self._ui = lists, options, ui
-        self._before = 0  # milliseconds of the videos before this one
+    def __init__(self, lists: Lists, options: FramesOptions) -> None:
+        self._lists, self._options = lists, options
+        self._read = 0  # milliseconds of video, before this one
         self.written = 0
 
     def video(self, source: _Source, advance: Advance) -> VideoRecord:
@@ -110,25 +110,25 @@ class _Cut:
         if record is None:
             record = self._lists.begin(source.path, source.identity, self._options.selection)
         if record.state == "begun":
+            begun = self._lists.progress(record)
             try:
                 with Video(source.path) as video:
-                    record = self._frames(video, record, advance)
+                    record = self._frames(video, record, begun, advance)
             except (NotVideoError, OSError) as error:  # it could be opened before
                 record = replace(record, damage=f"cannot be read: {reason(error)}")
-        self._before += source.duration or 0
-        advance(self._before // 1000)
+            self._read += (source.duration or 0) - (begun.last or 0)
         return record
 
-    def _frames(self, video: Video, record: VideoRecord, advance: Advance) -> VideoRecord:
-        options, progress = self._options, self._lists.progress(record)
-        kept, frames, similar, left_out = Kept(progress.hashes), progress.frames, progress.similar, 0
+    def _frames(self, video: Video, record: VideoRecord, begun: Progress, advance: Advance) -> VideoRecord:
+        options, begun_at = self._options, begun.last or 0
+        kept, frames, similar, left_out = Kept(begun.hashes), begun.frames, begun.similar, 0
         converter = picture.Converter(video.pixel_ratio)
         every = None if options.changes else round((options.every or options.EVERY) * 1000)
 
         def tell(milliseconds: int) -> None:
-            advance((self._before + milliseconds) // 1000, what=f"cutting {record.name}")
+            advance((self._read + max(0, milliseconds - begun_at)) // 1000, what=f"cutting {record.name}")
 
-        for frame in selection.offered(video, every, progress.last, tell):
+        for frame in selection.offered(video, every, begun.last, tell):
             a_hash = None if options.keep_similar else converter.perceptual_hash(frame.picture)
             if a_hash is not None and kept.alike(a_hash):
                 left_out += 1
@@ -174,6 +174,7 @@ def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[_S
     """Open each file and yield those that are videos, each content once; add the others and why to `failed`."""
     known: set[str] = set()
     for path in paths:
+        interrupts.check()
         try:
             with Video(path) as video:
                 source = _Source(path, identity(path), video.duration)
@@ -185,10 +186,16 @@ def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[_S
             yield source
 
 
-def _seconds(sources: Sequence[_Source]) -> int | None:
-    """Return the duration of all videos; None where that of one is not known."""
-    durations = [source.duration for source in sources if source.duration is not None]
-    return sum(durations) // 1000 if len(durations) == len(sources) else None
+def _seconds_left(sources: Sequence[_Source], lists: Lists) -> int | None:
+    """Return how much of the videos is still to be read; None where the duration of one is not known."""
+    left = 0
+    for source in sources:
+        record = lists.record(source.identity)
+        if record is None or record.state == "begun":
+            if source.duration is None:
+                return None
+            left += source.duration - (lists.progress(record).last or 0 if record else 0)
+    return left // 1000
 
 
 def _require_folder(out: Path) -> None:
