@@ -232,7 +232,7 @@ def test_a_damaged_video_gives_what_decodes(tmp_path):
     assert 1 <= sum(corrupt) < 20
     frames, video = cut(path)
     assert len(frames) == len(corrupt) - sum(corrupt)
-    assert f"damaged: {errors + sum(corrupt)} frames left out, the first after 2." in video.damage
+    assert f"damaged: {errors + sum(corrupt)} frames left out, the first after 1." in video.damage
 
 
 def test_a_video_without_frames(tmp_path):
