@@ -9,6 +9,8 @@ from typing import Any, BinaryIO
 
 from featurize.disk import durable
 
+_ROW_END = b"\r\n"
+
 
 def write_json(path: Path, value: Any, then: str = durable.AGAIN) -> None:
     """Write strict JSON (NaN raises ValueError); `then` as in `durable.write_bytes`."""
@@ -79,3 +81,14 @@ def parse_csv(data: bytes) -> list[dict[str, str]]:
     if any(len(row) != len(header) for row in rows):
         raise ValueError("a row is incomplete")
     return [dict(zip(header, row, strict=True)) for row in rows]
+
+
+def whole_rows(data: bytes) -> int:
+    """Return the length of a CSV file without a last row that a killed process wrote in part.
+
+    Inside a name with a newline like that of a row's end, the number of quotes before it is odd.
+    """
+    end = data.rfind(_ROW_END)
+    while data.count(b'"', 0, end) % 2:
+        end = data.rfind(_ROW_END, 0, end)
+    return end + len(_ROW_END)

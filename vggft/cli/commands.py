@@ -14,6 +14,7 @@ from vggft.steps.options import (
     ExportOptions,
     FeaturizeOptions,
     FinetuneOptions,
+    FramesOptions,
     HeadOptions,
     MergeOptions,
     PredictOptions,
@@ -161,6 +162,13 @@ COMMANDS = (
         ExportOptions,
         kept=_SCORED,
         method="export",
+    ),
+    Command(
+        "frames",
+        "Cut frames from videos, without near-duplicates.",
+        "frames.run",
+        FramesOptions,
+        kept="Frames written so far are kept. Run the same command to continue.",
     ),
     Command(
         "runs",

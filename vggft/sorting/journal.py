@@ -20,7 +20,6 @@ Action = Literal["copy", "link", "move", "folder"]  # "folder": the destination 
 COLUMNS = ("source", "destination", "action", "sha256")
 _NAME = "vggft-into-{}.csv"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
-_ROW_END = b"\r\n"
 _LONGEST = 50_000  # bytes of a row: two paths of at most 4096 characters, and quotes
 
 
@@ -87,7 +86,7 @@ def read(path: Path) -> list[Entry]:
             if header.startswith(data):
                 return []
             raise ValueError("other columns")
-        end = _end(data)
+        end = forms.whole_rows(data)
         if len(data) - end > _LONGEST:
             raise ValueError("a row without an end")
         return [_entry(row, path) for row in forms.parse_csv(data[:end])]
@@ -95,14 +94,6 @@ def read(path: Path) -> list[Entry]:
         raise VggftError(
             f"{path}: no list of vggft predict --into ({reason(error)}). Expected a file {_NAME.format('…')} from its folder."
         ) from None
-
-
-def _end(data: bytes) -> int:
-    """Return where the last complete row ends. Inside a name with such a newline, the number of quotes before it is odd."""
-    end = data.rfind(_ROW_END)
-    while data.count(b'"', 0, end) % 2:
-        end = data.rfind(_ROW_END, 0, end)
-    return end + len(_ROW_END)
 
 
 def _entry(row: dict[str, str], path: Path) -> Entry:

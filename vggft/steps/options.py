@@ -5,7 +5,7 @@ Cheap to import: the command line imports it for every command.
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import finetune.plan
 import heads.plan
@@ -276,6 +276,40 @@ class UndoOptions(Options):
     """What to undo."""
 
     list: Annotated[Path, Option("List that predict --into wrote into its folder.", metavar="LIST")]
+
+
+@dataclass(frozen=True)
+class FramesOptions(Options):
+    """Which videos, which of their frames, and where these go. `every` None: `EVERY`."""
+
+    EVERY: ClassVar[float] = 1.0  # seconds
+
+    videos: Annotated[tuple[Path, ...], Option("Videos or folders of videos.", metavar="VIDEO")]
+    out: Annotated[Path, Option("Folder for the frames; it may have frames of other videos.", metavar="OUT")]
+    every: Annotated[
+        float | None,
+        Option("Take a frame every N seconds.", metavar="SECONDS", least=0.001, default=f"{EVERY:g}"),
+    ] = None
+    changes: Annotated[
+        bool, Option("Instead, look at every frame, and take those that look different from all frames taken before.")
+    ] = False
+    keep_similar: Annotated[bool, Option("Keep near-duplicates of earlier frames of the video, too.")] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.changes and self.every is not None:
+            raise VggftError("--changes with --every: every frame is looked at. Leave one of them out.")
+        if self.changes and self.keep_similar:
+            raise VggftError(
+                "--changes with --keep-similar: --changes takes frames by leaving near-duplicates out. Use --every."
+            )
+
+    @property
+    def selection(self) -> str:
+        """The options that decide which frames of a video are kept, in words that stay the same: they are recorded."""
+        if self.changes:
+            return "changes"
+        return f"every {self.every or self.EVERY:.10g}" + (", similar kept" if self.keep_similar else "")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Videos become frames: reading them, choosing frames, and the lists of what was written."""
