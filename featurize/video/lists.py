@@ -20,12 +20,11 @@ from featurize.options.records import Count, build
 VIDEOS, FRAMES = "videos.csv", "frames.csv"
 _COLUMNS = ("file", "video", "seconds", "hash", "similar")
 
-_PIECE = (
-    1 << 20
-)  # bytes; three such pieces and the size tell one video from another: hashing hours of video takes minutes
-_MOST_BYTES = (
-    200  # of a video's name in its frames': with time, process and suffix, a temporary file's name has at most 255
-)
+# Bytes. Three such pieces and the size tell one video from another: hashing hours of video takes minutes.
+_PIECE = 1 << 20
+
+# Of a video's name in those of its frames: with time, process and suffix, the name of a temporary file has at most 255.
+_MOST_BYTES = 200
 
 
 @dataclass(frozen=True)
