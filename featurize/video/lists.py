@@ -114,9 +114,11 @@ class Lists:
         rows = self._rows.get(record.name, [])
         try:
             times = [round(float(row["seconds"]) * 1000) for row in rows]
-            hashes = [int(row["hash"], 16) for row in rows if row["hash"]]
+            hashes = [int.from_bytes(bytes.fromhex(row["hash"])) for row in rows if row["hash"]]
+            if any(a_hash >= 1 << 64 for a_hash in hashes):
+                raise ValueError("a hash of more than 64 bits")
             return Progress(times[-1] if times else None, hashes, len(rows), sum(int(row["similar"]) for row in rows))
-        except (ValueError, OverflowError) as error:
+        except (ValueError, OverflowError) as error:  # OverflowError: an infinite time
             raise self._damaged(FRAMES, error) from None
 
     def put(self, record: VideoRecord, milliseconds: int, data: bytes, a_hash: int | None, similar: int) -> None:

@@ -223,7 +223,8 @@ def test_one_bad_file_among_good_ones(tmp_path):
     (tmp_path / "bad.mp4").write_bytes(bytes(1000))
     half = encode(tmp_path / "half.mkv", noise(100, (160, 120)), options={"g": "10"})
     half.write_bytes(half.read_bytes()[: half.stat().st_size // 2])
-    done = vggft("frames", tmp_path / "bad.mp4", good, half, out, "--json")
+    shutil.copy(half, tmp_path / "copy.mkv")
+    done = vggft("frames", tmp_path / "bad.mp4", good, half, tmp_path / "copy.mkv", out, "--json")
     assert done.returncode == 3
     failed = strict_json(done.stdout)["failed"]
     assert [each["path"] for each in failed] == [str(tmp_path / "bad.mp4"), str(half)]
@@ -296,6 +297,24 @@ def test_other_options_and_damaged_lists_are_refused(tmp_path):
         (out / name).write_bytes(data)
         assert f"{name}: damaged" in refused("frames", path, out)
         (out / name).write_bytes(kept)
+
+
+def test_damaged_rows_of_an_unfinished_video_are_refused(tmp_path):
+    path, out = encode(tmp_path / "clip.mp4", shots(0, 1)), tmp_path / "out"
+    run(path, out)
+    videos, listed = out / "videos.csv", out / "frames.csv"
+    videos.write_bytes(videos.read_bytes().replace(b"finished", b"begun"))
+    before = listed.read_bytes()
+    for old, new in (
+        (b"3.000", b"inf"),
+        (b"3.000", b"x"),
+        (rows(out)[0]["hash"].encode(), b"ff" * 9),
+        (b",2", b",two"),
+    ):
+        listed.write_bytes(before.replace(old, new))
+        assert "frames.csv: damaged" in refused("frames", path, out)
+    listed.write_bytes(before)
+    assert run(path, out)["videos"][0]["frames"] == 2
 
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write everywhere")
