@@ -7,7 +7,7 @@ import time
 
 import pytest
 from conftest import drawings, shards, strict_json, vggft
-from processes import Fork, hold_the_lock, wait_until
+from processes import Fork, wait_until
 from tiny import TINY
 
 from featurize.backbone.vgg16 import VGG16
@@ -135,21 +135,15 @@ def test_it_ends_with_its_parent_and_goes_on_later(folder, tmp_path):
 
 
 def test_it_waits_for_a_command_that_writes(folder, tmp_path):
-    done = vggft("featurize", tmp_path / "classes", "-w", tmp_path / "work", "--layers", "block2_pool")
-    assert done.returncode == 0, done.stderr
-    holder = Fork(hold_the_lock, tmp_path / "work", tmp_path / "released")
-    wait_until(lambda: holder.written()[0] == "held\n", holder)
-    learner = ProcessLearner(Workspace(tmp_path / "work", TINY), folder, names(folder))
-    try:
+    workspace = Workspace(tmp_path / "work", TINY)
+    with workspace.writing(new=True):
+        learner = ProcessLearner(workspace, folder, names(folder))
         now = until(lambda now: now.stopped, learner)
-        assert now.stopped.startswith(f"waiting: process {holder.pid} on ")
+        assert now.stopped.startswith(f"waiting: process {os.getpid()} on ")
         assert now.computed == 0
-        (tmp_path / "released").touch()
-        now = until(lambda now: now.computed == 48, learner)
-        assert now.stopped == ""
-    finally:
-        learner.close()
-        holder.communicate()
+    now = until(lambda now: now.computed == 48, learner)
+    assert now.stopped == ""
+    learner.close()
 
 
 def test_an_error_stops_features_and_names_the_reason(folder, tmp_path):

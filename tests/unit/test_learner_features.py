@@ -1,6 +1,5 @@
 """Features of the files of a folder, chunk by chunk, in the cache of a workspace. The engine is a stand-in."""
 
-import os
 import shutil
 
 import numpy as np
@@ -23,15 +22,15 @@ def engine(monkeypatch):
     """The engine that is started; `rows`: how many pictures each of its batches had, and `starts`."""
 
     class Counting(StandIn):
-        rows: list[int] = []
-        starts = 0
+        def __init__(self):
+            super().__init__(TINY)
+            self.rows, self.starts = [], 0
 
         def __call__(self, inputs, layers, below=None):
             self.rows.append(len(inputs))
             return super().__call__(inputs, layers, below)
 
-    counting = Counting(TINY)
-    counting.rows = []
+    counting = Counting()
 
     def start(*arguments, **options):
         counting.starts += 1
@@ -118,7 +117,7 @@ def test_copies_are_computed_once_and_unreadable_files_are_named(engine, tmp_pat
     paint(folder / "a.png", (0, 0, 200))
     shutil.copy(folder / "a.png", folder / "b.png")
     (folder / "c.png").write_text("no picture")
-    os.symlink("nowhere", folder / "d.png")
+    (folder / "d.png").symlink_to("nowhere")
     features = features_of(folder, tmp_path / "work", ["a.png", "b.png", "c.png", "d.png", "gone.png"])
     finish(features)
     assert features.present.tolist() == [True, True, False, False, False]
