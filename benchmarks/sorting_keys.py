@@ -9,9 +9,10 @@ picture, which is taken out and sorted by itself later, and one key to confirm t
 from single pictures to grids or back. As in the page, the classifier trains in the background: each training sees the decisions
 of `BEHIND` keys ago. Copies of a picture count once.
 
---policies: other sizes of the grid, thresholds and orders, too. --probabilities: of suggestions after 20, 50 and 200 pictures in
-random order, accuracy and mean probability of all suggestions and of the sure ones, log-loss and calibration error. --alternatives:
-the log-loss with other poolings and values of C.
+--policies: other sizes of the grid, thresholds and orders, too.
+--probabilities: of suggestions after 20, 50 and 200 pictures in random order, accuracy and mean probability of all suggestions
+and of the sure ones, log-loss and calibration error.
+--alternatives: the log-loss with other poolings and values of C.
 """
 
 import argparse

@@ -52,7 +52,7 @@ def items(workspace: Workspace, say: Callable[[str], None]) -> list[ReviewItem]:
         VggftError: no workspace, no heads, or damaged predictions.
     """
     samples = [sample for sample in workspace.dataset.accepted() if sample.split != "test"]
-    choice = selection.choose(workspace, None, say)
+    choice = selection.choose(workspace, None, lambda error: say(f"left out: {error}"))
     if choice.age:
         say(choice.age)
     tested = len(workspace.dataset.accepted("test"))
