@@ -18,6 +18,7 @@ from vggft.steps.options import (
     PredictOptions,
     PruneOptions,
     RunsOptions,
+    SortOptions,
     UndoOptions,
 )
 from vggft.workspace.folder import DEFAULT_WORKSPACE
@@ -129,8 +130,14 @@ COMMANDS = (
         kept=_SCORED,
     ),
     Command(
+        "sort",
+        "Sort pictures by hand in a page that learns while you sort.",
+        "sort.run",
+        SortOptions,
+    ),
+    Command(
         "undo",
-        "Undo what predict --into did with files.",
+        "Undo what predict --into or sort --apply did with files.",
         "undo.run",
         UndoOptions,
         kept="Files that were not undone yet are where they were. Run the same command to continue.",

@@ -1,0 +1,119 @@
+"""Which pictures come next: in order of name, the most doubtful first, or the surest of one class; and who has them already."""
+
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from vggft.labelling.pictures import Picture, Pictures
+from vggft.labelling.suggestions import Snapshot, Suggestion
+
+Mode = Literal["order", "doubtful", "surest"]
+
+_OPEN = 10.0  # seconds after its last request in which a window is taken to be open; it asks every other second
+
+
+@dataclass
+class _Window:
+    """A window: when it last asked, and the pictures that it has."""
+
+    seen: float
+    ids: frozenset[int] = frozenset()
+
+
+@dataclass
+class Queue:
+    """The pictures that are not decided.
+
+    Attributes:
+        skipped: ids of pictures that come when no others are left, in the order of skipping.
+        unreadable: file → why it cannot be decoded.
+        gone: ids of pictures whose files are gone.
+        suggestions: file → suggestion, of the latest snapshot.
+        suggested: class → number of suggestions in it.
+    """
+
+    pictures: Pictures
+    skipped: dict[int, None] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+    gone: set[int] = field(default_factory=set)
+    suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
+    suggested: dict[str, int] = field(default_factory=dict)
+    _now: float = 0.0
+    _rising: list[Picture] = field(default_factory=list)  # pictures with suggestions, by probability
+    _windows: dict[str, _Window] = field(default_factory=dict)
+
+    def learn(self, snapshot: Snapshot, now: float) -> None:
+        """Take over the suggestions of a snapshot, sorted once for each, and the time in seconds."""
+        self._now = now
+        if snapshot.suggestions is self.suggestions:
+            return
+        self.suggestions = suggestions = snapshot.suggestions
+        present = [picture for picture in self.pictures.by_id.values() if picture.file in suggestions]
+        self._rising = sorted(present, key=lambda picture: suggestions[picture.file].probability)
+        self.suggested = {}
+        for picture in present:
+            label = suggestions[picture.file].label
+            self.suggested[label] = self.suggested.get(label, 0) + 1
+
+    def seen(self, window: str) -> None:
+        """Note that a window is open."""
+        self._windows.setdefault(window, _Window(self._now)).seen = self._now
+        for name in [name for name, other in self._windows.items() if self._now - other.seen > _OPEN]:
+            del self._windows[name]
+
+    @property
+    def windows(self) -> int:
+        """Number of open windows."""
+        return len(self._windows)
+
+    def next(  # noqa: PLR0913, PLR0917 (one request)
+        self, window: str, mode: Mode, label: str, count: int, have: Sequence[int], decided: Container[str]
+    ) -> tuple[str, list[Picture]]:
+        """Return the class of the pictures (mode "surest"), and up to `count` pictures besides those that the window has.
+
+        Args:
+            decided: files that are decided.
+        """
+        self.seen(window)
+        others = set().union(*(other.ids for name, other in self._windows.items() if name != window))
+        free: list[Picture] = []
+        taken: list[Picture] = []
+        for picture in self._ordered(mode):
+            if picture.file in decided or picture.id in have or picture.id in self.skipped or self._left_out(picture):
+                continue
+            if mode == "surest":
+                label = label or self.suggestions[picture.file].label
+                if self.suggestions[picture.file].label != label:
+                    continue
+            if picture.id in others:
+                taken.append(picture)
+                continue
+            free.append(picture)
+            if len(free) == count:
+                break
+        if not free and not have:
+            free = taken[:count] or ([] if mode == "surest" else self._skipped(decided)[:count])
+        self._windows[window].ids = frozenset(have).union(picture.id for picture in free)
+        return label, free
+
+    def _skipped(self, decided: Container[str]) -> list[Picture]:
+        """Return the skipped pictures, which come when there are no others."""
+        pictures = [self.pictures.by_id[number] for number in self.skipped if number in self.pictures.by_id]
+        return [picture for picture in pictures if picture.file not in decided and not self._left_out(picture)]
+
+    def _left_out(self, picture: Picture) -> bool:
+        return picture.id in self.gone or picture.file in self.unreadable
+
+    def _ordered(self, mode: Mode) -> Iterator[Picture]:
+        if mode == "surest":
+            yield from reversed(self._rising)
+            return
+        if mode == "doubtful":
+            yield from self._rising
+            yield from (p for p in self.pictures.by_id.values() if p.file not in self.suggestions)
+            return
+        yield from self.pictures.by_id.values()
+
+    def forget_gone(self) -> None:
+        """Show pictures no more whose files are gone."""
+        self.gone = {p.id for p in self.pictures.by_id.values() if not self.pictures.path(p).is_file()}
