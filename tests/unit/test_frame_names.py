@@ -19,6 +19,8 @@ def test_a_frames_name_tells_video_and_time(video, seconds, name):
     assert video_of(f"train/cats/{name}") == video
 
 
-@pytest.mark.parametrize("path", ["cat.jpg", "clip-12.400.jpg", "clip-00012.400.png", "clip-00012.jpg", "-00012.400.jpg"])
+@pytest.mark.parametrize(
+    "path", ["cat.jpg", "clip-12.400.jpg", "clip-00012.400.png", "clip-00012.jpg", "-00012.400.jpg"]
+)
 def test_other_files_are_of_no_video(path):
     assert video_of(path) is None

@@ -100,21 +100,23 @@ class Guard:
         host = headers.get(b"host", b"")
         if host not in self._hosts:  # a name of another site that leads here: DNS rebinding
             return 421, "This server answers only as 127.0.0.1 or localhost."
-        if scope["method"] == "POST":
-            if headers.get(b"origin") != b"http://" + host:
-                return 403, "Only the page of this server may send this."
-            if headers.get(b"content-type") != b"application/json":
-                return 415, "Expected application/json."
-            length = headers.get(b"content-length", b"")
-            if not length.isdigit():
-                return 411, "Expected a Content-Length."
-            if int(length) > _MOST_BYTES:
-                return 413, f"Expected at most {_MOST_BYTES} bytes."
         if scope["path"] in _FILES:
             return None  # the same for everybody
         if not hmac.compare_digest(headers.get(TOKEN.encode(), b""), self._token):
             return 403, "The token is missing or wrong. Open the address that vggft sort has printed."
-        return None
+        return _refused_body(headers, host) if scope["method"] == "POST" else None
+
+
+def _refused_body(headers: Mapping[bytes, bytes], host: bytes) -> tuple[int, str] | None:
+    """Return status and text for a request with a body that is refused."""
+    length = headers.get(b"content-length", b"")
+    if headers.get(b"origin") != b"http://" + host:
+        return 403, "Only the page of this server may send this."
+    if headers.get(b"content-type") != b"application/json":
+        return 415, "Expected application/json."
+    if not length.isdigit():
+        return 411, "Expected a Content-Length."
+    return (413, f"Expected at most {_MOST_BYTES} bytes.") if int(length) > _MOST_BYTES else None
 
 
 def application(

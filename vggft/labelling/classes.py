@@ -1,6 +1,5 @@
 """Names of classes: each becomes the name of a folder."""
 
-import os
 import unicodedata
 from collections.abc import Iterable, Sequence
 
@@ -8,25 +7,26 @@ from featurize.data.folders import LITTER, same_name
 from featurize.errors import VggftError
 
 _MOST_BYTES = 255  # of a folder's name, on nearly all file systems
+_NO_TEXT = (
+    "Cc",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # Unicode categories: control characters, surrogates, separators of lines and paragraphs
 
 
 def odd(name: str) -> str:
     """Return why a name cannot be that of a class, as the end of a sentence; empty if it can."""
-    if not name.strip():
-        return "is empty"
-    if name != name.strip():
-        return "begins or ends with a space"
-    if "/" in name or "\\" in name:
-        return "contains a slash"
-    if any(unicodedata.category(character) in ("Cc", "Cs", "Zl", "Zp") for character in name):
-        return "contains a control character or is no Unicode"
-    if name.startswith("."):
-        return "begins with a dot, and hidden folders are no classes"
-    if name.lower() in LITTER:
-        return "is the name of a folder of an operating system"
-    if len(os.fsencode(name)) > _MOST_BYTES:
-        return f"is longer than {_MOST_BYTES} bytes"
-    return ""
+    reasons = {
+        "is empty": not name.strip(),
+        "begins or ends with a space": name != name.strip(),
+        "contains a slash": "/" in name or "\\" in name,
+        "contains a control character or is no Unicode": any(unicodedata.category(c) in _NO_TEXT for c in name),
+        "begins with a dot, and hidden folders are no classes": name.startswith("."),
+        "is the name of a folder of an operating system": name.lower() in LITTER,
+        f"is longer than {_MOST_BYTES} bytes": len(name.encode(errors="replace")) > _MOST_BYTES,
+    }
+    return next((reason for reason, holds in reasons.items() if holds), "")
 
 
 def require(name: str, present: Iterable[str] = ()) -> None:

@@ -1,4 +1,4 @@
-"""The decisions of a person who sorts, and vggft-sort.csv, which holds them: one row for each decided file, in the order of deciding.
+"""The decisions of a person who sorts, and vggft-sort.csv, which holds them: one row a file, in the order of deciding.
 
 Columns: `file`, relative to the folder, with forward slashes; `label`, empty for "cannot tell"; `suggested` and `probability`,
 what was shown when the file was decided, or empty; `step`, the number of the key press. `vggft featurize --labels` reads this
@@ -118,8 +118,8 @@ def _read(path: Path) -> dict[str, Decision]:
             decisions[decision.file] = decision
     except (OSError, ValueError) as error:
         raise VggftError(
-            f"{path}: no list of decisions of vggft sort ({reason(error)}). It was not changed: mend it, or move it away to start "
-            "with no decisions."
+            f"{path}: no list of decisions of vggft sort ({reason(error)}). It was not changed: mend it, or move it away to "
+            "start with no decisions."
         ) from None
     return decisions
 

@@ -66,7 +66,7 @@ class Queue:
         """Number of open windows."""
         return len(self._windows)
 
-    def next(  # noqa: PLR0913, PLR0917 (one request)
+    def next(
         self, window: str, mode: Mode, label: str, count: int, have: Sequence[int], decided: Container[str]
     ) -> tuple[str, list[Picture]]:
         """Return the class of the pictures (mode "surest"), and up to `count` pictures besides those that the window has.

@@ -83,8 +83,8 @@ class Seat:
                 temporary.unlink(missing_ok=True)
         except OSError as error:
             raise VggftError(
-                f"{self._path}: cannot be written ({reason(error)}), and decisions could not be kept there either. Free some space "
-                "or fix the permissions of the folder."
+                f"{self._path}: cannot be written ({reason(error)}), and decisions are kept there, too. Free some space or "
+                "fix the permissions of the folder."
             ) from None
         self._earlier = record
 
@@ -111,8 +111,8 @@ def taken(folder: Path) -> Iterator[Seat]:
         ) from None
     except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
         raise VggftError(
-            f"{folder}: cannot be written or locked ({reason(error)}), and decisions are kept there. Fix its permissions, or sort a "
-            "copy of it."
+            f"{folder}: cannot be written or locked ({reason(error)}), and decisions are kept there. Fix its permissions, or "
+            "sort a copy of it."
         ) from None
     try:
         durable.sweep_beside(folder / RECORD)
