@@ -71,6 +71,11 @@ class _Next:
 
 
 @dataclass(frozen=True)
+class _Closed:
+    window: str
+
+
+@dataclass(frozen=True)
 class _Apply:
     how: How
 
@@ -134,6 +139,7 @@ def application(
             Route("/api/state", routes.state),
             Route("/api/next", routes.next, methods=["POST"]),
             Route("/api/presses", routes.presses, methods=["POST"]),
+            Route("/api/closed", routes.closed, methods=["POST"]),
             Route("/api/apply", routes.apply, methods=["POST"]),
             Route("/api/picture/{id:int}/{side:int}", routes.picture),
         ],
@@ -178,6 +184,10 @@ class _Routes:
         results = await run_in_threadpool(self._session.take, presses)
         window = presses[-1].window if presses else ""
         return JSONResponse({"results": results, "state": await run_in_threadpool(self._session.state, window)})
+
+    async def closed(self, request: Request) -> Response:
+        self._session.close((await _read(request, _Closed)).window)
+        return JSONResponse({})
 
     async def apply(self, request: Request) -> Response:
         self._applying.start((await _read(request, _Apply)).how)

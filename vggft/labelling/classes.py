@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from featurize.data.folders import LITTER, same_name
 from featurize.errors import VggftError
@@ -15,6 +16,7 @@ _NO_TEXT = (
 )  # Unicode categories: control characters, surrogates, separators of lines and paragraphs
 
 
+@cache
 def odd(name: str) -> str:
     """Return why a name cannot be that of a class, as the end of a sentence; empty if it can."""
     reasons = {

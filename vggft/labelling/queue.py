@@ -27,7 +27,7 @@ class Queue:
     Attributes:
         skipped: ids of pictures that come when no others are left, in the order of skipping.
         unreadable: file → why it cannot be decoded.
-        gone: ids of pictures whose files are gone.
+        left_out: files that are unreadable or gone.
         suggestions: file → suggestion, of the latest snapshot.
         suggested: class → number of suggestions in it.
     """
@@ -35,7 +35,7 @@ class Queue:
     pictures: Pictures
     skipped: dict[int, None] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
-    gone: set[int] = field(default_factory=set)
+    left_out: set[str] = field(default_factory=set)
     suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
     suggested: dict[str, int] = field(default_factory=dict)
     _now: float = 0.0
@@ -45,6 +45,7 @@ class Queue:
     def learn(self, snapshot: Snapshot, now: float) -> None:
         """Take over the suggestions of a snapshot, sorted once for each, and the time in seconds."""
         self._now = now
+        self.left_out.update(file for file in snapshot.unreadable if file in self.pictures.by_file)
         if snapshot.suggestions is self.suggestions:
             return
         self.suggestions = suggestions = snapshot.suggestions
@@ -61,6 +62,10 @@ class Queue:
         for name in [name for name, other in self._windows.items() if self._now - other.seen > _OPEN]:
             del self._windows[name]
 
+    def close(self, window: str) -> None:
+        """Forget a window that was closed."""
+        self._windows.pop(window, None)
+
     @property
     def windows(self) -> int:
         """Number of open windows."""
@@ -76,10 +81,11 @@ class Queue:
         """
         self.seen(window)
         others = set().union(*(other.ids for name, other in self._windows.items() if name != window))
+        unwanted = {*have, *self.skipped}
         free: list[Picture] = []
         taken: list[Picture] = []
         for picture in self._ordered(mode):
-            if picture.file in decided or picture.id in have or picture.id in self.skipped or self._left_out(picture):
+            if picture.file in decided or picture.id in unwanted or picture.file in self.left_out:
                 continue
             if mode == "surest":
                 label = label or self.suggestions[picture.file].label
@@ -99,10 +105,7 @@ class Queue:
     def _skipped(self, decided: Container[str]) -> list[Picture]:
         """Return the skipped pictures, which come when there are no others."""
         pictures = [self.pictures.by_id[number] for number in self.skipped if number in self.pictures.by_id]
-        return [picture for picture in pictures if picture.file not in decided and not self._left_out(picture)]
-
-    def _left_out(self, picture: Picture) -> bool:
-        return picture.id in self.gone or picture.file in self.unreadable
+        return [picture for picture in pictures if picture.file not in decided and picture.file not in self.left_out]
 
     def _ordered(self, mode: Mode) -> Iterator[Picture]:
         if mode == "surest":
@@ -116,4 +119,5 @@ class Queue:
 
     def forget_gone(self) -> None:
         """Show pictures no more whose files are gone."""
-        self.gone = {p.id for p in self.pictures.by_id.values() if not self.pictures.path(p).is_file()}
+        gone = {picture.file for picture in self.pictures.by_id.values() if not self.pictures.path(picture).is_file()}
+        self.left_out = gone.union(self.unreadable)

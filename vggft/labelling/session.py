@@ -6,7 +6,7 @@ All methods may be called from several threads. Nothing here knows about HTTP.
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -65,7 +65,8 @@ class _Draft:
     step: int
     replaced: dict[int, list[Decision]]
     skipped: dict[int, None]
-    decided: bool = False  # rows are other ones
+    added: list[Decision] = field(default_factory=list)  # for files that had no decision
+    rewritten: bool = False  # there are other changes of rows
     outcomes: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
 
 
@@ -126,15 +127,18 @@ class Session:
                 dict(self._queue.skipped),
             )
             results = [self._once(press, draft) for press in presses]
-            if draft.decided:
+            if draft.rewritten:
                 self.decisions.replace(draft.rows)
+            elif draft.added:
+                self.decisions.add(draft.added)
+            decided = draft.rewritten or bool(draft.added)
             added = draft.classes != self.classes
             self.classes, self._last_step, self._replaced = draft.classes, draft.step, draft.replaced
             self._queue.skipped = draft.skipped
             self._outcomes |= draft.outcomes
-            if draft.decided and self._learner:
+            if decided and self._learner:
                 self._learner.learn(self.decisions.labels)
-        if draft.decided or added:
+        if decided or added:
             self._changed(self)
         return results
 
@@ -170,17 +174,20 @@ class Session:
         for choice in choices:
             if choice.id not in self.pictures.by_id:
                 raise VggftError("This picture is no longer in the folder: its file was deleted, moved or renamed.")
+            if choice.suggested:
+                classes.require(choice.suggested)
             if choice.label != CANNOT_TELL and choice.label not in draft.classes:
                 classes.require(choice.label, draft.classes)
                 draft.classes.append(choice.label)
         draft.step += 1
-        draft.decided = True
         for choice in choices:
             file = self.pictures.by_id[choice.id].file
             earlier = draft.rows.pop(file, None)  # so that rows are in the order of deciding
             if earlier:
                 draft.replaced.setdefault(draft.step, []).append(earlier)
+                draft.rewritten = True
             draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step)
+            draft.added.append(draft.rows[file])
             draft.skipped.pop(choice.id, None)
         return {"step": draft.step}
 
@@ -188,7 +195,7 @@ class Session:
         undone = [decision.file for decision in draft.rows.values() if decision.step == step]
         for file in undone:
             del draft.rows[file]
-            draft.decided = True
+            draft.rewritten = True
         restored = draft.replaced.pop(step, [])
         for decision in restored:
             draft.rows.setdefault(decision.file, decision)
@@ -210,6 +217,11 @@ class Session:
             chosen, pictures = self._queue.next(window, mode, label, count, have, self.decisions.rows)
             return {"label": chosen, "pictures": [self._shown(picture) for picture in pictures]}
 
+    def close(self, window: str) -> None:
+        """Give the pictures of a window to others, because it was closed or loaded anew."""
+        with self._lock:
+            self._queue.close(window)
+
     def _shown(self, picture: Picture) -> dict[str, Any]:
         """Return a picture for the page; its name is only shown."""
         suggestion = self._queue.suggestions.get(picture.file)
@@ -226,6 +238,7 @@ class Session:
         """Show a picture no more, because its file cannot be decoded."""
         with self._lock:
             self._queue.unreadable[picture.file] = reason
+            self._queue.left_out.add(picture.file)
 
     def begin(self, message: str) -> None:
         """Take no presses until `end`; whoever presses is told the message.
@@ -280,7 +293,7 @@ class Session:
 
     def _counts(self) -> dict[str, Any]:
         """Return numbers of decided pictures; counted once for each state of the decisions."""
-        rows, left = self.decisions.rows, len(self._queue.gone) + len(self._queue.unreadable)
+        rows, left = self.decisions.rows, len(self._queue.left_out)
         if self._counted[0] is not rows or self._counted[1] != left:
             self._counted = (rows, left, _count(rows, self._queue))
         return self._counted[2]
@@ -294,18 +307,21 @@ class Session:
 
 
 def _count(rows: Mapping[str, Decision], queue: Queue) -> dict[str, Any]:
-    present = [rows[file] for file in _present(queue) if file in rows]
-    by_class = Counter(decision.label for decision in present)
-    judged = [decision for decision in rows.values() if decision.suggested and decision.label != CANNOT_TELL]
+    """Return numbers of pictures by decision, and how many suggestions were right; one pass over all decisions."""
+    by_file, left_out = queue.pictures.by_file, queue.left_out
+    by_class: Counter[str] = Counter()
+    right = judged = 0
+    for file, decision in rows.items():
+        if file in by_file and file not in left_out:
+            by_class[decision.label] += 1
+        if decision.suggested and decision.label != CANNOT_TELL:
+            judged += 1
+            right += decision.suggested == decision.label
     return {
-        "sorted": len(present),
-        "total": sum(1 for _ in _present(queue)),
+        "sorted": by_class.total(),
+        "total": len(by_file) - len(left_out),
         "cannot_tell": by_class.pop(CANNOT_TELL, 0),
         "classes": by_class,
-        "right": sum(decision.suggested == decision.label for decision in judged),
-        "judged": len(judged),
+        "right": right,
+        "judged": judged,
     }
-
-
-def _present(queue: Queue) -> Iterator[str]:
-    return (p.file for p in queue.pictures.by_id.values() if p.id not in queue.gone and p.file not in queue.unreadable)

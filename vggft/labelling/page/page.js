@@ -47,8 +47,8 @@ class Refused extends Error {
   }
 }
 
-async function ask(path, body) {
-  const options = { headers: { "X-Vggft-Token": token } };
+async function ask(path, body, more = {}) {
+  const options = { headers: { "X-Vggft-Token": token }, ...more };
   if (body) Object.assign(options, { method: "POST", body: JSON.stringify(body) });
   if (body) options.headers["Content-Type"] = "application/json";
   let answer;
@@ -644,6 +644,7 @@ $("confirm").addEventListener("close", async () => {
   }
 });
 addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
+addEventListener("pagehide", () => { ask("closed", { window: name }, { keepalive: true }).catch(() => {}); });
 addEventListener("resize", () => { if (upcoming.length) render(); });
 
 await poll();
