@@ -66,7 +66,7 @@ def test_keys_sort_undo_skip_and_add_classes(browser, root, ui):
         wait_for(lambda: browser.texts("#classes bdi") == ["cats", "dogs", "birds"])
         browser.press("3")
         wait_for(lambda: labels(root).get("002.png") == "birds")
-        assert browser.texts("#numbers") == ["3 of 12 pictures sorted"]
+        wait_for(lambda: browser.texts("#numbers") == ["3 of 12 pictures sorted"])
         assert browser.texts("#classes .count") == ["1", "1", "1"]
         browser.press(" ")
         wait_for(lambda: browser.run("return document.getElementById('frame').className") == "zoomed")
@@ -79,6 +79,7 @@ def test_keys_sort_undo_skip_and_add_classes(browser, root, ui):
 
 
 def test_the_page_asks_for_nothing_elsewhere(browser, root, ui):
+    browser.open("about:blank")
     with serving(session(root, "cats"), ui) as address:
         browser.open(address)
         wait_for_picture(browser, "000.png")
@@ -109,7 +110,7 @@ def test_suggestions_are_accepted_and_a_grid_is_confirmed_with_one_key(browser, 
         expected = {"000.png": "dogs", **{f"{i:03}.png": "cats" for i in (11, 7, 5, 3, 1)}}
         wait_for(lambda: labels(root) == expected)
         wait_for(lambda: browser.texts(".tile bdi") == [f"{i:03}.png" for i in (10, 8, 6, 4, 2)])
-        assert browser.texts("#numbers") == ["6 of 12 pictures sorted · suggestions right: 100% of 6"]
+        wait_for(lambda: browser.texts("#numbers") == ["6 of 12 pictures sorted · suggestions right: 100% of 6"])
         browser.press("\ue003")
         wait_for(lambda: labels(root) == {"000.png": "dogs"})
 

@@ -249,6 +249,7 @@ async function fill() {
   try {
     const wanted = { window: name, mode: mode === "grid" ? "order" : mode, label: mode === "surest" ? $("of").value : "", count: missing };
     const { pictures, label } = await asked("next", { ...wanted, have: [...mine] });
+    filling = false;
     if (asking === epoch) {
       const present = new Set(upcoming.map((picture) => picture.id));
       upcoming.push(...pictures.filter((picture) => !present.has(picture.id)));
@@ -531,6 +532,7 @@ async function poll() {
   try {
     update(await asked(`state?window=${name}`));
     if (!waiting.length) complain(null);
+    if (!upcoming.length && !filling) render();
     if (upcoming.length < room() && !(mode === "surest" && upcoming.length)) fill();
     send();
   } catch (error) {
