@@ -1,6 +1,7 @@
 """Running the page's server: on this machine only, in a thread, while the main thread looks for signals."""
 
 import contextlib
+import importlib.util
 import logging
 import socket
 import threading
@@ -26,8 +27,6 @@ def require() -> None:
     Raises:
         VggftError: one is missing.
     """
-    import importlib.util
-
     missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
     if missing:
         raise VggftError(

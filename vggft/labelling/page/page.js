@@ -358,10 +358,10 @@ async function renderPicture() {
   }
 }
 
-function about(picture) {
-  const suggestion = picture.suggested ? `${picture.suggested} ${picture.probability === null ? "" : percent(picture.probability)}` : "";
-  const parts = picture.label ? [`labelled ${picture.label}`, suggestion && `suggested ${suggestion}`, picture.why] : [suggestion];
-  return parts.filter(Boolean).join(" · ");
+function about({ suggested, probability, label, why }) {
+  const likely = probability === null ? "" : percent(probability);
+  if (!label) return suggested && `${suggested} ${likely}`;
+  return [`labelled ${label}`, suggested && `suggested ${suggested}`, likely && `doubt ${likely}`, why].filter(Boolean).join(" · ");
 }
 
 function fit() {
