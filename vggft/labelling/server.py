@@ -52,6 +52,7 @@ def listening(port: int, wanted: int) -> socket.socket:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((HOST, number))
+            listener.listen()  # from here on, the port is taken
             return listener
         except OSError as error:
             listener.close()

@@ -3,8 +3,9 @@
 import contextlib
 import shlex
 import webbrowser
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -64,9 +65,8 @@ def run(workspace: Workspace, options: SortOptions, ui: Ui) -> dict[str, Any]:
         if options.apply:
             return _apply(task, options, ui)
         if options.review:
-            _serve(task, _to_review(workspace, task, ui), None, options, ui)
-        pictures = Pictures.below(task.root)
-        _serve(task, pictures, _learner(workspace, pictures), options, ui)
+            _serve(task, _to_review(workspace, task, ui), lambda pictures: None, options, ui)
+        _serve(task, Pictures.below(task.root), partial(_learner, workspace), options, ui)
 
 
 def _require_consistent(options: SortOptions) -> None:
@@ -130,7 +130,7 @@ def _to_review(workspace: Workspace, task: _Task, ui: Ui) -> Pictures:
     return Pictures.of(task.root, found, {})
 
 
-def _learner(workspace: Workspace, pictures: Pictures) -> Learner | None:
+def _learner(workspace: Workspace, pictures: Pictures) -> Learner:
     """Start what learns while a person sorts."""
     from vggft.labelling.learner import ProcessLearner
 
@@ -147,19 +147,26 @@ def _apply(task: _Task, options: SortOptions, ui: Ui) -> dict[str, Any]:
         return applying.apply(rows, task.root, task.destination, how, ui, advance)
 
 
-def _serve(task: _Task, pictures: Pictures, learner: Learner | None, options: SortOptions, ui: Ui) -> NoReturn:
-    """Serve the page until a signal."""
+def _serve(
+    task: _Task, pictures: Pictures, start: Callable[[Pictures], Learner | None], options: SortOptions, ui: Ui
+) -> NoReturn:
+    """Serve the page until a signal.
+
+    Args:
+        start: starts what learns while a person sorts.
+    """
     from vggft.labelling.app import application
     from vggft.labelling.background import Applying
     from vggft.labelling.previews import THREADS, Previews
 
     with contextlib.ExitStack() as stack:
-        if learner:
-            stack.callback(learner.close)
         pool = stack.enter_context(interrupts.threads(THREADS))
         listener = stack.enter_context(contextlib.closing(server.listening(options.port or 0, task.seat.port)))
         port, token = listener.getsockname()[1], task.seat.token
         task.seat.take(port, token, task.classes)
+        learner = start(pictures)
+        if learner:
+            stack.callback(learner.close)
 
         def keep(session: Session) -> None:
             task.seat.keep_classes(session.classes)
