@@ -199,17 +199,23 @@ def _check_classes(root: Path, classes: Sequence[str], samples: Sequence[Sample]
 def _hash_all(
     root: Path, samples: Sequence[Sample], known: Mapping[str, Sample], progress: Callable[[int, int], None]
 ) -> list[Sample]:
-    hashed = []
+    result: list[Sample] = []
     with interrupts.threads() as pool:
         tasks = [samples[first : first + _FILES_PER_TASK] for first in range(0, len(samples), _FILES_PER_TASK)]
-        for batch in pool.map(lambda task: [_hashed(root, s, known.get(s.path)) for s in task], tasks):
+        for batch in pool.map(lambda task: [hashed(root, s, known.get(s.path)) for s in task], tasks):
             interrupts.check()
-            hashed += batch
-            progress(len(hashed), len(samples))
-    return hashed
+            result += batch
+            progress(len(result), len(samples))
+    return result
 
 
-def _hashed(root: Path, sample: Sample, before: Sample | None) -> Sample:
+def hashed(root: Path, sample: Sample, before: Sample | None = None) -> Sample:
+    """Return a sample with the digest of its file, or rejected where the file cannot be read.
+
+    Args:
+        root: the folder that the sample's path is relative to.
+        before: the same file in the previous scan; its digest is kept if size, time and inode have not changed.
+    """
     if sample.status == "rejected":
         return sample
     same_file = before is not None and (before.size, before.mtime_ns, before.inode) == (
