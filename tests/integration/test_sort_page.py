@@ -92,12 +92,12 @@ def test_the_page_asks_for_nothing_elsewhere(browser, root, ui):
 
 
 def test_suggestions_are_accepted_and_a_grid_is_confirmed_with_one_key(browser, root, ui):
-    probable = {f"{i:03}.png": ("cats" if i % 2 else "dogs", 0.5 + i / 24) for i in range(12)}
+    probable = {f"{i:03}.png": ("cats" if i % 2 else "dogs", 0.9 + i / 200) for i in range(12)}
     with serving(session(root, "cats", "dogs", learner=KnowsAll(probable)), ui) as address:
         browser.open(address)
         browser.click("#modes span", 1)
         wait_for_picture(browser, "000.png")
-        assert browser.texts("#suggestion") == ["dogs 50%"]
+        assert browser.texts("#suggestion") == ["dogs 90%"]
         browser.press("\ue007")
         wait_for_picture(browser, "001.png")
         wait_for(lambda: labels(root) == {"000.png": "dogs"})

@@ -95,16 +95,23 @@ def test_skipped_pictures_come_last(root):
 
 
 def test_orders_follow_the_suggestions(root):
-    probable = {"000.png": ("cats", 0.9), "001.png": ("dogs", 0.6), "002.png": ("cats", 0.7), "004.png": ("dogs", 0.99)}
+    probable = {
+        "000.png": ("cats", 0.9),
+        "001.png": ("dogs", 0.6),
+        "002.png": ("cats", 0.95),
+        "004.png": ("dogs", 0.99),
+    }
     learner = KnowsAll(probable)
     window = Window(session(root, "cats", "dogs", learner=learner))
-    assert window.next("doubtful", 5) == ["001.png", "002.png", "000.png", "004.png", "003.png"]
-    assert window.next("surest", 5) == ["004.png", "001.png"]
-    assert window.next("surest", 5, "cats") == ["000.png", "002.png"]
+    assert window.next("doubtful", 5) == ["001.png", "000.png", "002.png", "004.png", "003.png"]
+    assert window.next("surest", 5) == ["002.png", "000.png"]  # the class with most sure suggestions
+    assert window.next("surest", 5, "dogs") == ["004.png"]  # none below 0.9
+    assert window.session.state("w")["suggested"] == {"cats": 2, "dogs": 1}
     window.decide("cats", "002.png")
     assert learner.learned == [{"002.png": "cats"}]
     assert window.next("doubtful", 2) == ["001.png", "000.png"]
-    assert window.session.state("w")["suggested"] == {"cats": 1, "dogs": 2}
+    window.session.take([window.press("skip", ids=(number("000.png"),))])  # taken out of the grid
+    assert window.next("surest", 5, "cats") == []
 
 
 def test_the_share_of_right_suggestions_counts_what_was_shown(root):

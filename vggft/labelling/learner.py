@@ -87,7 +87,9 @@ class ProcessLearner:
             pickle.dump(task, stream)
             stream.flush()
             while not self._closing:
-                labels = {self._numbers[file]: label for file, label in self._decisions.items() if file in self._numbers}
+                labels = {
+                    self._numbers[file]: label for file, label in self._decisions.items() if file in self._numbers
+                }
                 changes: dict[int, str | None] = {i: label for i, label in labels.items() if sent.get(i) != label}
                 changes |= dict.fromkeys(sent.keys() - labels.keys())
                 if changes:

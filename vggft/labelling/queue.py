@@ -2,8 +2,10 @@
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from typing import Literal
 
+from vggft.labelling import order
 from vggft.labelling.pictures import Picture, Pictures
 from vggft.labelling.suggestions import Snapshot, Suggestion
 
@@ -29,7 +31,7 @@ class Queue:
         unreadable: file → why it cannot be decoded.
         left_out: files that are unreadable or gone.
         suggestions: file → suggestion, of the latest snapshot.
-        suggested: class → number of suggestions in it.
+        suggested: class → number of sure suggestions of it.
     """
 
     pictures: Pictures
@@ -52,7 +54,7 @@ class Queue:
         present = [picture for picture in self.pictures.by_id.values() if picture.file in suggestions]
         self._rising = sorted(present, key=lambda picture: suggestions[picture.file].probability)
         self.suggested = {}
-        for picture in present:
+        for picture in self._ordered("surest"):
             label = suggestions[picture.file].label
             self.suggested[label] = self.suggested.get(label, 0) + 1
 
@@ -77,30 +79,38 @@ class Queue:
         """Return the class of the pictures (mode "surest"), and up to `count` pictures besides those that the window has.
 
         Args:
+            label: class of the pictures in mode "surest"; empty: the one with most sure suggestions.
             decided: files that are decided.
         """
         self.seen(window)
         others = set().union(*(other.ids for name, other in self._windows.items() if name != window))
         unwanted = {*have, *self.skipped}
+        open_pictures: Iterator[Picture] = (
+            picture
+            for picture in self._ordered(mode)
+            if picture.file not in decided and picture.id not in unwanted and picture.file not in self.left_out
+        )
+        if mode == "surest":
+            label, open_pictures = self._of_class(label, open_pictures)
+            count = min(count, order.GRID)
         free: list[Picture] = []
         taken: list[Picture] = []
-        for picture in self._ordered(mode):
-            if picture.file in decided or picture.id in unwanted or picture.file in self.left_out:
-                continue
-            if mode == "surest":
-                label = label or self.suggestions[picture.file].label
-                if self.suggestions[picture.file].label != label:
-                    continue
-            if picture.id in others:
-                taken.append(picture)
-                continue
-            free.append(picture)
+        for picture in open_pictures:
             if len(free) == count:
                 break
+            (taken if picture.id in others else free).append(picture)
         if not free and not have:
             free = taken[:count] or ([] if mode == "surest" else self._skipped(decided)[:count])
         self._windows[window].ids = frozenset(have).union(picture.id for picture in free)
         return label, free
+
+    def _of_class(self, label: str, pictures: Iterator[Picture]) -> tuple[str, Iterator[Picture]]:
+        """Return the pictures whose suggestion is a class, by default the one that most are suggested to be, and that class."""
+        by_class: dict[str, list[Picture]] = {}
+        for picture in pictures:
+            by_class.setdefault(self.suggestions[picture.file].label, []).append(picture)
+        chosen = label or max(by_class, key=lambda name: len(by_class[name]), default="")
+        return chosen, iter(by_class.get(chosen, ()))
 
     def _skipped(self, decided: Container[str]) -> list[Picture]:
         """Return the skipped pictures, which come when there are no others."""
@@ -109,7 +119,8 @@ class Queue:
 
     def _ordered(self, mode: Mode) -> Iterator[Picture]:
         if mode == "surest":
-            yield from reversed(self._rising)
+            falling = reversed(self._rising)
+            yield from takewhile(lambda picture: self.suggestions[picture.file].probability >= order.SURE, falling)
             return
         if mode == "doubtful":
             yield from self._rising

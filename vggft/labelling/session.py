@@ -208,7 +208,7 @@ class Session:
         """Return the pictures that a window shows next, different ones in different windows as long as there are enough.
 
         Args:
-            label: class of a grid of the surest; empty: the class of the surest picture.
+            label: class of a grid of the surest; empty: the one with most sure suggestions.
             count: how many are wanted.
             have: pictures that the window has already, and keeps for itself.
         """

@@ -317,7 +317,7 @@ function render() {
 
 function nothing() {
   if (!state || filling) return "Loading …";
-  if (mode === "surest") return "No more suggestions of this class. Choose another class, or another way of showing.";
+  if (mode === "surest") return "No sure suggestions here now. Sort more pictures one by one, or choose another class.";
   const { sorted, total } = state;
   return sorted >= total ? `All ${counted(total, "picture")} are sorted.` : "No more pictures here; other windows have the rest.";
 }
