@@ -456,14 +456,20 @@ function update(now) {
     + (judged ? ` · suggestions right: ${percent(right / judged)} of ${judged.toLocaleString("en")}` : "");
   $("progress").value = total ? sorted / total : 0;
   $("cannot-count").textContent = cannot || "";
-  $("learner").textContent = !learner ? "" : learner.stopped
-    || (learner.learned_from ? `learned from ${learner.learned_from.toLocaleString("en")}` : "no suggestions yet: sort a few pictures of two classes")
-      + (learner.computed < learner.total ? ` · features ${learner.computed.toLocaleString("en")}/${learner.total.toLocaleString("en")}` : "");
+  $("learner").textContent = learner ? aboutLearner(learner) : "";
   for (const node of document.querySelectorAll(".learned")) node.hidden = !learner;
   updateClasses();
   updateOf();
   updateUnreadable();
   updateApplying();
+}
+
+function aboutLearner({ computed, total, learned_from: from, stopped }) {
+  if (stopped) return stopped;
+  const features = computed < total ? `features ${computed.toLocaleString("en")}/${total.toLocaleString("en")}` : "";
+  if (from) return [`learned from ${from.toLocaleString("en")}`, features].filter(Boolean).join(" · ");
+  const labels = state.classes.filter((one) => one.count).length;
+  return [features, labels < 2 ? "suggestions need pictures of two classes" : "suggestions follow"].filter(Boolean).join(" · ");
 }
 
 function updateClasses() {
