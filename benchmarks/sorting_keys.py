@@ -104,7 +104,7 @@ def variants() -> dict[str, Policy]:
     return {
         "as in vggft sort": page,
         **{f"grid of {size}": replace(page, grid=size) for size in (12, 48)},
-        **{f"sure from {sure}": replace(page, sure=sure) for sure in (0.7, 0.8, 0.95)},
+        **{f"sure from {sure}": replace(page, sure=sure) for sure in (0.6, 0.7, 0.8, 0.95)},
         **{f"grids of at least {fewest}": replace(page, fewest=fewest) for fewest in (2, 8)},
         "single pictures in order": replace(page, single="in order"),
     }
@@ -201,7 +201,15 @@ def show_probabilities(collection: Collection, labels: int, orders: int) -> None
         log_loss = losses(p, targets[rest]).mean()
         calibration = calibration_error(p, targets[rest])
         rows.append(
-            (right.mean(), confidence.mean(), log_loss, calibration, sure.mean(), right[sure].mean(), confidence[sure].mean())
+            (
+                right.mean(),
+                confidence.mean(),
+                log_loss,
+                calibration,
+                sure.mean(),
+                right[sure].mean(),
+                confidence[sure].mean(),
+            )
         )
     right, confidence, log_loss, calibration, share, sure_right, sure_confidence = np.mean(rows, axis=0)
     print(

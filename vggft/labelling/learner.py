@@ -15,7 +15,10 @@ from vggft.labelling.learner_process import Progress, Relabelled, Stopped, Sugge
 from vggft.labelling.suggestions import Snapshot, Suggestion
 from vggft.workspace.workspace import Workspace
 
-_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from vggft.labelling import learner_process; learner_process.serve()"
+_START = (
+    "import json, sys; sys.path[:] = json.loads(sys.argv[1]); "
+    "from vggft.labelling import learner_process; learner_process.serve()"
+)
 # From `close` to the end of the process, which finishes a batch and writes its features; then it is killed.
 _CLOSING_SECONDS = 20.0
 
@@ -132,4 +135,4 @@ def _ended(code: int) -> str:
             how = signal.Signals(-code).name
         if how == "SIGKILL":
             how += ", probably for lack of memory"
-    return f"The process that computes suggestions has ended ({how}). Sorting goes on; start vggft sort again for new suggestions."
+    return f"The process behind the suggestions has ended ({how}). Sorting goes on; to get new ones, start vggft sort again."

@@ -154,7 +154,9 @@ class Learning:
 
     def train(self) -> None:
         """Train after every change, and suggest classes."""
-        head, learned, last = None, {}, 0.0
+        head: Head | None = None
+        learned: dict[int, str] = {}
+        last = 0.0
         while True:
             time.sleep(max(_LEAST_PAUSE, last))
             with self._changed:
