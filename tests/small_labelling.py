@@ -88,6 +88,7 @@ def serving(of, ui, port=0):
             "file": str(of.decisions.path),
             "into": str(destination.folder),
             "hows": destination.hows,
+            "review": False,
         }
         app = application(of, Previews(pool), Applying(of, destination, ui), about, number_of_port, TOKEN)
         stack.enter_context(server.serving(app, listener, ui))

@@ -90,7 +90,7 @@ class Session:
         """Begin, and let the learner learn from the decisions so far.
 
         Args:
-            changed: called after decisions or classes have changed.
+            changed: called after decisions, classes or files have changed.
         """
         self.pictures, self.decisions, self.classes = pictures, decisions, list(class_names)
         self._learner, self._changed = learner, changed
@@ -256,6 +256,7 @@ class Session:
         with self._lock:
             self._busy = ""
             self._queue.forget_gone()
+        self._changed(self)
 
     def state(self, window: str) -> dict[str, Any]:
         """Return counts and classes for a window, which is known to be open now."""

@@ -119,11 +119,11 @@ def _to_review(workspace: Workspace, task: _Task, ui: Ui) -> Pictures:
     Raises:
         VggftError: there are none, or no heads to tell them.
     """
-    from vggft.labelling import review
+    from vggft.labelling.review import items
 
     found = [
         Picture(number(item.file), item.file, item.label, item.suggested, item.probability, item.reason)
-        for item in review.items(workspace, ui.say)
+        for item in items(workspace, ui.say)
     ]
     if not found:
         raise VggftError(f"{workspace.root}: no image to review: the models agree with all labels.")
@@ -178,6 +178,7 @@ def _serve(
             "file": str(task.decisions.path),
             "into": str(task.destination.folder),
             "hows": task.destination.hows,
+            "review": options.review,
         }
         app = application(session, Previews(pool), Applying(session, task.destination, ui), about, port, token)
         thread = stack.enter_context(server.serving(app, listener, ui))

@@ -451,6 +451,7 @@ function selectAll() {
 function update(now) {
   state = { ...state, ...now };
   const { sorted, total, cannot_tell: cannot, right, judged, learner } = state;
+  $("what").textContent = state.review ? "Review" : "Sort";
   $("folder").textContent = state.folder;
   $("numbers").textContent = `${sorted.toLocaleString("en")} of ${counted(total, "picture")} sorted`
     + (judged ? ` · suggestions right: ${percent(right / judged)} of ${judged.toLocaleString("en")}` : "");
@@ -523,9 +524,11 @@ function updateApplying() {
 function askToApply() {
   const numbers = state.classes.filter((one) => one.count).map((one) => `${one.name} ${one.count}`);
   if (!numbers.length) return say("No picture is sorted yet.");
-  $("confirm-text").textContent = `${numbers.join(", ")}, into ${state.into}. Files marked “cannot tell” stay where they are.`;
+  $("confirm-text").textContent = state.review
+    ? `Images whose class you have changed move into the folder of that class, in ${state.into}. All others stay where they are.`
+    : `${numbers.join(", ")}, into ${state.into}. Files marked “cannot tell” stay where they are.`;
   $("file").textContent = state.file;
-  $("unmoved").hidden = state.hows.length === 1;
+  $("unmoved").hidden = state.review;
   for (const input of document.getElementsByName("how")) {
     input.parentElement.hidden = !state.hows.includes(input.value);
     input.checked = input.value === state.hows[0];
