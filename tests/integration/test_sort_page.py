@@ -1,6 +1,7 @@
 """The page of `vggft sort` in a real browser: keys, grids, two windows, kills of the server, full disks, hostile names."""
 
 import os
+import threading
 import time
 
 import pytest
@@ -10,6 +11,7 @@ from processes import start
 from small_labelling import KnowsAll, photos, serving, session
 
 from featurize.disk import durable, forms
+from featurize.pixels import images
 from vggft.labelling.decisions import FILE
 
 pytest.importorskip("uvicorn", reason="the extra 'sort' is not installed")
@@ -136,7 +138,8 @@ def test_many_alike_are_sorted_at_once(browser, root, ui):
         wait_for(lambda: browser.texts("#about") == ["All 12 pictures are sorted."])
 
 
-def test_two_windows_share_one_list(browser, root, ui):
+def test_two_windows_share_one_list(browser, tmp_path, ui):
+    root = photos(tmp_path / "photos", 24)
     with serving(session(root, "cats"), ui) as address:
         browser.open(address)
         wait_for_picture(browser, "000.png")
@@ -144,17 +147,17 @@ def test_two_windows_share_one_list(browser, root, ui):
         browser.driver.switch_to.new_window("window")
         try:
             browser.open(address)
-            wait_for_picture(browser, "006.png")  # the first window has six
+            wait_for_picture(browser, "010.png")  # the first window has ten
             browser.press("1")
             browser.press("+", *"dogs", "\ue007")
-            wait_for_picture(browser, "007.png")
+            wait_for_picture(browser, "011.png")
             browser.driver.switch_to.window(first)
             wait_for(lambda: browser.texts("#classes bdi") == ["cats", "dogs"])
             browser.press("2", "2")
-            wait_for(lambda: labels(root) == {"006.png": "cats", "000.png": "dogs", "001.png": "dogs"})
-            wait_for(lambda: browser.texts("#numbers") == ["3 of 12 pictures sorted"])
+            wait_for(lambda: labels(root) == {"010.png": "cats", "000.png": "dogs", "001.png": "dogs"})
+            wait_for(lambda: browser.texts("#numbers") == ["3 of 24 pictures sorted"])
             browser.press("\ue003")  # the last key of this window
-            wait_for(lambda: labels(root) == {"006.png": "cats", "000.png": "dogs"})
+            wait_for(lambda: labels(root) == {"010.png": "cats", "000.png": "dogs"})
         finally:
             for handle in browser.driver.window_handles:
                 if handle != first:
@@ -170,6 +173,23 @@ def five_a_second(browser, keys):
         time.sleep(max(0.0, begin + i / 5 - time.monotonic()))
         browser.press(key)
     return time.monotonic() - begin
+
+
+def test_keys_wait_for_a_picture_that_is_loading(browser, root, ui, monkeypatch):
+    """Each counts for the picture that comes next, in order; Backspace takes the last one back."""
+    may_load = threading.Event()
+    decode = images.decode_fitting
+    monkeypatch.setattr(images, "decode_fitting", lambda data, side: may_load.wait(20) and decode(data, side))
+    with serving(session(root, "cats", "dogs"), ui) as address:
+        browser.open(address)
+        wait_for(lambda: browser.texts("#name") == ["000.png"])
+        browser.press("1", "2", "1", "1", "\ue003")
+        assert browser.texts("#name") == ["000.png"]
+        assert not labels(root)
+        may_load.set()
+        wait_for(lambda: len(labels(root)) == 3)
+        wait_for_picture(browser, "003.png")
+        assert labels(root) == {"000.png": "cats", "001.png": "dogs", "002.png": "cats"}
 
 
 @pytest.mark.slow

@@ -182,7 +182,7 @@ def test_a_picture_is_always_a_jpeg_made_here(client, of):
     (root / "002.png").write_text("<html><script>alert(1)</script></html>")
     (root / "003.png").unlink()
     for name, reason in (("001.png", "SVG"), ("002.png", "HTML"), ("003.png", "No such file")):
-        answer = client.get(f"/api/picture/{number(name)}/800", headers=HEADERS)
+        answer = client.get(f"/api/picture/{number(name)}/1000", headers=HEADERS)
         assert answer.status_code == 422
         assert answer.headers["content-type"] == "application/json"
         assert reason in answer.json()["error"]
@@ -197,10 +197,10 @@ def test_a_large_picture_is_made_smaller(client, of):
     exif[0x0112] = 6
     rotated.save(of.pictures.root / "000.png", "JPEG", exif=exif)
     sizes = {}
-    for side in (256, 800, 1600, 4000):
+    for side in (256, 1000, 1600, 4000):
         answer = client.get(f"/api/picture/{number('000.png')}/{side}", headers=HEADERS)
         sizes[side] = Image.open(io.BytesIO(answer.content)).size
-    assert sizes == {256: (85, 256), 800: (267, 800), 1600: (533, 1600), 4000: (1000, 3000)}
+    assert sizes == {256: (85, 256), 1000: (333, 1000), 1600: (533, 1600), 4000: (1000, 3000)}
 
 
 def test_applying_from_the_page(client, of):

@@ -14,7 +14,7 @@ from featurize.pixels.decoding import contents, unreadable
 from featurize.pixels.images import Unreadable
 
 # Longer sides in pixels: thumbnails, two sizes of window, zoom.
-SIDES = (256, 800, 1600, 4000)
+SIDES = (256, 1000, 1600, 4000)
 THREADS = min(4, (os.cpu_count() or 1) + 1)  # one more than cores, because some wait for the disk
 
 _MOST_BYTES = 64_000_000  # of previews in memory: some hundred of 1600 pixels

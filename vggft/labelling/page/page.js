@@ -7,7 +7,8 @@ const $ = (id) => document.getElementById(id);
 const KEYS = "123456789abcdefghijklmnopqrstuvwxyz";
 const MODES = ["order", "doubtful", "grid", "surest"];
 const SCROLLS = { ArrowLeft: [-120, 0], ArrowRight: [120, 0], ArrowUp: [0, -120], ArrowDown: [0, 120] }; // pixels
-const AHEAD = 6; // pictures that this window has, the shown one included
+const AHEAD = 10; // pictures that this window has, the shown one included
+const GLANCE = 150; // milliseconds that a picture is shown before a key counts that was pressed while it was loading
 const KEPT = 40; // previews in memory
 const AGAIN = 1000; // milliseconds until a request that failed is sent again
 const BATCH = 40; // presses in a request
@@ -18,6 +19,7 @@ let upcoming = []; // pictures; in the modes of one picture, the first is shown
 let shown = null; // id of the picture that a person can see; null while it loads
 let selected = new Set(); // ids in the grid
 let gridClass = ""; // which all pictures of a grid of the surest are suggested to be
+let held = []; // classes, or `null` for skip: keys that were pressed while their picture was loading
 let anchor = -1; // tile from which Shift selects
 let presses = 0; // of this window
 let history = []; // what this window can undo: {press, kind, pictures, step}
@@ -157,12 +159,33 @@ function decide(label) {
   if (inGrid()) return decideSelected(label);
   const [picture] = upcoming;
   if (!picture) return;
-  if (shown !== picture.id) return say("Not shown yet: this key did nothing.");
+  if (held.length || shown !== picture.id) return hold(label);
+  decideShown(picture, label);
+}
+
+function decideShown(picture, label) {
   const number = press("decide", { choices: [choice(picture, label)] });
   history.push({ press: number, kind: "decide", pictures: [picture], step: null });
   say(`${label || "Cannot tell"}: ${picture.name}`);
   flash(label);
   advance();
+}
+
+// A key that is pressed while its picture is loading counts when the picture has been shown for a moment.
+function hold(label) {
+  held.push(label);
+  say(`Loading: ${counted(held.length, "key")} waiting for the picture. Backspace takes the last one back.`);
+}
+
+function release() {
+  const [picture] = upcoming;
+  if (!held.length || inGrid() || !picture || shown !== picture.id) return;
+  setTimeout(() => {
+    if (!held.length || upcoming[0] !== picture || shown !== picture.id) return;
+    const label = held.shift();
+    if (label === null) skipNow();
+    else decideShown(picture, label);
+  }, GLANCE);
 }
 
 function decideSelected(label) {
@@ -182,6 +205,11 @@ function decideSelected(label) {
 }
 
 function skip() {
+  if (!inGrid() && held.length) hold(null);
+  else skipNow();
+}
+
+function skipNow() {
   const left = inGrid() ? upcoming.splice(0) : upcoming.slice(0, 1);
   if (!left.length) return;
   const number = press("skip", { ids: left.map((picture) => picture.id) });
@@ -194,6 +222,10 @@ function skip() {
 }
 
 function undo() {
+  if (held.length) {
+    held.pop();
+    return say("Undone: a key that was waiting for its picture.");
+  }
   const last = history.pop();
   if (!last) {
     if (!state?.last_step) return say("Nothing to undo.");
@@ -285,6 +317,7 @@ function preview(picture, side) {
 // A file that cannot be decoded is left out; after any other failure, the preview is asked for again.
 async function failed(picture, error) {
   if (error.status === 422) {
+    if (upcoming[0]?.id === picture.id) held.shift(); // what was pressed for this picture
     upcoming = upcoming.filter((other) => other.id !== picture.id);
     say(`Left out: ${picture.name}: ${error.message}`);
     render();
@@ -296,7 +329,7 @@ async function failed(picture, error) {
   if (upcoming.some((other) => other.id === picture.id)) render();
 }
 
-const sideOf = () => (Math.max($("frame").clientWidth, $("frame").clientHeight) * devicePixelRatio > 800 ? 1600 : 800);
+const sideOf = () => (Math.max($("frame").clientWidth, $("frame").clientHeight) * devicePixelRatio > 1000 ? 1600 : 1000);
 
 // What is shown
 
@@ -326,7 +359,7 @@ let drawn = null; // what is shown or being loaded: picture and side
 async function renderPicture() {
   const [picture] = upcoming;
   const side = $("zoom").ariaPressed === "true" ? 4000 : sideOf();
-  for (const next of upcoming.slice(1, 5)) preview(next, sideOf()).catch(() => {});
+  for (const next of upcoming.slice(1)) preview(next, sideOf()).catch(() => {});
   $("name").textContent = picture?.name ?? "";
   $("suggestion").textContent = picture ? about(picture) : "";
   const wanted = picture ? `${picture.id}/${side}` : null;
@@ -351,6 +384,7 @@ async function renderPicture() {
     $("instead").hidden = true;
     shown = picture.id;
     fit();
+    release();
   } catch (error) {
     if (drawn !== wanted) return;
     drawn = null;
@@ -562,6 +596,7 @@ function choose(next) {
 function restart() {
   epoch += 1;
   upcoming = [];
+  held = [];
   selected.clear();
   if ($("zoom").ariaPressed === "true") zoom();
   render();
@@ -654,7 +689,7 @@ $("confirm").addEventListener("close", async () => {
     $("applied").textContent = error.message;
   }
 });
-addEventListener("beforeunload", (event) => { if (waiting.length) event.preventDefault(); });
+addEventListener("beforeunload", (event) => { if (waiting.length || held.length) event.preventDefault(); });
 addEventListener("pagehide", () => { ask("closed", { window: name }, { keepalive: true }).catch(() => {}); });
 addEventListener("resize", () => { if (upcoming.length) render(); });
 
