@@ -117,6 +117,10 @@ def test_suggestions_are_accepted_and_a_grid_is_confirmed_with_one_key(browser, 
         wait_for(lambda: browser.texts("#numbers") == ["6 of 12 pictures sorted · suggestions right: 100% of 6"])
         browser.press("\ue003")
         wait_for(lambda: labels(root) == {"000.png": "dogs"})
+        wait_for(lambda: browser.texts(".tile bdi") == [f"{i:03}.png" for i in (11, 7, 5, 3, 1)])
+        wait_for(lambda: "Suggested: cats" in browser.texts("#about")[0] and "confirms 5" in browser.texts("#about")[0])
+        browser.press("\ue007")
+        wait_for(lambda: labels(root) == expected)
 
 
 def test_many_alike_are_sorted_at_once(browser, root, ui):
@@ -138,6 +142,15 @@ def test_many_alike_are_sorted_at_once(browser, root, ui):
         wait_for(lambda: len(labels(root)) == 12)
         assert labels(root)["000.png"] == "cats"
         wait_for(lambda: browser.texts("#about") == ["All 12 pictures are sorted."])
+
+
+def test_without_the_token_the_page_says_what_to_open(browser, root, ui):
+    with serving(session(root, "cats"), ui) as address:
+        browser.open("about:blank")
+        browser.open(address.partition("#")[0])
+        wait_for(lambda: "Open the address that vggft sort has printed" in browser.texts("#problem")[0])
+        browser.run("location.hash = arguments[0]", address.partition("#")[2])
+        wait_for_picture(browser, "000.png")
 
 
 def test_two_windows_share_one_list(browser, tmp_path, ui):

@@ -100,7 +100,8 @@ def taken(folder: Path) -> Iterator[Seat]:
 
     lock = filelock.FileLock(folder / LOCK, fallback_to_soft=False)
     try:
-        durable.refuse_link(folder / LOCK)
+        if (folder / LOCK).is_symlink():
+            raise VggftError(f"{folder / LOCK}: a link, which no vggft has made. Delete it.")
         lock.acquire(timeout=0)
     except filelock.Timeout:
         holder = _read(folder / RECORD)

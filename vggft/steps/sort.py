@@ -99,17 +99,16 @@ def _folder(options: SortOptions) -> Iterator[_Task]:
 @contextlib.contextmanager
 def _review(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
     """Return the task of reviewing the labels of a workspace; its lock is in the report folder, as are the decisions."""
+    known, dataset = workspace.settings.classes, workspace.dataset
+    for name in options.classes:
+        classes.require(name, known)
     folder = workspace.report_folder()
     with seat.taken(folder) as held:
         durable.sweep_beside(folder / _REVIEW)
         decided = Decisions(folder / _REVIEW)
-        dataset = workspace.dataset
         root = places.resolved(dataset.root)
         destination = OtherClass(root, {sample.path: sample.label for sample in dataset.accepted()})
-        names = [
-            *workspace.settings.classes,
-            *(name for name in options.classes if name not in workspace.settings.classes),
-        ]
+        names = [*known, *(name for name in options.classes if name not in known)]
         yield _Task(root, decided, destination, held, names, f"vggft sort --review{workspace_flag(workspace.root)}")
 
 

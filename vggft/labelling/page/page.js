@@ -23,7 +23,7 @@ let held = []; // classes, or `null` for skip: keys that were pressed while thei
 let anchor = -1; // tile from which Shift selects
 let presses = 0; // of this window
 let history = []; // what this window can undo: {press, kind, pictures, step}
-let waiting = JSON.parse(sessionStorage.getItem("waiting") ?? "[]"); // presses that the server has not taken yet
+let waiting = JSON.parse(sessionStorage.getItem(token) ?? "[]"); // presses that the server has not taken yet
 let sending = false;
 let filling = false;
 let epoch = 0; // counts changes of what is shown, after which answers to earlier questions are void
@@ -92,7 +92,7 @@ function press(kind, more) {
 
 function save() {
   try {
-    sessionStorage.setItem("waiting", JSON.stringify(waiting));
+    sessionStorage.setItem(token, JSON.stringify(waiting));
   } catch { /* full: they are kept in memory */ }
 }
 
@@ -145,8 +145,20 @@ function back(pictures) {
   const present = new Set(upcoming.map((picture) => picture.id));
   const missing = pictures.filter((picture) => !present.has(picture.id));
   if (!missing.length) return;
+  if (mode === "surest") return backInGrid(missing);
   upcoming.unshift(...missing);
   if (!inGrid()) upcoming.length = Math.min(upcoming.length, AHEAD + missing.length);
+  render();
+}
+
+// In a grid of the surest, all pictures have one suggestion: Enter confirms it for all of them.
+function backInGrid(pictures) {
+  restart();
+  const [{ suggested }] = pictures;
+  if (!suggested || pictures.some((picture) => picture.suggested !== suggested)) return;
+  epoch += 1; // what `restart` has asked for is not shown
+  gridClass = suggested;
+  upcoming = pictures;
   render();
 }
 
@@ -319,6 +331,7 @@ async function failed(picture, error) {
   if (error.status === 422) {
     if (upcoming[0]?.id === picture.id) held.shift(); // what was pressed for this picture
     upcoming = upcoming.filter((other) => other.id !== picture.id);
+    selected.delete(picture.id);
     say(`Left out: ${picture.name}: ${error.message}`);
     render();
     fill();
@@ -690,6 +703,7 @@ $("confirm").addEventListener("close", async () => {
   }
 });
 addEventListener("beforeunload", (event) => { if (waiting.length || held.length) event.preventDefault(); });
+addEventListener("hashchange", () => location.reload());
 addEventListener("pagehide", () => { ask("closed", { window: name }, { keepalive: true }).catch(() => {}); });
 addEventListener("resize", () => { if (upcoming.length) render(); });
 
