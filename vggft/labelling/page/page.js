@@ -170,8 +170,8 @@ function choice(picture, label) {
 function decide(label) {
   if (inGrid()) return decideSelected(label);
   const [picture] = upcoming;
-  if (!picture) return;
-  if (held.length || shown !== picture.id) return hold(label);
+  if (!picture && !filling) return say(nothing());
+  if (held.length || !picture || shown !== picture.id) return hold(label);
   decideShown(picture, label);
 }
 
@@ -298,6 +298,7 @@ async function fill() {
       const present = new Set(upcoming.map((picture) => picture.id));
       upcoming.push(...pictures.filter((picture) => !present.has(picture.id)));
       gridClass = label;
+      if (!upcoming.length) held = []; // there is no picture for them
       render();
     }
     if (!waiting.length) complain(null);
@@ -372,7 +373,7 @@ let drawn = null; // what is shown or being loaded: picture and side
 async function renderPicture() {
   const [picture] = upcoming;
   const side = $("zoom").ariaPressed === "true" ? 4000 : sideOf();
-  for (const next of upcoming.slice(1)) preview(next, sideOf()).catch(() => {});
+  for (const next of upcoming.slice(1)) preview(next, sideOf()).catch((error) => error.status === 422 && failed(next, error));
   $("name").textContent = picture?.name ?? "";
   $("suggestion").textContent = picture ? about(picture) : "";
   const wanted = picture ? `${picture.id}/${side}` : null;
