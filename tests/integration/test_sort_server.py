@@ -7,7 +7,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from PIL import Image
+from PIL import Image, features
 from small_labelling import TOKEN, Window, photos, session
 
 from vggft.labelling.app import application
@@ -201,6 +201,13 @@ def test_a_large_picture_is_made_smaller(client, of):
         answer = client.get(f"/api/picture/{number('000.png')}/{side}", headers=HEADERS)
         sizes[side] = Image.open(io.BytesIO(answer.content)).size
     assert sizes == {256: (85, 256), 1000: (333, 1000), 1600: (533, 1600), 4000: (1000, 3000)}
+
+
+@pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
+def test_a_large_jpeg_2000_is_shown_as_far_as_it_is_decoded(client, of):
+    Image.new("RGB", (4000, 3000), "red").save(of.pictures.root / "000.png", "JPEG2000", num_resolutions=6)
+    answer = client.get(f"/api/picture/{number('000.png')}/4000", headers=HEADERS)
+    assert Image.open(io.BytesIO(answer.content)).size == (1000, 750)
 
 
 def test_applying_from_the_page(client, of):

@@ -7,6 +7,8 @@ from collections import OrderedDict
 from concurrent.futures import Executor, Future
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from featurize.pixels import images
@@ -63,14 +65,20 @@ class Previews:
 def _encoded(path: Path, side: int) -> bytes:
     try:
         with contents(path) as data:
-            try:
-                pixels = images.decode_fitting(data, side)
-            except Unreadable:
-                if side == SIDES[0]:
-                    raise
-                pixels = images.decode_fitting(data, SIDES[0])  # large JPEG 2000, of which only parts can be decoded
+            pixels = _fitting(data, side)
     except OSError as error:
         raise Unreadable(unreadable(error)) from None
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "JPEG", quality=_QUALITY)
     return file.getvalue()
+
+
+def _fitting(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode a picture for a side; a large JPEG 2000, of which only coarse levels are decoded, for a smaller one if need be."""
+    try:
+        return images.decode_fitting(data, side)
+    except Unreadable as error:
+        smaller = max((other for other in SIDES if other < side), default=0)
+        if not smaller or not str(error).startswith("too large: JPEG 2000"):
+            raise
+        return _fitting(data, smaller)

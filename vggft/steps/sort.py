@@ -61,7 +61,7 @@ def run(workspace: Workspace, options: SortOptions, ui: Ui) -> dict[str, Any]:
     _require_consistent(options)
     if not options.apply:
         server.require()
-    with _review(workspace, options) if options.review else _folder(options) as task:
+    with _review(workspace, options) if options.review else _folder(workspace, options) as task:
         if options.apply:
             return _apply(task, options, ui)
         if options.review:
@@ -81,7 +81,7 @@ def _require_consistent(options: SortOptions) -> None:
 
 
 @contextlib.contextmanager
-def _folder(options: SortOptions) -> Iterator[_Task]:
+def _folder(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
     """Return the task of sorting a folder, whose lock is held inside the context."""
     given = options.folder or Path()
     root = places.resolved(places.expanded(given))
@@ -92,7 +92,7 @@ def _folder(options: SortOptions) -> Iterator[_Task]:
         decided = Decisions(root / decisions.FILE)
         labels = [label for label in decided.labels.values() if label != CANNOT_TELL]
         names = classes.merged(options.classes, held.classes, labels)
-        command = f"vggft sort {shlex.quote(str(given))}"
+        command = f"vggft sort {shlex.quote(str(given))}{workspace_flag(workspace.root)}"
         yield _Task(root, decided, ClassFolders.of(root, options.into), held, names, command)
 
 
@@ -204,6 +204,8 @@ def _show(session: Session, address: str, options: SortOptions, ui: Ui) -> None:
 def _kept(task: _Task, session: Session) -> str:
     """Return what is kept, and how to go on."""
     done, total = session.sorted
+    if not done:
+        return f"No picture is sorted yet. Continue: {task.command}"
     return (
         f"{done} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. Put the files where "
         f"they belong: {task.command} --apply"
