@@ -66,8 +66,8 @@ MUTATIONS = [
     ),
     Mutation(
         "vggft/labelling/page/page.js",
-        "if (other.undoes === `${one.window} ${one.number}`)",
-        "if (false)",
+        'if (one.kind === "undo") back',
+        'if (one.kind === "redo") back',
         "integration/test_sort_page.py",
     ),
     Mutation(

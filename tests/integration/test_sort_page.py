@@ -306,8 +306,11 @@ def test_a_full_disk_is_said_and_keys_wait(browser, root, ui, monkeypatch):
             browser.press("1")
             wait_for(lambda: "No space left on device" in browser.texts("#problem")[0])
             wait_for(lambda: "2 keys waiting" in browser.texts("#problem")[0])
+            browser.press("1", "\ue003")  # of which the second undoes the first
+            wait_for(lambda: "4 keys waiting" in browser.texts("#problem")[0])
             assert len(labels(root)) == 1
         wait_for(lambda: labels(root) == {f"00{i}.png": "cats" for i in range(3)})
+        wait_for_picture(browser, "003.png")
         wait_for(lambda: browser.run("return document.getElementById('problem').hidden"))
 
 
