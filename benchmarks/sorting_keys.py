@@ -9,8 +9,10 @@ picture, which is taken out and sorted by itself later, and one key to confirm t
 from single pictures to grids or back. As in the page, the classifier trains in the background: each training sees the decisions
 of `BEHIND` keys ago. Copies of a picture count once.
 
---policies: other sizes of the grid, thresholds and orders, too. --probabilities: of suggestions after 20, 50 and 200 pictures in
-random order, accuracy and mean probability of all suggestions and of the sure ones, log-loss and calibration error.
+--policies: other sizes of the grid, thresholds and orders, too.
+--probabilities: of suggestions after 20, 50 and 200 pictures in random order, accuracy and mean probability of all suggestions
+and of the sure ones, log-loss and calibration error.
+--alternatives: the log-loss with other poolings and values of C.
 """
 
 import argparse
@@ -24,13 +26,19 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from featurize.backbone.vgg16 import VGG16
-from heads import features
-from heads.head import Head
+from heads import features, logistic
+from heads.features import Features
+from heads.head import Head, Pooling
 from heads.metrics import calibration_error, losses
+from heads.specs import LogisticSpec
 from vggft.labelling import classifier, order
 from vggft.labelling.suggestions import Suggestion
 from vggft.workspace.workspace import Workspace
 
+ALTERNATIVES: tuple[tuple[Pooling, float], ...] = (
+    *((pooling, classifier.C) for pooling in ("avg", "max", "avgmax")),
+    *((classifier.POOLING, C) for C in (0.01, 1.0)),
+)
 BEHIND = 5  # keys; with 1.5 keys a second, three seconds of training
 
 
@@ -48,7 +56,7 @@ class Policy:
 class Collection:
     """Distinct pictures with their features (n, inputs) and classes."""
 
-    name: str
+    workspace: Path
     pooled: NDArray[np.float32]
     labels: Sequence[str]
 
@@ -78,24 +86,30 @@ def main() -> None:
     parser.add_argument("--orders", type=int, default=5)
     parser.add_argument("--policies", action="store_true")
     parser.add_argument("--probabilities", action="store_true")
+    parser.add_argument("--alternatives", action="store_true")
     options = parser.parse_args()
     with threadpool_limits(1):
         for collection in map(read, options.workspace):
             count = len(set(collection.labels))
-            print(f"{collection.name}: {len(collection.labels)} different pictures in {count} classes", flush=True)
+            print(
+                f"{collection.workspace.name}: {len(collection.labels)} different pictures in {count} classes",
+                flush=True,
+            )
             for name, policy in (variants() if options.policies else {"as in vggft sort": Policy()}).items():
                 show(name, [sort(collection, policy, seed) for seed in range(options.orders)])
             for labels in (20, 50, 200) if options.probabilities else ():
                 show_probabilities(collection, labels, options.orders)
+            for pooling, C in ALTERNATIVES if options.alternatives else ():
+                show_alternative(read(collection.workspace, pooling), pooling, C, options.orders)
 
 
-def read(folder: Path) -> Collection:
+def read(folder: Path, pooling: Pooling = classifier.POOLING) -> Collection:
     """Read the features of a workspace."""
     workspace = Workspace(folder, VGG16)
     distinct = {sample.digest: sample for sample in workspace.dataset.samples if sample.status != "rejected"}
     samples = list({digest: distinct[digest] for digest in sorted(distinct)}.values())
-    pooled = features.read(workspace.cache(), samples, [0] * len(samples), [classifier.POOLING])
-    return Collection(folder.name, pooled.pooled[classifier.POOLING], [sample.label for sample in samples])
+    pooled = features.read(workspace.cache(), samples, [0] * len(samples), [pooling])
+    return Collection(folder, pooled.pooled[pooling], [sample.label for sample in samples])
 
 
 def variants() -> dict[str, Policy]:
@@ -217,6 +231,24 @@ def show_probabilities(collection: Collection, labels: int, orders: int) -> None
         f"{calibration:.3f}; sure {share:.1%} of them: right {sure_right:.1%}, mean probability {sure_confidence:.1%}",
         flush=True,
     )
+
+
+def show_alternative(collection: Collection, pooling: Pooling, C: float, orders: int) -> None:
+    """Print log-losses after 20, 50 and 200 labels; pictures of classes without labels do not count."""
+    names = sorted(set(collection.labels))
+    targets = np.array([names.index(label) for label in collection.labels])
+    means = {}
+    for labels in (20, 50, 200):
+        values = []
+        for seed in range(orders):
+            shuffled = np.random.default_rng(seed).permutation(len(targets))
+            known, position = np.unique(targets[shuffled[:labels]], return_inverse=True)
+            images = Features({pooling: collection.pooled[shuffled[:labels]]}, position.astype(np.int64), ())
+            head = logistic.train(LogisticSpec("sorting", pooling), [names[k] for k in known], images, seed=0, C=C).head
+            rest = shuffled[labels:][np.isin(targets[shuffled[labels:]], known)]
+            values.append(losses(head.scores(collection.pooled[rest]), np.searchsorted(known, targets[rest])).mean())
+        means[labels] = f"{np.mean(values):.3f}"
+    print(f"  {pooling}, C = {C}: log-loss with 20, 50 and 200 labels {', '.join(means.values())}", flush=True)
 
 
 if __name__ == "__main__":

@@ -110,8 +110,10 @@ def test_orders_follow_the_suggestions(root):
     window.decide("cats", "002.png")
     assert learner.learned == [{"002.png": "cats"}]
     assert window.next("doubtful", 2) == ["001.png", "000.png"]
-    window.session.take([window.press("skip", ids=(number("000.png"),))])  # taken out of the grid
+    window.session.take([window.press("doubt", ids=(number("000.png"),))])  # taken out of the grid
     assert window.next("surest", 5, "cats") == []
+    assert window.next("doubtful", 5) == ["000.png", "001.png", "004.png", "003.png", "005.png"]
+    assert window.next("order", 3) == ["000.png", "001.png", "003.png"]
 
 
 def test_the_share_of_right_suggestions_counts_what_was_shown(root):

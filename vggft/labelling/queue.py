@@ -28,6 +28,8 @@ class Queue:
 
     Attributes:
         skipped: ids of pictures that come when no others are left, in the order of skipping.
+        doubted: ids of pictures that were taken out of a grid of the surest: they come first, because what has learned is wrong
+            there, and not in such a grid again.
         unreadable: file → why it cannot be decoded.
         left_out: files that are unreadable or gone.
         suggestions: file → suggestion, of the latest snapshot.
@@ -36,6 +38,7 @@ class Queue:
 
     pictures: Pictures
     skipped: dict[int, None] = field(default_factory=dict)
+    doubted: dict[int, None] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
     left_out: set[str] = field(default_factory=set)
     suggestions: Mapping[str, Suggestion] = field(default_factory=dict)
@@ -120,13 +123,17 @@ class Queue:
     def _ordered(self, mode: Mode) -> Iterator[Picture]:
         if mode == "surest":
             falling = reversed(self._rising)
-            yield from takewhile(lambda picture: self.suggestions[picture.file].probability >= order.SURE, falling)
+            sure = takewhile(lambda picture: self.suggestions[picture.file].probability >= order.SURE, falling)
+            yield from (picture for picture in sure if picture.id not in self.doubted)
             return
+        yield from (self.pictures.by_id[number] for number in self.doubted)
         if mode == "doubtful":
-            yield from self._rising
-            yield from (p for p in self.pictures.by_id.values() if p.file not in self.suggestions)
+            yield from (p for p in self._rising if p.id not in self.doubted)
+            yield from (
+                p for p in self.pictures.by_id.values() if not (p.file in self.suggestions or p.id in self.doubted)
+            )
             return
-        yield from self.pictures.by_id.values()
+        yield from (p for p in self.pictures.by_id.values() if p.id not in self.doubted)
 
     def forget_gone(self) -> None:
         """Show pictures no more whose files are gone."""

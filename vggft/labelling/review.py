@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from featurize.data.dataset import Sample
 from featurize.disk import checked
 from featurize.errors import VggftError, reason
+from featurize.wording import counted
 from heads import predictions, store
 from vggft.prediction import selection
 from vggft.prediction.model import Model
@@ -50,13 +51,13 @@ def items(workspace: Workspace, say: Callable[[str], None]) -> list[ReviewItem]:
     Raises:
         VggftError: no workspace, no heads, or damaged predictions.
     """
-    choice = selection.choose(workspace, None, say)
+    samples = [sample for sample in workspace.dataset.accepted() if sample.split != "test"]
+    choice = selection.choose(workspace, None, lambda error: say(f"left out: {error}"))
     if choice.age:
         say(choice.age)
-    samples = [sample for sample in workspace.dataset.accepted() if sample.split != "test"]
     tested = len(workspace.dataset.accepted("test"))
     if tested:
-        say(f"the {tested} test images are left out: labels corrected by what models predict would bias the test")
+        say(f"{counted(tested, 'test image')} left out: labels corrected by what models predict would bias the test")
     found = {item.file: item for item in _label_issues(workspace, samples, say)}
     for item in _misclassified(choice.model, samples):
         issue = found.get(item.file)

@@ -40,12 +40,13 @@ class Press:
     Attributes:
         window: name of the window, which it chose at random when it was loaded.
         number: counts the presses of the window: a press that is sent twice is taken once.
-        kind: decide `choices`; undo `step`; `skip` or `unskip` the pictures with these ids; add the class `name`.
+        kind: decide `choices`; undo `step`; `skip`, `unskip` or `doubt` the pictures with these `ids`, of which doubted ones
+            come next; add the class `name`.
     """
 
     window: str
     number: Positive
-    kind: Literal["decide", "undo", "skip", "unskip", "class"]
+    kind: Literal["decide", "undo", "skip", "unskip", "doubt", "class"]
     choices: tuple[Choice, ...] = ()
     ids: tuple[int, ...] = ()
     step: Annotated[int, Option(least=0)] = 0
@@ -65,6 +66,7 @@ class _Draft:
     step: int
     replaced: dict[int, list[Decision]]
     skipped: dict[int, None]
+    doubted: dict[int, None]
     added: list[Decision] = field(default_factory=list)  # for files that had no decision
     rewritten: bool = False  # there are other changes of rows
     outcomes: dict[str, dict[int, dict[str, Any]]] = field(default_factory=dict)
@@ -125,6 +127,7 @@ class Session:
                 self._last_step,
                 dict(self._replaced),
                 dict(self._queue.skipped),
+                dict(self._queue.doubted),
             )
             results = [self._once(press, draft) for press in presses]
             if draft.rewritten:
@@ -134,7 +137,7 @@ class Session:
             decided = draft.rewritten or bool(draft.added)
             added = draft.classes != self.classes
             self.classes, self._last_step, self._replaced = draft.classes, draft.step, draft.replaced
-            self._queue.skipped = draft.skipped
+            self._queue.skipped, self._queue.doubted = draft.skipped, draft.doubted
             self._outcomes |= draft.outcomes
             if decided and self._learner:
                 self._learner.learn(self.decisions.labels)
@@ -164,10 +167,11 @@ class Session:
             classes.require(press.name, draft.classes)
             draft.classes += [] if press.name in draft.classes else [press.name]
         else:
-            for number in press.ids:
-                draft.skipped.pop(number, None)
-                if press.kind == "skip":
-                    draft.skipped[number] = None
+            for number in (number for number in press.ids if number in self.pictures.by_id):
+                for ids in (draft.skipped, draft.doubted):
+                    ids.pop(number, None)
+                if press.kind != "unskip":
+                    (draft.skipped if press.kind == "skip" else draft.doubted)[number] = None
         return {}
 
     def _decide(self, choices: Sequence[Choice], draft: _Draft) -> dict[str, Any]:
@@ -189,6 +193,7 @@ class Session:
             draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step)
             draft.added.append(draft.rows[file])
             draft.skipped.pop(choice.id, None)
+            draft.doubted.pop(choice.id, None)
         return {"step": draft.step}
 
     def _undo(self, step: int, draft: _Draft) -> dict[str, Any]:

@@ -206,7 +206,7 @@ function decideSelected(label) {
   const rest = upcoming.filter((picture) => !selected.has(picture.id));
   const number = press("decide", { choices: pictures.map((picture) => choice(picture, label)) });
   history.push({ press: number, kind: "decide", pictures, step: null });
-  if (mode === "surest" && rest.length) press("skip", { ids: rest.map((picture) => picture.id) });
+  if (mode === "surest" && rest.length) press("doubt", { ids: rest.map((picture) => picture.id) });
   say(`${label || "Cannot tell"}: ${counted(pictures.length, "picture")}`);
   flash(label);
   upcoming = mode === "surest" ? [] : rest;
