@@ -20,15 +20,15 @@ class Browser:
     def __init__(self, driver):
         self.driver = driver
 
-    def open(self, path: Path, width=1280, height=900, scheme="light"):
-        """Open a file in a window of this size, and forget what was logged before."""
+    def open(self, page: Path | str, width=1280, height=900, scheme="light"):
+        """Open a file or an address in a window of this size, and forget what was logged before."""
         colours = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", colours)
         metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         self.errors()
         self.requests()
-        self.driver.get(path.as_uri())
+        self.driver.get(page if isinstance(page, str) else page.as_uri())
 
     def run(self, script, *arguments):
         """Run JavaScript; return its value."""

@@ -27,6 +27,49 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
+    Mutation("vggft/labelling/decisions.py", "file.truncate(end)", "pass", "unit/test_labelling.py"),
+    Mutation(
+        "vggft/labelling/decisions.py",
+        "if _state(self.path) != self._state:",
+        "if False:",
+        "unit/test_labelling.py",
+    ),
+    Mutation(
+        "vggft/labelling/session.py",
+        "if before and press.number <= max(before):",
+        "if False:",
+        "unit/test_labelling.py",
+    ),
+    Mutation(
+        "vggft/labelling/queue.py",
+        "(taken if picture.id in others else free)",
+        "free",
+        "unit/test_labelling.py",
+    ),
+    Mutation(
+        "vggft/labelling/app.py",
+        "if host not in self._hosts:",
+        "if False:",
+        "integration/test_sort_server.py",
+    ),
+    Mutation(
+        "vggft/labelling/app.py",
+        'if headers.get(b"origin") != b"http://" + host:',
+        "if False:",
+        "integration/test_sort_server.py",
+    ),
+    Mutation(
+        "vggft/labelling/page/page.js",
+        "if (held.length || !picture || shown !== picture.id) return hold(label);",
+        "",
+        "integration/test_sort_page.py",
+    ),
+    Mutation(
+        "vggft/labelling/page/page.js",
+        'if (one.kind === "undo") back',
+        'if (one.kind === "redo") back',
+        "integration/test_sort_page.py",
+    ),
     Mutation(
         "vggft/comparison/comparison.py",
         "if kind != kinds[predictions.head]",

@@ -56,7 +56,7 @@ def copy(source: Path, target: Path, digest: str) -> None:
             shutil.copystat(source, temporary)
         durable.sync_file(temporary)
         if durable.sha256(temporary) != digest:
-            raise ChangedError("changed since it was predicted")
+            raise ChangedError("changed meanwhile")
         _place(temporary, target)
     finally:
         temporary.unlink(missing_ok=True)
@@ -91,7 +91,7 @@ def move(source: Path, target: Path, digest: str) -> None:
     if not os.access(source.parent, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "its folder cannot be written, so it cannot be moved")
     if not has(source, digest):
-        raise ChangedError("changed since it was predicted")
+        raise ChangedError("changed meanwhile")
     try:
         os.link(source, target)
     except FileExistsError:

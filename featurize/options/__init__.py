@@ -48,6 +48,7 @@ class Option:
         least, most: inclusive bounds; above, below: exclusive bounds.
         off: a value outside the bounds that switches the feature off.
         memory: a number of bytes, which may be written like 2GB.
+        argument: given without a flag on the command line, though it may be left out.
     """
 
     help: str = ""
@@ -63,6 +64,7 @@ class Option:
     below: float | None = None
     off: int | None = None
     memory: bool = False
+    argument: bool = False
 
     def allows(self, value: Any) -> bool:
         """Return whether a number is within the bounds."""
@@ -113,15 +115,20 @@ class Field:
 
     @property
     def required(self) -> bool:
-        """True for an argument, False for an option."""
+        """True if there is no default."""
         return self.default is MISSING
+
+    @property
+    def argument(self) -> bool:
+        """True for an argument, False for an option."""
+        return self.required or self.option.argument
 
     @property
     def flag(self) -> str:
         """The name on the command line, and in every message."""
         if not self.option.help:
             return self.attribute
-        return self.option.metavar if self.required else self.option.flag or f"--{self.name.replace('_', '-')}"
+        return self.option.metavar if self.argument else self.option.flag or f"--{self.name.replace('_', '-')}"
 
     @property
     def metavar(self) -> str:
@@ -140,7 +147,7 @@ class Field:
     @property
     def usual(self) -> str:
         """The default in words; empty where there is nothing to say."""
-        if self.option.default or self.required or self.kind is bool:
+        if self.option.default or self.argument or self.kind is bool:
             return self.option.default
         if self.many:
             return ", ".join(self.default)

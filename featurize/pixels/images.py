@@ -100,6 +100,9 @@ _UPRIGHT = {
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower
 Finish = Callable[[Image.Image, Box], NDArray[np.uint8]]
+Side = Callable[
+    [Image.Image], int
+]  # side of the square whose pixels decoders may not go below, by the size in the header
 
 
 class Unreadable(Exception):
@@ -147,10 +150,30 @@ def decode_resized(data: bytes, size: int, resize: str = "bilinear", perturbatio
         square = picture.resize((size, size), RESIZE_FILTERS[resize], box)
         return np.asarray(PERTURBATIONS[perturbation](square) if perturbation else square)
 
-    return _with_rgb(data, resized, size)
+    return _with_rgb(data, resized, lambda header: size)
 
 
-def _with_rgb(data: bytes, finish: Finish, size: int | None = None) -> NDArray[np.uint8]:
+def decode_fitting(data: bytes, side: int) -> NDArray[np.uint8]:
+    """Decode a picture for display, made smaller with its aspect ratio until no side is longer than `side` pixels.
+
+    Raises:
+        Unreadable: the data cannot be decoded; with the reason.
+    """
+
+    def spare(header: Image.Image) -> int:
+        shorter = min(header.size) * side // max(header.size)
+        return max(1, shorter // _SPARE)  # so that decoders scale down to the shown size at most
+
+    def fitted(picture: Image.Image, box: Box) -> NDArray[np.uint8]:
+        width, height = box[2] - box[0], box[3] - box[1]
+        scale = min(1.0, side / max(width, height))
+        shown = (max(1, round(width * scale)), max(1, round(height * scale)))
+        return np.asarray(picture.resize(shown, Image.Resampling.BILINEAR, box))
+
+    return _with_rgb(data, fitted, spare)
+
+
+def _with_rgb(data: bytes, finish: Finish, size: Side | None = None) -> NDArray[np.uint8]:
     """Decode a picture, and return what `finish` makes of it, and of the box that holds it, while there is room in memory.
 
     Args:
@@ -171,7 +194,7 @@ def _with_rgb(data: bytes, finish: Finish, size: int | None = None) -> NDArray[n
         raise
 
 
-def _decoded(data: bytes, finish: Finish, size: int | None, deadline: float) -> NDArray[np.uint8]:
+def _decoded(data: bytes, finish: Finish, size: Side | None, deadline: float) -> NDArray[np.uint8]:
     if descriptors.hiding():
         silence()
     try:
@@ -181,7 +204,7 @@ def _decoded(data: bytes, finish: Finish, size: int | None, deadline: float) -> 
             _require_size(*tile, "tiles of ")
             if image.info.get("progressive"):
                 image.decodermaxblock = _SCAN_BYTES
-            box = _scale(image, data, size) if size else (0, 0, *image.size)
+            box = _scale(image, data, size(image)) if size else (0, 0, *image.size)
             with memory.room().taken(_bytes_needed(image, max(pixels, tile[0] * tile[1]))):
                 try:
                     image.load()

@@ -49,7 +49,7 @@ def test_every_option_is_on_the_command_line_and_in_the_reference(command, field
     common = next(text for text in sections if text.startswith("Options of every command\n"))
     start = rf"(\| )?`(-\w, )?{re.escape(field.flag)}( .*)?`[ :]"
     row = next(line for line in (own + common).splitlines() if re.match(start, line) and field.option.help in line)
-    if not field.required:
+    if not field.argument:
         assert field.flag in shown.opts
         assert field.option.help in shown.help
         assert field.usual in row

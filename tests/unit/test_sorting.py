@@ -110,7 +110,7 @@ def test_names_with_all_digits(tmp_path, photos, ui):
 def test_a_file_that_changed_since_it_was_predicted_stays(tmp_path, photos, ui, how):
     to = sorter(tmp_path, ui, how)
     to.put(write(photos / "a.png", b"now"), sha(b"before"), "cats", unsure=False)
-    assert to.finish()["failed"][0]["reason"] == "changed since it was predicted"
+    assert to.finish()["failed"][0]["reason"] == "changed meanwhile"
     assert snapshot(tmp_path / "sorted" / "cats") == {}
     assert snapshot(photos) == {"a.png": b"now"}
 

@@ -55,7 +55,7 @@ def function(command: Command) -> Callable[..., None]:
         run(command, {name: value for name, value in values.items() if value not in (None, [], False)})
 
     # Arguments are described here, because typer would list them with their Python type.
-    arguments = [f"{field.metavar}: {field.option.help}" for field in command.fields if field.required]
+    arguments = [f"{field.metavar}: {field.option.help}" for field in command.fields if field.argument]
     invoke.__doc__ = "\n\n".join([command.help, *arguments])
     parameters = [_parameter(field) for field in command.fields]
     invoke.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -65,7 +65,7 @@ def function(command: Command) -> Callable[..., None]:
 
 def _parameter(field: Field) -> inspect.Parameter:
     kind: Any = bool if field.kind is bool else list[str] if field.many else str
-    if field.required:
+    if field.argument:
         info: Any = typer.Argument(metavar=field.metavar, hidden=True)
     else:
         info = typer.Option(

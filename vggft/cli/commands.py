@@ -20,6 +20,7 @@ from vggft.steps.options import (
     PredictOptions,
     PruneOptions,
     RunsOptions,
+    SortOptions,
     UndoOptions,
     VerifyOptions,
 )
@@ -132,8 +133,14 @@ COMMANDS = (
         kept=_SCORED,
     ),
     Command(
+        "sort",
+        "Sort pictures by hand in a page that learns while you sort.",
+        "sort.run",
+        SortOptions,
+    ),
+    Command(
         "undo",
-        "Undo what predict --into did with files.",
+        "Undo what predict --into or sort --apply did with files.",
         "undo.run",
         UndoOptions,
         kept="Files that were not undone yet are where they were. Run the same command to continue.",

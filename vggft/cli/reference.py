@@ -26,19 +26,23 @@ def markdown() -> str:
 
 def _section(command: Command) -> str:
     step_fields = offered(command.options) if command.options else ()
-    arguments = [field for field in step_fields if field.required]
-    usage = " ".join(["vggft", command.name, *(field.metavar for field in arguments), "[OPTIONS]"])
+    arguments = [field for field in step_fields if field.argument]
+    usage = " ".join(["vggft", command.name, *map(_in_usage, arguments), "[OPTIONS]"])
     parts = [f"## vggft {command.name}", command.help, f"```\n{usage}\n```"]
     if command.method:
         names = [*(field.name for field in arguments), "…"]
         parts.append(f"Python: `Experiment.{command.method}({', '.join(names)})`")
     parts += [f"`{field.metavar}`: {_help(field)}" for field in arguments]
-    options = [field for field in step_fields if not field.required]
+    options = [field for field in step_fields if not field.argument]
     if command.shared not in (Shared, Writing):
         options += [field for field in offered(command.shared) if field.name == "workspace"]
     if options:
         parts.append(_table(options, python=bool(command.method)))
     return "\n\n".join(parts)
+
+
+def _in_usage(argument: Field) -> str:
+    return argument.metavar if argument.required else f"[{argument.metavar}]"
 
 
 def _table(fields: Iterable[Field], python: bool) -> str:

@@ -1,1 +1,1 @@
-"""Putting predicted files into class folders, and undoing it."""
+"""Putting files into class folders, and undoing it."""

@@ -92,7 +92,8 @@ def read(path: Path) -> list[Entry]:
         return [_entry(row, path) for row in forms.parse_csv(data[:end])]
     except (OSError, ValueError) as error:
         raise VggftError(
-            f"{path}: no list of vggft predict --into ({reason(error)}). Expected a file {_NAME.format('…')} from its folder."
+            f"{path}: no list of vggft predict --into or vggft sort --apply ({reason(error)}). Expected a file "
+            f"{_NAME.format('…')} from its folder."
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Putting predicted files into class folders: copied, linked or moved, each after its row in a list from which it is undone.
+"""Putting files into class folders: copied, linked or moved, each after its row in a list from which it is undone.
 
 Nothing is overwritten: a file that is there with the same bytes stays, and one with other bytes keeps its name. A link is a
 symbolic one: it works across disks, shows where the picture is, and deleting it never deletes the picture.
@@ -69,12 +69,18 @@ class Sorter:
             return False
         return entry is not None and not os.path.lexists(path) and transfer.has(entry.destination, entry.sha256)
 
+    def counted_as_moved(self, path: Path) -> bool:
+        """As `was_moved`; such a file is counted as being in the target."""
+        moved = self.was_moved(path)
+        self._counts.there += moved
+        return moved
+
     def offered(self, files: Iterator[File]) -> Iterator[File]:
         """Yield the files that are not in the target; those to be moved once only, and not if they were moved before."""
         for file in files:
-            if self.was_moved(file.path):
-                self._counts.there += 1
-            elif file.reason:
+            if self.counted_as_moved(file.path):
+                continue
+            if file.reason:
                 yield file
             elif self._target.holds(file.path):
                 self._counts.skipped += 1
@@ -89,7 +95,15 @@ class Sorter:
         Raises:
             VggftError: the disk is full, or the list cannot be written.
         """
-        source, place = located(path), self._target.place(label, unsure=unsure)
+        self.put_in(path, digest, self._target.place(label, unsure=unsure))
+
+    def put_in(self, path: Path, digest: str, place: Path) -> None:
+        """Put a file into a folder in the target.
+
+        Raises:
+            VggftError: as `put`.
+        """
+        source = located(path)
         why = self._why_not(source)
         if place not in self._swept and place.is_dir():
             transfer.sweep(place)
@@ -105,8 +119,12 @@ class Sorter:
         else:
             why = why or f"other files have all its names in {place}"
         if why:
-            self._ui.warn(f"left where it is: {path}: {why}")
-            self._counts.left.append({"path": str(path), "reason": why})
+            self.leave(path, why)
+
+    def leave(self, path: Path, why: str) -> None:
+        """Report a file that stays where it is."""
+        self._ui.warn(f"left where it is: {path}: {why}")
+        self._counts.left.append({"path": str(path), "reason": why})
 
     def _why_not(self, source: Path) -> str:
         """Return why a file may not be moved; empty if it may, or is not to be moved."""
@@ -140,7 +158,7 @@ class Sorter:
         try:
             if entry.action == "link":
                 if durable.sha256(source) != entry.sha256:
-                    return "changed since it was predicted"
+                    return "changed meanwhile"
                 entry.destination.symlink_to(source)
                 durable.sync_folder(entry.destination.parent)
             else:

@@ -275,7 +275,49 @@ class PredictOptions(Options):
 class UndoOptions(Options):
     """What to undo."""
 
-    list: Annotated[Path, Option("List that predict --into wrote into its folder.", metavar="LIST")]
+    list: Annotated[Path, Option("List that predict --into or sort --apply wrote into its folder.", metavar="LIST")]
+
+
+@dataclass(frozen=True)
+class SortOptions(Options):
+    """Which pictures to sort, into which classes, and where sorted ones go."""
+
+    folder: Annotated[
+        Path | None, Option("Folder with pictures, also in folders below it.", metavar="FOLDER", argument=True)
+    ] = None
+    classes: Annotated[
+        tuple[str, ...],
+        Option(
+            "Class, in the order of the keys; repeat for more. More can be added on the page.",
+            flag="--class",
+            metavar="NAME",
+            default="those of last time",
+        ),
+    ] = ()
+    review: Annotated[
+        bool, Option("Instead of FOLDER: images of the workspace whose labels look wrong, or that were misclassified.")
+    ] = False
+    apply: Annotated[bool, Option("Put the sorted pictures into class folders, without the page.")] = False
+    into: Annotated[
+        Path | None,
+        Option(
+            "Where the class folders are created; nothing is overwritten.",
+            metavar="FOLDER",
+            default="FOLDER-sorted, beside FOLDER",
+        ),
+    ] = None
+    how: Annotated[
+        How | None,
+        Option(
+            "With --apply: copy pictures, make symbolic links to them, or move them; vggft undo undoes each.",
+            default="copy; move with --review",
+        ),
+    ] = None
+    port: Annotated[
+        int | None,
+        Option("Port of the page.", least=1, most=65_535, default="that of last time, or a free one"),
+    ] = None
+    no_open: Annotated[bool, Option("Only print the address of the page; do not open a browser.")] = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Undoing what `vggft predict --into` did, from the list that it wrote."""
+"""Undoing what `vggft predict --into` or `vggft sort --apply` did, from the list that it wrote."""
 
 from typing import Any
 

@@ -1,0 +1,141 @@
+"""Putting sorted pictures into class folders, or reviewed ones into the folder of their new class; `vggft undo` undoes both."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Protocol
+
+from featurize.data.folders import same_name
+from featurize.disk import durable
+from featurize.disk.transfer import located
+from featurize.errors import VggftError, reason
+from featurize.process import places
+from vggft.labelling.decisions import Decision
+from vggft.labelling.suggestions import CANNOT_TELL
+from vggft.sorting.journal import How
+from vggft.sorting.sorter import Sorter
+from vggft.sorting.target import Target
+from vggft.ui.console import Ui
+
+
+class Destination(Protocol):
+    """Where decided files go."""
+
+    @property
+    def folder(self) -> Path:
+        """The folder that all of them go into, where the list for `vggft undo` is written."""
+
+    @property
+    def hows(self) -> Sequence[How]:
+        """In which ways, the default first."""
+
+    def require(self, labels: Sequence[str]) -> None:
+        """Check that files of these classes can be put there; VggftError."""
+
+    def place(self, decision: Decision) -> Path | None:
+        """Return the folder for a decided file; None for a file that stays where it is."""
+
+
+@dataclass(frozen=True)
+class ClassFolders:
+    """A folder with a folder for each class, outside of the folder that is sorted.
+
+    Attributes:
+        root: the folder that is sorted, absolute and without links.
+        folder: as in `Destination`; absolute and without links.
+    """
+
+    root: Path
+    folder: Path
+    hows: Sequence[How] = ("copy", "link", "move")
+
+    @classmethod
+    def of(cls, root: Path, into: Path | None) -> "ClassFolders":
+        """Return the class folders in `into`; without it, in a folder beside the one that is sorted."""
+        root = places.resolved(root)
+        folder = root.with_name(f"{root.name}-sorted") if into is None else places.resolved(places.expanded(into))
+        return cls(root, folder)
+
+    def require(self, labels: Sequence[str]) -> None:
+        """Check that no file would come into the folder that is sorted, and that no file is in the way.
+
+        Raises:
+            VggftError: one would, or is.
+        """
+        for place in (self.folder, *(self.folder / label for label in labels)):
+            if places.resolved(place).is_relative_to(self.root):
+                raise VggftError(
+                    f"--into {self.folder}: sorted pictures would lie in {self.root}, the folder that is sorted, and would be "
+                    "shown again. Choose a folder outside of it."
+                )
+            in_the_way = places.in_the_way(place)
+            if in_the_way is not None:
+                raise VggftError(f"--into {self.folder}: {in_the_way} is not a folder. Choose another folder.")
+
+    def place(self, decision: Decision) -> Path | None:
+        """Return the folder of the class; None for "cannot tell"."""
+        return None if decision.label == CANNOT_TELL else self.folder / decision.label
+
+
+@dataclass(frozen=True)
+class OtherClass:
+    """The folders of a data folder: a file whose class was corrected goes into the folder of the other class in its split.
+
+    Attributes:
+        folder: the data folder, absolute and without links.
+        labels: file → its class up to now.
+    """
+
+    folder: Path
+    labels: Mapping[str, str]
+    hows: Sequence[How] = ("move",)
+
+    def require(self, labels: Sequence[str]) -> None:
+        """Check nothing: the folders of classes are there."""
+
+    def place(self, decision: Decision) -> Path | None:
+        """Return the folder that is to the other class what the file's folder is to its class; None if it keeps its class."""
+        label = self.labels.get(decision.file)
+        if label is None or decision.label in (CANNOT_TELL, label):
+            return None
+        *folders, _ = PurePosixPath(decision.file).parts
+        for depth, name in enumerate(folders):
+            if same_name(name) == same_name(label):
+                return self.folder.joinpath(*folders[:depth], decision.label, *folders[depth + 1 :])
+        return None
+
+
+def apply(
+    decisions: Sequence[Decision],
+    root: Path,
+    destination: Destination,
+    how: How,
+    ui: Ui,
+    advance: Callable[[int], None],
+) -> dict[str, Any]:
+    """Put decided files where they go; return what `Sorter.finish` does.
+
+    Args:
+        root: the folder that files of decisions are relative to.
+        advance: called with the number of files that are done, before each; may raise to stop.
+
+    Raises:
+        VggftError: a destination that cannot be used, a full disk, or a list that cannot be written or read.
+    """
+    destination.require(sorted({decision.label for decision in decisions if decision.label != CANNOT_TELL}))
+    if how not in destination.hows:
+        raise VggftError(f"--how {how}: corrected pictures are moved. Expected --how {' or '.join(destination.hows)}.")
+    sorter = Sorter(Target(destination.folder, "", {}), how, ui)
+    for number, decision in enumerate(decisions):
+        advance(number)
+        place = destination.place(decision)
+        path = root / decision.file
+        if place is None or sorter.counted_as_moved(path):
+            continue
+        try:
+            digest = durable.sha256(path)
+        except OSError as error:
+            sorter.leave(path, reason(error))
+            continue
+        sorter.put_in(located(path), digest, place)
+    return sorter.finish()
