@@ -227,6 +227,7 @@ class PredictOptions(Options):
     ]
     model: Annotated[str | None, _MODEL] = None
     top: Annotated[int, Option("Show the top N classes.", least=1)] = 1
+    grey: Annotated[bool, Option("Also predict the grey version of each image, to see what colour decides.")] = False
     csv: Annotated[bool, Option("Write CSV rows to standard output, a batch at a time.")] = False
     json_lines: Annotated[
         bool,
