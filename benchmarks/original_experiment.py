@@ -124,7 +124,7 @@ def curve(workspace: Workspace, name: str, seed: int) -> dict[str, Any]:
     from finetune.program import Program
 
     plan = Plan(seed=seed) if name == "vggft" else replace(RECIPE.plan, seed=seed)
-    unfreeze = VGG16.unfreeze if name == "vggft" else RECIPE.unfreeze
+    unfreeze = VGG16.unfreeze if name == "vggft" else RECIPE.unfreeze(VGG16)
     options = FinetuneOptions(unfreeze=unfreeze, start=LOGISTIC, plan=plan)
     recipe = "original" if name in ("original", "preprocessed") else None
     head: Head | None = None

@@ -7,9 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
+from featurize.backbone.architecture import Architecture
 from featurize.errors import VggftError
 from featurize.options import offered
-from featurize.options.choices import FULL_PRECISION, Preprocess
+from featurize.options.choices import Preprocess
 from finetune.plan import SCRATCH, Plan
 from heads.specs import CLASSIC, DenseSpec
 
@@ -22,13 +23,13 @@ class Recipe:
 
     Attributes:
         preprocess: of the features in the workspace.
-        unfreeze: the lowest tuned layer.
+        tuned: number of tuned convolutions, the last ones of the network.
         head: what training starts from, with random weights.
         plan: settings of the training, whose offered ones can be overridden.
     """
 
     preprocess: Preprocess
-    unfreeze: str
+    tuned: int
     head: DenseSpec
     plan: Plan
 
@@ -41,34 +42,33 @@ class Recipe:
         Raises:
             VggftError: a given option contradicts the recipe.
         """
-        fixed = {
-            "start": (SCRATCH, "--from", "starts from a head with random weights"),
-            "unfreeze": (self.unfreeze, "--unfreeze", f"tunes {self.unfreeze} and all layers above it"),
-        }
-        for option, (value, flag, what) in fixed.items():
-            if given.get(option, value) != value:
-                raise VggftError(
-                    f"--recipe {name} with {flag} {given[option]}: the recipe {what}. Leave out one of them."
-                )
+        start = given.get("start", SCRATCH)
+        if start != SCRATCH:
+            raise VggftError(
+                f"--recipe {name} with --from {start}: the recipe starts from a head with random weights. Leave out one of them."
+            )
         if "patience" in given:
             raise VggftError(
                 f"--recipe {name} with --patience: the recipe trains all epochs and keeps the last. Leave out --patience; "
                 "--epochs sets how many."
             )
         settings = {field.name: getattr(self.plan, field.attribute) for field in offered(Plan)}
-        settings["precision"] = FULL_PRECISION
-        return {**settings, **{option: value for option, (value, _, _) in fixed.items()}, **given}
+        return {**settings, "start": SCRATCH, "precision": self.plan.precision, **given}
+
+    def unfreeze(self, architecture: Architecture) -> str:
+        """Return the lowest tuned layer."""
+        return architecture.convolutions[-self.tuned].name
 
     def planned(self, plan: Plan) -> Plan:
         """Return a plan made from `options` with what no option says: the last epoch is kept, whatever the validation."""
         return replace(plan, keep=self.plan.keep)
 
 
-# The script in docs/history.md. Keras's `model.layers[:16]` were frozen; the last of them is block5_conv1.
+# The script in docs/history.md. It froze Keras's `model.layers[:16]`, which leaves two convolutions of the last block.
 RECIPES: dict[str, Recipe] = {
     "original": Recipe(
         preprocess="raw",
-        unfreeze="block5_conv2",
+        tuned=2,
         head=CLASSIC,
         plan=Plan(
             epochs=20,

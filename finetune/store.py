@@ -45,18 +45,8 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 PICTURES = (picture.SVG, picture.PNG, *(f"{curve}.{form}" for curve in ("loss", "accuracy") for form in ("svg", "png")))
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
 FILES = frozenset(
-    {
-        NETWORK,
-        RUN,
-        HISTORY,
-        predictions.FILE,
-        UNFINISHED,
-        SETTINGS,
-        CHECKPOINT,
-        *HEAD_FILES,
-        checked.CHECKSUMS,
-        *PICTURES,
-    }
+    {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, checked.CHECKSUMS}
+    | {*PICTURES}
 )
 
 

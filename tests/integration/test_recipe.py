@@ -17,7 +17,7 @@ from finetune.recipes import RECIPES
 from finetune.train import best
 from vggft.comparison.plots import curves
 from vggft.prediction import models
-from vggft.steps import compare, featurize, finetune, fold_trainers, head, starts
+from vggft.steps import compare, featurize, finetune, fold_trainers, head, new_run, starts
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
@@ -216,7 +216,8 @@ def test_contradictions_change_nothing(raw):
         assert message in refused("finetune", *arguments, "-w", raw.root, network=FIVE), arguments
         assert snapshot(raw.root) == before
     same = FinetuneOptions.of(recipe="original", start="scratch", unfreeze="block5_conv2")
-    assert same == FinetuneOptions.of(recipe="original")
+    new_run.check(raw, same)
+    assert same == FinetuneOptions.of(recipe="original", unfreeze="block5_conv2")
 
 
 @pytest.mark.slow

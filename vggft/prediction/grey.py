@@ -5,10 +5,11 @@ uses, too.
 """
 
 import itertools
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Generator, Iterable
 from dataclasses import replace
+from functools import partial
 
-from featurize.engines import Engine
+from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, scoring
 from vggft.prediction.model import Model
 from vggft.prediction.scoring import File, Scored, Scorer
@@ -18,9 +19,11 @@ from vggft.workspace.workspace import Workspace
 GREY = "grey"  # the name among the perturbations
 
 
-def scorer(model: Model, workspace: Workspace, start: Callable[[], Engine]) -> Scorer:
-    """Return what scores pictures that are grey already; `start` as in `inference.from_pixels`."""
-    return inference.from_pixels(model, workspace, start, perturbation=GREY)
+def scorers(model: Model, workspace: Workspace) -> tuple[Scorer, Scorer]:
+    """Return what scores pictures as they are, and what scores their grey versions; they share one engine."""
+    start = PerProcess(partial(inference.start_its_engine, workspace))
+    as_it_is, in_grey = (inference.from_pixels(model, workspace, start, perturbation) for perturbation in ("", GREY))
+    return as_it_is, in_grey
 
 
 def beside(
@@ -29,6 +32,9 @@ def beside(
     """Yield each file with its scores as it is and in grey, in order. A caller that stops early must close the generator.
 
     A file that is rejected in one form is rejected in both.
+
+    Args:
+        plain, grey: see `scorers`.
     """
     fingerprint = workspace.settings.fingerprint
     once, twice = itertools.tee(files)

@@ -83,11 +83,11 @@ def check(workspace: Workspace, options: FinetuneOptions) -> None:
     """Check what needs no file.
 
     Raises:
-        VggftError: an unknown layer, a name that no folder can have, or features that the recipe does not read.
+        VggftError: an unknown layer, a name that no folder can have, or features or layers other than the recipe's.
     """
     if options.recipe is not None:
         _require_preprocess(workspace, options.recipe)
-    workspace.architecture.split_point(options.unfreeze or workspace.architecture.unfreeze)
+    workspace.architecture.split_point(_unfrozen(workspace, options))
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
 
@@ -102,7 +102,7 @@ def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui, head: Head | 
         VggftError: no such head, a name that is taken, too little memory, or images that are gone.
     """
     memory = options.memory or MEMORY
-    unfreeze = options.unfreeze or workspace.architecture.unfreeze
+    unfreeze = _unfrozen(workspace, options)
     split_point = workspace.architecture.split_point(unfreeze)
     plan = replace(options.plan, views=views.wanted(workspace, options.views))
     if options.precision != "auto":
@@ -163,6 +163,20 @@ def keep(workspace: Workspace, name: str, ui: Ui) -> None:
         f"The run {name} is kept, with any finished epochs. Continue with: {RESUME} --name {name}"
         f"{workspace_flag(workspace.root)}"
     )
+
+
+def _unfrozen(workspace: Workspace, options: FinetuneOptions) -> str:
+    """Return the block or layer from which on the network is tuned."""
+    architecture = workspace.architecture
+    if options.recipe is None:
+        return options.unfreeze or architecture.unfreeze
+    layer = RECIPES[options.recipe].unfreeze(architecture)
+    if options.unfreeze not in (None, layer):
+        raise VggftError(
+            f"--recipe {options.recipe} with --unfreeze {options.unfreeze}: the recipe tunes {layer} and all layers above it. "
+            "Leave out one of them."
+        )
+    return layer
 
 
 def _require_preprocess(workspace: Workspace, recipe: RecipeName) -> None:

@@ -148,9 +148,9 @@ class FinetuneOptions(Options):
     recipe: Annotated[
         RecipeName | None,
         Option(
-            "Reproduce another fine-tuning; original: flatten, 256 units and dropout 0.5 on raw pixels, from random weights; "
-            "layers above block5_conv1 tuned; constant SGD, lr 1e-4, momentum 0.9; batches of 64; 20 epochs, the last is kept. "
-            "Training options beside it override its values.",
+            "Repeat an earlier experiment; original: raw pixels, a random head of 256 units and dropout 0.5 on all outputs, "
+            "frozen up to block5_conv1, SGD 1e-4 with momentum 0.9, batches of 64, 20 epochs, the last kept. Training options "
+            "beside it override it.",
         ),
     ] = None
     name: Annotated[str | None, Option("Run name.", metavar="NAME", default="derived from the settings")] = None

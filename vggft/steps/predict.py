@@ -6,7 +6,6 @@ With --into, each file then goes into the folder of its class (`vggft.sorting`).
 import contextlib
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 
 from featurize.data.folders import ignored
 from featurize.errors import VggftError
-from featurize.process.per_process import PerProcess
 from featurize.wording import counted
 from vggft.prediction import band, grey, inference, inputs, output, scoring, selection
 from vggft.prediction.band import Band
@@ -46,9 +44,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     notes: list[Path] = []
     with contextlib.ExitStack() as stack:
         write = stack.enter_context(_writer(options, ui))
-        start = PerProcess(partial(inference.start_its_engine, workspace))
-        scorers = [inference.from_pixels(model, workspace, start)]
-        scorers += [grey.scorer(model, workspace, start)] if options.grey else []
+        scorers = grey.scorers(model, workspace) if options.grey else (inference.from_pixels(model, workspace),)
         ui.say(f"model: {model.name} ({choice.reason})")
         if choice.age:
             ui.warn(choice.age)
