@@ -195,7 +195,7 @@ def test_a_workspace_on_preprocessed_pixels_names_the_commands(base):
 def test_contradictions_change_nothing(raw):
     before = snapshot(raw.root)
     cases = {
-        ("--recipe", "orignal"): "--recipe 'orignal': expected original.",
+        ("--recipe", "keras"): "--recipe 'keras': expected original.",
         (
             "--recipe",
             "original",
