@@ -1,6 +1,7 @@
 """The original experiment beside vggft's defaults on the same images, and what each slip of the script costs.
 
-    python benchmarks/original_experiment.py WORK [FOLDER] [--seeds 1] [--rounds 3] [--image-folder docs/images]
+    python benchmarks/original_experiment.py WORK [FOLDER] [--trainings original,vggft] [--seeds 1] [--rounds 3]
+        [--image-folder docs/images]
 
 FOLDER holds class folders; without it, the bundled drawings are used. 30% of the images are kept out of everything (the test
 split) and measure every training after each epoch:
@@ -61,11 +62,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("folder", type=Path, nargs="?", default=PICTURES)
+    parser.add_argument("--trainings", default=",".join(TRAININGS), help="comma-separated; default: all")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=0, help="of plain Keras from pixels and from cached outputs")
     parser.add_argument("--image-folder", type=Path, help="where original-experiment-<name of WORK>.png is written")
     options = parser.parse_args()
-    path = options.work / "measured.json"
+    names, path = options.trainings.split(","), options.work / "measured.json"
     measured: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     workspaces = {preprocess: featurized(options.work, options.folder, preprocess) for preprocess in ("raw", "caffe")}
 
@@ -76,16 +78,16 @@ def main() -> None:
     if "baseline" not in measured:
         keep("baseline", baseline(workspaces["caffe"]))
     for seed in range(options.seeds):
-        for name in TRAININGS:
+        for name in names:
             if f"{name} {seed}" not in measured:
                 keep(f"{name} {seed}", curve(workspaces["raw" if name == "original" else "caffe"], name, seed))
     if options.rounds and "rounds" not in measured:
         keep("rounds", rounds(workspaces["raw"], options.rounds))
     print(machine())
-    print(summary(measured, options.seeds))
+    print(summary(measured, names, options.seeds))
     if options.image_folder:
         target = options.image_folder / f"original-experiment-{options.work.name}.png"
-        target.write_bytes(picture(measured, options.seeds))
+        target.write_bytes(picture(measured, names, options.seeds))
 
 
 def featurized(work: Path, folder: Path, preprocess: str) -> Workspace:
@@ -222,13 +224,13 @@ def rounds(workspace: Workspace, number: int) -> dict[str, list[float]]:
     return seconds
 
 
-def summary(measured: dict[str, Any], seeds: int) -> str:
+def summary(measured: dict[str, Any], names: list[str], seeds: int) -> str:
     """Format what was measured."""
     base = measured["baseline"]
     n = base["n"]
     lines = [f"{n} test images; means over seeds, and 95% intervals of accuracy of seed 0"]
     lines.append(_line("logistic regression", [base], f"{base['seconds']:.1f} s for all three"))
-    for name in TRAININGS:
+    for name in names:
         runs = [measured[f"{name} {seed}"] for seed in range(seeds)]
         seconds = statistics.mean(sum(epoch["seconds"] for epoch in run["epochs"]) for run in runs)
         kept = ", ".join(str(run["kept_epoch"]) for run in runs)
@@ -260,7 +262,7 @@ def _line(name: str, runs: list[dict[str, Any]], remark: str) -> str:
     return f"{name:<22} log-loss {log_loss:.3f}{spread}, accuracy {accuracy:.3f} ({low:.3f} to {high:.3f})  {remark}"
 
 
-def picture(measured: dict[str, Any], seeds: int) -> bytes:
+def picture(measured: dict[str, Any], names: list[str], seeds: int) -> bytes:
     """Draw log-loss and accuracy on the test split against epochs, seed by seed."""
     from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER, draw
 
@@ -268,10 +270,10 @@ def picture(measured: dict[str, Any], seeds: int) -> bytes:
 
     def paint(figure: Any) -> None:
         for axes, quantity in zip(figure.subplots(1, 2), ("log_loss", "accuracy"), strict=True):
-            for name, colour in colours.items():
+            for name in names:
                 for seed in range(seeds):
                     values = [epoch[quantity] for epoch in measured[f"{name} {seed}"]["epochs"]]
-                    axes.plot(values, color=colour, lw=1.5, label=None if seed else name)
+                    axes.plot(values, color=colours[name], lw=1.5, label=None if seed else name)
             axes.axhline(measured["baseline"][quantity], ls=":", color=BASELINE, label="logistic regression")
             axes.set(xlabel="epoch", ylabel=f"{quantity.replace('_', '-')} on images that chose nothing")
             axes.xaxis.get_major_locator().set_params(integer=True)
