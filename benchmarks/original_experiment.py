@@ -264,6 +264,8 @@ def _line(name: str, runs: list[dict[str, Any]], remark: str) -> str:
 
 def picture(measured: dict[str, Any], names: list[str], seeds: int) -> bytes:
     """Draw log-loss and accuracy on the test split against epochs, seed by seed."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER, draw
 
     colours = dict(zip(TRAININGS, (NETWORK, "#1b1b1b", OTHER, HEAD), strict=True))
@@ -277,7 +279,11 @@ def picture(measured: dict[str, Any], names: list[str], seeds: int) -> bytes:
             axes.axhline(measured["baseline"][quantity], ls=":", color=BASELINE, label="logistic regression")
             axes.set(xlabel="epoch", ylabel=f"{quantity.replace('_', '-')} on images that chose nothing")
             axes.xaxis.get_major_locator().set_params(integer=True)
-        figure.axes[0].set_yscale("log")
+        scale = figure.axes[0]
+        scale.set_yscale("log")
+        scale.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        scale.yaxis.set_major_formatter("{x:g}")
+        scale.yaxis.set_minor_formatter(NullFormatter())
         figure.axes[1].legend(fontsize="small")
 
     return draw("original-experiment", "", "", (10, 3.8), paint).png
