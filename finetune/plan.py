@@ -9,6 +9,7 @@ from featurize.options.records import Count
 
 Optimizer = Literal["sgd", "adam"]
 Schedule = Literal["constant", "cosine"]
+Keep = Literal["best", "last"]
 
 # Heads that a training starts from: the best of all, the best logistic regression, and one with random weights.
 BEST, LOGISTIC, SCRATCH = "best", "logistic", "scratch"
@@ -38,6 +39,8 @@ class Plan(Options):
         class_weight: as in scikit-learn.
         clip: the norm of all gradients together.
         views: of each training image, besides the image itself; an epoch has a random one of each.
+        keep: "best" keeps the epoch with the lowest validation log-loss and fits its temperature; "last" keeps the last epoch as
+            it is: validation images decide nothing, and patience never ends training.
         precision: "mixed_float16" computes convolutions in 16 bits; weights, head and validation stay in 32 bits.
     """
 
@@ -78,6 +81,7 @@ class Plan(Options):
     dropout: Annotated[float | None, Option("Dropout before the last layer.", least=0, below=1)] = 0.5
     patience: Annotated[int, Option("Stop after this many epochs without a lower validation log-loss.", least=1)] = 10
     views: Count = 0
+    keep: Keep = "best"
     precision: Precision = FULL_PRECISION
 
     def __post_init__(self) -> None:

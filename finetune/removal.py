@@ -14,8 +14,8 @@ from typing import Any
 
 from featurize.disk import checked, durable
 from featurize.errors import VggftError
-from finetune import checkpoint, picture, tensorboard
-from finetune.store import CHECKPOINT, HISTORY, NETWORK, RUN, SETTINGS, TENSORBOARD, UNFINISHED
+from finetune import checkpoint, tensorboard
+from finetune.store import CHECKPOINT, HISTORY, NETWORK, PICTURES, RUN, SETTINGS, TENSORBOARD, UNFINISHED
 from heads import predictions
 from heads.head import HEAD_FILES, load_head
 
@@ -100,7 +100,7 @@ def _is_ours(path: Path, folder: Path) -> bool:
     if name == NETWORK:
         recorded = _read(folder / RUN).get("network_sha256")
         return durable.sha256(path) == recorded or checked.is_as_written(path)
-    if name in (picture.SVG, picture.PNG):  # runs of earlier versions have none, so one may be the user's
+    if name in PICTURES:  # runs of earlier versions have none, so one may be the user's
         return checked.is_as_written(path)
     if name in (HISTORY, predictions.FILE):
         return checked.is_as_written(path) or not checked.lists(folder, name)

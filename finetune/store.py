@@ -6,6 +6,8 @@
 <name>/history.csv     learning curve, as in run.json
 <name>/network.svg, network.png
                        the layers as a picture (`finetune.picture`)
+<name>/loss.svg, loss.png, accuracy.svg, accuracy.png
+                       the learning curve as two pictures, which the caller of `finish` draws
 <name>/checksums.json  of these files (`checked.write_checked`)
 <name>/tensorboard/    learning curve for TensorBoard
 <name>/unfinished/     during training: settings.json, the initial head, checkpoint.bin
@@ -23,8 +25,8 @@ from featurize.errors import VggftError, damaged, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count, Positive
 from finetune import checkpoint, picture, tensorboard
-from finetune.picture import Picture
 from finetune.plan import Plan
+from finetune.recipes import RecipeName
 from finetune.train import State
 from heads import history, predictions
 from heads.head import HEAD_FILES, Head, load_head
@@ -39,10 +41,12 @@ UNFINISHED, SETTINGS, CHECKPOINT = "unfinished", "settings.json", "checkpoint.bi
 _THEN = "continue with: vggft finetune --resume"
 NETWORK, RUN, HISTORY, TENSORBOARD = "network.keras", "run.json", "history.csv", "tensorboard"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
+# Pictures of a run. Earlier versions drew fewer.
+PICTURES = (picture.SVG, picture.PNG, *(f"{curve}.{form}" for curve in ("loss", "accuracy") for form in ("svg", "png")))
 # All names that vggft uses in the folder of a run, without those of TensorBoard files.
 FILES = frozenset(
     {NETWORK, RUN, HISTORY, predictions.FILE, UNFINISHED, SETTINGS, CHECKPOINT, *HEAD_FILES, checked.CHECKSUMS}
-    | {picture.SVG, picture.PNG}
+    | {*PICTURES}
 )
 
 
@@ -58,6 +62,7 @@ class Settings:
         memory: maximum bytes of training inputs in memory.
         start: value of --from: "best", "scratch" or the name of a head.
         provenance: manifest, fingerprint, weights, versions.
+        recipe: value of --recipe.
     """
 
     name: str
@@ -67,6 +72,7 @@ class Settings:
     memory: Positive
     start: str
     provenance: Mapping[str, Any]
+    recipe: RecipeName | None = None
 
 
 @dataclass(frozen=True)
@@ -79,7 +85,7 @@ class Run:
         classes: class names, in the order of the scores.
         parameters: number of trained parameters.
         images: split → number of images.
-        best_epoch: the epoch whose weights are kept; 0 is the untuned network.
+        best_epoch: the epoch whose weights are kept, the last one where `Plan.keep` says so; 0 is the untuned network.
         ended: why training ended: "epochs" (the maximum was reached), "patience" or "diverged".
         diverged: epoch and step in which the loss became NaN or infinite, or None.
         parity: largest difference of a probability in the parity gate.
@@ -192,8 +198,11 @@ class Unfinished:
         """Write the learning curve of a checkpoint; when training resumes, the one that a killed process did not get to."""
         durable.write_bytes(self.folder / HISTORY, history.table(state.history), _THEN)
 
-    def finish(self, run: Run, network: Any, drawn: Picture, validation: Predictions) -> Path:
-        """Write network, its picture, predictions for the validation images and, last, run.json; return the network's path.
+    def finish(self, run: Run, network: Any, pictures: Mapping[str, bytes], validation: Predictions) -> Path:
+        """Write network, pictures, predictions for the validation images and, last, run.json; return the network's path.
+
+        Args:
+            pictures: name among `PICTURES` → contents.
 
         Raises:
             VggftError: the disk is full; the run stays unfinished and can be resumed.
@@ -212,7 +221,7 @@ class Unfinished:
         stored |= {"validation": run.validation.as_json(), "start_validation": run.start_validation.as_json()}
         new.replace(path)
         files = {
-            **drawn.files(),
+            **pictures,
             predictions.FILE: predictions.table(validation, run.classes),
             HISTORY: history.table(run.history),  # again, since a killed process may not have got to the last epoch
             RUN: forms.json_bytes({"version": RUN_VERSION, **stored}),

@@ -30,9 +30,9 @@ class State:
 
     Attributes:
         history: learning curve, from epoch 0.
-        start, validation: validation metrics of epoch 0 and of the best epoch.
+        start, validation: validation metrics of epoch 0 and of the epoch that is kept.
         weights, optimizer: variables after the last epoch.
-        best: weights of the best epoch, its temperature in the last layer.
+        best: weights of the epoch that is kept, its temperature in the last layer.
         diverged: epoch and step in which the loss or a weight became NaN or infinite; None if training did not diverge.
     """
 
@@ -49,10 +49,9 @@ class State:
         """The number of the last epoch."""
         return self.history[-1].epoch
 
-    @property
-    def best_epoch(self) -> int:
-        """The number of the best epoch."""
-        return best(self.history).epoch
+    def kept_epoch(self, plan: Plan) -> int:
+        """Return the number of the epoch whose weights are kept."""
+        return self.epoch if plan.keep == "last" else best(self.history).epoch
 
     def ended(self, plan: Plan) -> Literal["diverged", "epochs", "patience"] | None:
         """Return the reason why training has ended, or None if it has not."""
@@ -60,7 +59,7 @@ class State:
             return "diverged"
         if self.epoch >= plan.epochs:
             return "epochs"
-        return "patience" if self.epoch - self.best_epoch >= plan.patience else None
+        return "patience" if self.epoch - self.kept_epoch(plan) >= plan.patience else None
 
 
 def best(history: Sequence[Epoch]) -> Epoch:
@@ -96,7 +95,7 @@ def train(
     state: State | None = None,
     callbacks: Callbacks | None = None,
 ) -> State:
-    """Train until the plan ends the training. The program is left with the weights of the best epoch.
+    """Train until the plan ends the training. The program is left with the weights of the epoch that is kept.
 
     Args:
         program: the network part to train; its weights are the start, unless `state` is given.
@@ -139,11 +138,11 @@ def _next(program: "Program", data: tuple[Examples, Examples], plan: Plan, state
         p, objective = _predict(program, validation, plan, number, steps)
     except Diverged as error:
         return replace(state, diverged=error.at)
-    found = temperature.fit(p, validation.targets)
+    found = temperature.fit(p, validation.targets) if plan.keep == "best" else 1.0
     metrics = measure(temperature.scaled(p, found), validation.targets)
     row = replace(_row(number, means, objective, metrics, time.perf_counter() - start), temperature=found)
     state = replace(state, history=(*state.history, row), weights=weights, optimizer=program.optimizer())
-    if state.best_epoch < number:
+    if state.kept_epoch(plan) < number:
         return state
     return replace(state, validation=metrics, best=program.with_temperature(weights, found))
 

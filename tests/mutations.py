@@ -216,6 +216,9 @@ MUTATIONS = [
         "return history[-1]",
         "unit/test_finetune.py",
     ),
+    Mutation("finetune/recipes.py", "tuned=2,", "tuned=3,", "integration/test_recipe.py"),
+    Mutation("finetune/train.py", 'self.epoch if plan.keep == "last" else ', "", "integration/test_recipe.py"),
+    Mutation("vggft/prediction/grey.py", "replace(fingerprint, probe=GREY)", "fingerprint", "integration/test_grey.py"),
     Mutation(
         "finetune/network.py",
         "if not (errors <= bound * np.linalg.norm(stored, axis=1)).all():",

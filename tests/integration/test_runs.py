@@ -90,7 +90,9 @@ def test_a_removed_run_leaves_what_a_person_put_there(work):
     assert [run["name"] for run in found["runs"]] == ["damaged", "elsewhere", "stale"]
 
 
-@pytest.mark.parametrize("name", ["network.keras", "network.svg", "network.png", "history.csv", "predictions.csv"])
+@pytest.mark.parametrize(
+    "name", ["network.keras", "network.svg", "network.png", "loss.png", "history.csv", "predictions.csv"]
+)
 def test_a_result_that_training_did_not_write_is_not_removed(work, name):
     (finished,) = store.load_all(work.finetune)
     result = work.finetune / finished.name / name

@@ -165,7 +165,7 @@ def test_bad_input_changes_nothing(here):
     cases = {
         ("lr",): "--sweep: 'lr': expected an option and its values, such as lr=1e-3,3e-4",
         ("lr=1,,2",): "--sweep: 'lr=1,,2': expected an option and its values",
-        ("learning=1e-3",): "--sweep: unknown option 'learning'. Expected unfreeze, from, epochs, batch-size",
+        ("learning=1e-3",): "--sweep: unknown option 'learning'. Expected unfreeze, from, recipe, epochs, batch-size",
         ("unfreez=block3",): "--sweep: unknown option 'unfreez'. Did you mean unfreeze?",
         ("name=a,b",): "--sweep: unknown option 'name'",
         ("lr=fast",): "--sweep: --lr 'fast': expected a number, above 0",

@@ -106,7 +106,7 @@ class Terminal:
 def test_csv_rows_are_no_formulas_and_read_back_unchanged(on_terminal):
     ui = Terminal(on_terminal)
     paths = ["=1+1.png", "-x.png", "a\rb.png", "a\nb.png", 'a"b,c.png', "'x.png", "\x1b[2J.png", "sub/=x.png"]
-    with output.rows(ui, 1) as write:
+    with output.rows(ui, 1, grey=False) as write:
         for path in paths:
             write(output.Prediction(Path(path), {"=cat": 0.5, "dog": 0.5}, 1, None))
     header, *rows = csv.reader(io.StringIO(ui.text.getvalue(), newline=""))

@@ -17,7 +17,6 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from finetune import network as networks
 from finetune import store
-from finetune.picture import Picture
 from finetune.plan import Plan
 from finetune.train import Callbacks, train
 from heads import predictions
@@ -130,7 +129,7 @@ def test_which_weights_move(weights, small_pictures, small_features, split_point
         for layer in network.layers
         if any(not np.array_equal(a, b) for a, b in zip(before[layer.name], layer.get_weights(), strict=True))
     }
-    assert state.best_epoch > 0
+    assert state.kept_epoch(Plan()) > 0
     assert changed == {*tuned, "head_dense1", "logits"}
     assert networks.moved_layers(network, weights, split_point) == tuned
     assert networks.tuned_layers(TINY, split_point) == tuned
@@ -168,7 +167,7 @@ def test_epoch_zero_may_win_and_is_the_head(weights, small_features):
     cached = small_features["block2_pool"]
     data = (examples(cached, 1 - right), examples(cached, right))  # learning the opposite can only make it worse
     state = tune(network, "block2_pool", data, Plan(2, 6, learning_rate=1e-2), weights)
-    assert state.best_epoch == 0
+    assert state.kept_epoch(Plan()) == 0
     assert state.start == state.validation
     assert state.ended(Plan(2)) == "epochs"
     assert networks.moved_layers(network, weights, "block2_pool") == []
@@ -310,7 +309,7 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
     def stop(*arguments, **options):
         raise KeyboardInterrupt
 
-    begun, drawn = store.begin(tmp_path, run.settings, head("max")), Picture("", 10, ())
+    begun, drawn = store.begin(tmp_path, run.settings, head("max")), dict.fromkeys(store.PICTURES, b"picture")
     with monkeypatch.context() as disturbed, pytest.raises(KeyboardInterrupt):
         disturbed.setattr(store.checked, "write_checked", stop)
         begun.finish(run, Network(), drawn, judged)
@@ -320,8 +319,7 @@ def test_a_run_is_not_finished_without_its_predictions(trained, tmp_path, monkey
     folder = tmp_path / run.name
     assert {path.name for path in folder.iterdir()} == {
         "network.keras",
-        "network.svg",
-        "network.png",
+        *store.PICTURES,
         "predictions.csv",
         "history.csv",
         "run.json",

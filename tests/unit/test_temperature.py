@@ -63,10 +63,12 @@ def test_the_kept_network_has_the_temperature_of_its_epoch(weights, small_featur
         raw[state.epoch] = one.predict(cached)
 
     state = train(one, (examples(cached, targets), examples(cached, wrong)), one.plan, callbacks=Callbacks(epoch=keep))
-    kept = state.history[state.best_epoch]
-    assert state.best_epoch > 0
+    kept = state.history[state.kept_epoch(one.plan)]
+    assert state.kept_epoch(one.plan) > 0
     assert kept.temperature > 1.01
-    assert one.predict(cached) == pytest.approx(temperature.scaled(raw[state.best_epoch], kept.temperature), abs=1e-5)
+    assert one.predict(cached) == pytest.approx(
+        temperature.scaled(raw[state.kept_epoch(one.plan)], kept.temperature), abs=1e-5
+    )
     assert state.validation.log_loss == pytest.approx(kept.val_log_loss)
     assert state.history[0].temperature is None
     assert raw[0] == pytest.approx(start)

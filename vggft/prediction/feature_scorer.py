@@ -27,18 +27,26 @@ class FeatureScorer(Scorer):
     It can be called from several threads. The engine starts when the first picture has to be computed.
     """
 
-    def __init__(self, predict: Predictor, workspace: Workspace, layer: str, start: Callable[[], Engine]) -> None:
+    def __init__(
+        self,
+        predict: Predictor,
+        workspace: Workspace,
+        layer: str,
+        start: Callable[[], Engine],
+        opened: Callable[[], FeatureCache],
+    ) -> None:
         """Get ready.
 
         Args:
             predict: outputs of `layer` → class probabilities.
             start: returns a running engine with the workspace's weights.
+            opened: opens the cache of the workspace that these pictures belong in.
         """
         self._predict = predict
         self._workspace = workspace
         self._layer = layer
         self._engine = PerProcess(start)
-        self._cache = PerProcess(workspace.cache)
+        self._cache = PerProcess(opened)
         self._new: dict[str, NDArray[np.float16]] = {}  # computed, and not written yet
         self._reads = self._writes = True
 

@@ -1,6 +1,7 @@
 """Predicting with models: images of the workspace from the cache, and any pictures from their pixels."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -51,7 +52,9 @@ def from_cache(
     return probabilities
 
 
-def from_pixels(model: Model, workspace: Workspace, start: Callable[[], Engine] | None = None) -> Scorer:
+def from_pixels(
+    model: Model, workspace: Workspace, start: Callable[[], Engine] | None = None, perturbation: str = ""
+) -> Scorer:
     """Return what turns pictures, or files whose features are in the cache, into class probabilities.
 
     The frozen part runs on an engine and is rounded to float16, as in the cache: the numbers are those of `from_cache`.
@@ -59,6 +62,7 @@ def from_pixels(model: Model, workspace: Workspace, start: Callable[[], Engine] 
     Args:
         start: returns a running engine with the workspace's weights when the first picture has to be computed; None: the
             fastest here.
+        perturbation: of the pictures; their features are cached apart.
 
     Raises:
         VggftError: files of the model are missing or damaged.
@@ -66,7 +70,8 @@ def from_pixels(model: Model, workspace: Workspace, start: Callable[[], Engine] 
     predict, layer = model.predictor(), model.layer
     if layer is None:
         return PixelScorer(predict)
-    return FeatureScorer(predict, workspace, layer, start or partial(start_its_engine, workspace))
+    opened = partial(workspace.cache, replace(workspace.settings.fingerprint, probe=perturbation))
+    return FeatureScorer(predict, workspace, layer, start or partial(start_its_engine, workspace), opened)
 
 
 def start_its_engine(workspace: Workspace) -> Engine:

@@ -130,6 +130,11 @@ class Model(ABC):
         """Learning curve; empty if not trained in epochs."""
 
     @property
+    def kept_epoch(self) -> Epoch:
+        """The epoch whose weights it has; for models with a learning curve."""
+        return min(self.history, key=lambda epoch: epoch.val_log_loss)
+
+    @property
     @abstractmethod
     def provenance(self) -> Mapping[str, Any]:
         """Data and settings of the training."""

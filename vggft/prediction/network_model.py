@@ -76,6 +76,10 @@ class NetworkModel(Model):
         return self.run.history
 
     @property
+    def kept_epoch(self) -> Epoch:
+        return self.run.history[self.run.best_epoch]
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
         return self.run.settings.provenance
 

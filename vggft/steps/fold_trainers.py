@@ -38,5 +38,6 @@ class StepTrainers:
             precision=settings.plan.precision,
             memory=settings.memory,
             views=settings.plan.views,
+            recipe=settings.recipe,
         )
         finetune.run(fold, options, ui)

@@ -2,20 +2,24 @@
 
 import os
 import platform
+import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from featurize import backend
 from featurize.cache.feature_cache import FeatureCache
+from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.wording import counted
 from finetune import examples, removal, store
 from finetune.plan import SCRATCH, Plan
+from finetune.recipes import RECIPES, RecipeName
 from finetune.store import Settings
 from heads.head import Head
-from heads.specs import DEFAULTS, NAME, NAMES
+from heads.specs import DEFAULTS, NAME, NAMES, UNTRAINED
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Inputs, Job, files_of, prepare, train
@@ -36,6 +40,7 @@ class Training:
         name: that of its run.
         head: the initial head.
         start: the value of `--from` that chose the head.
+        recipe: the value of `--recipe`.
         split_point: the layer below the tuned ones; None for pixels.
         memory: bytes of inputs in memory.
     """
@@ -47,6 +52,7 @@ class Training:
     split_point: str | None
     plan: Plan
     memory: int
+    recipe: RecipeName | None = None
 
     @property
     def key(self) -> tuple[str, Plan, str]:
@@ -77,9 +83,11 @@ def check(workspace: Workspace, options: FinetuneOptions) -> None:
     """Check what needs no file.
 
     Raises:
-        VggftError: an unknown layer, or a name that no folder can have.
+        VggftError: an unknown layer, a name that no folder can have, or features or layers other than the recipe's.
     """
-    workspace.architecture.split_point(options.unfreeze or workspace.architecture.unfreeze)
+    if options.recipe is not None:
+        _require_preprocess(workspace, options.recipe)
+    workspace.architecture.split_point(_unfrozen(workspace, options))
     if options.name is not None and not NAME.fullmatch(options.name):
         raise VggftError(f"--name {options.name!r}: expected {NAMES}.")
 
@@ -94,7 +102,7 @@ def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui, head: Head | 
         VggftError: no such head, a name that is taken, too little memory, or images that are gone.
     """
     memory = options.memory or MEMORY
-    unfreeze = options.unfreeze or workspace.architecture.unfreeze
+    unfreeze = _unfrozen(workspace, options)
     split_point = workspace.architecture.split_point(unfreeze)
     plan = replace(options.plan, views=views.wanted(workspace, options.views))
     if options.precision != "auto":
@@ -102,14 +110,15 @@ def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui, head: Head | 
     head = head or starts.choose(workspace, options.start, lambda error: ui.warn(f"left out: {error}"))
     if options.name is not None:
         _require_free(workspace, options.name)
-    name = options.name or _readable(unfreeze, plan, head.name if head else SCRATCH)
+    name = options.name or _readable(unfreeze, plan, head.name if head else SCRATCH, options.recipe)
     cache = workspace.cache()
     require_memory(workspace, memory, split_point, plan.batch_size)
     _require_images(workspace, cache, split_point)
     if options.precision == "auto":
         plan = replace(plan, precision=MIXED_PRECISION if backend.gpus() else FULL_PRECISION)
-    head = head or starts.scratch(workspace, cache, plan.seed)
-    return Training(name, head, options.start, unfreeze, split_point, plan, memory)
+    spec = RECIPES[options.recipe].head if options.recipe else UNTRAINED
+    head = head or starts.scratch(workspace, cache, plan.seed, spec)
+    return Training(name, head, options.start, unfreeze, split_point, plan, memory, options.recipe)
 
 
 def numbered(workspace: Workspace, training: Training) -> Training:
@@ -136,7 +145,7 @@ def begin(
         "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
     }
     t = training
-    settings = Settings(t.name, t.unfreeze, t.split_point, t.plan, t.memory, t.start, origin)
+    settings = Settings(t.name, t.unfreeze, t.split_point, t.plan, t.memory, t.start, origin, t.recipe)
     begun = store.begin(workspace.finetune, settings, t.head)
     on_begun()
     try:
@@ -153,6 +162,47 @@ def keep(workspace: Workspace, name: str, ui: Ui) -> None:
     ui.keep(
         f"The run {name} is kept, with any finished epochs. Continue with: {RESUME} --name {name}"
         f"{workspace_flag(workspace.root)}"
+    )
+
+
+def _unfrozen(workspace: Workspace, options: FinetuneOptions) -> str:
+    """Return the block or layer from which on the network is tuned."""
+    architecture = workspace.architecture
+    if options.recipe is None:
+        return options.unfreeze or architecture.unfreeze
+    layer = RECIPES[options.recipe].unfreeze(architecture)
+    if options.unfreeze not in (None, layer):
+        raise VggftError(
+            f"--recipe {options.recipe} with --unfreeze {options.unfreeze}: the recipe tunes {layer} and all layers above it. "
+            "Leave out one of them."
+        )
+    return layer
+
+
+def _require_preprocess(workspace: Workspace, recipe: RecipeName) -> None:
+    """Check that the features here are of pixels that were preprocessed as in a recipe.
+
+    All models of a workspace read the same features, so that `compare` can compare them: other features need another workspace.
+    """
+    settings, wanted = workspace.settings, RECIPES[recipe].preprocess
+    here = settings.fingerprint.preprocess
+    if here == wanted:
+        return
+    where, shares, usual = workspace_flag(Path(f"{workspace.root}-{recipe}")), settings.shares, Shares()
+    options = {
+        "preprocess": (wanted, None),
+        "validation": (shares.validate, usual.validate),
+        "test": (shares.test, usual.test),
+        "seed": (shares.seed, usual.seed),
+        "group-by": (settings.group_by, None),
+        "weights": (settings.weights_file, None),
+    }
+    words = ["vggft", "featurize", settings.data]
+    for name, (value, default) in options.items():
+        words += [f"--{name}", str(value)] if value != default else []
+    raise VggftError(
+        f"--recipe {recipe}: the features in {workspace.root} are those of {here} pixels, expected {wanted}. Compute these in a "
+        f"workspace beside it: {shlex.join(words)}{where} && vggft finetune --recipe {recipe}{where}"
     )
 
 
@@ -175,14 +225,14 @@ _SHORT |= {"label_smoothing": "smooth", "class_weight": "", "clip": "clip", "bat
 _SHORT |= {"dropout": "dropout", "patience": "patience", "seed": "seed", "views": "views"}
 
 
-def _readable(unfreeze: str, plan: Plan, start: str) -> str:
-    """Return a name of what is tuned, the head it starts from, and the settings that differ from the defaults."""
-    default = Plan(optimizer=plan.optimizer)
-    parts = [unfreeze, start]
+def _readable(unfreeze: str, plan: Plan, start: str, recipe: RecipeName | None) -> str:
+    """Return a name of recipe or layer and head, and the settings that differ from the recipe's or from the defaults."""
+    usual = RECIPES[recipe].plan if recipe else Plan(optimizer=plan.optimizer)
+    parts: list[str] = [recipe] if recipe else [unfreeze, start]
     parts += [plan.optimizer] if plan.optimizer != Plan.optimizer else []
     for name, short in _SHORT.items():
         value = getattr(plan, name)
-        if value != getattr(default, name):
+        if value != getattr(usual, name):
             parts.append(value if isinstance(value, str) else f"{short}{value:g}".replace("+", ""))
     return "-".join(parts)
 

@@ -17,6 +17,7 @@ from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
 from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
 from featurize.options.combinations import combined
+from finetune.recipes import RECIPES, RecipeName
 from vggft.export.choices import FormatName, StoredPrecision
 from vggft.sorting.journal import How
 from vggft.workspace.part import Part
@@ -180,6 +181,14 @@ class FinetuneOptions(Options):
             metavar="HEAD",
         ),
     ] = finetune.plan.LOGISTIC
+    recipe: Annotated[
+        RecipeName | None,
+        Option(
+            "Repeat an earlier experiment; original: raw pixels, a random head of 256 units and dropout 0.5 on all outputs, "
+            "frozen up to block5_conv1, SGD 1e-4 with momentum 0.9, batches of 64, 20 epochs, the last kept. Training options "
+            "beside it override it.",
+        ),
+    ] = None
     name: Annotated[str | None, Option("Run name.", metavar="NAME", default="derived from the settings")] = None
     resume: Annotated[
         bool, Option("Continue an interrupted run with its settings; only --name and --memory may be given.")
@@ -214,14 +223,17 @@ class FinetuneOptions(Options):
         """As `Options.of`.
 
         Raises:
-            VggftError: also an option that contradicts `resume` or `sweep`.
+            VggftError: also an option that contradicts `resume`, `recipe` or `sweep`.
         """
         for option in offered(cls) if given.get("resume") else ():
             if option.name in given and option.name not in ("resume", "name", "memory"):
                 raise VggftError(
                     f"--resume with {option.flag}: a resumed run keeps its settings; only --name and --memory may be given."
                 )
-        options = super().of(**given)
+        recipe = RECIPES.get(given.get("recipe") or "")
+        options = super().of(**(recipe.options(given["recipe"], given) if recipe else given))
+        if recipe:
+            options = replace(options, plan=recipe.planned(options.plan))
         if options.sweep is None:
             return options
         if options.name is not None:
@@ -251,6 +263,7 @@ class PredictOptions(Options):
     ]
     model: Annotated[str | None, _MODEL] = None
     top: Annotated[int, Option("Show the top N classes.", least=1)] = 1
+    grey: Annotated[bool, Option("Also predict the grey version of each image, to see what colour decides.")] = False
     csv: Annotated[bool, Option("Write CSV rows to standard output, a batch at a time.")] = False
     json_lines: Annotated[
         bool,

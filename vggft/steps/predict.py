@@ -4,20 +4,22 @@ With --into, each file then goes into the folder of its class (`vggft.sorting`).
 """
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from featurize.data.folders import ignored
 from featurize.errors import VggftError
-from vggft.prediction import band, inference, inputs, output, scoring, selection
+from featurize.wording import counted
+from vggft.prediction import band, grey, inference, inputs, output, scoring, selection
 from vggft.prediction.band import Band
 from vggft.prediction.model import Model
 from vggft.prediction.output import Prediction, Rejection, Writer
-from vggft.prediction.scoring import Scored
+from vggft.prediction.scoring import File, Scored, Scorer
 from vggft.sorting.sorter import Sorter
 from vggft.sorting.target import Target
 from vggft.steps.options import PredictOptions
@@ -42,7 +44,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
     notes: list[Path] = []
     with contextlib.ExitStack() as stack:
         write = stack.enter_context(_writer(options, ui))
-        scorer = inference.from_pixels(model, workspace)
+        scorers = grey.scorers(model, workspace) if options.grey else (inference.from_pixels(model, workspace),)
         ui.say(f"model: {model.name} ({choice.reason})")
         if choice.age:
             ui.warn(choice.age)
@@ -50,24 +52,28 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         outcomes = _Outcomes(ui, write, sorter, unsure_band)
         given = inputs.files(options.paths, notes.append)
         files = sorter.offered(given) if sorter else given
-        scored_files = scoring.scored(files, decoder(workspace.settings.fingerprint), scorer)
-        stack.enter_context(contextlib.closing(scorer))
+        scored_files = _scored(files, workspace, scorers)
+        for scorer in scorers:
+            stack.enter_context(contextlib.closing(scorer))
         stack.enter_context(contextlib.closing(scored_files))
         total = (
             _total(options) if ui.shows_progress and not ui.lines_are_progress else None
         )  # a walk through all folders
         advance = None if ui.lines_are_progress else stack.enter_context(ui.progress("predicting", total))
-        for scored in scored_files:
-            outcomes.add(scored, model.classes, options.top)
+        for scored, *in_grey in scored_files:
+            outcomes.add(scored, model.classes, options.top, *in_grey)
             if advance:
                 advance(outcomes.files)
-    if scorer.note:
-        ui.warn(scorer.note)
+    for note in dict.fromkeys(scorer.note for scorer in scorers if scorer.note):
+        ui.warn(note)
     if notes:
         ui.say(ignored(notes))
     if not (outcomes.files or (sorter and sorter.there)):
         where = ", ".join("standard input" if path == inputs.STDIN else str(path) for path in options.paths)
         raise VggftError(f"{where}: no files there. Expected images, or folders of images.")
+    predicted = outcomes.files - outcomes.rejected
+    if options.grey and predicted:
+        ui.say(f"in grey, another class is predicted for {outcomes.differing} of {counted(predicted, 'image')}")
     return {
         "model": model.name,
         "stale": bool(choice.age),
@@ -75,6 +81,7 @@ def run(workspace: Workspace, options: PredictOptions, ui: Ui) -> dict[str, Any]
         "unsure_band": unsure_band.as_json() if unsure_band else None,
         "predictions": outcomes.predictions,
         "rejected": outcomes.rejections if ui.json else outcomes.rejected,
+        **({"differing_in_grey": outcomes.differing} if options.grey else {}),
         **(sorter.finish() if sorter else {}),
     }
 
@@ -85,6 +92,7 @@ class _Outcomes:
 
     Attributes:
         predictions, rejections: filled for --json only: there may be many files.
+        differing: number of files with another class in grey.
     """
 
     ui: Ui
@@ -95,8 +103,9 @@ class _Outcomes:
     rejections: list[dict[str, Any]] = field(default_factory=list)
     files: int = 0
     rejected: int = 0
+    differing: int = 0
 
-    def add(self, scored: Scored, classes: Sequence[str], top: int) -> None:
+    def add(self, scored: Scored, classes: Sequence[str], top: int, grey: Scored | None = None) -> None:
         """Write a file's prediction, and put the file into its folder; or write why it was rejected."""
         self.files += 1
         if scored.probabilities is None:
@@ -107,15 +116,32 @@ class _Outcomes:
             if self.ui.json:
                 self.rejections.append(rejection.as_json())
             return
-        falling = np.argsort(-scored.probabilities, kind="stable")
-        p = {classes[i]: float(scored.probabilities[i]) for i in falling}
+        p = _falling(scored.probabilities, classes)
+        in_grey = _falling(grey.probabilities, classes) if grey and grey.probabilities is not None else None
         unsure = self.band.unsure(float(scored.probabilities.max())) if self.band else None
-        prediction = Prediction(scored.path, p, top, unsure)
+        prediction = Prediction(scored.path, p, top, unsure, in_grey)
+        self.differing += prediction.differs_in_grey
         self.write(prediction)
         if self.sorter:
-            self.sorter.put(scored.path, scored.digest, classes[falling[0]], unsure=bool(unsure))
+            self.sorter.put(scored.path, scored.digest, next(iter(p)), unsure=bool(unsure))
         if self.ui.json:
             self.predictions.append(prediction.as_json())
+
+
+def _falling(probabilities: NDArray[np.float64], classes: Sequence[str]) -> dict[str, float]:
+    """Return class → probability, the most probable first."""
+    return {classes[i]: float(probabilities[i]) for i in np.argsort(-probabilities, kind="stable")}
+
+
+def _scored(
+    files: Iterable[File], workspace: Workspace, scorers: Sequence[Scorer]
+) -> Generator[tuple[Scored, ...], None, None]:
+    """Yield each file with its scores and, with a second scorer, those in grey."""
+    if len(scorers) > 1:
+        yield from grey.beside(files, workspace, *scorers)
+        return
+    with contextlib.closing(scoring.scored(files, decoder(workspace.settings.fingerprint), *scorers)) as scored_files:
+        yield from ((scored,) for scored in scored_files)
 
 
 def _require_consistent(workspace: Workspace, options: PredictOptions, ui: Ui) -> None:
@@ -131,6 +157,10 @@ def _require_consistent(workspace: Workspace, options: PredictOptions, ui: Ui) -
         )
     if options.how != "copy" and options.into is None:
         raise VggftError(f"--how {options.how}: expected --into FOLDER, too.")
+    if options.grey and options.into is not None:
+        raise VggftError(
+            "--grey with --into: images are sorted as they are, not by their grey versions. Leave out one of them."
+        )
 
 
 def _sorter(workspace: Workspace, options: PredictOptions, model: Model, ui: Ui) -> Sorter | None:
@@ -154,5 +184,7 @@ def _total(options: PredictOptions) -> int | None:
 
 def _writer(options: PredictOptions, ui: Ui) -> contextlib.AbstractContextManager[Writer]:
     if options.csv:
-        return output.rows(ui, options.top)
-    return output.json_lines(ui) if options.json_lines else contextlib.nullcontext(output.lines(ui))
+        return output.rows(ui, options.top, options.grey)
+    if options.json_lines:
+        return output.json_lines(ui)
+    return contextlib.nullcontext(output.lines(ui, options.top, options.grey))

@@ -9,7 +9,7 @@ from heads import features
 from heads.head import Head
 from heads.population import untrained
 from heads.search import best_first
-from heads.specs import UNTRAINED
+from heads.specs import UNTRAINED, DenseSpec
 from vggft.prediction import models
 from vggft.workspace import provenance
 from vggft.workspace.folder import workspace_flag
@@ -51,14 +51,16 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
     )
 
 
-def scratch(workspace: Workspace, cache: FeatureCache, seed: int) -> Head:
-    """Return a head like avg-256, with standardised inputs and random weights.
+def scratch(workspace: Workspace, cache: FeatureCache, seed: int, spec: DenseSpec = UNTRAINED) -> Head:
+    """Return a head of a specification, by default avg-256, with random weights.
 
     Raises:
         VggftError: a training image without features.
     """
     dataset = workspace.dataset
     samples = dataset.accepted("train")
-    train = features.read(cache, samples, dataset.targets(samples), [UNTRAINED.pooling])
-    head = untrained(UNTRAINED, dataset.classes, train, seed)
+    if not spec.standardise:
+        samples = samples[:1]  # only the number of features matters; of "flatten", all images would fill the memory
+    train = features.read(cache, samples, dataset.targets(samples), [spec.pooling])
+    head = untrained(spec, dataset.classes, train, seed)
     return Head(SCRATCH, head.kind, head.pooling, head.classes, head.layers, head.dropout, {}, head.scaler)

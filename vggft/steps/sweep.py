@@ -62,7 +62,7 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -
             raise VggftError(f"--sweep: no run could be trained. {failed[0]['name']}: {failed[0]['reason']}")
         here = {entry.name: entry for entry in models.load_runs(workspace, on_damage=lambda error: None)}
         runs = [here[name] for name in names if name]
-        plot = curves.draw_runs({entry.name: entry.history for entry in _ranked(runs)})
+        plot = curves.draw_runs(_ranked(runs))
         for name, content in plot.files.items():
             durable.write_bytes(picture.parent / name, content)
         ui.print(f"curves: {picture}")
@@ -74,7 +74,7 @@ def _decide(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: U
     starts: dict[Any, Head] = {}
     trainings: dict[Any, Training] = {}
     for options in combinations:
-        start = (options.start, options.plan.seed)
+        start = (options.start, options.recipe, options.plan.seed)
         training = new_run.decide(workspace, options, ui, starts.get(start))
         starts[start] = training.head
         trainings.setdefault(training.key, training)

@@ -23,13 +23,14 @@ from featurize.wording import counted
 from finetune import examples, stages, store
 from finetune.examples import Examples, Rows
 from finetune.network import PARITY_IMAGES
-from finetune.picture import Picture, draw
+from finetune.picture import draw
 from finetune.plan import Plan
 from finetune.store import Run, Settings, Unfinished
 from finetune.tensorboard import Log
 from finetune.train import Callbacks, State
 from heads.head import Head
 from heads.predictions import Predictions
+from vggft.comparison.plots import curves
 from vggft.ui.console import Ui
 from vggft.workspace import filling, views
 from vggft.workspace.backbone import load_weights
@@ -148,7 +149,8 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
     state = _train_epochs(job, prepared, program, ui)
     moved = finetune.network.moved_layers(network, job.weights, split_point)
     tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)
-    if state.best_epoch and moved != tuned:
+    kept_epoch = state.kept_epoch(plan)
+    if kept_epoch and moved != tuned:
         unmoved = ", ".join(name for name in tuned if name not in moved)
         ui.warn(f"unchanged after training: {unmoved}. The steps were too small for float32; try a higher --lr")
     run = Run(
@@ -159,7 +161,7 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         classes=job.dataset.classes,
         parameters=finetune.network.parameters(network),
         images={"train": len(prepared.training.targets), "validate": len(prepared.validation.targets)},
-        best_epoch=state.best_epoch,
+        best_epoch=kept_epoch,
         ended=state.ended(plan) or "epochs",
         diverged=state.diverged,
         parity=prepared.parity,
@@ -169,15 +171,16 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
         moved=tuple(moved),
         history=state.history,
     )
-    job.begun.finish(run, network, _drawn(job, prepared), _predict_validation(job, prepared, program, ui))
+    job.begun.finish(run, network, _pictures(job, prepared, run), _predict_validation(job, prepared, program, ui))
     return report(job.workspace, run, ui)
 
 
-def _drawn(job: Job, prepared: Prepared) -> Picture:
-    """Draw the network of the run."""
+def _pictures(job: Job, prepared: Prepared, run: Run) -> dict[str, bytes]:
+    """Draw the network of a run, and its learning curves; return file name → contents."""
     fingerprint, split_point = job.cache.fingerprint, job.settings.split_point
     layers = stages.of(job.weights.architecture, fingerprint.preprocess, fingerprint.size, prepared.head, split_point)
-    return draw(job.settings.name, layers, split_point)
+    loss, accuracy = curves.draw_run(run)
+    return {**draw(job.settings.name, layers, split_point).files(), **loss.files, **accuracy.files}
 
 
 def _fill(job: Job, split_point: str, ui: Ui) -> None:
@@ -310,7 +313,7 @@ def _line(state: State, plan: Plan) -> str:
     metrics = f"validation log-loss {row.val_log_loss:.4f}, accuracy {row.val_accuracy:.3f}"
     if row.loss is None:
         return f"epoch 0 (the untuned head): {metrics}"
-    best = " ← best so far" if state.best_epoch == row.epoch else ""
+    best = " ← best so far" if plan.keep == "best" and state.kept_epoch(plan) == row.epoch else ""
     return f"epoch {row.epoch}/{plan.epochs}: training loss {row.loss:.4f}, {metrics}, {row.seconds:.1f} s{best}"
 
 
@@ -328,11 +331,12 @@ def report(workspace: Workspace, run: Run, ui: Ui) -> dict[str, Any]:
         ui.say(
             f"stopped after epoch {trained}: {counted(plan.patience, 'epoch')} without a lower validation log-loss (--patience)"
         )
+    kept = "last" if plan.keep == "last" else "best"
     ui.print(
-        f"{run.name}: best epoch {run.best_epoch} of {trained}; on {v.n} validation images accuracy {v.accuracy:.3f} (head "
+        f"{run.name}: {kept} epoch {run.best_epoch} of {trained}; on {v.n} validation images accuracy {v.accuracy:.3f} (head "
         f"{s.accuracy:.3f}), log-loss {v.log_loss:.4f} (head {s.log_loss:.4f})"
     )
-    if run.best_epoch == 0:
+    if run.best_epoch == 0 and plan.keep == "best":
         ui.print(f"no epoch was better than {run.start}: the network is that head on the pretrained backbone")
     ui.print(f"network: {result['network']}")
     return result
@@ -345,6 +349,7 @@ def as_json(workspace: Workspace, run: Run) -> dict[str, Any]:
         failed = ["the loss or a weight became NaN or infinite at epoch {}, step {}".format(*run.diverged)]
     return {
         "name": run.name,
+        "recipe": run.settings.recipe,
         "start": run.start,
         "unfreeze": run.settings.unfreeze,
         "split_point": run.split_point,
