@@ -20,6 +20,7 @@ from vggft.labelling.pictures import Picture, Pictures, number
 from vggft.labelling.seat import Seat
 from vggft.labelling.session import Session
 from vggft.labelling.suggestions import CANNOT_TELL, Learner
+from vggft.steps import locations
 from vggft.steps.options import SortOptions
 from vggft.ui.console import Ui
 from vggft.workspace.folder import workspace_flag
@@ -87,6 +88,7 @@ def _folder(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
     root = places.resolved(places.expanded(given))
     if not root.is_dir():
         raise VggftError(f"{given}: no such folder. Expected a folder with pictures.")
+    locations.refuse_overlap(workspace.root, root)
     with seat.taken(root) as held:
         durable.sweep_beside(root / decisions.FILE)
         decided = Decisions(root / decisions.FILE)
