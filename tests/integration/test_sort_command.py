@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import refused, snapshot, strict_json, vggft
+from conftest import paint, refused, snapshot, strict_json, vggft
 from small_labelling import Window, photos, session
 
 from vggft.labelling import seat, server
@@ -22,6 +22,12 @@ def sorted_root(root):
     window.decide("dogs", "001.png")
     window.decide("", "002.png")
     return root
+
+
+def test_a_workspace_among_the_pictures_is_refused(tmp_path):
+    paint(tmp_path / "a.png", (1, 2, 3))
+    assert "overlap: one lies inside the other" in refused("sort", ".", "--no-open", cwd=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_what_is_refused_changes_nothing(root, tmp_path):

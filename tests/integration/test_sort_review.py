@@ -8,6 +8,7 @@ from conftest import drawings, refused, snapshot, strict_json, vggft
 from processes import start, wait_until
 
 from featurize.disk import forms
+from vggft.labelling.decisions import COLUMNS
 
 pytest.importorskip("uvicorn", reason="the extra 'sort' is not installed")
 
@@ -73,6 +74,29 @@ def test_corrections_survive_a_kill_are_applied_and_undone(base):
     assert vggft("undo", into["list"]).returncode == 0
     after = snapshot(data)
     assert {path: after[path] for path in before} == before
+
+
+def test_labels_from_a_table_are_corrected_in_a_copy(tmp_path):
+    data = drawings(tmp_path / "data", 4, "birds", "fruit")
+    files = sorted(path.relative_to(data).as_posix() for path in data.rglob("*.png"))
+    rows = [(file, file.split("/")[0], f"g{i}") for i, file in enumerate(files)]
+    forms.write_csv(tmp_path / "table.csv", ("image", "class", "group"), rows)
+    done = vggft("featurize", data, "--labels", tmp_path / "table.csv", "-w", tmp_path / "work")
+    assert done.returncode == 0, done.stderr
+    decided = [(files[0], "fruit", "", "", 1), (files[1], "birds", "", "", 2), (files[2], "", "", "", 3)]
+    (tmp_path / "work" / "report").mkdir()
+    forms.write_csv(tmp_path / "work" / "report" / "review.csv", COLUMNS, decided)
+    before = snapshot(data)
+    table = (tmp_path / "table.csv").read_bytes()
+    done = vggft("sort", "--review", "--apply", "-w", tmp_path / "work", "--json")
+    found = strict_json(done.stdout)
+    assert (done.returncode, found["corrected"]) == (0, 1)
+    assert forms.parse_csv((tmp_path / "work" / "report" / "labels.csv").read_bytes()) == [
+        {"file": file, "label": "fruit" if file == files[0] else label, "group": group} for file, label, group in rows
+    ]
+    assert (snapshot(data), (tmp_path / "table.csv").read_bytes()) == (before, table)
+    again = vggft("featurize", data, "--labels", found["labels"], "-w", tmp_path / "work", "--json")
+    assert strict_json(again.stdout)["images"] == 8
 
 
 def test_without_heads_it_says_what_to_run(base, tmp_path):

@@ -20,13 +20,14 @@ from vggft.labelling.pictures import Picture, Pictures, number
 from vggft.labelling.seat import Seat
 from vggft.labelling.session import Session
 from vggft.labelling.suggestions import CANNOT_TELL, Learner
+from vggft.labelling.table import Unmoved, write_corrected
 from vggft.steps import locations
 from vggft.steps.options import SortOptions
 from vggft.ui.console import Ui
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
-_REVIEW = "review.csv"
+_REVIEW, _LABELS = "review.csv", "labels.csv"  # in the report folder
 _NAMED = 5  # files that cannot be opened, on standard error; the page lists more
 
 
@@ -63,6 +64,10 @@ def run(workspace: Workspace, options: SortOptions, ui: Ui) -> dict[str, Any]:
     if not options.apply:
         server.require()
     with _review(workspace, options) if options.review else _folder(workspace, options) as task:
+        if options.apply:
+            _require_sorted(task)
+        if options.apply and isinstance(task.destination, Unmoved):
+            return _correct_table(workspace, task.destination, task.decisions, ui)
         if options.apply:
             return _apply(task, options, ui)
         if options.review:
@@ -109,9 +114,12 @@ def _review(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
         durable.sweep_beside(folder / _REVIEW)
         decided = Decisions(folder / _REVIEW)
         root = places.resolved(dataset.root)
-        destination = OtherClass(root, {sample.path: sample.label for sample in dataset.accepted()})
         names = [*known, *(name for name in options.classes if name not in known)]
-        yield _Task(root, decided, destination, held, names, f"vggft sort --review{workspace_flag(workspace.root)}")
+        command = f"vggft sort --review{workspace_flag(workspace.root)}"
+        destination: Destination = OtherClass(root, {sample.path: sample.label for sample in dataset.accepted()})
+        if workspace.settings.labels:
+            destination = Unmoved(root, Path(workspace.settings.labels), f"{command} --apply")
+        yield _Task(root, decided, destination, held, names, command)
 
 
 def _to_review(workspace: Workspace, task: _Task, ui: Ui) -> Pictures:
@@ -138,11 +146,24 @@ def _learner(workspace: Workspace, pictures: Pictures) -> Learner:
     return ProcessLearner(workspace, pictures.root, [picture.file for picture in pictures.by_id.values()])
 
 
+def _require_sorted(task: _Task) -> None:
+    if all(decision.label == CANNOT_TELL for decision in task.decisions.rows.values()):
+        raise VggftError(f"{task.decisions.path}: no picture is sorted yet. Sort first: {task.command}")
+
+
+def _correct_table(workspace: Workspace, destination: Unmoved, decided: Decisions, ui: Ui) -> dict[str, Any]:
+    """Write a corrected copy of the table that the labels of a workspace come from."""
+    copy = workspace.report / _LABELS
+    number = write_corrected(destination.table, destination.folder, list(decided.rows.values()), copy)
+    data = shlex.quote(workspace.settings.data)
+    ui.print(f"{counted(number, 'label')} corrected in a copy of {destination.table}: {copy}")
+    ui.say(f"To use it: vggft featurize {data} --labels {shlex.quote(str(copy))}{workspace_flag(workspace.root)}")
+    return {"labels": str(copy), "corrected": number}
+
+
 def _apply(task: _Task, options: SortOptions, ui: Ui) -> dict[str, Any]:
     """Put decided files where they belong."""
     rows = list(task.decisions.rows.values())
-    if not any(decision.label != CANNOT_TELL for decision in rows):
-        raise VggftError(f"{task.decisions.path}: no picture is sorted yet. Sort first: {task.command}")
     how = options.how or task.destination.hows[0]
     with ui.progress("putting files into folders", len(rows), "files") as advance:
         return applying.apply(rows, task.root, task.destination, how, ui, advance)
