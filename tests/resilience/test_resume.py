@@ -16,7 +16,7 @@ from small_tuning import examples, head, program
 from tiny import TINY
 
 from featurize.errors import VggftError
-from finetune import checkpoint
+from finetune import checkpoint, store
 from finetune import network as networks
 from finetune.plan import Plan
 from finetune.train import Callbacks, train
@@ -205,8 +205,8 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     keys = ("best_epoch", "epochs", "ended", "validation", "start_validation", "moved", "parity")
     assert {key: found[key] for key in keys} == {key: ready[1][key] for key in keys}
     left = {path.name for path in (work / "finetune" / "broken").iterdir()} - {"tensorboard"}
-    pictures = {"network.svg", "network.png"}
-    assert left == {"checksums.json", "history.csv", "network.keras", "predictions.csv", "run.json", *pictures}
+    records = {"checksums.json", "history.csv", "network.keras", "predictions.csv", "run.json"}
+    assert left == {*records, *store.PICTURES}
     svg = [(work / "finetune" / name / "network.svg").read_text() for name in ("broken", "whole")]
     assert svg[0].replace("broken", "whole") == svg[1]
     kept = [(work / "finetune" / name / "predictions.csv").read_bytes() for name in ("broken", "whole")]
