@@ -50,6 +50,7 @@ class Policy:
     sure: float = order.SURE
     fewest: int = order.FEWEST
     single: Literal["doubtful", "in order"] = "doubtful"
+    taken_out: Literal["next", "by doubt"] = "next"  # when a picture that was taken out of a grid is shown by itself
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,7 @@ def variants() -> dict[str, Policy]:
         **{f"sure from {sure}": replace(page, sure=sure) for sure in (0.6, 0.7, 0.8, 0.95)},
         **{f"grids of at least {fewest}": replace(page, fewest=fewest) for fewest in (2, 8)},
         "single pictures in order": replace(page, single="in order"),
+        "taken out come by doubt": replace(page, taken_out="by doubt"),
     }
 
 
@@ -129,12 +131,13 @@ def sort(collection: Collection, policy: Policy, seed: int) -> Result:
     waiting = [int(i) for i in np.random.default_rng(seed).permutation(len(collection.labels))]
     decided: list[int] = []
     result, head, trained_at, in_grid = Result(), None, 0, False
-    taken_out: list[int] = []  # come next: their labels correct the classifier
+    taken_out: list[int] = []  # of grids, in which they are not shown again
     while waiting:
         if result.keys - trained_at >= BEHIND:
             trained_at, head = result.keys, train(collection, decided)
         suggestions = suggest(collection, head, waiting)
-        grid = [] if taken_out else next_grid(suggestions, policy)
+        corrects = taken_out and policy.taken_out == "next"
+        grid = [] if corrects else next_grid({i: s for i, s in suggestions.items() if i not in taken_out}, policy)
         if bool(grid) != in_grid:
             in_grid = bool(grid)
             result.change += 1
@@ -148,7 +151,7 @@ def sort(collection: Collection, policy: Policy, seed: int) -> Result:
         else:
             by_doubt = sorted(suggestions, key=lambda i: suggestions[i].probability)
             first = by_doubt[0] if by_doubt and policy.single == "doubtful" else waiting[0]
-            sorted_now = [taken_out.pop(0) if taken_out else first]
+            sorted_now = [taken_out.pop(0) if corrects else first]
             result.single += 1
         shown = [i for i in (grid or sorted_now) if i in suggestions]
         result.suggested += len(shown)

@@ -17,9 +17,9 @@ from heads.specs import LogisticSpec
 # Averages and maxima together have a lower log-loss than either alone.
 POOLING: Pooling = "avgmax"
 
-# Inverse regularisation strength. Cross-validation has too few images to choose it: with 20 labels of seven classes, most folds
-# lack a class. With 0.1, sure suggestions (`vggft.labelling.order.SURE`) are right at least as often as their probability says,
-# so probabilities are not tempered.
+# Inverse regularisation strength. It is not searched: with a few labels of a class, some folds lack it. With 0.1, sure
+# suggestions (`vggft.labelling.order.SURE`) are right at least as often as their probability says, so probabilities are not
+# tempered.
 C = 0.1
 
 # Labels that two classes need before there are suggestions: one picture says nothing of how its class varies.

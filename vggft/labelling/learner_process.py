@@ -10,6 +10,7 @@ import pickle
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,6 +32,7 @@ from vggft.workspace.workspace import Workspace
 NICENESS = 5  # of the process: the server and the browser come first
 # Between two trainings, at least as long as the last one took, so that training takes half of a core at most.
 _LEAST_PAUSE = 0.3
+_LOOK_SECONDS = 0.02
 _CLOSING_SECONDS = 15.0  # after standard input closed, in which a batch may end, so that its features are kept
 
 
@@ -238,12 +240,12 @@ def _reporting(work: Callable[[], None], send: Callable[[Any], None]) -> None:
     try:
         work()
     except _Closed:
-        os._exit(0)
+        pass
     except VggftError as error:
         send(Stopped(str(error)))
     except Exception as error:
+        traceback.print_exc()
         send(Stopped(f"unexpected: {type(error).__name__}: {error}"))
-        raise
 
 
 def _receive(stream: BinaryIO, learning: Learning) -> None:
@@ -251,6 +253,7 @@ def _receive(stream: BinaryIO, learning: Learning) -> None:
         while True:
             learning.relabel(pickle.load(stream))
     learning.close()
-    if learning.features.writing:
-        time.sleep(_CLOSING_SECONDS)
+    until = time.monotonic() + _CLOSING_SECONDS
+    while learning.features.writing and time.monotonic() < until:
+        time.sleep(_LOOK_SECONDS)
     os._exit(0)
