@@ -156,7 +156,7 @@ def test_an_error_stops_features_and_names_the_reason(folder, tmp_path):
 
 @pytest.mark.slow
 def test_twenty_photographs_suffice_for_ants_and_bees(hymenoptera, tmp_path):
-    """Over five orders of all photographs, 86% are right on average (docs/sorting-measured.md)."""
+    """Over five orders of all photographs, 86% are right on average (docs/sorting.md)."""
     paths = sorted((hymenoptera / "train").rglob("*.jpg"))
     files = [path.relative_to(hymenoptera).as_posix() for path in paths][::2]
     files = [file for pair in zip(files, reversed(files), strict=True) for file in pair][: len(files)]

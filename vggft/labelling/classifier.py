@@ -1,6 +1,6 @@
 """The classifier behind suggestions: logistic regression on the pooled features of the pictures that are sorted so far.
 
-Measured on photographs and drawings with `benchmarks/sorting_keys.py`; the tables are in docs/sorting-measured.md.
+Measured on photographs and drawings with `benchmarks/sorting_keys.py`; the tables are in docs/sorting.md.
 """
 
 from collections import Counter

@@ -1,6 +1,6 @@
 """Which pictures are shown next: the surest of one class in a grid, or the most doubtful one by one.
 
-The constants are measured with `benchmarks/sorting_keys.py`; the table is in docs/sorting-measured.md.
+The constants are measured with `benchmarks/sorting_keys.py`; the table is in docs/sorting.md.
 """
 
 from collections import Counter
