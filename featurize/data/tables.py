@@ -110,10 +110,11 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
     """Yield the place and the cells of each line that is not blank, the header first; all have as many cells.
 
     Raises:
-        VggftError: a line has more cells than the header, or is no CSV.
+        VggftError: a line has more cells than the header, is cut off, or is no CSV.
     """
     first = text.lstrip().split("\n", 1)[0]
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=max(_DELIMITERS, key=first.count))
+    last = 0 if text.endswith("\n") else text.count("\n") + 1  # a line that may be cut off
     width = 0
     try:
         for cells in reader:
@@ -123,7 +124,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
                 continue
             width = width or len(cells)
             where = f"{path}, line {reader.line_num}"
-            if len(cells) > width or (len(cells) < width and len(cells) == 1):
+            if len(cells) > width or (len(cells) < width and (len(cells) == 1 or reader.line_num == last)):
                 raise VggftError(f"{where}: {counted(len(cells), 'cell')}, but the header has {width}.")
             yield where, [*cells, *[""] * (width - len(cells))]
     except csv.Error as error:

@@ -9,6 +9,8 @@ from tiny import TINY
 
 from featurize.data.frames import frame_name
 from featurize.errors import VggftError
+from vggft.labelling.decisions import FILE, Decision, Decisions
+from vggft.labelling.suggestions import CANNOT_TELL
 from vggft.steps import evaluate, featurize
 from vggft.steps.options import EvaluateOptions, FeaturizeOptions
 from vggft.workspace.workspace import Workspace
@@ -111,6 +113,16 @@ def test_a_layout_is_remembered(flat, tmp_path, ui):
     assert featurize.run(work, FeaturizeOptions(tmp_path / "classes"), ui)["classes"] == ["flowers", "test"]
     with pytest.raises(VggftError, match="--layout classes"):
         featurize.run(work, FeaturizeOptions(tmp_path / "classes", layout="auto"), ui)
+
+
+def test_the_decisions_of_sort_are_a_table(flat, tmp_path, ui):
+    folder, rows = flat
+    decided = [Decision(name, label, "bugs", 0.5, step) for step, (name, label) in enumerate(rows, 1)]
+    Decisions(folder / FILE).add([*decided, Decision("unknown.png", CANNOT_TELL, "", None, 99)])
+    found = featurize.run(Workspace(tmp_path / "work", TINY), FeaturizeOptions(folder, labels=folder / FILE), ui)
+    assert (found["images"], found["rejected"], found["classes"]) == (24, 0, ["bugs", "flowers"])
+    samples = Workspace(tmp_path / "work", TINY).dataset.samples
+    assert {(s.path, s.label) for s in samples} == set(rows)
 
 
 def test_evaluate_on_a_table(trained, flat, tmp_path, ui):

@@ -207,6 +207,13 @@ def test_tables_as_programs_write_them(pictures, text):
     assert labels(read(path, pictures)) == {"0.png": "a", "1.png": "b"}
 
 
+def test_a_last_row_that_was_cut_off_is_no_label(pictures):
+    path = pictures.parent / "labels.csv"
+    path.write_text("file,label,step\n0.png,cat,1\n1.png,cat,2\n2.png,ca")
+    with pytest.raises(VggftError, match="line 4: 2 cells, but the header has 3"):
+        read(path, pictures)
+
+
 def test_a_table_in_another_encoding(pictures):
     path = pictures.parent / "labels.csv"
     path.write_bytes("file,label\n0.png,caf\u00e9\n".encode("latin-1"))
