@@ -23,11 +23,10 @@ from tuning_defaults import MADE, SIDE, made
 from featurize.backbone.vgg16 import VGG16
 from heads import features, folds, near_duplicates, search
 from heads.features import Features
-from heads.head import Pooling
 from heads.metrics import measure
 from heads.plan import FOLDS, Plan
 from heads.search import Failed, Result
-from heads.specs import DEFAULTS
+from heads.specs import DEFAULTS, Pooling
 from vggft import Experiment
 from vggft.workspace.workspace import Workspace
 

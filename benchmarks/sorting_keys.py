@@ -28,9 +28,9 @@ from threadpoolctl import threadpool_limits
 from featurize.backbone.vgg16 import VGG16
 from heads import features, logistic
 from heads.features import Features
-from heads.head import Head, Pooling
+from heads.head import Head
 from heads.metrics import calibration_error, losses
-from heads.specs import LogisticSpec
+from heads.specs import LogisticSpec, Pooling
 from vggft.labelling import classifier, order
 from vggft.labelling.suggestions import Suggestion
 from vggft.workspace.workspace import Workspace

@@ -14,7 +14,8 @@ from featurize.backbone.weights import Source, Weights
 from featurize.backend import load_keras
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
-from heads.head import Head, Layer, Pooling, Scaler, folded, output_activation, pool, unfolded, with_both_classes
+from heads.head import Head, Layer, Scaler, folded, output_activation, pool, unfolded, with_both_classes
+from heads.specs import Pooling
 
 # Largest allowed relative error of the top layer's cached features, by the precision in which they were computed: an engine's
 # error is at most 1e-3 and that of storage in float16 5e-4, and a layer computed from a cached one below it is within 2e-3.

@@ -11,7 +11,8 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 from featurize.process import interrupts
-from heads.head import Pooling, pool
+from heads.head import pool
+from heads.specs import Pooling
 
 _ROWS_AT_ONCE = 256  # feature maps in memory at once: 13 MB
 

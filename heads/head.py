@@ -15,12 +15,12 @@ from featurize.errors import VggftError, reason
 from featurize.options import Option, records
 from featurize.options.records import Count, Positive
 from heads import arrays
+from heads.specs import Pooling
 
 HEAD_VERSION = 4
 LEAST_SCALE = 2.5  # of a feature, relative to the median standard deviation
 HEAD_FILE, WEIGHTS_FILE = HEAD_FILES = ("head.json", "weights.npz")
 
-Pooling = Literal["flatten", "avg", "max", "avgmax"]
 Kind = Literal["dense", "logistic"]
 
 

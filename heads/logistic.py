@@ -9,9 +9,9 @@ import numpy as np
 
 from heads import folds
 from heads.features import Features
-from heads.head import Head, Layer, Pooling, Scaler, folded, output_activation, scales
+from heads.head import Head, Layer, Scaler, folded, output_activation, scales
 from heads.metrics import losses
-from heads.specs import LogisticSpec
+from heads.specs import LogisticSpec, Pooling
 
 # Values of C, scikit-learn's inverse regularisation strength, half a decade apart.
 C_VALUES = tuple(float(f"{10**exponent:.3g}") for exponent in np.arange(-5, 1.5, 0.5))

@@ -2,10 +2,11 @@
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 from featurize.options import Option, Options
-from heads.head import Pooling
+
+Pooling = Literal["flatten", "avg", "max", "avgmax"]
 
 # Names of heads and runs become folder names beside vggft's own CSV files.
 NAME = re.compile(r"(?!.*\.csv$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -16,11 +16,12 @@ from featurize.errors import VggftError, reason
 from featurize.options import records
 from featurize.options.records import AtLeast0, Count
 from heads import history, predictions
-from heads.head import HEAD_FILES, Head, Kind, Pooling, load_head
+from heads.head import HEAD_FILES, Head, Kind, load_head
 from heads.history import read_history
 from heads.logistic import SearchPoint
 from heads.metrics import Metrics
 from heads.search import FOLDS, Result, Spread, best_first, criterion, of_recipe
+from heads.specs import Pooling
 
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
 PREDICTIONS, OUT_OF_FOLD = predictions.FILE, "out_of_fold.csv"

@@ -4,7 +4,7 @@ import shlex
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 from featurize.data import layout_checks, split_names
 from featurize.data.dataset import SPLITS, Split
@@ -12,18 +12,8 @@ from featurize.data.folders import loose_files, same_name, subfolders
 from featurize.data.layout_checks import AS_CLASSES, AS_SPLITS, WITH_TABLE, listed
 from featurize.data.split_names import Family
 from featurize.errors import VggftError
-from featurize.options import Option
+from featurize.options.choices import LayoutName
 from featurize.wording import counted
-
-LayoutName = Literal["auto", "classes", "splits"]
-Layout = Annotated[
-    LayoutName | None,
-    Option(
-        "What the folders in DATA are: classes, or splits that hold class folders (others are left out); auto: by their "
-        "names, where those are clear.",
-        default="that of the workspace; auto in a new one",
-    ),
-]
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,10 @@ from featurize.data.dataset import Sample
 from featurize.data.folders import PICTURE_SUFFIXES, files_below, same_name
 from featurize.data.frames import video_of
 from featurize.data.labels import Labelled
-from featurize.data.layouts import ClassFolder, LayoutName
+from featurize.data.layouts import ClassFolder
 from featurize.disk import durable
 from featurize.errors import VggftError
+from featurize.options.choices import LayoutName
 from featurize.pixels import formats
 from featurize.process import interrupts, places
 from featurize.wording import counted

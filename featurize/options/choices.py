@@ -26,3 +26,13 @@ ClassWeight = Annotated[
 ]
 
 MOST_VIEWS = 32  # changed copies of a training picture
+
+LayoutName = Literal["auto", "classes", "splits"]
+Layout = Annotated[
+    LayoutName | None,
+    Option(
+        "What the folders in DATA are: classes, or splits that hold class folders (others are left out); auto: by their "
+        "names, where those are clear.",
+        default="that of the workspace; auto in a new one",
+    ),
+]

@@ -16,7 +16,14 @@ from heads import features as head_features
 from vggft.prediction import models
 from vggft.steps import cache as maintenance
 from vggft.steps import compare, featurize, finetune, head
-from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions, PruneOptions
+from vggft.steps.options import (
+    CompareOptions,
+    FeaturizeOptions,
+    FinetuneOptions,
+    HeadOptions,
+    PruneOptions,
+    VerifyOptions,
+)
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -191,7 +198,7 @@ def test_fewer_views_are_pruned(here, work, ui):
     assert vggft("cache", "info", "-w", work.root).stdout.count("(stale: a view)") == 1
     assert len(maintenance.prune(work, PruneOptions(yes=True), ui)["folders"]) == 1
     assert set(view_caches(work)) == {1}
-    assert maintenance.verify(work, ui)["ok"]
+    assert maintenance.verify(work, VerifyOptions(), ui)["ok"]
 
 
 def test_the_cost_is_said_before(here):

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from heads import logistic
 from heads.features import Features
-from heads.head import Head, Pooling
-from heads.specs import LogisticSpec
+from heads.head import Head
+from heads.specs import LogisticSpec, Pooling
 
 # Averages and maxima together have a lower log-loss than either alone.
 POOLING: Pooling = "avgmax"

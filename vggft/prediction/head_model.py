@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from heads.head import HEAD_FILES, Head, Pooling
+from heads.head import HEAD_FILES, Head
 from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.search import Result
+from heads.specs import Pooling
 from vggft.prediction.model import CachedImages, Dissected, Kind, Model, Predictor
 
 

@@ -17,11 +17,12 @@ from featurize.errors import VggftError
 from finetune import examples
 from finetune.examples import Rows
 from heads import features, predictions
-from heads.head import Head, Pooling
+from heads.head import Head
 from heads.history import Epoch
 from heads.metrics import Metrics, losses
 from heads.predictions import Predictions
 from heads.search import merit
+from heads.specs import Pooling
 from vggft.workspace.filling import decoder
 from vggft.workspace.workspace import Workspace
 

@@ -21,9 +21,10 @@ from featurize.process import interrupts
 from featurize.process.per_process import PerProcess
 from finetune.network import LOGITS_LAYER, head_of
 from finetune.store import NETWORK, Run
-from heads.head import Pooling, probabilities
+from heads.head import probabilities
 from heads.history import Epoch
 from heads.metrics import Metrics
+from heads.specs import Pooling
 from vggft.prediction.model import CachedImages, Dissected, Model, Predictor
 
 # Several threads load a network once, and Keras compiles it once.

@@ -10,8 +10,8 @@ from featurize.data.dataset import Dataset, Sample
 from featurize.errors import VggftError
 from heads import features, leaks, near_duplicates
 from heads.features import Features
-from heads.head import Pooling
 from heads.leaks import Leak
+from heads.specs import Pooling
 from vggft.steps import leaderboard
 from vggft.ui.console import Ui
 from vggft.workspace import views

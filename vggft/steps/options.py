@@ -11,11 +11,19 @@ import finetune.plan
 import heads.plan
 from featurize.backbone.vgg16 import VGG16
 from featurize.data import shares
-from featurize.data.layouts import Layout
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options import Option, Options, offered
-from featurize.options.choices import MOST_VIEWS, PREPROCESS, SEEDS, SHARD_ROWS, EngineName, Precision, Preprocess
+from featurize.options.choices import (
+    MOST_VIEWS,
+    PREPROCESS,
+    SEEDS,
+    SHARD_ROWS,
+    EngineName,
+    Layout,
+    Precision,
+    Preprocess,
+)
 from featurize.options.combinations import combined
 from finetune.recipes import RECIPES, RecipeName
 from vggft.export.choices import FormatName, StoredPrecision

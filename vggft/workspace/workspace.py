@@ -30,12 +30,11 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Dataset, manifest, read_manifest
-from featurize.data.layouts import LayoutName
 from featurize.data.shares import Shares
 from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, damaged, reason
 from featurize.options import Option, records
-from featurize.options.choices import MOST_VIEWS
+from featurize.options.choices import MOST_VIEWS, LayoutName
 from featurize.process import interrupts, places
 from vggft.workspace import earlier, holder, part
 from vggft.workspace.folder import workspace_flag
