@@ -136,9 +136,6 @@ def _by_table(root: Path, rules: Rules, spelt: Sequence[str]) -> Scan:
     assert rules.table is not None
     notes: list[Path] = []
     labelled = labels.read(rules.table, root, notes.append)
-    if rules.group_by is not None:
-        columns = {key: column for key, column in labelled.columns.items() if key != "group"}
-        labelled = replace(labelled, columns=columns)
     label_of = _one_spelling(spelt, (sample.label for sample in labelled.samples))
     samples = tuple(replace(sample, label=label_of[same_name(sample.label)]) for sample in labelled.samples)
     stored = frozenset(sample.split for sample in samples if sample.split)
@@ -186,9 +183,7 @@ def _group_pattern(group_by: str | None) -> re.Pattern[str] | None:
 def _group(sample: Sample, pattern: re.Pattern[str] | None) -> str:
     match = pattern.search(sample.path) if pattern else None
     captured = match.group(1) if match else None
-    if pattern and captured is not None:
-        return captured
-    return sample.digest if pattern else sample.group or video_of(sample.path) or sample.digest
+    return captured or sample.group or video_of(sample.path) or sample.digest
 
 
 def _check_classes(found: Scan, table: Path | None) -> None:

@@ -3,12 +3,13 @@
 import csv
 import io
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path, PurePosixPath
 
-from featurize.data import split_names
+from featurize.data import split_columns
 from featurize.data.folders import PICTURE_SUFFIXES
 from featurize.disk import durable, forms
 from featurize.errors import VggftError, reason
@@ -23,20 +24,9 @@ _LABEL = (
     "label labels labelname class classname classlabel category categoryname target y species breed breedname diagnosis dx level "
     "findinglabels emotion classid labelid categoryid tag tags type gender"
 ).split()
-_SPLIT = (
-    "split datasplit splitname subset partition set dataset datasettype phase usage traintest trainvaltest type mode isvalid "
-    "isval istest istrain istraining istrainingimage"
-).split()
 _GROUP = "group groupid video videoid patient patientid subject subjectid lesionid sequence sequenceid".split()
 
-# Columns of yes and no → the splits that these tell.
-_YES_NO_SPLITS = {
-    **dict.fromkeys(("isvalid", "isval"), ("validate", "train")),
-    "istest": ("test", "train"),
-    **dict.fromkeys(("istrain", "istraining", "istrainingimage"), ("train", "test")),
-}
-_YES = frozenset("true t 1 1.0 yes y".split())
-_NO = frozenset({"", *"false f 0 0.0 no n".split()})
+_SPLIT = frozenset({*split_columns.NAMED, *split_columns.YES_NO})
 _DELIMITERS = ",\t;|"
 _TRIED = 100  # rows, to find out which column names files
 
@@ -57,7 +47,7 @@ class Table:
     """A table of labels.
 
     Attributes:
-        columns: the name of the column for "file", "label" and, where the table has them, "split" and "group".
+        columns: the name of the column for "file", "label" and, where the table has them, "split" (or names) and "group".
         rows: in the order of the file.
     """
 
@@ -82,15 +72,21 @@ def read(path: Path, is_file: Callable[[str], bool]) -> Table:
     tried = [cells for _, cells in islice(lines, _TRIED)]
     columns = _columns(path, header, lambda column: any(is_file(cells[header.index(column)]) for cells in tried))
     at = {key: header.index(column) for key, column in columns.items()}
-    rows = [
-        Row(where, **{key: forms.as_written(cells[i]).strip() for key, i in at.items()})
-        for where, cells in islice(_lines(text, path), 1, None)
-    ]
+    of_splits = [c for c in header if split_columns.plain(c) in _SPLIT and c not in columns.values()]
+    rows: list[Row] = []
+    splits: dict[str, list[str]] = {column: [] for column in of_splits}
+    for where, cells in islice(_lines(text, path), 1, None):
+        rows.append(Row(where, **{key: forms.as_written(cells[i]).strip() for key, i in at.items()}))
+        _check(rows[-1], columns)
+        for column, values in splits.items():
+            values.append(sys.intern(cells[header.index(column)].strip()))
     if not rows:
         raise VggftError(f"{path}: no rows. Expected one for each file.")
-    for row in rows:
-        _check(row, columns)
-    return _with_splits(Table(columns, rows))
+    told = split_columns.splits(splits, [row.where for row in rows])
+    if told is None:
+        return Table(columns, rows)
+    columns = {**columns, "split": told[0]}
+    return Table(columns, [replace(row, split=split) for row, split in zip(rows, told[1], strict=True)])
 
 
 def _text(path: Path) -> str:
@@ -134,7 +130,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
 def _columns(path: Path, header: Sequence[str], holds_files: Callable[[str], bool]) -> dict[str, str]:
     by_name: dict[str, list[str]] = {}
     for column in header:
-        by_name.setdefault(re.sub(r"[\W_]+", "", column.lower()), []).append(column)
+        by_name.setdefault(split_columns.plain(column), []).append(column)
 
     def named(names: Sequence[str], without: Sequence[str | None] = ()) -> list[str]:
         return [by_name[name][0] for name in names if name in by_name and by_name[name][0] not in without]
@@ -147,10 +143,9 @@ def _columns(path: Path, header: Sequence[str], holds_files: Callable[[str], boo
     if file is None or label is None:
         raise _no_column(path, header, "files" if file is None else "labels")
     columns = {"file": file, "label": label}
-    for key, names in (("split", _SPLIT), ("group", _GROUP)):
-        found = named(names, list(columns.values()))
-        if found:
-            columns[key] = found[0]
+    group = next(iter(named(_GROUP, list(columns.values()))), None)
+    if group is not None:
+        columns["group"] = group
     double = next((column for column in columns.values() if header.count(column) > 1), None)
     if double is not None:
         raise VggftError(f"{path}: two columns called {double!r}. Rename or delete one.")
@@ -170,38 +165,6 @@ def _no_column(path: Path, header: Sequence[str], what: str) -> VggftError:
 def _check(row: Row, columns: Mapping[str, str]) -> None:
     if not row.file:
         raise VggftError(f"{row.where}: no file in column {columns['file']!r}.")
-    for cell in (row.label, row.split, row.group):
+    for cell in (row.label, row.group):
         if any("\ud800" <= character <= "\udfff" for character in cell):
             raise VggftError(f"{row.where}: not in UTF-8. Save the table as CSV UTF-8.")
-
-
-def _with_splits(table: Table) -> Table:
-    """Return a table whose column of splits says train, validate or test; without the column where no cell is a split.
-
-    Raises:
-        VggftError: some of its cells are splits, and others not.
-    """
-    column = table.columns.get("split")
-    if column is None:
-        return table
-    splits = {cell: _split(column, cell) for cell in {row.split for row in table.rows}}
-    strange = next((row for row in table.rows if not splits[row.split]), None)
-    if strange is not None and (any(splits.values()) or column.lower() == "split"):
-        raise VggftError(
-            f"{strange.where}: {strange.split!r} in column {column!r}. Expected train, validate or test in every row. Without "
-            "this column, vggft draws the split."
-        )
-    if strange is not None:
-        columns = {key: name for key, name in table.columns.items() if key != "split"}
-        return Table(columns, [Row(row.where, row.file, row.label, "", row.group) for row in table.rows])
-    rows = [Row(row.where, row.file, row.label, splits[row.split], row.group) for row in table.rows]
-    return Table(table.columns, rows)
-
-
-def _split(column: str, cell: str) -> str:
-    """Return the split that a cell tells; empty if none."""
-    yes_no = _YES_NO_SPLITS.get(re.sub(r"[\W_]+", "", column.lower()))
-    if yes_no is None:
-        return split_names.split_of(cell) or ""
-    answer = cell.lower()
-    return yes_no[0] if answer in _YES else yes_no[1] if answer in _NO else ""

@@ -74,13 +74,44 @@ def test_splits(pictures, column, values, splits):
     assert [s.split for s in found.samples] == splits
 
 
+@pytest.mark.parametrize(
+    ("columns", "rows", "splits"),
+    [
+        ("is_val,is_test", ["1,0", "0,1", "0,0"], ["validate", "test", "train"]),
+        ("is_train,is_val,is_test", ["0,1,0", "0,0,1", "1,0,0"], ["validate", "test", "train"]),
+        ("is_train,is_test", ["1,0", "0,1", "0,0"], ["train", "test", "validate"]),
+        ("dataset,phase", ["ours,train", "theirs,val", "ours,test"], ["train", "validate", "test"]),
+        ("split,is_valid", ["train,0", "val,1", "train,0"], ["train", "validate", "train"]),
+    ],
+)
+def test_several_columns_of_splits(pictures, columns, rows, splits):
+    found = read(
+        table(pictures, f"file,label,{columns}", *(f"{i}.png,a,{row}" for i, row in enumerate(rows))), pictures
+    )
+    assert [s.split for s in found.samples] == splits
+
+
+@pytest.mark.parametrize(
+    ("columns", "rows", "message"),
+    [
+        ("is_val,is_test", ["1,1"], "line 2: validate and test in columns is_val, is_test"),
+        ("is_train,is_val,is_test", ["0,0,0"], "line 2: no split in columns"),
+        ("split,is_test", ["train,0", "train,1"], "line 3: train in column 'split', but test in column 'is_test'"),
+        ("is_valid", ["1", "perhaps"], r"line 3: 'perhaps' in column 'is_valid'. Expected yes or no"),
+    ],
+)
+def test_columns_of_splits_that_contradict_each_other(pictures, columns, rows, message):
+    path = table(pictures, f"file,label,{columns}", *(f"{i}.png,a,{row}" for i, row in enumerate(rows)))
+    with pytest.raises(VggftError, match=message):
+        read(path, pictures)
+
+
 def test_groups_of_a_table(pictures):
     lines = ["file,label,patient_id", *(f"{i}.png,{'ab'[i % 2]},{'pq'[i < 3] if i else ''}" for i in range(6))]
     found = scan(pictures, rules=Rules(table=table(pictures, *lines)))
     assert [s.group for s in found.samples] == [found.samples[0].digest, "q", "q", "p", "p", "p"]
-    found = scan(pictures, rules=Rules(r"(\d)\.png", table=table(pictures, *lines)))  # as typed
-    assert [s.group for s in found.samples] == ["0", "1", "2", "3", "4", "5"]
-    assert found.labelled.columns == {"file": "file", "label": "label"}
+    found = scan(pictures, rules=Rules("(3)", table=table(pictures, *lines)))  # before the table's, where it matches
+    assert [s.group for s in found.samples][1:] == ["q", "q", "3", "p", "p"]
 
 
 @pytest.mark.parametrize(
