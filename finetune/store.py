@@ -1,8 +1,8 @@
 """Fine-tuning runs on disk: one folder per run, never overwritten.
 
 <name>/run.json        settings and results; written last, so that its presence marks a finished run
-<name>/network.keras   the network from pixels to scores, with the weights of the best epoch
-<name>/predictions.csv predictions of the best epoch for the validation images (`heads.predictions`)
+<name>/network.keras   the network from pixels to scores, with the weights of the epoch that is kept
+<name>/predictions.csv predictions of that epoch for the validation images (`heads.predictions`)
 <name>/history.csv     learning curve, as in run.json
 <name>/network.svg, network.png
                        the layers as a picture (`finetune.picture`)
@@ -90,7 +90,7 @@ class Run:
         diverged: epoch and step in which the loss became NaN or infinite, or None.
         parity: largest difference of a probability in the parity gate.
         seconds: training time, over all sessions of a resumed run.
-        validation, start_validation: validation metrics of the best epoch and of epoch 0.
+        validation, start_validation: validation metrics of the epoch that is kept and of epoch 0.
         moved: backbone layers whose weights changed.
         network_sha256: sha256 of the network file; "" for runs that did not store it.
         history: learning curve.

@@ -140,7 +140,7 @@ class FeatureCache:
         packed = shards.pack(digests)
         self.shards.mkdir(parents=True, exist_ok=True)
         with self._guard:
-            self._write_fingerprint()
+            self.describe()
         name = self._write_shard(packed, features, {"fingerprint": self.fingerprint.json, **attributes})
         stamp = Stamp.of(shards.path(self.shards, name))
         with self._guard:
@@ -191,14 +191,15 @@ class FeatureCache:
     def quarantine(self) -> None:
         """Move damaged shards to `damaged/`, and repair `fingerprint.json`. The caller must hold the lock."""
         if self.shards.is_dir():
-            self._write_fingerprint()
+            self.describe()
         folder = self.folder / "damaged"
         for name in self.damaged:
             folder.mkdir(exist_ok=True)
             shards.path(self.shards, name).replace(folder / f"{name}.h5")
         self.damaged = {}
 
-    def _write_fingerprint(self) -> None:
+    def describe(self) -> None:
+        """Write `fingerprint.json`, without which nobody knows what the shards are; the folder must exist."""
         file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
         try:
             if forms.parse_json(durable.read_bytes(file)) == content:

@@ -42,6 +42,7 @@ def merge(cache: FeatureCache, folder: Path, progress: Callable[[int], None] = l
     source, merged = folder / "shards", Merged()
     here = shards.present(cache.shards)
     cache.shards.mkdir(parents=True, exist_ok=True)
+    cache.describe()
     for count, name in enumerate(shards.present(source), start=1):
         interrupts.check()
         if name in here:
@@ -71,5 +72,5 @@ def _add(source: Path, target: Path, name: str) -> None:
             raise Damaged("changed while it was copied") from None
         except OSError as error:
             raise VggftError(
-                f"{target}: cannot be written ({reason(error)}). Free some space or fix the permissions."
+                f"{source} cannot be copied to {target} ({reason(error)}). Free some space or fix the permissions."
             ) from None

@@ -98,11 +98,20 @@ def _check_contradictions(samples: Sequence[Sample], before: Sequence[Assigned])
 
 
 def _earlier_splits(samples: Sequence[Sample], before: Sequence[Assigned]) -> dict[str, str]:
-    """Return the split of every group that has one; of two splits the earlier one in `SPLITS`, so training if possible."""
+    """Return the split of every group that has one; of two splits the earlier one in `SPLITS`, so training if possible.
+
+    Raises:
+        VggftError: a group, other than copies of one file, joins images that are in different splits.
+    """
     memory = Memory(before)
     known: dict[str, set[str]] = defaultdict(set)
     for sample in samples:
         known[sample.group] |= memory.splits(sample)
+        if len(known[sample.group]) > 1 and sample.group != sample.digest:
+            raise VggftError(
+                f"group {sample.group!r} joins images that were assigned to {' and '.join(sorted(known[sample.group]))} earlier, "
+                "and images keep their split. Use a new --workspace for other groups; --cache shares the features."
+            )
     return {group: min(splits, key=SPLITS.index) for group, splits in known.items() if splits}
 
 

@@ -171,3 +171,17 @@ def test_one_video_for_a_class_is_refused_with_what_to_do(tmp_path, ui):
         featurize.run(Workspace(tmp_path / "work", TINY), FeaturizeOptions(tmp_path / "data"), ui)
     found = featurize.run(Workspace(tmp_path / "work", TINY), FeaturizeOptions(tmp_path / "data", group_by="(.*)"), ui)
     assert found["images"] == 8
+
+
+def test_groups_that_join_images_of_different_splits_are_refused(flat, tmp_path, ui):
+    folder, rows = flat
+    work = Workspace(tmp_path / "work", TINY)
+    table = write(tmp_path / "labels.csv", rows)
+    featurize.run(work, FeaturizeOptions(folder, labels=table), ui)
+    before = {s.path: s.split for s in work.dataset.samples}
+    write(table, [(*row, f"g{i // 6}") for i, row in enumerate(rows)], ("file", "label", "group"))
+    with pytest.raises(VggftError, match=r"group 'g\d' joins images that were assigned to train and validate"):
+        featurize.run(work, FeaturizeOptions(folder), ui)
+    write(table, [(*row, f"{before[row[0]]}{i // 6}") for i, row in enumerate(rows)], ("file", "label", "group"))
+    featurize.run(work, FeaturizeOptions(folder), ui)
+    assert {s.path: s.split for s in work.dataset.samples} == before

@@ -82,9 +82,9 @@ def test_a_missing_part_and_one_that_is_there_twice_are_named(base):
     done = merged(base, 1, 3, 9)
     found = strict_json(done.stdout)
     assert done.returncode == 3
-    assert found["missing_parts"] == [{"part": "2/3", "reason": "missing"}]
-    assert "part 2/3 is missing" in done.stderr
-    assert f"part 1/3 is there 2 times: {base / 'part1'}, {base / 'part9'}" in done.stderr
+    assert found["problems"] == [{"part": "2/3", "reason": "missing"}]
+    assert "part 2/3: missing" in done.stderr
+    assert f"part 1/3 is given 2 times: {base / 'part1'}, {base / 'part9'}" in done.stderr
     completed = vggft("featurize", base / "data", "-w", base / "work", "--json")
     assert strict_json(completed.stdout)["computed"] == 30 - found["images"]
 
@@ -122,7 +122,7 @@ def test_what_cannot_be_merged_changes_nothing(base, tmp_path, ui):
     paint(tmp_path / "other" / "a.png", (1, 2, 3))
     before = snapshot(base)
     for folders, message in (
-        (("part1", "raw"), "raw: its features are other ones than those of .*part1: preprocess raw instead of caffe"),
+        (("part1", "raw"), "raw: its features differ from those of .*part1: preprocess raw instead of caffe"),
         (("part1", "half"), r"parts of different divisions: .*part1 \(1/3\), .*half \(1/2\)"),
         (("part1", "nothing"), "nothing: no features in .*cache. Expected a workspace of vggft featurize --part"),
         (("work",), "it is the workspace that is merged into"),
@@ -155,3 +155,48 @@ def test_a_part_again_computes_only_what_is_new(base):
     ]
     assert sum(result["computed"] for result in results) == 1
     assert sum(result["reused"] for result in results) == 30
+
+
+def test_a_merged_workspace_goes_on_with_the_features_it_has(base, ui):
+    for number in (1, 2):
+        raw = FeaturizeOptions(base / "data", part=f"{number}/2", preprocess="raw")
+        parts.featurize(Workspace(base / f"raw{number}", TINY), raw, ui)
+    work = Workspace(base / "work", TINY)
+    merge.run(work, MergeOptions((base / "raw1", base / "raw2")), ui)
+    assert vggft("cache", "verify", "-w", base / "work").returncode == 0
+    merge.run(Workspace(base / "again", TINY), MergeOptions((base / "work",)), ui)  # in two stages
+    assert featurize.run(work, FeaturizeOptions(base / "data"), ui)["computed"] == 0
+    assert work.settings.fingerprint.preprocess == "raw"
+
+
+def test_an_empty_part_an_unfinished_one_and_one_of_other_images(base, ui):
+    few = drawings(base / "few", 2, "birds", "fruit")
+    for number in range(1, 13):
+        parts.featurize(Workspace(base / f"of12-{number}", TINY), FeaturizeOptions(few, part=f"{number}/12"), ui)
+    twelve = tuple(base / f"of12-{number}" for number in range(1, 13))
+    found = merge.run(Workspace(base / "twelve", TINY), MergeOptions(twelve), ui)
+    assert (found["images"], found["problems"]) == (4, [])
+
+    paint(base / "data" / "birds" / "new.png", (9, 9, 9))
+    for number in (1, 2):
+        parts.featurize(
+            Workspace(base / f"part{number}", TINY), FeaturizeOptions(base / "data", part=f"{number}/3"), ui
+        )
+    (base / "part2" / "part.json").unlink()
+    done = merged(base, 1, 2, 3)
+    assert done.returncode == 3
+    reasons = [problem["reason"] for problem in strict_json(done.stdout)["problems"]]
+    assert reasons == ["missing", f"{base / 'part3'} has other images than {base / 'part1'}"]
+    assert f"{base / 'part2'} is not a finished part" in done.stderr
+
+
+def test_a_damaged_file_here_is_replaced_by_the_sound_one_of_a_part(base, ui):
+    work = Workspace(base / "work", TINY)
+    merge.run(work, MergeOptions((base / "part1",)), ui)
+    shard = sorted((base / "work" / "cache").rglob("shards/*.h5"))[0]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.unlink()  # the link, not the file of the part
+    shard.write_bytes(data)
+    merge.run(work, MergeOptions((base / "part1",)), ui)
+    assert vggft("cache", "verify", "-w", base / "work").returncode == 0

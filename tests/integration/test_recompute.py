@@ -7,7 +7,6 @@ import pytest
 from conftest import refused, strict_json, vggft
 from tiny import TINY
 
-from featurize.cache.recomputed import BOUND
 from vggft.workspace.workspace import Workspace
 
 
@@ -37,7 +36,12 @@ def test_wrong_rows_with_right_checksums_are_found(copied):
     assert (done.returncode, found["ok"], found["damaged"]) == (1, False, [])
     assert found["recomputed"]["made_by"] == {"elsewhere": 10}
     assert found["recomputed"]["errors"]["block3_pool"]["median"] == pytest.approx(0.0099, abs=1e-3)
-    assert found["recomputed"]["errors"]["block2_pool"]["largest"] < BOUND
+    assert found["recomputed"]["errors"]["block2_pool"]["largest"] < 2e-3 == found["recomputed"]["bound"]
+    (shard,) = cache.shards.glob("*.h5")
+    assert found["recomputed"]["far"] == [str(shard)]
+    shard.unlink()
+    assert vggft("featurize", copied / "data", "-w", copied / "work").returncode == 0
+    assert vggft("cache", "verify", "--recompute", "5", "-w", copied / "work").returncode == 0
 
 
 def test_no_files_to_compute_again_from(copied):

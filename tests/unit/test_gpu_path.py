@@ -32,6 +32,7 @@ from featurize.pixels import decoding, images
 from featurize.process.workers import Workers
 from vggft.steps import sources
 from vggft.steps.options import FeaturizeOptions
+from vggft.workspace.workspace import Workspace
 
 MEANS = with_layers(VGG16, x=(1, 1, 3))
 TWO = ["block2_pool", "block3_pool"]
@@ -248,9 +249,9 @@ def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(pub
     monkeypatch.setattr(weight_files, "load", lambda architecture, source: published)
     options = FeaturizeOptions(tmp_path, weights=file, engine="keras")
     monkeypatch.setattr(weight_files, "available", lambda architecture: None)
-    assert sources.fingerprint(options, VGG16, None)[1] == file.resolve()
+    assert sources.fingerprint(options, Workspace(tmp_path / "work", VGG16), None)[1] == file.resolve()
     monkeypatch.setattr(weight_files, "available", lambda architecture: weight_files.Source("installed copy", file))
-    assert sources.fingerprint(options, VGG16, None)[1] is None
+    assert sources.fingerprint(options, Workspace(tmp_path / "work", VGG16), None)[1] is None
 
 
 @pytest.mark.slow

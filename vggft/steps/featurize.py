@@ -75,7 +75,7 @@ def _featurize(
     shared = locations.choose_cache(workspace, options)
     wishes = Wishes(options.validation, options.test, options.seed, options.group_by)
     split = split_rules.plan(wishes, before.split, before.assigned)
-    fingerprint, weights_file = sources.fingerprint(options, architecture, before.settings)
+    fingerprint, weights_file = sources.fingerprint(options, workspace, before.settings)
     cache = workspace.cache(fingerprint, recheck=options.rehash)
     if options.data.is_dir() and not cache.layers:
         # Everything has to be computed: missing weights are reported before all files are hashed.

@@ -9,7 +9,7 @@ from vggft.workspace.workspace import Workspace
 
 
 def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any]:
-    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch.
+    """Tune the layers from `options.unfreeze` up, together with a head, and keep the network of the best epoch, or of the last.
 
     Raises:
         VggftError: no such head, unknown layer, a name that is taken, images that are gone, or the parity gate.

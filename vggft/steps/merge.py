@@ -16,18 +16,18 @@ from vggft.steps.options import MergeOptions
 from vggft.ui.console import Ui
 from vggft.workspace import earlier, part
 from vggft.workspace.folder import workspace_flag
-from vggft.workspace.part import Part
+from vggft.workspace.part import Finished
 from vggft.workspace.workspace import Workspace
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A workspace whose features are merged: its folder, the cache in it, and which part it is, if it is one."""
+    """A workspace whose features are merged: its folder, the cache in it, and the record of the part that it is, if it is one."""
 
     root: Path
     cache: Path
     fingerprint: Fingerprint
-    part: Part | None
+    finished: Finished | None
 
 
 def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
     """
     sources = [_source(workspace, places.resolved(places.expanded(path))) for path in options.parts]
     fingerprint = _only_fingerprint(workspace, sources)
-    missing = _missing(sources, ui)
+    problems = _problems(sources, ui)
     total = sum(len(shards.present(source.cache / "shards")) for source in sources)
     new = not workspace.exists
     if new:
@@ -50,6 +50,8 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
     damaged: dict[Path, str] = {}
     with workspace.writing(new=new), sharing.locked(workspace.cache_folder, ui.say):
         cache = workspace.cache(fingerprint)
+        cache.quarantine()  # the parts may have sound copies
+        cache.refresh()
         before = _rows(cache)
         with ui.progress("merging", total, "files") as advance:
             for source in sources:
@@ -74,8 +76,8 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
         "present": present,
         "images": rows,
         "new_images": rows - before,
-        "missing_parts": missing,
-        "failed": [{"path": str(path), "reason": why} for path, why in damaged.items()] + missing,
+        "problems": problems,
+        "failed": [{"path": str(path), "reason": why} for path, why in damaged.items()] + problems,
         "cache": str(cache.folder),
     }
 
@@ -84,10 +86,11 @@ def _source(workspace: Workspace, root: Path) -> _Source:
     if root == places.resolved(workspace.root):
         raise VggftError(f"{root}: it is the workspace that is merged into. Name it once, with --workspace.")
     folder = root / "cache"
+    finished = None if Workspace(root, workspace.architecture).exists else part.finished(root)
     found = {
         path: fingerprint
         for path, fingerprint in (upkeep.fingerprints(folder) if folder.is_dir() else {}).items()
-        if shards.present(path / "shards") and not (fingerprint and fingerprint.probe)
+        if (finished or shards.present(path / "shards")) and not (fingerprint and fingerprint.probe)
     }
     if len(found) != 1:
         several = f"features of {len(found)} fingerprints" if found else "no features"
@@ -99,7 +102,7 @@ def _source(workspace: Workspace, root: Path) -> _Source:
         raise VggftError(
             f"{path}: its fingerprint is damaged. Run the vggft featurize of {root} again, which repairs it."
         )
-    return _Source(root, path, fingerprint, part.finished(root))
+    return _Source(root, path, fingerprint, finished)
 
 
 def _only_fingerprint(workspace: Workspace, sources: Sequence[_Source]) -> Fingerprint:
@@ -119,36 +122,42 @@ def _only_fingerprint(workspace: Workspace, sources: Sequence[_Source]) -> Finge
                 if other[name] != value
             )
             raise VggftError(
-                f"{source.root}: its features are other ones than those of {whose}: {differ}. Compute them with the same "
-                "--preprocess, --weights and precision."
+                f"{source.root}: its features differ from those of {whose}: {differ}. Compute all with the same "
+                "--preprocess and --weights, on machines of one kind (GPU or CPU)."
             )
     return expected
 
 
-def _missing(sources: Sequence[_Source], ui: Ui) -> list[dict[str, str]]:
-    """Name parts that are missing, not finished or there twice.
+def _problems(sources: Sequence[_Source], ui: Ui) -> list[dict[str, str]]:
+    """Name parts that are missing, not finished, given twice, or of other images or layers than the first.
 
     Raises:
         VggftError: parts of different divisions.
     """
-    parts = [source.part for source in sources if source.part]
-    if not parts:
-        return []
-    if len({of.of for of in parts}) > 1:
-        raise VggftError(
-            f"parts of different divisions: {', '.join(f'{source.root} ({source.part})' for source in sources if source.part)}. "
-            "Merge those of one division at a time."
-        )
+    finished = {source.root: source.finished for source in sources if source.finished}
     for source in sources:
-        if source.part is None:
-            ui.warn(f"{source.root} is no finished part: what it has is merged")
-    for one, times in Counter(parts).items():
+        if source.finished is None:
+            ui.warn(f"{source.root} is not a finished part: its features so far are merged")
+    if not finished:
+        return []
+    divisions = {record.part.of for record in finished.values()}
+    if len(divisions) > 1:
+        given = ", ".join(f"{root} ({record.part})" for root, record in finished.items())
+        raise VggftError(f"parts of different divisions: {given}. Merge those of one division at a time.")
+    (number,), (first_root, first) = divisions, next(iter(finished.items()))
+    problems = [{"part": f"{k}/{number}", "reason": "missing"} for k in range(1, number + 1)]
+    problems = [p for p in problems if p["part"] not in {str(record.part) for record in finished.values()}]
+    for root, record in finished.items():
+        for what, differs in (("images", record.data != first.data), ("layers", record.layers != first.layers)):
+            if differs:
+                problems.append({"part": str(record.part), "reason": f"{root} has other {what} than {first_root}"})
+    for problem in problems:
+        ui.warn(f"part {problem['part']}: {problem['reason']}")
+    for twice, times in Counter(record.part for record in finished.values()).items():
         if times > 1:
-            ui.warn(f"part {one} is there {times} times: {', '.join(str(s.root) for s in sources if s.part == one)}")
-    lacking = sorted(set(range(1, parts[0].of + 1)) - {of.number for of in parts})
-    for number in lacking:
-        ui.warn(f"part {number}/{parts[0].of} is missing")
-    return [{"part": f"{number}/{parts[0].of}", "reason": "missing"} for number in lacking]
+            roots = ", ".join(str(root) for root, record in finished.items() if record.part == twice)
+            ui.warn(f"part {twice} is given {times} times: {roots}")
+    return problems
 
 
 def _rows(cache: FeatureCache) -> int:

@@ -188,8 +188,11 @@ def _require_preprocess(workspace: Workspace, recipe: RecipeName) -> None:
     here = settings.fingerprint.preprocess
     if here == wanted:
         return
-    where, shares, usual = workspace_flag(Path(f"{workspace.root}-{recipe}")), settings.shares, Shares()
+    beside = Path(f"{workspace.root}-{recipe}")
+    where, shares, usual = workspace_flag(beside), settings.shares, Shares()
     options = {
+        "labels": (settings.labels, None),
+        "layout": (settings.layout, "auto"),
         "preprocess": (wanted, None),
         "validation": (shares.validate, usual.validate),
         "test": (shares.test, usual.test),
@@ -200,9 +203,15 @@ def _require_preprocess(workspace: Workspace, recipe: RecipeName) -> None:
     words = ["vggft", "featurize", settings.data]
     for name, (value, default) in options.items():
         words += [f"--{name}", str(value)] if value != default else []
+    commands = [
+        shlex.join(["mkdir", str(beside)]),
+        shlex.join(["cp", str(workspace.splits), f"{beside}/"]),
+        f"{shlex.join(words)}{where}",
+        f"vggft finetune --recipe {recipe}{where}",
+    ]
     raise VggftError(
         f"--recipe {recipe}: the features in {workspace.root} are those of {here} pixels, expected {wanted}. Compute these in a "
-        f"workspace beside it: {shlex.join(words)}{where} && vggft finetune --recipe {recipe}{where}"
+        f"workspace beside it, with the same splits: {' && '.join(commands)}"
     )
 
 

@@ -126,6 +126,9 @@ class FeaturizeOptions(Options):
             Part.parse(self.part)
             if self.views:
                 raise VggftError(f"--part with --views {self.views}: views are computed after the parts are merged.")
+            for flag, value in (("--validation", self.validation), ("--test", self.test), ("--seed", self.seed)):
+                if value is not None:
+                    raise VggftError(f"--part with {flag} {value:g}: the split is drawn after the parts are merged.")
             if self.cache is not None:
                 raise VggftError("--part with --cache: a part has features of its own, which vggft cache merge joins.")
         if self.labels is not None and self.layout is not None:

@@ -12,7 +12,7 @@ from vggft.steps.sources import Before
 from vggft.ui.console import Ui
 from vggft.workspace import earlier, part
 from vggft.workspace.filling import Filling, files_of, fill, require
-from vggft.workspace.part import Part
+from vggft.workspace.part import Finished, Part
 from vggft.workspace.workspace import Workspace
 
 
@@ -31,7 +31,7 @@ def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[s
     engines.require(options.engine)
     layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
     locations.refuse_overlap(workspace.root, options.data)
-    fingerprint, weights_file = sources.fingerprint(options, architecture, None)
+    fingerprint, weights_file = sources.fingerprint(options, workspace, None)
     began = time.perf_counter()
     before = Before(None)
     scan = sources.scan(options, before, sources.rules(options, before, options.group_by), ui)
@@ -41,14 +41,18 @@ def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[s
     filling = Filling(files, layers, weights_file, shard_rows=options.shard, engine=options.engine)
     require(workspace.cache(fingerprint), filling)
     with workspace.writing(new=True):
+        part.begin(workspace.root)
         cache = workspace.cache(fingerprint, recheck=options.rehash)
+        cache.shards.mkdir(parents=True, exist_ok=True)
+        cache.describe()
         reused = len(files) - len(cache.missing(layers, list(files)))
         filled = fill(cache, filling, ui)
-        part.finish(workspace.root, wanted)
+        digests = {sample.digest for sample in scan.samples if sample.digest}
+        part.finish(workspace.root, Finished(wanted, tuple(layers), part.digest_of(digests)))
     for digest, reason in filled.rejected.items():
         ui.warn(f"rejected {files[digest][0]}: {reason}")
     ui.print(
-        f"part {wanted}: {counted(len(files) - len(filled.rejected), 'image')} of {len({s.digest for s in scan.samples})}, "
+        f"part {wanted}: {counted(len(files) - len(filled.rejected), 'image')} of {len(digests)}, "
         f"computed {filled.computed}, reused {reused}, in {time.perf_counter() - began:.0f} s"
     )
     return {
@@ -69,8 +73,8 @@ def _require_apart(workspace: Workspace, wanted: Part) -> None:
             f"--part {wanted}: {workspace.root} is the workspace of a data set. Name a new folder for the part with --workspace."
         )
     present = part.finished(workspace.root)
-    if present not in (None, wanted):
+    if present and present.part != wanted:
         raise VggftError(
-            f"--part {wanted}: {workspace.root} holds part {present}. Name another folder with --workspace."
+            f"--part {wanted}: {workspace.root} holds part {present.part}. Name another folder with --workspace."
         )
     earlier.refuse_foreign_files(workspace.root)

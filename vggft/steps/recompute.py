@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from featurize import runner
-from featurize.cache.recomputed import BOUND, Recomputed
+from featurize.cache.recomputed import Recomputed
 from featurize.errors import VggftError
 from featurize.wording import counted
 from vggft.ui.console import Ui
@@ -47,18 +47,23 @@ def recompute(workspace: Workspace, number: int, ui: Ui) -> dict[str, Any]:
     made = ", ".join(f"{engine_name} {rows}" for engine_name, rows in compared.engines.most_common())
     ui.print(
         f"{counted(outcome.computed, 'image')} computed again on {engine.name}; rows in the cache by engine: {made}. Relative "
-        f"error, of which at most {BOUND:g} is expected:"
+        f"error, of which at most {compared.bound:g} is expected:"
     )
     rows = [
-        (layer, f"{np.median(errors):.1e}", f"{max(errors):.1e}", str(sum(error > BOUND for error in errors)))
+        (layer, f"{np.median(errors):.1e}", f"{max(errors):.1e}", str(sum(error > compared.bound for error in errors)))
         for layer, errors in compared.errors.items()
     ]
     ui.table("", ("layer", "median", "largest", "too far"), rows)
+    for path in sorted(compared.far):
+        ui.warn(f"{path}: its features are not those that this machine computes")
+    if compared.far:
+        ui.print("To compute these again here, delete the files that are named and run vggft featurize.")
     return {
         "images": outcome.computed,
         "engine": engine.name,
         "made_by": dict(compared.engines),
-        "bound": BOUND,
+        "bound": compared.bound,
         "errors": {layer: {"median": float(np.median(e)), "largest": max(e)} for layer, e in compared.errors.items()},
-        "ok": all(error <= BOUND for errors in compared.errors.values() for error in errors),
+        "far": [str(path) for path in sorted(compared.far)],
+        "ok": not compared.far,
     }

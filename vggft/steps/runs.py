@@ -28,7 +28,7 @@ class Listed:
         stale: made from an earlier state of the data; None where it is not known.
         epochs: trained so far, without epoch 0.
         of: maximum number of epochs.
-        log_loss: of the best epoch on validation; None before the first checkpoint.
+        log_loss: of the epoch that is kept, on validation; None before the first checkpoint.
         bytes: on the disk.
     """
 

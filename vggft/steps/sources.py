@@ -8,7 +8,7 @@ from pathlib import Path
 import featurize.data.scan
 from featurize import engines
 from featurize.backbone import weights
-from featurize.backbone.architecture import Architecture
+from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
 from featurize.data.dataset import Sample
@@ -50,14 +50,22 @@ def refuse_overlaps(workspace: Workspace, found: Scan) -> None:
 
 
 def fingerprint(
-    options: FeaturizeOptions, architecture: Architecture, before: Settings | None
+    options: FeaturizeOptions, workspace: Workspace, before: Settings | None
 ) -> tuple[Fingerprint, Path | None]:
     """Return the fingerprint of the features, and the file of the weights.
 
-    None stands for the published weights where this machine has another copy than the file that `--weights` names.
+    A new workspace takes that of the features in it, if there are any, such as those of merged parts. None stands for the
+    published weights where this machine has another copy than the file that `--weights` names.
     """
+    architecture = workspace.architecture
     if before is None:
-        default = Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
+        present = upkeep.fingerprints(workspace.cache_folder) if workspace.cache_folder.is_dir() else {}
+        plain = [one for folder, one in present.items() if one and not one.probe and shards.present(folder / "shards")]
+        default = (
+            replace(plain[0], decoder=DECODER_VERSION)
+            if len(plain) == 1
+            else Fingerprint.of(architecture, precision=engines.choose(architecture, options.engine).precision)
+        )
     else:
         default = replace(before.fingerprint, decoder=DECODER_VERSION)
     default = replace(default, preprocess=options.preprocess or default.preprocess)

@@ -129,7 +129,7 @@ def _report(
         rows.append([entry.name + ("  ← best" if entry is ranked[0] else ""), *numbers, epochs, f"{entry.seconds:.1f}"])
     ui.table(
         f"{counted(len(ranked), 'run')} on {ranked[0].validation.n} validation images, lowest log-loss first",
-        ["run", "log-loss", "accuracy", "95% interval", "best epoch", "seconds"],
+        ["run", "log-loss", "accuracy", "95% interval", "epoch kept", "seconds"],
         rows,
     )
     if kept:

@@ -260,7 +260,7 @@ def _samples(dataset: Dataset, split: str) -> list[Sample]:
 
 
 def _predict_validation(job: Job, prepared: Prepared, program: Any, ui: Ui) -> Predictions:
-    """Predict the validation images with the best epoch, whose weights training leaves in the network."""
+    """Predict the validation images with the epoch that is kept, whose weights training leaves in the network."""
     validation, parts = prepared.validation, []
     with ui.progress("predicting validation images", len(validation.targets)) as advance:
         for inputs in validation.rows.batches(np.arange(len(validation.targets)), job.settings.plan.batch_size):

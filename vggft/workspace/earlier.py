@@ -15,7 +15,9 @@ from heads.head import HEAD_FILE
 
 SETTINGS, MANIFEST, SPLITS = "workspace.json", "manifest.csv", "splits.csv"
 HEADS, FINETUNE, REPORT = "heads", "finetune", "report"
-OPTIONS = "--labels, --preprocess, --weights, --layers, --group-by, --validation, --test, --seed, --views, --cache"
+OPTIONS = (
+    "--labels, --layout, --preprocess, --weights, --layers, --group-by, --validation, --test, --seed, --views, --cache"
+)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -1,6 +1,8 @@
 """A part of the images of a data folder, whose features are computed apart, and the record that it is finished."""
 
+import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -41,20 +43,45 @@ class Part:
         return f"{self.number}/{self.of}"
 
 
-def finish(root: Path, part: Part) -> None:
+@dataclass(frozen=True)
+class Finished:
+    """The record of a finished part.
+
+    Attributes:
+        part: which part.
+        layers: those that it has.
+        data: digest of all images of the data folder, by which parts of other images are told.
+    """
+
+    part: Part
+    layers: tuple[str, ...]
+    data: str
+
+
+def begin(root: Path) -> None:
+    """Delete the record of an earlier run: the part is being computed."""
+    (root / FILE).unlink(missing_ok=True)
+
+
+def finish(root: Path, finished_part: Finished) -> None:
     """Record that a part is finished."""
-    forms.write_json(root / FILE, asdict(part))
+    forms.write_json(root / FILE, asdict(finished_part))
 
 
-def finished(root: Path) -> Part | None:
+def finished(root: Path) -> Finished | None:
     """Return which part a workspace holds; None if it holds none, or one that is not finished.
 
     Raises:
         VggftError: the record is damaged.
     """
     try:
-        return records.build(Part, forms.parse_json(durable.read_bytes(root / FILE)))
+        return records.build(Finished, forms.parse_json(durable.read_bytes(root / FILE)))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError) as error:
         raise damaged(root / FILE, error, "Run vggft featurize --part again: what it computed is kept.") from None
+
+
+def digest_of(digests: Iterable[str]) -> str:
+    """Return the digest of a set of images."""
+    return hashlib.sha256("\n".join(sorted(set(digests))).encode()).hexdigest()

@@ -150,10 +150,10 @@ class Workspace:
                 f"{self._settings} is missing. Restore it, or run vggft featurize again with the same data folder and options "
                 f"({earlier.OPTIONS}): features and split are kept."
             )
-        if self.unfinished and (finished := part.finished(self.root)):
+        if not self.exists and (finished := part.finished(self.root)):
             raise VggftError(
-                f"{self.root}: part {finished} of the features, and no data set. Merge all parts into one workspace: vggft cache "
-                "merge PART…"
+                f"{self.root}: part {finished.part} of the features, and no data set. Merge all parts into one workspace: vggft "
+                "cache merge PART…"
             )
         if self.unfinished:
             raise VggftError(f"{self.root}: the first vggft featurize was interrupted. Run it again to continue.")
