@@ -1,6 +1,7 @@
 """`vggft finetune --recipe original`: the layers that Keras's `layers[:16]` froze, the settings, and what contradicts them."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
@@ -11,6 +12,7 @@ from tiny import random_weights, write_keras_file
 
 from featurize.backbone.architecture import Architecture, KerasFile, chain
 from featurize.backbone.vgg16 import VGG16
+from featurize.disk import forms
 from finetune import store
 from finetune.plan import Plan
 from finetune.recipes import RECIPES
@@ -186,10 +188,35 @@ def test_runs_of_before_without_curves_and_recipe(raw, tuned):
 
 def test_a_workspace_on_preprocessed_pixels_names_the_commands(base):
     said = refused("finetune", "--recipe", "original", "-w", base / "caffe", network=FIVE)
-    other = f"-w {base / 'caffe'}-original"
+    other = f"{base / 'caffe'}-original"
     assert f"--recipe original: the features in {base / 'caffe'} are those of caffe pixels, expected raw." in said
-    options = f"--preprocess raw --validation 0.25 --test 0.2 --seed 3 --weights {base / 'five.h5'} {other}"
-    assert f"vggft featurize {base / 'data'} {options} && vggft finetune --recipe original {other}" in said
+    options = f"--preprocess raw --validation 0.25 --test 0.2 --seed 3 --weights {base / 'five.h5'} -w {other}"
+    begin = f"mkdir {other} && cp {base / 'caffe' / 'splits.csv'} {other}/"
+    assert (
+        f"{begin} && vggft featurize {base / 'data'} {options} && vggft finetune --recipe original -w {other}" in said
+    )
+
+
+def test_the_named_commands_keep_table_layout_groups_and_splits(base, tmp_path, ui):
+    files = sorted(path.relative_to(base / "data").as_posix() for path in (base / "data").rglob("*.png"))
+    forms.write_csv(tmp_path / "labels.csv", ("file", "label"), [(file, file.split("/")[0]) for file in files[:12]])
+    work, other = Workspace(tmp_path / "work", FIVE), Workspace(tmp_path / "work-original", FIVE)
+    options = FeaturizeOptions(
+        base / "data", labels=tmp_path / "labels.csv", group_by=r"(\w+)\.png", weights=base / "five.h5", validation=0.3
+    )
+    featurize.run(work, options, ui)
+    forms.write_csv(tmp_path / "labels.csv", ("file", "label"), [(file, file.split("/")[0]) for file in files])
+    featurize.run(work, options, ui)  # images that came later were drawn beside the others
+    said = refused("finetune", "--recipe", "original", "-w", work.root, network=FIVE)
+    *_, copying, featurizing, _ = said.strip().split(": ")[-1].split(" && ")
+    assert copying == f"cp {work.splits} {other.root}/"
+    other.root.mkdir()
+    shutil.copy(work.splits, other.root)
+    done = vggft(*shlex.split(featurizing)[1:], network=FIVE)
+    assert done.returncode == 0, done.stderr
+    assert {s.path: (s.split, s.group) for s in other.dataset.samples} == {
+        s.path: (s.split, s.group) for s in work.dataset.samples
+    }
 
 
 def test_contradictions_change_nothing(raw):
