@@ -106,6 +106,11 @@ def scan(
         else _by_table(root, rules, spelt)
     )
     _check_classes(found, rules.table)
+    if pattern and not any(pattern.search(sample.path) for sample in found.samples):
+        raise VggftError(
+            f"--group-by {rules.group_by!r} matches none of {counted(len(found.samples), 'file')} (the first: "
+            f"{found.samples[0].path}). Correct the pattern, or leave it out."
+        )
     samples = _hash_all(found.root, found.samples, {s.path: s for s in known}, progress)
     return replace(found, samples=tuple(replace(s, group=_group(s, pattern)) for s in samples))
 

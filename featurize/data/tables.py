@@ -155,9 +155,11 @@ def _columns(path: Path, header: Sequence[str], holds_files: Callable[[str], boo
 def _no_column(path: Path, header: Sequence[str], what: str) -> VggftError:
     if any(PurePosixPath(cell).suffix.lower() in PICTURE_SUFFIXES for cell in header):
         return VggftError(f"{path}: no names of columns. Write file,label as the first line.")
+    if not header:
+        return VggftError(f"{path}: the table is empty. Expected a header and a row for each file.")
     many = " Labels in a column for each class are not read: write one column." if what == "labels" else ""
     return VggftError(
-        f"{path}: no column for the {what} among {', '.join(header[:10]) or 'no columns'}. Expected columns called file and "
+        f"{path}: no column for the {what} among {', '.join(header[:10])}. Expected columns called file and "
         f"label (also filename, path, image_id; class, category, target), and perhaps split and group. Rename the column.{many}"
     )
 

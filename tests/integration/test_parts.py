@@ -125,7 +125,7 @@ def test_what_cannot_be_merged_changes_nothing(base, tmp_path, ui):
         (("part1", "raw"), "raw: its features differ from those of .*part1: preprocess raw instead of caffe"),
         (("part1", "half"), r"parts of different divisions: .*part1 \(1/3\), .*half \(1/2\)"),
         (("part1", "nothing"), "nothing: no features in .*cache. Expected a workspace of vggft featurize --part"),
-        (("work",), "it is the workspace that is merged into"),
+        (("work",), "this is the workspace that the parts are merged into"),
     ):
         with pytest.raises(VggftError, match=message):
             merge.run(work, MergeOptions(tuple(base / folder for folder in folders)), ui)

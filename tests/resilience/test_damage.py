@@ -142,7 +142,7 @@ def test_what_an_unfinished_first_run_kept_can_be_looked_at(base):
     assert verify(base)["ok"]
     found = strict_json(vggft("cache", "info", "-w", base / "work", "--json").stdout)
     assert [(one["images"], one["in_use"]) for one in found["fingerprints"]] == [(12, False)]
-    assert "was interrupted" in refused("head", "-w", base / "work", "--epochs", "1")
+    assert "no data set yet" in refused("head", "-w", base / "work", "--epochs", "1")
     damage(0.5, files(base)[0])
     assert not verify(base)["ok"]
 

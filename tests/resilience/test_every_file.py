@@ -38,7 +38,7 @@ VOLATILE = re.compile(
     "second|latency|cost|per_second|path|bytes|cache|manifest|leaderboard|report|network|age|file|folder"
 )
 WORDS = re.compile(
-    "damage|missing|gone|left out|not as vggft wrote|was interrupted|not recorded|again|for a recommendation"
+    "damage|missing|gone|left out|not as vggft wrote|no data set yet|not recorded|again|for a recommendation"
 )
 
 

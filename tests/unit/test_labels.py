@@ -178,7 +178,7 @@ def test_what_is_missing_twice_or_without_a_label_is_named(pictures):
         (["file,cat,dog", "0.png,1,0"], "no column for the labels .* write one column"),
         (["what,label,more", "0.png,a,x"], "no column for the files among what, label, more"),
         (["file,width,height", "0.png,1,2"], "no column for the labels among file, width, height"),
-        ([], "no column for the files among no columns"),
+        ([], "the table is empty"),
         (["file,label"], "no rows"),
         (["file,label", ",a"], "line 2: no file in column 'file'"),
         (["file,label", "0.png,a,b"], "line 2: 3 cells, but the header has 2"),

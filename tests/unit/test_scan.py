@@ -181,7 +181,11 @@ def test_groups(tmp_path):
     assert found["a/clip1_001.png"] == found["a/clip1_002.png"] == "clip1"
     assert found["a/clip2_001.png"] == "clip2"
     assert len(found["b/0.png"]) == 64  # no match: its digest
-    for pattern, message in (("(", "not a valid regular expression"), ("clip", "has no capture group")):
+    for pattern, message in (
+        ("(", "not a valid regular expression"),
+        ("clip", "has no capture group"),
+        (r"(scene\d)", r"matches none of 5 files \(the first: a/clip1_001.png\)"),
+    ):
         with pytest.raises(VggftError, match=message):
             scan(tmp_path, rules=Rules(pattern))
 

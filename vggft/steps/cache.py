@@ -18,6 +18,7 @@ from vggft.steps.confirmation import confirmed
 from vggft.steps.options import CacheExportOptions, PruneOptions, VerifyOptions
 from vggft.steps.recompute import recompute
 from vggft.ui.console import Ui
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import SCHEMA, Workspace
 
 
@@ -182,7 +183,7 @@ def verify(workspace: Workspace, options: VerifyOptions, ui: Ui) -> dict[str, An
     if len(in_use) + len(perturbed) < len(findings):
         ui.print("Some of these features are stale: vggft cache prune deletes them.")
     if settled is None:
-        ui.print("The first vggft featurize was interrupted. Run it again to continue.")
+        ui.print(f"Features, but no data set yet. Run: vggft featurize DATA{workspace_flag(workspace.root)}")
     result = {"ok": sound, "files": files, "damaged": damaged, "images_without_features": len(without)}
     if options.recompute:
         recomputed = recompute(workspace, options.recompute, ui)

@@ -28,6 +28,7 @@ class _Source:
     cache: Path
     fingerprint: Fingerprint
     finished: Finished | None
+    settled: bool
 
 
 def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
@@ -84,9 +85,10 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
 
 def _source(workspace: Workspace, root: Path) -> _Source:
     if root == places.resolved(workspace.root):
-        raise VggftError(f"{root}: it is the workspace that is merged into. Name it once, with --workspace.")
+        raise VggftError(f"{root}: this is the workspace that the parts are merged into. Leave it out of PART.")
     folder = root / "cache"
-    finished = None if Workspace(root, workspace.architecture).exists else part.finished(root)
+    settled = Workspace(root, workspace.architecture).exists
+    finished = None if settled else part.finished(root)
     found = {
         path: fingerprint
         for path, fingerprint in (upkeep.fingerprints(folder) if folder.is_dir() else {}).items()
@@ -102,7 +104,7 @@ def _source(workspace: Workspace, root: Path) -> _Source:
         raise VggftError(
             f"{path}: its fingerprint is damaged. Run the vggft featurize of {root} again, which repairs it."
         )
-    return _Source(root, path, fingerprint, finished)
+    return _Source(root, path, fingerprint, finished, settled)
 
 
 def _only_fingerprint(workspace: Workspace, sources: Sequence[_Source]) -> Fingerprint:
@@ -136,7 +138,7 @@ def _problems(sources: Sequence[_Source], ui: Ui) -> list[dict[str, str]]:
     """
     finished = {source.root: source.finished for source in sources if source.finished}
     for source in sources:
-        if source.finished is None:
+        if source.finished is None and not source.settled:
             ui.warn(f"{source.root} is not a finished part: its features so far are merged")
     if not finished:
         return []

@@ -50,10 +50,14 @@ def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[s
         digests = {sample.digest for sample in scan.samples if sample.digest}
         part.finish(workspace.root, Finished(wanted, tuple(layers), part.digest_of(digests)))
     for digest, reason in filled.rejected.items():
-        ui.warn(f"rejected {files[digest][0]}: {reason}")
+        ui.warn(f"rejected {files[digest][0].relative_to(scan.root)}: {reason}")
     ui.print(
         f"part {wanted}: {counted(len(files) - len(filled.rejected), 'image')} of {len(digests)}, "
         f"computed {filled.computed}, reused {reused}, in {time.perf_counter() - began:.0f} s"
+    )
+    ui.say(
+        f"in {workspace.root}. When all parts are finished, join them in a new workspace: vggft cache merge PART… --workspace "
+        "WORK"
     )
     return {
         "part": str(wanted),

@@ -1,5 +1,6 @@
 """What `vggft featurize` says of the files that it found: classes and splits, what was left out, and what looks wrong."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -88,11 +89,22 @@ def _warn_of_classes(dataset: Dataset, ui: Ui) -> None:
         ui.warn(
             f"classes that differ only in upper and lower case: {', '.join(alike)}. If they are one, give it one name"
         )
+    for same in _same_numbers(dataset.classes):
+        ui.warn(f"classes that are one number: {', '.join(same)}. If they are one, give it one name")
     for split in ("validate", "test"):
         classes = {s.label for s in dataset.accepted(split)}
         for name in dataset.classes:
             if classes and name not in classes:
                 ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")
+
+
+def _same_numbers(names: Sequence[str]) -> list[list[str]]:
+    """Return the names that are the same number, in lists: 1 and 1.0, as programs write tables."""
+    alike: dict[float, list[str]] = defaultdict(list)
+    for name in names:
+        with contextlib.suppress(ValueError):
+            alike[float(name)].append(name)
+    return [variants for variants in alike.values() if len(variants) > 1]
 
 
 def _warn_of_copies(dataset: Dataset, ui: Ui) -> None:

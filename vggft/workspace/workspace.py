@@ -156,7 +156,9 @@ class Workspace:
                 "cache merge PART…"
             )
         if self.unfinished:
-            raise VggftError(f"{self.root}: the first vggft featurize was interrupted. Run it again to continue.")
+            raise VggftError(
+                f"{self.root}: features, but no data set yet. Run: vggft featurize DATA{workspace_flag(self.root)}"
+            )
         if not self.exists:
             raise VggftError(
                 f"{self.root}: no features here yet. Run first: vggft featurize DATA{workspace_flag(self.root)}"
