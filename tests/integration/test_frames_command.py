@@ -235,6 +235,18 @@ def test_one_bad_file_among_good_ones(tmp_path):
     assert vggft("frames", half, out).returncode == 3
 
 
+def test_a_video_without_keyframes_does_not_stop_the_others(tmp_path):
+    good, bad, out = encode(tmp_path / "good.mkv", shots(0)), tmp_path / "bad.mp4", tmp_path / "out"
+    data = bytearray(encode(bad, noise(40), flags="faststart").read_bytes())
+    for table, number in ((b"stss", 379), (b"stsz", 1 << 12)):  # a keyframe that does not exist, and too large a frame
+        place = data.index(table) + (12 if table == b"stss" else 96)
+        data[place : place + 4] = number.to_bytes(4)
+    bad.write_bytes(data)
+    found = run(bad, good, out)
+    assert [each["path"] for each in found["failed"]] == [str(bad)]
+    assert {video_of(name) for name in frames(out)} == {"bad", "good"}
+
+
 def test_a_disk_that_fails_is_read_again_by_the_next_run(tmp_path, monkeypatch):
     path, whole, out = encode(tmp_path / "v.mkv", noise(100, (320, 240))), tmp_path / "whole", tmp_path / "out"
     expected = run(path, whole, "--every", "0.5")
