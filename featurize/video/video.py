@@ -235,9 +235,9 @@ class Video:
         position = index.search_timestamp(ticks)
         if position < 0 or index[position].timestamp <= self._read:
             return
-        with contextlib.suppress(av.error.FFmpegError, OSError):
+        self._jumped, self._target = True, milliseconds
+        with contextlib.suppress(av.error.FFmpegError, OSError):  # it may have gone anywhere, as by a jump that goes too far
             self._container.seek(index[position].timestamp, stream=self._stream, backward=True)
-            self._jumped, self._target = True, milliseconds
 
 
 def _nameless(path: Path) -> Any:

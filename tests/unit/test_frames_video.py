@@ -238,26 +238,29 @@ def test_jumps_that_fail_lose_nothing_and_a_failing_way_back_is_damage(tmp_path,
     expected, _ = cut(path, 3300)
 
     class Failing:
-        def __init__(self, container, works):
-            self.container, self.works = container, works
+        def __init__(self, container, failing):
+            self.container, self.failing, self.seeks = container, failing, 0
 
         def __getattr__(self, name):
             return getattr(self.container, name)
 
         def seek(self, *arguments, **options):
-            if not self.works:
+            self.seeks += 1
+            if self.seeks == self.failing:
+                assert [packet for packet in self.container.demux(video=0) if packet.size]  # FFmpeg reads to the end
                 raise getattr(av.error, error)(1, "no way")
-            self.works -= 1
             self.container.seek(*arguments, **options)
 
-    def cut_with(works):
+    def cut_failing(number):
         with Video(path) as video:
-            video._container = Failing(video._container, works)
+            video._container = Failing(video._container, number)
             return {f.milliseconds for f in offered(video, 3300, None)}, video
 
-    assert cut_with(0)[0] == set(expected)
+    frames, video = cut_failing(1)
+    assert frames == set(expected)
+    assert (video.complete, video.damage, video._container.seeks) == (True, "", 2)
     monkeypatch.setattr("featurize.video.video._REORDERING", -2000)  # the jump goes too far
-    frames, video = cut_with(1)
+    frames, video = cut_failing(2)
     assert frames == {0}
     assert not video.complete
     assert video.damage.startswith("truncated: it ends after 0.200 of 10.000 seconds; reading stopped after 0.200")
