@@ -236,8 +236,10 @@ class Video:
         if position < 0 or index[position].timestamp <= self._read:
             return
         self._jumped, self._target = True, milliseconds
-        with contextlib.suppress(av.error.FFmpegError, OSError):  # it may have gone anywhere, as by a jump that goes too far
+        try:
             self._container.seek(index[position].timestamp, stream=self._stream, backward=True)
+        except (av.error.FFmpegError, OSError):
+            self._target = -1  # it may have gone anywhere, so whatever follows is too far
 
 
 def _nameless(path: Path) -> Any:
