@@ -81,7 +81,7 @@ class Lists:
             VggftError: a list is damaged, or the folder cannot be written.
         """
         self._folder = folder
-        durable.sweep(folder)
+        durable.sweep_files(folder, lambda name: name in (VIDEOS, FRAMES) or video_of(name) is not None)
         self._videos = {record.identity: record for record in self._read_videos()}
         self._rows: dict[str, list[dict[str, str]]] = {}  # of unfinished videos
         self._taken = {_compared(record.name) for record in self._videos.values()}

@@ -11,7 +11,7 @@ import pytest
 from conftest import refused, snapshot, strict_json, vggft
 from PIL import Image
 from processes import Fork, start, wait_until
-from small_videos import encode, noise
+from small_videos import encode, noise, shots
 
 from featurize.data.frames import video_of
 from featurize.disk import forms
@@ -33,17 +33,6 @@ def frames(folder):
 
 def rows(folder, name="frames.csv"):
     return forms.parse_csv((folder / name).read_bytes())
-
-
-def shots(*numbers, seconds=3):
-    """Return pictures of shots at 10 frames a second, each a picture that is told by a number, with noise."""
-    rng = np.random.default_rng(1)
-    different = noise(max(numbers) + 1, (160, 120))
-    return [
-        np.clip(different[number] + rng.normal(0, 5, (120, 160, 3)), 0, 255).astype(np.uint8)
-        for number in numbers
-        for _ in range(10 * seconds)
-    ]
 
 
 def test_each_look_is_kept_once(tmp_path):

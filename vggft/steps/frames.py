@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from featurize.disk import durable
 from featurize.disk.transfer import located
 from featurize.errors import VggftError, reason
 from featurize.process import interrupts, places
@@ -228,6 +229,7 @@ def _alone(out: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
         raise VggftError(f"{out}: cannot be written or locked ({reason(error)}). Choose another folder.") from None
     try:
+        durable.sweep_beside(out / _HOLDER)
         holder.write(out / _HOLDER)
         yield
     finally:
