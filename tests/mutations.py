@@ -27,6 +27,24 @@ class Mutation(NamedTuple):
 
 
 MUTATIONS = [
+    Mutation(
+        "featurize/video/lists.py",
+        "(record.identity, record.modified) == (source.identity, source.modified)",
+        "record.identity == source.identity",
+        "integration/test_frames_again.py",
+    ),
+    Mutation(
+        "featurize/video/video.py",
+        "self._target = -1  # it may",
+        "pass  # it may",
+        "unit/test_frames_video.py",
+    ),
+    Mutation(
+        "featurize/disk/durable.py",
+        "and ours(match[1]) and",
+        "and",
+        "integration/test_frames_again.py",
+    ),
     Mutation("vggft/labelling/decisions.py", "file.truncate(end)", "pass", "unit/test_labelling.py"),
     Mutation(
         "vggft/labelling/decisions.py",

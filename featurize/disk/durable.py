@@ -16,6 +16,7 @@ from featurize.errors import VggftError
 
 # Temporary files left by a killed process; the next process that holds the workspace lock removes them (`sweep`).
 TEMPORARY = ".*.vggft.tmp"
+_TEMPORARY_FILE = re.compile(r"\.(.+)\.(\d+)\.vggft\.tmp", re.DOTALL)  # of `replacing`: name and process
 _REPLACED = ".vggft.replaced"  # suffix of a folder that is about to be replaced
 
 # What file systems that cannot flush a folder or a file answer: CIFS, some FUSE and network file systems.
@@ -90,10 +91,14 @@ def sweep(folder: Path) -> None:
 
 def sweep_beside(path: Path) -> None:
     """Delete the temporary files that killed processes left while they wrote `path`, in a folder that is not vggft's."""
-    name = re.compile(rf"\.{re.escape(path.name)}\.(\d+)\.vggft\.tmp")
-    for other in path.parent.iterdir():
-        match = name.fullmatch(other.name)
-        if match and other.is_file() and not other.is_symlink() and not runs(int(match[1])):
+    sweep_files(path.parent, lambda name: name == path.name)
+
+
+def sweep_files(folder: Path, ours: Callable[[str], bool]) -> None:
+    """Delete the temporary files that killed processes left in a folder while they wrote files for whose names `ours` is True."""
+    for other in folder.iterdir():
+        match = _TEMPORARY_FILE.fullmatch(other.name)
+        if match and ours(match[1]) and other.is_file() and not other.is_symlink() and not runs(int(match[2])):
             with contextlib.suppress(OSError):
                 other.unlink()
 

@@ -1,7 +1,9 @@
 """What was written into a folder of frames: videos.csv, a row a video, and frames.csv, a row a frame, from which a run continues.
 
-A video is known by its contents, whatever its path. Its row is written before its first frame and again when it is finished; a
-frame's row is appended after its file. A frame that a killed process wrote without its row is written again, to the same bytes.
+A video is known by its contents, whatever its path. One that was not read whole, such as a download before its end, is known by
+its path as well: when its file has changed, it is cut again under the same name. A video's row is written before its first frame
+and again when it is finished; a frame's row is appended after its file. A frame that a killed process wrote without its row is
+written again, to the same bytes.
 """
 
 import hashlib
@@ -28,13 +30,29 @@ _MOST_BYTES = 200
 
 
 @dataclass(frozen=True)
+class Source:
+    """A video that was given.
+
+    Attributes:
+        identity: digest of its contents.
+        modified: when its file was last changed, in nanoseconds since 1970.
+        duration: in milliseconds; None where its header does not say.
+    """
+
+    path: Path
+    identity: str
+    modified: str
+    duration: int | None
+
+
+@dataclass(frozen=True)
 class VideoRecord:
     """A row of videos.csv.
 
     Attributes:
         name: of the video in the names of its frames.
         path: where the video was.
-        identity: digest of its contents.
+        identity, modified: as in `Source`.
         options: those that decide which frames are kept, in words.
         frames, similar: number of frames that were kept, and of near-duplicates that were left out; 0 until it is finished.
         damage: what could not be decoded, in words.
@@ -43,11 +61,17 @@ class VideoRecord:
     name: str
     path: str
     identity: str
+    modified: str
     options: str
     state: Literal["begun", "finished"] = "begun"
     frames: Count = 0
     similar: Count = 0
     damage: str = ""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of the video was read."""
+        return self.state == "finished" and not self.damage
 
 
 @dataclass
@@ -81,7 +105,7 @@ class Lists:
             VggftError: a list is damaged, or the folder cannot be written.
         """
         self._folder = folder
-        durable.sweep(folder)
+        durable.sweep_files(folder, lambda name: name in (VIDEOS, FRAMES) or video_of(name) is not None)
         self._videos = {record.identity: record for record in self._read_videos()}
         self._rows: dict[str, list[dict[str, str]]] = {}  # of unfinished videos
         self._taken = {_compared(record.name) for record in self._videos.values()}
@@ -95,15 +119,39 @@ class Lists:
         """Return the row of a video; None where it is new."""
         return self._videos.get(an_identity)
 
-    def begin(self, path: Path, an_identity: str, options: str) -> VideoRecord:
+    def changed(self, source: Source) -> VideoRecord | None:
+        """Return the row of a video that was not read whole, and whose file has changed since; None where there is none."""
+        record = self._videos.get(source.identity) or next(
+            (each for each in self._videos.values() if each.path == str(source.path) and not each.whole), None
+        )
+        if record is None or record.whole:
+            return None
+        same = (record.identity, record.modified) == (source.identity, source.modified)
+        return None if same else record
+
+    def restart(self, record: VideoRecord, source: Source) -> VideoRecord:
+        """Begin a video that has changed again, under the name that it has: frames of both belong to one group.
+
+        Its rows are removed. Its frames stay: they are written again only where they are not there.
+
+        Raises:
+            VggftError: the lists cannot be written.
+        """
+        rows = [list(row.values()) for row in self._read_frames() if row["video"] != record.name]
+        forms.write_csv(self._folder / FRAMES, _COLUMNS, rows)
+        self._rows.pop(record.name, None)
+        del self._videos[record.identity]
+        return self._write(VideoRecord(record.name, str(source.path), source.identity, source.modified, record.options))
+
+    def begin(self, source: Source, options: str) -> VideoRecord:
         """Give a new video a name that no other one has, and write its row.
 
         Raises:
             VggftError: it cannot be written.
         """
-        name = next(name for name in _names(path.stem) if _compared(name) not in self._taken)
+        name = next(name for name in _names(source.path.stem) if _compared(name) not in self._taken)
         self._taken.add(_compared(name))
-        return self._write(VideoRecord(name, str(path), an_identity, options))
+        return self._write(VideoRecord(name, str(source.path), source.identity, source.modified, options))
 
     def progress(self, record: VideoRecord) -> Progress:
         """Return how far an unfinished video was read.
@@ -121,14 +169,18 @@ class Lists:
         except (ValueError, OverflowError) as error:  # OverflowError: an infinite time
             raise self._damaged(FRAMES, error) from None
 
-    def put(self, record: VideoRecord, milliseconds: int, data: bytes, a_hash: int | None, similar: int) -> None:
-        """Write a frame and its row. `similar`: near-duplicates that were left out since the frame before it.
+    def put(self, record: VideoRecord, milliseconds: int, data: bytes, a_hash: int | None, similar: int) -> bool:
+        """Write a frame and its row; return False where the same frame was there.
+
+        Args:
+            similar: number of near-duplicates that were left out since the frame before it.
 
         Raises:
             VggftError: it cannot be written, or another file has its name.
         """
         path = self._folder / frame_name(record.name, milliseconds / 1000)
-        if not os.path.lexists(path):
+        new = not os.path.lexists(path)
+        if new:
             durable.write_bytes(path, data)
         elif path.is_symlink() or not path.is_file() or path.read_bytes() != data:
             raise VggftError(
@@ -147,6 +199,7 @@ class Lists:
                 f"{frames}: cannot be written ({reason(error)}). Frames written so far are kept: free some space, and run the "
                 "same command again."
             ) from None
+        return new
 
     def finish(self, record: VideoRecord) -> VideoRecord:
         """Write that all frames of a video are there."""
@@ -210,4 +263,4 @@ def _names(stem: str) -> Iterator[str]:
 
 def as_json(record: VideoRecord) -> dict[str, Any]:
     """Return what `--json` shows of a video."""
-    return {key: value for key, value in asdict(record).items() if key not in ("identity", "state")}
+    return {key: value for key, value in asdict(record).items() if key not in ("identity", "modified", "state")}

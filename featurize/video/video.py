@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from featurize.disk import durable
 from featurize.errors import VggftError
-from featurize.wording import counted
+from featurize.video.damage import Damage
 
 if TYPE_CHECKING:
     import av
@@ -26,8 +26,6 @@ PACKAGES = "'vggft[video]'"
 _SEEKABLE = ("mov", "matroska")
 # A jump ends this long before the frame that is needed: an index has the times of decoding, which lie before those of display.
 _REORDERING = 1_000  # milliseconds
-# A video that ends earlier than its header says is truncated. Headers round, and some count the last frame of the sound.
-_MISSING, _SHARE = 1_000, 50  # milliseconds, and a fiftieth of the duration
 _GAP = 1_000  # milliseconds; times that go back by more are those of another recording that was appended
 
 _TAG_TIME = re.compile(r"(\d+):(\d+):(\d+(?:\.\d+)?)")
@@ -121,9 +119,8 @@ class Video:
         for other in self._container.streams:
             other.discard = Discard.default if other is stream else Discard.all
         stream.thread_type = "AUTO"
-        if self._indexed:  # Matroska reads its index only now
-            with contextlib.suppress(OSError, ValueError):
-                self._container.seek(0, backward=True)
+        if name.startswith("matroska"):  # it reads its index only now
+            self._rewind()
         return stream  # type: ignore[no-any-return]
 
     def _duration(self) -> int | None:
@@ -149,7 +146,7 @@ class Video:
 
         A frame that is damaged is left out. Between two frames, `skip_to` may be called.
         """
-        trouble = _Trouble()
+        trouble = Damage()
         offset, restart = 0, True
         while restart:
             restart = False
@@ -171,12 +168,15 @@ class Video:
                         self._jumped, restart = False, True
                         break
             if self._target is not None and not restart:  # the jump went too far, or to where the file is damaged
-                self._target, self._jumps, restart, trouble = None, False, True, _Trouble()
-                self._container.seek(0, backward=True)
+                self._target, self._jumps, trouble = None, False, Damage()
+                why = self._rewind()
+                if why:
+                    trouble.end(why)
+                restart = not why
         self.damage = trouble.text(self._end, self.duration) if self._last >= 0 else "no frame in it can be decoded"
         self.complete = not trouble.end_reason
 
-    def _pictures(self, trouble: "_Trouble") -> Iterator["av.VideoFrame"]:
+    def _pictures(self, trouble: Damage) -> Iterator["av.VideoFrame"]:
         """Yield decoded pictures that are not damaged, up to the end or to what ends the file early."""
         import av
 
@@ -201,6 +201,16 @@ class Video:
                 else:
                     yield picture
 
+    def _rewind(self) -> str:
+        """Go back to the beginning of the file; return why that fails, and an empty text where it does not."""
+        import av
+
+        try:
+            self._container.seek(0, backward=True)
+        except (av.error.FFmpegError, OSError) as error:
+            return getattr(error, "strerror", None) or str(error)
+        return ""
+
     def _time(self, picture: "av.VideoFrame") -> int:
         """Return a picture's time since the first one, in milliseconds; by the frame rate where the file has no times."""
         ticks = picture.pts if picture.pts is not None else picture.dts
@@ -216,6 +226,8 @@ class Video:
 
         Frames before that time may still follow. Nothing is lost where a jump is not possible.
         """
+        import av
+
         if not self._jumps or self._zero is None:
             return
         ticks = self._zero + int((milliseconds - _REORDERING) / 1000 / self._time_base)
@@ -223,40 +235,11 @@ class Video:
         position = index.search_timestamp(ticks)
         if position < 0 or index[position].timestamp <= self._read:
             return
-        with contextlib.suppress(OSError, ValueError):
+        self._jumped, self._target = True, milliseconds
+        try:
             self._container.seek(index[position].timestamp, stream=self._stream, backward=True)
-            self._jumped, self._target = True, milliseconds
-
-
-@dataclass
-class _Trouble:
-    """What could not be decoded."""
-
-    packets: int = 0
-    first: int = 0
-    end_reason: str = ""
-
-    def add(self, last: int) -> None:
-        """Count a packet or frame after the frame of a time."""
-        self.first = self.first if self.packets else max(0, last)
-        self.packets += 1
-
-    def end(self, why: str) -> None:
-        """Note why the rest of the file cannot be read."""
-        self.end_reason = why
-
-    def text(self, end: int, duration: int | None) -> str:
-        """Return it in words; empty if there was none."""
-        parts = []
-        if duration is not None and end + max(_MISSING, duration // _SHARE) < duration:
-            parts.append(f"truncated: it ends after {end / 1000:.3f} of {duration / 1000:.3f} seconds")
-        if self.end_reason:
-            parts.append(f"reading stopped after {end / 1000:.3f} seconds ({self.end_reason})")
-        if self.packets:
-            parts.append(
-                f"damaged: {counted(self.packets, 'frame')} left out, the first after {self.first / 1000:.3f} seconds"
-            )
-        return "; ".join(parts)
+        except (av.error.FFmpegError, OSError):
+            self._target = -1  # it may have gone anywhere, so whatever follows is too far
 
 
 def _nameless(path: Path) -> Any:

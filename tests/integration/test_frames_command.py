@@ -11,7 +11,7 @@ import pytest
 from conftest import refused, snapshot, strict_json, vggft
 from PIL import Image
 from processes import Fork, start, wait_until
-from small_videos import encode, noise
+from small_videos import encode, noise, shots
 
 from featurize.data.frames import video_of
 from featurize.disk import forms
@@ -33,17 +33,6 @@ def frames(folder):
 
 def rows(folder, name="frames.csv"):
     return forms.parse_csv((folder / name).read_bytes())
-
-
-def shots(*numbers, seconds=3):
-    """Return pictures of shots at 10 frames a second, each a picture that is told by a number, with noise."""
-    rng = np.random.default_rng(1)
-    different = noise(max(numbers) + 1, (160, 120))
-    return [
-        np.clip(different[number] + rng.normal(0, 5, (120, 160, 3)), 0, 255).astype(np.uint8)
-        for number in numbers
-        for _ in range(10 * seconds)
-    ]
 
 
 def test_each_look_is_kept_once(tmp_path):
@@ -233,6 +222,18 @@ def test_one_bad_file_among_good_ones(tmp_path):
     assert done.stderr.count("warning: ") == 2
     assert len(frames(out)) > 3
     assert vggft("frames", half, out).returncode == 3
+
+
+def test_a_video_without_keyframes_does_not_stop_the_others(tmp_path):
+    good, bad, out = encode(tmp_path / "good.mkv", shots(0)), tmp_path / "bad.mp4", tmp_path / "out"
+    data = bytearray(encode(bad, noise(40), flags="faststart").read_bytes())
+    for table, number in ((b"stss", 379), (b"stsz", 1 << 12)):  # a keyframe that does not exist, and too large a frame
+        place = data.index(table) + (12 if table == b"stss" else 96)
+        data[place : place + 4] = number.to_bytes(4)
+    bad.write_bytes(data)
+    found = run(bad, good, out)
+    assert [each["path"] for each in found["failed"]] == [str(bad)]
+    assert {video_of(name) for name in frames(out)} == {"bad", "good"}
 
 
 def test_a_disk_that_fails_is_read_again_by_the_next_run(tmp_path, monkeypatch):

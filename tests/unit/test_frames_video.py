@@ -215,6 +215,58 @@ def test_a_truncated_video_gives_what_decodes(tmp_path, suffix, every):
     assert "of 10.000 seconds" in video.damage
 
 
+@pytest.mark.parametrize(("error", "number"), [(PermissionError, 40), (EOFError, 21)])
+def test_a_damaged_table_of_keyframes_gives_what_decodes(tmp_path, error, number):
+    """No frame is a keyframe, so FFmpeg cannot go back to the beginning; a frame too large, and it reads to the end first."""
+    path = encode(tmp_path / "v.mp4", greys(40), flags="faststart")
+    data = bytearray(path.read_bytes())
+    keyframes, sizes = data.index(b"stss") + 12, data.index(b"stsz") + 16
+    data[keyframes : keyframes + 4] = (379).to_bytes(4)
+    if error is EOFError:
+        data[sizes + 4 * 20 : sizes + 4 * 21] = (1000).to_bytes(4)
+    path.write_bytes(data)
+    with av.open(path) as file, pytest.raises(error):
+        file.seek(0, backward=True)
+    frames, video = cut(path)
+    assert list(frames)[:20] == [100 * i for i in range(20)]
+    assert (len(frames), bool(video.damage)) == (number, number < 40)
+
+
+@pytest.mark.parametrize("error", ["EOFError", "InvalidDataError", "PermissionError"])
+def test_jumps_that_fail_lose_nothing_and_a_failing_way_back_is_damage(tmp_path, monkeypatch, error):
+    path = encode(tmp_path / "v.mp4", greys(100), options={"g": "10", "bf": "0"})
+    expected, _ = cut(path, 3300)
+
+    class Failing:
+        def __init__(self, container, failing):
+            self.container, self.failing, self.seeks = container, failing, 0
+
+        def __getattr__(self, name):
+            return getattr(self.container, name)
+
+        def seek(self, *arguments, **options):
+            self.seeks += 1
+            if self.seeks == self.failing:
+                assert [packet for packet in self.container.demux(video=0) if packet.size]  # FFmpeg reads to the end
+                raise getattr(av.error, error)(1, "no way")
+            self.container.seek(*arguments, **options)
+
+    def cut_failing(number):
+        with Video(path) as video:
+            video._container = Failing(video._container, number)
+            return {f.milliseconds for f in offered(video, 3300, None)}, video
+
+    frames, video = cut_failing(1)
+    assert frames == set(expected)
+    assert (video.complete, video.damage, video._container.seeks) == (True, "", 2)
+    monkeypatch.setattr("featurize.video.video._REORDERING", -2000)  # the jump goes too far
+    frames, video = cut_failing(2)
+    assert frames == {0}
+    assert not video.complete
+    assert video.damage.startswith("truncated: it ends after 0.200 of 10.000 seconds; reading stopped after 0.200")
+    assert "(no way)" in video.damage
+
+
 def test_a_damaged_video_gives_what_decodes(tmp_path):
     path = encode(tmp_path / "v.mp4", noise(100), codec="mpeg4", options={"g": "10"})
     data = bytearray(path.read_bytes())

@@ -4,15 +4,16 @@ import contextlib
 import os
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from featurize.disk import durable
 from featurize.disk.transfer import located
 from featurize.errors import VggftError, reason
 from featurize.process import interrupts, places
 from featurize.video import picture, selection
-from featurize.video.lists import Lists, Progress, VideoRecord, as_json, identity
+from featurize.video.lists import Lists, Progress, Source, VideoRecord, as_json, identity
 from featurize.video.selection import Kept
 from featurize.video.video import NotVideoError, Video, require_package
 from featurize.wording import counted
@@ -29,15 +30,6 @@ SUFFIXES = frozenset(
     )
 )
 _LOCK, _HOLDER = ".frames.lock", ".frames.lock.txt"
-
-
-@dataclass(frozen=True)
-class _Source:
-    """A video that was given. `duration`: in milliseconds; None where its header does not say."""
-
-    path: Path
-    identity: str
-    duration: int | None
 
 
 def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
@@ -62,6 +54,7 @@ def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
     with _alone(out):
         lists = Lists(out)
         _require_same_options(sources, lists, options, out)
+        _restart(sources, lists, ui)
         cut = _Cut(lists, options)
         finished = {}
         with ui.progress("cutting frames", _seconds_left(sources, lists), "s of video") as advance:
@@ -104,11 +97,11 @@ class _Cut:
         self._read = 0  # milliseconds of video, before this one
         self.written = 0
 
-    def video(self, source: _Source, advance: Advance) -> VideoRecord:
+    def video(self, source: Source, advance: Advance) -> VideoRecord:
         """Write the frames of a video that are not there yet, and return its row."""
         record = self._lists.record(source.identity)
         if record is None:
-            record = self._lists.begin(source.path, source.identity, self._options.selection)
+            record = self._lists.begin(source, self._options.selection)
         if record.state == "begun":
             begun = self._lists.progress(record)
             try:
@@ -134,11 +127,10 @@ class _Cut:
                 left_out += 1
                 continue
             data = picture.jpeg(converter.rgb(frame.picture))
-            self._lists.put(record, frame.milliseconds, data, a_hash, left_out)
+            self.written += self._lists.put(record, frame.milliseconds, data, a_hash, left_out)
             if a_hash is not None:
                 kept.add(a_hash)
             frames, similar, left_out = frames + 1, similar + left_out, 0
-            self.written += 1
         record = replace(record, frames=frames, similar=similar + left_out, damage=video.damage)
         return self._lists.finish(record) if video.complete else record
 
@@ -170,14 +162,14 @@ def _paths(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(map(located, paths)))
 
 
-def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[_Source]:
+def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[Source]:
     """Open each file and yield those that are videos, each content once; add the others and why to `failed`."""
     known: set[str] = set()
     for path in paths:
         interrupts.check()
         try:
             with Video(path) as video:
-                source = _Source(path, identity(path), video.duration)
+                source = Source(path, identity(path), str(path.stat().st_mtime_ns), video.duration)
         except (NotVideoError, OSError) as error:
             failed.append({"path": str(path), "reason": reason(error)})
             continue
@@ -186,7 +178,7 @@ def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[_S
             yield source
 
 
-def _seconds_left(sources: Sequence[_Source], lists: Lists) -> int | None:
+def _seconds_left(sources: Sequence[Source], lists: Lists) -> int | None:
     """Return how much of the videos is still to be read; None where the duration of one is not known."""
     left = 0
     for source in sources:
@@ -228,6 +220,7 @@ def _alone(out: Path) -> Iterator[None]:
     except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
         raise VggftError(f"{out}: cannot be written or locked ({reason(error)}). Choose another folder.") from None
     try:
+        durable.sweep_beside(out / _HOLDER)
         holder.write(out / _HOLDER)
         yield
     finally:
@@ -235,16 +228,32 @@ def _alone(out: Path) -> Iterator[None]:
         lock.release()
 
 
-def _require_same_options(sources: Sequence[_Source], lists: Lists, options: FramesOptions, out: Path) -> None:
+def _require_same_options(sources: Sequence[Source], lists: Lists, options: FramesOptions, out: Path) -> None:
     """Check that no video has frames in the folder that were cut with other options: they would be mixed.
 
     Raises:
         VggftError: one has.
     """
     for source in sources:
-        record = lists.record(source.identity)
+        record = lists.changed(source) or lists.record(source.identity)
         if record is not None and record.options != options.selection:
             raise VggftError(
                 f"{source.path}: its frames in {out} were cut with other options ({record.options}; now: {options.selection}). "
                 "Use the same options, or another folder."
+            )
+
+
+def _restart(sources: Sequence[Source], lists: Lists, ui: Ui) -> None:
+    """Begin those videos again that were not read whole, and have changed since.
+
+    Raises:
+        VggftError: the lists cannot be written.
+    """
+    for source in sources:
+        record = lists.changed(source)
+        if record is not None:
+            lists.restart(record, source)
+            ui.warn(
+                f"{source.path}: has changed since part of it was cut as {record.name}. It is cut again under that name, also "
+                "frames that were moved away."
             )
