@@ -60,9 +60,9 @@ MUTATIONS = [
     ),
     Mutation(
         "vggft/labelling/page/page.js",
-        "if (held.length || !picture || shown !== picture.id) return hold(label);",
+        "if (held.length || !picture || shown !== picture.id) return hold(act);",
         "",
-        "integration/test_sort_page.py",
+        "integration/test_sort_held.py",
     ),
     Mutation(
         "vggft/labelling/page/page.js",

@@ -1,9 +1,11 @@
 """Folders to sort, a learner that knows everything, and the page's server in this process."""
 
+import time
 from contextlib import ExitStack, contextmanager
 
 from conftest import paint
 
+from featurize.disk import forms
 from featurize.process import interrupts
 from vggft.labelling import server
 from vggft.labelling.app import application
@@ -93,3 +95,22 @@ def serving(of, ui, port=0):
         app = application(of, Previews(pool), Applying(of, destination, ui), about, number_of_port, TOKEN)
         stack.enter_context(server.serving(app, listener, ui))
         yield f"http://127.0.0.1:{number_of_port}/#{TOKEN}"
+
+
+def labels(root):
+    """Return file → label, of the file of decisions."""
+    path = root / FILE
+    return {row["file"]: row["label"] for row in forms.parse_csv(path.read_bytes())} if path.exists() else {}
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def wait_for_picture(browser, name):
+    """Wait until a person sees a picture."""
+    script = "const image = document.getElementById('picture'); return image.hidden ? '' : image.alt"
+    wait_for(lambda: browser.run(script) == name and browser.run("return document.getElementById('instead').hidden"))

@@ -1,7 +1,6 @@
 """The page of `vggft sort` in a real browser: keys, grids, two windows, kills of the server, full disks, hostile names."""
 
 import os
-import threading
 import time
 
 import numpy as np
@@ -10,10 +9,9 @@ from browser import chromium
 from conftest import paint
 from PIL import Image
 from processes import start
-from small_labelling import KnowsAll, photos, serving, session
+from small_labelling import KnowsAll, labels, photos, serving, session, wait_for, wait_for_picture
 
-from featurize.disk import durable, forms
-from featurize.pixels import images
+from featurize.disk import durable
 from vggft.labelling.decisions import FILE
 
 pytest.importorskip("uvicorn", reason="the extra 'sort' is not installed")
@@ -28,25 +26,6 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def root(tmp_path):
     return photos(tmp_path / "photos", 12)
-
-
-def labels(root):
-    """Return file → label, of the file of decisions."""
-    path = root / FILE
-    return {row["file"]: row["label"] for row in forms.parse_csv(path.read_bytes())} if path.exists() else {}
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
-def wait_for_picture(browser, name):
-    """Wait until a person sees a picture."""
-    script = "const image = document.getElementById('picture'); return image.hidden ? '' : image.alt"
-    wait_for(lambda: browser.run(script) == name and browser.run("return document.getElementById('instead').hidden"))
 
 
 def wait_for_tiles(browser, number):
@@ -188,23 +167,6 @@ def five_a_second(browser, keys):
         time.sleep(max(0.0, begin + i / 5 - time.monotonic()))
         browser.press(key)
     return time.monotonic() - begin
-
-
-def test_keys_wait_for_a_picture_that_is_loading(browser, root, ui, monkeypatch):
-    """Each counts for the picture that comes next, in order; Backspace takes the last one back."""
-    may_load = threading.Event()
-    decode = images.decode_fitting
-    monkeypatch.setattr(images, "decode_fitting", lambda data, side: may_load.wait(20) and decode(data, side))
-    with serving(session(root, "cats", "dogs"), ui) as address:
-        browser.open(address)
-        wait_for(lambda: browser.texts("#name") == ["000.png"])
-        browser.press("1", "2", "1", "1", "\ue003")
-        assert browser.texts("#name") == ["000.png"]
-        assert not labels(root)
-        may_load.set()
-        wait_for(lambda: len(labels(root)) == 3)
-        wait_for_picture(browser, "003.png")
-        assert labels(root) == {"000.png": "cats", "001.png": "dogs", "002.png": "cats"}
 
 
 def photographs(root, count):

@@ -19,7 +19,7 @@ let upcoming = []; // pictures; in the modes of one picture, the first is shown
 let shown = null; // id of the picture that a person can see; null while it loads
 let selected = new Set(); // ids in the grid
 let gridClass = ""; // which all pictures of a grid of the surest are suggested to be
-let held = []; // classes, or `null` for skip: keys that were pressed while their picture was loading
+let held = []; // keys that were pressed while their picture was loading: what each does with the picture shown then
 let anchor = -1; // tile from which Shift selects
 let presses = 0; // of this window
 let history = []; // what this window can undo: {press, kind, pictures, step}
@@ -169,10 +169,14 @@ function choice(picture, label) {
 
 function decide(label) {
   if (inGrid()) return decideSelected(label);
+  whenShown((picture) => decideShown(picture, label));
+}
+
+function whenShown(act) {
   const [picture] = upcoming;
   if (!picture && !filling) return say(nothing());
-  if (held.length || !picture || shown !== picture.id) return hold(label);
-  decideShown(picture, label);
+  if (held.length || !picture || shown !== picture.id) return hold(act);
+  act(picture);
 }
 
 function decideShown(picture, label) {
@@ -184,8 +188,8 @@ function decideShown(picture, label) {
 }
 
 // A key that is pressed while its picture is loading counts when the picture has been shown for a moment.
-function hold(label) {
-  held.push(label);
+function hold(act) {
+  held.push(act);
   say(`Loading: ${counted(held.length, "key")} waiting for the picture. Backspace takes the last one back.`);
 }
 
@@ -194,9 +198,7 @@ function release() {
   if (!held.length || inGrid() || !picture || shown !== picture.id) return;
   setTimeout(() => {
     if (!held.length || upcoming[0] !== picture || shown !== picture.id) return;
-    const label = held.shift();
-    if (label === null) skipNow();
-    else decideShown(picture, label);
+    held.shift()(picture);
   }, GLANCE);
 }
 
@@ -217,7 +219,7 @@ function decideSelected(label) {
 }
 
 function skip() {
-  if (!inGrid() && held.length) hold(null);
+  if (!inGrid() && held.length) hold(skipNow);
   else skipNow();
 }
 
@@ -251,9 +253,22 @@ function undo() {
 }
 
 function accept() {
-  const [picture] = upcoming;
-  const label = mode === "surest" ? gridClass : picture?.label || picture?.suggested;
-  if (mode !== "grid" && picture && label) decide(label);
+  if (mode === "surest" && upcoming.length) decideSelected(gridClass);
+  if (!inGrid()) whenShown(acceptShown);
+}
+
+function acceptShown(picture) {
+  const label = picture.label || picture.suggested;
+  if (label) return decideShown(picture, label);
+  const rest = dropHeld(); // they were meant for later pictures
+  say(`Nothing is suggested for ${picture.name}.${rest}`);
+}
+
+// Forget the keys that wait for pictures; return a sentence about them.
+function dropHeld() {
+  const dropped = held.length ? ` Dropped: ${counted(held.length, "key")} that waited for pictures.` : "";
+  held = [];
+  return dropped;
 }
 
 function addClass(label) {
