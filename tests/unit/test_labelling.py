@@ -251,6 +251,15 @@ def test_no_keys_while_files_are_put_into_folders(root):
     assert window.session.sorted == (1, 7)
 
 
+def test_a_file_that_was_moved_gets_no_other_decision(root):
+    window = Window(session(root, "cats", "dogs"))
+    window.decide("cats", "000.png")
+    (root / "000.png").rename(root.parent / "moved.png")
+    assert "no longer in the folder" in window.decide("dogs", "000.png")["error"]
+    assert "000.png: not undone" in window.undo(1)["error"]
+    assert stored(root) == [("000.png", "cats", 1)]
+
+
 def test_one_sorter_in_a_folder(root):
     with seat.taken(root) as held:
         held.take(1234, "t" * 32, ["cats"])

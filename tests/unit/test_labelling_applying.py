@@ -50,6 +50,30 @@ def test_each_file_goes_into_its_class_folder_and_comes_back(root, decided, ui, 
     assert pictures(target) == []
 
 
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+def test_another_class_waits_until_the_first_is_undone(root, ui, how):
+    """A file is never in the folders of two classes."""
+    destination, target = ClassFolders.of(root, None), root.with_name("photos-sorted")
+    first = [Decision("000.png", "cats", "", None, 1)]
+    other = [Decision("000.png", "dogs", "", None, 2), Decision("001.png", "dogs", "", None, 3)]
+    made = apply(first, root, destination, how, ui)["into"]["list"]
+    result = apply(other, root, destination, how, ui)
+    assert (result["into"]["put"], result["into"]["there"]) == ({"dogs": 1}, 0)
+    why = f"it is in {target / 'cats'} from an earlier run. Undo that first: vggft undo {made}"
+    assert result["failed"] == [{"path": str(root / "000.png"), "reason": why}]
+    assert pictures(target) == ["cats/000.png", "dogs/001.png"]
+    assert undo_all(target) == []
+    assert apply(other, root, destination, how, ui)["into"]["put"] == {"dogs": 2}
+    assert pictures(target) == ["dogs/000.png", "dogs/001.png"]
+
+
+def test_a_copy_of_an_earlier_file_of_the_same_name_is_no_obstacle(root, ui):
+    destination = ClassFolders.of(root, None)
+    apply([Decision("000.png", "cats", "", None, 1)], root, destination, "copy", ui)
+    write(root / "000.png", b"another")
+    assert apply([Decision("000.png", "dogs", "", None, 2)], root, destination, "copy", ui)["failed"] == []
+
+
 def test_nothing_is_overwritten_and_missing_files_are_named(root, decided, ui, tmp_path):
     mine = write(tmp_path / "out" / "cats" / "000.png", b"mine")
     (root / "001.png").unlink()

@@ -176,7 +176,8 @@ class Session:
 
     def _decide(self, choices: Sequence[Choice], draft: _Draft) -> dict[str, Any]:
         for choice in choices:
-            if choice.id not in self.pictures.by_id:
+            picture = self.pictures.by_id.get(choice.id)
+            if picture is None or not self.pictures.path(picture).exists():
                 raise VggftError("This picture is no longer in the folder: its file was deleted, moved or renamed.")
             if choice.suggested:
                 classes.require(choice.suggested)
@@ -198,6 +199,9 @@ class Session:
 
     def _undo(self, step: int, draft: _Draft) -> dict[str, Any]:
         undone = [decision.file for decision in draft.rows.values() if decision.step == step]
+        gone = [file for file in undone if not (self.pictures.root / file).exists()]
+        if gone:
+            raise VggftError(f"{visible(gone[0])}: not undone, because its file was deleted, moved or renamed.")
         for file in undone:
             del draft.rows[file]
             draft.rewritten = True
