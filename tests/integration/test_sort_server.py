@@ -51,7 +51,8 @@ def test_it_records_keys_and_hands_out_pictures(client, of):
     wanted = {"window": "w", "mode": "order", "label": "", "count": 2, "have": []}
     pictures = client.post("/api/next", content=json.dumps(wanted), headers=HEADERS).json()["pictures"]
     assert [(p["id"], p["name"]) for p in pictures] == [(number("001.png"), "001.png"), (number("002.png"), "002.png")]
-    assert (of.pictures.root / FILE).read_text().splitlines()[1:] == ["000.png,cats,,,1"]
+    size = (of.pictures.root / "000.png").stat().st_size
+    assert (of.pictures.root / FILE).read_text().splitlines()[1:] == [f"000.png,cats,,,1,{size}"]
 
 
 @pytest.mark.parametrize("path", ["/api/state", "/api/picture/{id}/256"])

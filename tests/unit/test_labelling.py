@@ -4,6 +4,7 @@ import json
 import os
 
 import pytest
+from conftest import paint
 from small_disk import PAGE, leave
 from small_labelling import KnowsAll, Window, photos, session
 
@@ -14,7 +15,7 @@ from vggft.labelling.decisions import FILE, Decision, Decisions, Unwritable
 from vggft.labelling.pictures import Pictures, number
 from vggft.labelling.session import Busy, Choice
 
-HEADER = "file,label,suggested,probability,step\r\n"
+HEADER = "file,label,suggested,probability,step,size\r\n"
 
 
 @pytest.fixture
@@ -125,7 +126,8 @@ def test_the_share_of_right_suggestions_counts_what_was_shown(root):
         window.session.take([press])
     state = window.session.state("w")
     assert (state["right"], state["judged"]) == (1, 2)
-    assert (root / FILE).read_text().splitlines()[1] == "000.png,cats,cats,0.5000,1"
+    size = (root / "000.png").stat().st_size
+    assert (root / FILE).read_text().splitlines()[1] == f"000.png,cats,cats,0.5000,1,{size}"
 
 
 def test_classes_are_added_and_odd_ones_refused(root):
@@ -150,12 +152,13 @@ def test_classes_are_added_and_odd_ones_refused(root):
 BROKEN = {
     "other columns": "path,label\r\na,b\r\n",
     "a row too short": HEADER + "a.png,cats\r\n",
-    "two rows of a file": HEADER + "a.png,cats,,,1\r\na.png,cats,,,2\r\n",
-    "a path upwards": HEADER + "../a.png,cats,,,1\r\n",
-    "an absolute path": HEADER + "/a.png,cats,,,1\r\n",
-    "no number": HEADER + "a.png,cats,,,one\r\n",
-    "a probability": HEADER + "a.png,cats,dogs,nan,1\r\n",
-    "a class": HEADER + "a.png,../cats,,,1\r\n",
+    "two rows of a file": HEADER + "a.png,cats,,,1,9\r\na.png,cats,,,2,9\r\n",
+    "a path upwards": HEADER + "../a.png,cats,,,1,9\r\n",
+    "an absolute path": HEADER + "/a.png,cats,,,1,9\r\n",
+    "no number": HEADER + "a.png,cats,,,one,9\r\n",
+    "a probability": HEADER + "a.png,cats,dogs,nan,1,9\r\n",
+    "no size": HEADER + "a.png,cats,,,1,\r\n",
+    "a class": HEADER + "a.png,../cats,,,1,9\r\n",
     "empty": "",
 }
 
@@ -170,7 +173,8 @@ def test_a_damaged_file_is_an_error_and_stays(root, text):
 
 
 def test_a_row_that_a_crash_cut_off_is_left_out(root):
-    (root / FILE).write_bytes((HEADER + "000.png,cats,,,1\r\n001.png,ca").encode())
+    size = (root / "000.png").stat().st_size
+    (root / FILE).write_bytes((HEADER + f"000.png,cats,,,1,{size}\r\n001.png,ca").encode())
     window = Window(session(root, "cats"))
     assert window.next(count=1) == ["001.png"]
     window.decide("cats", "002.png")
@@ -180,7 +184,7 @@ def test_a_row_that_a_crash_cut_off_is_left_out(root):
 def test_a_file_that_another_program_changed_is_not_overwritten(root):
     window = Window(session(root, "cats"))
     window.decide("cats", "000.png")
-    changed = (root / FILE).read_bytes() + b"001.png,cats,,,2\r\n"
+    changed = (root / FILE).read_bytes() + f"001.png,cats,,,2,{(root / '001.png').stat().st_size}\r\n".encode()
     (root / FILE).write_bytes(changed)
     for press in (window.decides("cats", "002.png"), window.press("undo", step=1)):
         with pytest.raises(Unwritable, match="another program has changed"):
@@ -260,6 +264,19 @@ def test_a_file_that_was_moved_gets_no_other_decision(root):
     assert stored(root) == [("000.png", "cats", 1)]
 
 
+def test_another_file_with_the_name_of_a_decided_one_is_shown(root):
+    window = Window(session(root, "cats", "dogs"))
+    window.decide("cats", "000.png", "001.png")
+    (root / "000.png").rename(root.parent / "moved.png")
+    paint(root / "000.png", (255, 255, 255), (99, 77))
+    again = Window(session(root, "cats", "dogs"))
+    assert again.session.changed_files == ["000.png"]
+    assert (again.session.sorted, again.next(count=1)) == ((1, 8), ["000.png"])
+    again.decide("dogs", "000.png")
+    assert stored(root) == [("001.png", "cats", 1), ("000.png", "dogs", 2)]
+    assert session(root).changed_files == []
+
+
 def test_one_sorter_in_a_folder(root):
     with seat.taken(root) as held:
         held.take(1234, "t" * 32, ["cats"])
@@ -284,5 +301,5 @@ def test_a_folder_without_pictures(tmp_path):
 
 
 def test_rows_are_what_the_columns_say():
-    assert decisions.COLUMNS == ("file", "label", "suggested", "probability", "step")
-    assert Decision("a", "b", "c", 0.12345, 7).row == ("a", "b", "c", "0.1235", "7")
+    assert decisions.COLUMNS == ("file", "label", "suggested", "probability", "step", "size")
+    assert Decision("a", "b", "c", 0.12345, 7, 8).row == ("a", "b", "c", "0.1235", "7", "8")

@@ -142,6 +142,9 @@ def apply(
             continue
         if sorter.counted_as_moved(path):
             continue
+        if decision.changed(root):
+            sorter.leave(path, "it has another size than when it was sorted: sort it again")
+            continue
         try:
             digest = durable.sha256(path)
         except OSError as error:

@@ -79,6 +79,7 @@ class Session:
         pictures: what is sorted.
         decisions: their decisions.
         classes: the classes, in the order of their keys.
+        changed_files: files that changed after they were decided, and are shown again.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Session:
             changed: called after decisions, classes or files have changed.
         """
         self.pictures, self.decisions, self.classes = pictures, decisions, list(class_names)
+        self.changed_files = decisions.forget_changed(pictures.root)
         self._learner, self._changed = learner, changed
         self._lock = threading.RLock()
         self._queue = Queue(pictures)
@@ -174,24 +176,35 @@ class Session:
                     (draft.skipped if press.kind == "skip" else draft.doubted)[number] = None
         return {}
 
+    def _size(self, number: int) -> int:
+        """Return the size of the file of a picture.
+
+        Raises:
+            VggftError: it is gone.
+        """
+        try:
+            return self.pictures.path(self.pictures.by_id[number]).stat().st_size
+        except (KeyError, OSError):
+            raise VggftError(
+                "This picture is no longer in the folder: its file was deleted, moved or renamed."
+            ) from None
+
     def _decide(self, choices: Sequence[Choice], draft: _Draft) -> dict[str, Any]:
+        sizes = [self._size(choice.id) for choice in choices]
         for choice in choices:
-            picture = self.pictures.by_id.get(choice.id)
-            if picture is None or not self.pictures.path(picture).exists():
-                raise VggftError("This picture is no longer in the folder: its file was deleted, moved or renamed.")
             if choice.suggested:
                 classes.require(choice.suggested)
             if choice.label != CANNOT_TELL and choice.label not in draft.classes:
                 classes.require(choice.label, draft.classes)
                 draft.classes.append(choice.label)
         draft.step += 1
-        for choice in choices:
+        for choice, size in zip(choices, sizes, strict=True):
             file = self.pictures.by_id[choice.id].file
             earlier = draft.rows.pop(file, None)  # so that rows are in the order of deciding
             if earlier:
                 draft.replaced.setdefault(draft.step, []).append(earlier)
                 draft.rewritten = True
-            draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step)
+            draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step, size)
             draft.added.append(draft.rows[file])
             draft.skipped.pop(choice.id, None)
             draft.doubted.pop(choice.id, None)

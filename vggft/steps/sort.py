@@ -24,6 +24,7 @@ from vggft.labelling.table import Unmoved, write_corrected
 from vggft.steps import locations
 from vggft.steps.options import SortOptions
 from vggft.ui.console import Ui
+from vggft.ui.visible import visible
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -154,6 +155,8 @@ def _require_sorted(task: _Task) -> None:
 def _correct_table(workspace: Workspace, destination: Unmoved, decided: Decisions, ui: Ui) -> dict[str, Any]:
     """Write a corrected copy of the table that the labels of a workspace come from."""
     copy = workspace.report / _LABELS
+    for file in decided.forget_changed(destination.folder):
+        ui.warn(f"left out: {visible(file)}: it has another size than when it was reviewed")
     number = write_corrected(destination.table, destination.folder, list(decided.rows.values()), copy)
     data = shlex.quote(workspace.settings.data)
     ui.print(f"{counted(number, 'label')} corrected in a copy of {destination.table}: {copy}")
@@ -218,6 +221,9 @@ def _show(session: Session, address: str, options: SortOptions, ui: Ui) -> None:
     ui.say(f"{session.pictures.root}: {counted(total, 'picture')}, {done} sorted")
     for file, why in list(session.pictures.unreadable.items())[:_NAMED]:
         ui.warn(f"left out: {file}: {why}")
+    if session.changed_files:
+        first, number = visible(session.changed_files[0]), counted(len(session.changed_files), "file")
+        ui.warn(f"{number} with another size than when they were sorted, and shown again; the first: {first}")
     (ui.say if ui.json else ui.put)(f"page: {address}")
     ui.say("Every key is kept at once. Ctrl-C ends sorting; files stay where they are until you apply.")
     if not options.no_open and not webbrowser.open(address):
