@@ -6,9 +6,8 @@ import os
 import pytest
 from conftest import paint
 from small_disk import PAGE, leave
-from small_labelling import KnowsAll, Window, photos, session
+from small_labelling import KnowsAll, Window, photos, session, stored
 
-from featurize.disk import forms
 from featurize.errors import VggftError
 from vggft.labelling import classes, decisions, seat
 from vggft.labelling.decisions import FILE, Decision, Decisions, Unwritable
@@ -21,10 +20,6 @@ HEADER = "file,label,suggested,probability,step,size\r\n"
 @pytest.fixture
 def root(tmp_path):
     return photos(tmp_path / "photos", 8)
-
-
-def stored(root):
-    return [(row["file"], row["label"], int(row["step"])) for row in forms.parse_csv((root / FILE).read_bytes())]
 
 
 def test_each_key_is_a_row_that_the_next_start_reads(root):
@@ -54,19 +49,6 @@ def test_a_press_that_is_sent_twice_is_taken_once(root):
     window.decide("cats", "002.png")
     assert window.session.take([undo]) == [{}]
     assert stored(root) == [("000.png", "cats", 1), ("002.png", "cats", 3)]
-
-
-def test_undo_takes_a_grid_back_together_and_brings_earlier_labels_back(root):
-    one, two = Window(of := session(root, "cats", "dogs"), "one"), Window(of, "two")
-    one.decide("cats", "000.png", "001.png")
-    two.decide("dogs", "001.png")  # the later key wins
-    assert stored(root) == [("000.png", "cats", 1), ("001.png", "dogs", 2)]
-    assert [p["name"] for p in two.undo(2)["undone"]] == ["001.png"]
-    assert stored(root) == [("000.png", "cats", 1), ("001.png", "cats", 1)]
-    assert [p["name"] for p in one.undo(1)["undone"]] == ["000.png", "001.png"]
-    assert stored(root) == []
-    assert one.undo(1) == {"undone": []}
-    assert one.next() == ["000.png", "001.png", "002.png"]
 
 
 def test_windows_get_different_pictures_and_a_closed_one_gives_its_back(root, monkeypatch):
@@ -241,6 +223,23 @@ def test_a_full_disk_loses_no_key_that_was_recorded(disk):
     ballast.unlink()
     window.session.take(presses[presses.index(taken) :])
     assert list(Decisions(path).rows) == [f"{i:03}.png" for i in range(40)]
+
+
+def test_a_row_that_cannot_be_cut_off_again_is_written_once(root, monkeypatch):
+    window = Window(session(root, "cats"))
+    window.decide("cats", "000.png")
+
+    def broken(*given):
+        raise OSError(5, os.strerror(5))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions.durable, "sync_file", broken)
+        patch.setattr(decisions, "_cut", broken)
+        key = window.decides("cats", "001.png")
+        with pytest.raises(Unwritable, match="Input/output error"):
+            window.session.take([key])
+    window.session.take([key])
+    assert list(Decisions(root / FILE).rows) == ["000.png", "001.png"]
 
 
 def test_no_keys_while_files_are_put_into_folders(root):

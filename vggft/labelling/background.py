@@ -39,11 +39,15 @@ class Applying:
         Raises:
             VggftError: the destination cannot be used, or files are being put there already.
         """
-        decisions = list(self._session.decisions.rows.values())
-        self._destination.require(self._session.classes)
-        if how not in self._destination.hows:
-            raise VggftError(f"{how}: expected {' or '.join(self._destination.hows)}.")
         self._session.begin("Files are being put into their folders. Keys are taken when that has ended.")
+        try:
+            self._destination.require(self._session.classes)
+            if how not in self._destination.hows:
+                raise VggftError(f"{how}: expected {' or '.join(self._destination.hows)}.")
+        except VggftError:
+            self._session.end()
+            raise
+        decisions = list(self._session.decisions.rows.values())
         total = len(decisions)
         self._state = {"running": True, "done": 0, "total": total}
 

@@ -133,7 +133,9 @@ class Decisions:
                     _write(file, b"".join(forms.csv_bytes(decision.row, ()) for decision in decisions))
                     durable.sync_file(self.path)
                 except OSError:
-                    file.truncate(end)
+                    self._complete = False  # unless what was written can be cut off, the next key writes the whole list
+                    _cut(file, end)
+                    self._complete = True
                     raise
         except OSError as error:
             raise Unwritable(
@@ -156,6 +158,11 @@ def _write(file: io.RawIOBase, data: bytes) -> None:
     """Write all of some data; a disk that is nearly full takes a part of it first."""
     while data:
         data = data[file.write(data) or 0 :]
+
+
+def _cut(file: io.RawIOBase, end: int) -> None:
+    """Cut off what was written in part."""
+    file.truncate(end)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

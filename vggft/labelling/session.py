@@ -40,8 +40,8 @@ class Press:
     Attributes:
         window: name of the window, which it chose at random when it was loaded.
         number: counts the presses of the window: a press that is sent twice is taken once.
-        kind: decide `choices`; undo `step`; `skip`, `unskip` or `doubt` the pictures with these `ids`, of which doubted ones
-            come next; add the class `name`.
+        kind: decide `choices`; undo what `step` decided of `ids`, or, without ids, all of `step` if it is the last one; `skip`,
+            `unskip` or `doubt` the pictures with these `ids`, of which doubted ones come next; add the class `name`.
     """
 
     window: str
@@ -164,7 +164,7 @@ class Session:
         if press.kind == "decide":
             return self._decide(press.choices, draft)
         if press.kind == "undo":
-            return self._undo(press.step, draft)
+            return self._undo(press.step, press.ids, draft)
         if press.kind == "class":
             classes.require(press.name, draft.classes)
             draft.classes += [] if press.name in draft.classes else [press.name]
@@ -202,23 +202,34 @@ class Session:
             file = self.pictures.by_id[choice.id].file
             earlier = draft.rows.pop(file, None)  # so that rows are in the order of deciding
             if earlier:
-                draft.replaced.setdefault(draft.step, []).append(earlier)
                 draft.rewritten = True
+            if earlier and earlier.label != choice.label:  # the same: a key that is sent again, to the next process
+                draft.replaced.setdefault(draft.step, []).append(earlier)
             draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step, size)
             draft.added.append(draft.rows[file])
             draft.skipped.pop(choice.id, None)
             draft.doubted.pop(choice.id, None)
         return {"step": draft.step}
 
-    def _undo(self, step: int, draft: _Draft) -> dict[str, Any]:
-        undone = [decision.file for decision in draft.rows.values() if decision.step == step]
+    def _undo(self, step: int, ids: Sequence[int], draft: _Draft) -> dict[str, Any]:
+        """Undo a step. Another process may give its number again, so a window says what it decided."""
+        if not step:
+            return {"undone": []}
+        if not ids and step != _last(draft.rows):
+            raise VggftError("Not undone: another window has decided or undone something meanwhile. Undo again.")
+        files = [self.pictures.by_id[number].file for number in ids if number in self.pictures.by_id]
+        undone = [
+            decision.file
+            for decision in draft.rows.values()
+            if decision.step == step and (not ids or decision.file in files)
+        ]
         gone = [file for file in undone if not (self.pictures.root / file).exists()]
         if gone:
             raise VggftError(f"{visible(gone[0])}: not undone, because its file was deleted, moved or renamed.")
         for file in undone:
             del draft.rows[file]
             draft.rewritten = True
-        restored = draft.replaced.pop(step, [])
+        restored = draft.replaced.pop(step, []) if undone else []
         for decision in restored:
             draft.rows.setdefault(decision.file, decision)
         if restored:
@@ -305,14 +316,9 @@ class Session:
                     {"name": visible(file), "reason": visible(reason)}
                     for _, (file, reason) in zip(range(_LISTED), unreadable.items(), strict=False)
                 ],
-                "last_step": self._last(),
+                "last_step": _last(self.decisions.rows),
                 "windows": self._queue.windows,
             }
-
-    def _last(self) -> int:
-        """Return the number of the last step that is not undone; rows are in the order of deciding."""
-        rows = self.decisions.rows
-        return rows[next(reversed(rows))].step if rows else 0
 
     def _counts(self) -> dict[str, Any]:
         """Return numbers of decided pictures; counted once for each state of the decisions."""
@@ -327,6 +333,11 @@ class Session:
         with self._lock:
             counts = self._counts()
             return counts["sorted"], counts["total"]
+
+
+def _last(rows: Mapping[str, Decision]) -> int:
+    """Return the number of the last step that is not undone; rows are in the order of deciding."""
+    return rows[next(reversed(rows))].step if rows else 0
 
 
 def _count(rows: Mapping[str, Decision], queue: Queue) -> dict[str, Any]:

@@ -138,6 +138,13 @@ function taken(one, result) {
     if (other.undoes === `${one.window} ${one.number}`) other.step = result.step ?? 0;
   }
   if (one.kind === "undo") back(result.undone ?? []);
+  if (one.kind === "undo" && result.error) drop(one.ids);
+}
+
+// Show pictures no more whose decision could not be undone.
+function drop(ids) {
+  upcoming = upcoming.filter((picture) => !ids.includes(picture.id));
+  render();
 }
 
 // Show pictures first, unless the window has them.
@@ -247,7 +254,7 @@ function undo() {
     return say("Undone: the last key of all windows.");
   }
   if (last.kind === "skip") press("unskip", { ids: last.pictures.map((picture) => picture.id) });
-  else press("undo", { step: last.step, undoes: `${name} ${last.press}` });
+  else press("undo", { step: last.step, ids: last.pictures.map((picture) => picture.id), undoes: `${name} ${last.press}` });
   say(`Undone: ${last.pictures.length === 1 ? last.pictures[0].name : counted(last.pictures.length, "picture")}`);
   back(last.pictures);
 }
