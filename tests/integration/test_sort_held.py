@@ -78,6 +78,20 @@ def test_enter_keeps_the_label_of_the_picture_that_is_shown_then(browser, root, 
         wait_for(lambda: labels(root) == {"000.png": "cats", "001.png": "dogs"})
 
 
+def test_the_way_of_showing_stays_while_keys_wait(browser, root, ui, may_load):
+    with serving(session(root, "cats"), ui) as address:
+        browser.open(address)
+        wait_for(lambda: browser.texts("#name") == ["000.png"])
+        browser.press("1", ".")
+        browser.click("#modes span", 2)
+        wait_for(lambda: "Keys are waiting" in browser.texts("#message")[0])
+        assert browser.run("return document.querySelector('input[name=mode]:checked').value") == "order"
+        may_load.set()
+        wait_for(lambda: labels(root) == {"000.png": "cats"})
+        browser.press(".")
+        assert browser.run("return document.querySelector('input[name=mode]:checked').value") == "grid"
+
+
 def test_keys_behind_an_enter_without_a_suggestion_are_dropped(browser, root, ui, may_load):
     """They were meant for later pictures."""
     with serving(session(root, "cats"), ui) as address:

@@ -90,6 +90,18 @@ def test_another_file_with_the_name_of_a_sorted_one_stays(root, decided, ui, how
     assert pictures(destination.folder) == ["cats/000.png", "dogs/001.png"]
 
 
+@pytest.mark.parametrize(("how", "put"), [("copy", {"cats": 1}), ("link", {"cats": 1}), ("move", {})])
+def test_what_a_link_leads_to_is_not_moved(root, ui, tmp_path, how, put):
+    elsewhere = photos(tmp_path / "elsewhere", 1)
+    (root / "link").symlink_to(elsewhere)
+    result = apply([decision(root, "link/000.png", "cats")], root, ClassFolders.of(root, None), how, ui)
+    assert result["into"]["put"] == put
+    assert pictures(elsewhere) == ["000.png"]
+    assert [f"outside of {root}, in {elsewhere}" in left["reason"] for left in result["failed"]] == [True] * (
+        how == "move"
+    )
+
+
 def test_nothing_is_overwritten_and_missing_files_are_named(root, decided, ui, tmp_path):
     mine = write(tmp_path / "out" / "cats" / "000.png", b"mine")
     (root / "001.png").unlink()

@@ -41,6 +41,20 @@ def test_no_key_is_taken_between_the_check_and_the_start(tmp_path, ui):
     assert of.decisions.labels == {"000.png": "cats"}
 
 
+def test_an_unexpected_error_ends_it_and_is_shown(tmp_path, ui, monkeypatch):
+    window = Window(of := session(photos(tmp_path / "photos", 2), "cats"))
+    window.decide("cats", "000.png")
+
+    def broken(*given):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(applying, "apply", broken)
+    putting = Applying(of, ClassFolders.of(of.pictures.root, None), ui)
+    putting.start("copy")
+    assert "MemoryError('no memory')" in ended(putting)["error"]
+    assert window.decide("cats", "001.png") == {"step": 2}
+
+
 def test_what_is_refused_at_the_start_leaves_keys_alone(tmp_path, ui):
     window = Window(of := session(photos(tmp_path / "photos", 2), "cats"))
     root = of.pictures.root

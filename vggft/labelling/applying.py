@@ -30,6 +30,10 @@ class Destination(Protocol):
         """The folder that all of them go into, where the list for `vggft undo` is written."""
 
     @property
+    def within(self) -> Path | None:
+        """The folder outside of which no file is moved, without links; None: files are moved from anywhere."""
+
+    @property
     def hows(self) -> Sequence[How]:
         """In which ways, the default first."""
 
@@ -59,6 +63,11 @@ class ClassFolders:
         root = places.resolved(root)
         folder = root.with_name(f"{root.name}-sorted") if into is None else places.resolved(places.expanded(into))
         return cls(root, folder)
+
+    @property
+    def within(self) -> Path:
+        """The folder that is sorted: what links in it lead to is not moved."""
+        return self.root
 
     def require(self, labels: Sequence[str]) -> None:
         """Check that no file would come into the folder that is sorted, and that no file is in the way.
@@ -93,6 +102,7 @@ class OtherClass:
     folder: Path
     labels: Mapping[str, str]
     hows: Sequence[How] = ("move",)
+    within: None = None
 
     def require(self, labels: Sequence[str]) -> None:
         """Check nothing: the folders of classes are there."""
@@ -141,6 +151,9 @@ def apply(
             sorter.leave(path, elsewhere)
             continue
         if sorter.counted_as_moved(path):
+            continue
+        if how == "move" and destination.within and not located(path).is_relative_to(destination.within):
+            sorter.leave(path, f"it lies outside of {root}, in {located(path).parent}, and only files inside are moved")
             continue
         if decision.changed(root):
             sorter.leave(path, "it has another size than when it was sorted: sort it again")

@@ -75,12 +75,14 @@ def _outcome(put: Callable[[], dict[str, Any]], how: How) -> dict[str, Any]:
         result = put()
     except (VggftError, OSError) as error:
         return {"running": False, "error": str(error)}
+    except Exception as error:  # without this, the page would wait for ever
+        return {"running": False, "error": f"Unexpected error, please report it: {error!r}. Files already there stay."}
     into, left = result["into"], result["failed"]
     message = f"{counted(sum(into['put'].values()), 'file')} {_VERBS[how]} into {into['folder']}."
     if into["there"]:
         message += f" {counted(into['there'], 'file')} already there."
     if left:
-        message += f" {counted(len(left), 'file')} left where they are: {left[0]['path']}: {left[0]['reason']}."
+        message += f" Left out: {counted(len(left), 'file')}: {left[0]['path']}: {left[0]['reason']}."
     if into["list"]:
         message += f" To undo it: vggft undo {shlex.quote(into['list'])}"
     return {"running": False, "message": message}

@@ -335,7 +335,7 @@ class Session:
             return counts["sorted"], counts["total"]
 
 
-def _last(rows: Mapping[str, Decision]) -> int:
+def _last(rows: dict[str, Decision]) -> int:
     """Return the number of the last step that is not undone; rows are in the order of deciding."""
     return rows[next(reversed(rows))].step if rows else 0
 

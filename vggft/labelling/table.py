@@ -26,6 +26,7 @@ class Unmoved:
     table: Path
     command: str
     hows: Sequence[How] = ("move",)
+    within: None = None
 
     def require(self, classes: Sequence[str]) -> None:
         """Raise a VggftError: no file is put anywhere."""

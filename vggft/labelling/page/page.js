@@ -622,9 +622,13 @@ async function poll() {
 // Keys and mouse
 
 function choose(next) {
-  if (next === mode) return;
-  mode = next;
+  if (held.length) say("Keys are waiting for pictures: wait, or take them back with Backspace, then change what is shown.");
+  else if (next !== mode) show(next);
   document.querySelector(`input[name=mode][value=${mode}]`).checked = true;
+}
+
+function show(next) {
+  mode = next;
   $("of").hidden = mode !== "surest";
   restart();
 }
