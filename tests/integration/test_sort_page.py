@@ -9,7 +9,7 @@ from browser import chromium
 from conftest import paint
 from PIL import Image
 from processes import start
-from small_labelling import KnowsAll, labels, photos, serving, session, wait_for, wait_for_picture
+from small_labelling import KnowsAll, Window, labels, photos, serving, session, wait_for, wait_for_picture
 
 from featurize.disk import durable
 from vggft.labelling.decisions import FILE
@@ -158,6 +158,39 @@ def test_two_windows_share_one_list(browser, tmp_path, ui):
                     browser.driver.switch_to.window(handle)
                     browser.driver.close()
             browser.driver.switch_to.window(first)
+
+
+def test_a_window_that_slept_shows_nothing_that_another_has_sorted(browser, root, ui):
+    of = session(root, "cats", "dogs")
+    with serving(of, ui) as address:
+        browser.open(address)
+        wait_for_picture(browser, "000.png")
+        Window(of, "another").decide("dogs", "000.png", "001.png")
+        browser.run(
+            "const now = Date.now; Date.now = () => now() + 20000; document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        wait_for_picture(browser, "002.png")
+        assert browser.texts("#message") == ["Other windows have sorted meanwhile."]
+        browser.press("1")
+        wait_for(lambda: labels(root) == {"000.png": "dogs", "001.png": "dogs", "002.png": "cats"})
+
+
+def test_the_decision_for_a_file_that_was_moved_is_not_undone(browser, root, ui):
+    """Else its picture would be shown again, from memory, and get a decision that changes nothing."""
+    with serving(session(root, "cats", "dogs"), ui) as address:
+        browser.open(address)
+        wait_for_picture(browser, "000.png")
+        browser.press("1")
+        wait_for_picture(browser, "001.png")
+        wait_for(lambda: labels(root) == {"000.png": "cats"})
+        browser.click("#apply")
+        browser.run("document.querySelector('input[name=how][value=move]').checked = true")
+        browser.click("#go")
+        wait_for(lambda: "1 file moved" in browser.texts("#applied")[0])
+        browser.press("\ue003")
+        wait_for(lambda: "000.png: not undone" in browser.texts("#message")[0])
+        wait_for_picture(browser, "001.png")
+        assert labels(root) == {"000.png": "cats"}
 
 
 def five_a_second(browser, keys):

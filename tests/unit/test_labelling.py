@@ -9,7 +9,7 @@ from small_disk import PAGE, leave
 from small_labelling import KnowsAll, Window, photos, session, stored
 
 from featurize.errors import VggftError
-from vggft.labelling import classes, decisions, seat
+from vggft.labelling import classes, decisions
 from vggft.labelling.decisions import FILE, Decision, Decisions, Unwritable
 from vggft.labelling.pictures import Pictures, number
 from vggft.labelling.session import Busy, Choice
@@ -274,21 +274,6 @@ def test_another_file_with_the_name_of_a_decided_one_is_shown(root):
     again.decide("dogs", "000.png")
     assert stored(root) == [("001.png", "cats", 1), ("000.png", "dogs", 2)]
     assert session(root).changed_files == []
-
-
-def test_one_sorter_in_a_folder(root):
-    with seat.taken(root) as held:
-        held.take(1234, "t" * 32, ["cats"])
-        why = rf"process {os.getpid()} on .* is sorting here.*http://127.0.0.1:1234/#ttt"
-        with pytest.raises(VggftError, match=why), seat.taken(root):
-            pass
-    assert (root / seat.RECORD).stat().st_mode & 0o777 == 0o600
-    with seat.taken(root) as held:
-        assert (held.port, held.token, held.classes) == (1234, "t" * 32, ("cats",))
-    (root / seat.RECORD).chmod(0o644)  # somebody else may have read the token
-    with seat.taken(root) as held:
-        assert (held.port, held.classes) == (0, ())
-        assert len(held.token) == 32
 
 
 def test_a_folder_without_pictures(tmp_path):

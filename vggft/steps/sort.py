@@ -189,6 +189,7 @@ def _serve(
         listener = stack.enter_context(contextlib.closing(server.listening(options.port or 0, task.seat.port)))
         port, token = listener.getsockname()[1], task.seat.token
         task.seat.take(port, token, task.classes)
+        stack.callback(task.seat.leave)
         learner = start(pictures)
         if learner:
             stack.callback(learner.close)

@@ -11,6 +11,9 @@ const AHEAD = 10; // pictures that this window has, the shown one included
 const GLANCE = 150; // milliseconds that a picture is shown before a key counts that was pressed while it was loading
 const KEPT = 40; // previews in memory
 const AGAIN = 1000; // milliseconds until a request that failed is sent again
+const GONE = 10_000; // milliseconds until the next request after one that nothing has answered
+const POLL = 1500; // milliseconds between questions about the state
+const FORGOTTEN = 10_000; // milliseconds without a question, after which other windows get the pictures of this one
 const BATCH = 40; // presses in a request
 
 let state = null; // what the server said last, see Session.state
@@ -26,6 +29,8 @@ let history = []; // what this window can undo: {press, kind, pictures, step}
 let waiting = JSON.parse(sessionStorage.getItem(token) ?? "[]"); // presses that the server has not taken yet
 let sending = false;
 let filling = false;
+let answered = Date.now(); // when the server last said something about the state
+let gone = false; // nothing answers
 let epoch = 0; // counts changes of what is shown, after which answers to earlier questions are void
 const made = new Map(); // "id/side" → promise of the address of a preview
 
@@ -57,7 +62,7 @@ async function ask(path, body, more = {}) {
   try {
     answer = await fetch(`/api/${path}`, options);
   } catch {
-    throw new Refused(0, "vggft sort does not answer. If it has ended, start it again with the same command: this page then goes on.");
+    throw new Refused(0, "vggft sort does not answer. If it has ended, start it again with the same command: within an hour, this page then goes on.");
   }
   if (answer.ok) return answer;
   const text = await answer.text();
@@ -123,6 +128,7 @@ async function send() {
       update(now);
     } catch (error) {
       complain(error);
+      if (!error.status) break; // `poll` sends them when something answers again
       await sleep(AGAIN);
     }
   }
@@ -361,7 +367,7 @@ async function failed(picture, error) {
     return;
   }
   complain(error);
-  await sleep(AGAIN);
+  await sleep(error.status ? AGAIN : GONE);
   if (upcoming.some((other) => other.id === picture.id)) render();
 }
 
@@ -520,6 +526,7 @@ function selectAll() {
 
 function update(now) {
   state = { ...state, ...now };
+  answered = Date.now();
   const { sorted, total, cannot_tell: cannot, right, judged, learner } = state;
   $("what").textContent = state.review ? "Review" : "Sort";
   $("folder").textContent = state.folder;
@@ -608,15 +615,27 @@ function askToApply() {
 }
 
 async function poll() {
+  const [asleep, before] = [Date.now() - answered > FORGOTTEN, state];
   try {
     update(await asked(`state?window=${name}`));
+    gone = false;
+    if (asleep && before && othersSorted(before)) {
+      say(`Other windows have sorted meanwhile.${dropHeld()}`);
+      restart();
+    }
     if (!waiting.length) complain(null);
     if (!upcoming.length && !filling) render();
     if (upcoming.length < room() && !(mode === "surest" && upcoming.length)) fill();
     send();
   } catch (error) {
     complain(error);
+    gone = !error.status;
   }
+}
+
+// While a hidden window or a sleeping computer asks nothing, its pictures go to other windows.
+function othersSorted(before) {
+  return state.windows > 1 || state.sorted !== before.sorted || state.last_step !== before.last_step;
 }
 
 // Keys and mouse
@@ -734,5 +753,9 @@ addEventListener("hashchange", () => location.reload());
 addEventListener("pagehide", () => { ask("closed", { window: name }, { keepalive: true }).catch(() => {}); });
 addEventListener("resize", () => { if (upcoming.length) render(); });
 
-await poll();
-setInterval(poll, 1500);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+
+for (;;) {
+  await poll();
+  await sleep(gone ? GONE : POLL);
+}
