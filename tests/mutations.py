@@ -66,8 +66,8 @@ MUTATIONS = [
     ),
     Mutation(
         "vggft/labelling/page/page.js",
-        'if (one.kind === "undo") back',
-        'if (one.kind === "redo") back',
+        'if (sent.kind === "undo") back',
+        'if (sent.kind === "redo") back',
         "integration/test_sort_page.py",
     ),
     Mutation(

@@ -9,7 +9,7 @@ from small_disk import PAGE, leave
 from small_labelling import KnowsAll, Window, photos, session, stored
 
 from featurize.errors import VggftError
-from vggft.labelling import classes, decisions
+from vggft.labelling import classes, decisions, queue
 from vggft.labelling.decisions import FILE, Decision, Decisions, Unwritable
 from vggft.labelling.pictures import Pictures, number
 from vggft.labelling.session import Busy, Choice
@@ -77,13 +77,14 @@ def test_skipped_pictures_come_last(root):
     assert window.next() == ["000.png"]
 
 
-def test_orders_follow_the_suggestions(root):
+def test_orders_follow_the_suggestions(root, monkeypatch):
     probable = {
         "000.png": ("cats", 0.9),
         "001.png": ("dogs", 0.6),
         "002.png": ("cats", 0.95),
         "004.png": ("dogs", 0.99),
     }
+    monkeypatch.setattr(queue, "FEWEST", 1)
     learner = KnowsAll(probable)
     window = Window(session(root, "cats", "dogs", learner=learner))
     assert window.next("doubtful", 5) == ["001.png", "000.png", "002.png", "004.png", "003.png"]
@@ -97,6 +98,19 @@ def test_orders_follow_the_suggestions(root):
     assert window.next("surest", 5, "cats") == []
     assert window.next("doubtful", 5) == ["000.png", "001.png", "004.png", "003.png", "005.png"]
     assert window.next("order", 3) == ["000.png", "001.png", "003.png"]
+
+
+def test_a_grid_holds_the_surest_of_one_class(tmp_path):
+    files = [f"{i:03}.png" for i in range(40)]
+    probable = {file: ("cats", 0.9 + i / 1000) for i, file in enumerate(files[:30])}
+    probable |= {file: ("dogs", 0.95) for file in files[30:33]} | {file: ("cats", 0.89) for file in files[33:]}
+    window = Window(session(photos(tmp_path / "many", 40), "cats", "dogs", learner=KnowsAll(probable)))
+    assert window.next("surest", 60) == files[29:5:-1]
+    assert window.session.state("w")["suggested"] == {"cats": 30}  # three dogs are not worth a grid
+    assert window.next("surest", 60, "dogs") == []
+    window.decide("cats", *files[3:30])
+    assert window.next("surest", 60) == []
+    assert window.session.state("w")["suggested"] == {}
 
 
 def test_the_share_of_right_suggestions_counts_what_was_shown(root):
@@ -217,7 +231,7 @@ def test_a_full_disk_loses_no_key_that_was_recorded(disk):
     before = path.read_bytes()
     assert PAGE - 250 < len(before) <= PAGE
     assert list(Decisions(path).rows) == list(window.session.decisions.rows)
-    with pytest.raises(Unwritable, match="No space left"):  # the undoing of a key writes the file anew
+    with pytest.raises(Unwritable, match="No space left"):  # the undoing of a key rewrites the file
         window.undo(1)
     assert path.read_bytes() == before
     ballast.unlink()

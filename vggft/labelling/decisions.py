@@ -63,7 +63,7 @@ class Decision:
 class Decisions:
     """All decisions, in memory and in the file. One process at a time may write them (`labelling.seat`).
 
-    A new decision is a row at the end of the file; every other change writes the file anew, whole and atomically. So the file
+    A new decision is a row at the end of the file; every other change rewrites the file, whole and atomically. So the file
     always has one row for each decided file, and a key takes no longer with 20,000 rows than with none.
     """
 
@@ -192,7 +192,7 @@ def _read(path: Path) -> tuple[dict[str, Decision], bool]:
             decisions[decision.file] = decision
     except (OSError, ValueError) as error:
         raise VggftError(
-            f"{path}: no list of decisions of vggft sort ({reason(error)}). It was not changed: mend it, or move it away to "
+            f"{path}: no list of decisions of vggft sort ({reason(error)}). It was not changed: fix it, or move it away to "
             "start with no decisions."
         ) from None
     return decisions, complete

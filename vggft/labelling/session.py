@@ -251,7 +251,7 @@ class Session:
             return {"label": chosen, "pictures": [self._shown(picture) for picture in pictures]}
 
     def close(self, window: str) -> None:
-        """Give the pictures of a window to others, because it was closed or loaded anew."""
+        """Give the pictures of a window to others, because it was closed or reloaded."""
         with self._lock:
             self._queue.close(window)
 
@@ -274,7 +274,7 @@ class Session:
             self._queue.left_out.add(picture.file)
 
     def begin(self, message: str) -> None:
-        """Take no presses until `end`; whoever presses is told the message.
+        """Take no presses until `end`; presses are refused with this message.
 
         Raises:
             Busy: files are being put into folders already.

@@ -84,7 +84,7 @@ def _require_consistent(options: SortOptions) -> None:
             "--review with --into: corrected images go into the folder of their class, beside the one they are in."
         )
     if options.how is not None and not options.apply:
-        raise VggftError(f"--how {options.how}: expected --apply, too. On the page, the button asks.")
+        raise VggftError(f"--how {options.how} needs --apply; the page asks in its dialog.")
 
 
 @contextlib.contextmanager
@@ -131,13 +131,13 @@ def _to_review(workspace: Workspace, task: _Task, ui: Ui) -> Pictures:
     """
     from vggft.labelling.review import items
 
-    found = [
+    pictures = [
         Picture(number(item.file), item.file, item.label, item.suggested, item.probability, item.reason)
         for item in items(workspace, ui.say)
     ]
-    if not found:
+    if not pictures:
         raise VggftError(f"{workspace.root}: no image to review: the models agree with all labels.")
-    return Pictures.of(task.root, found, {})
+    return Pictures.of(task.root, pictures, {})
 
 
 def _learner(workspace: Workspace, pictures: Pictures) -> Learner:
@@ -218,25 +218,25 @@ def _serve(
 
 def _show(session: Session, address: str, options: SortOptions, ui: Ui) -> None:
     """Print the address, and open it in a browser."""
-    done, total = session.sorted
-    ui.say(f"{session.pictures.root}: {counted(total, 'picture')}, {done} sorted")
+    decided, total = session.sorted
+    ui.say(f"{session.pictures.root}: {counted(total, 'picture')}, {decided} sorted")
     for file, why in list(session.pictures.unreadable.items())[:_NAMED]:
         ui.warn(f"left out: {file}: {why}")
     if session.changed_files:
         first, number = visible(session.changed_files[0]), counted(len(session.changed_files), "file")
         ui.warn(f"{number} with another size than when they were sorted, and shown again; the first: {first}")
     (ui.say if ui.json else ui.put)(f"page: {address}")
-    ui.say("Every key is kept at once. Ctrl-C ends sorting; files stay where they are until you apply.")
+    ui.say("Every key is saved immediately. Ctrl-C ends sorting; files stay where they are until you apply.")
     if not options.no_open and not webbrowser.open(address):
         ui.warn("no browser could be started: open the address above in one")
 
 
 def _kept(task: _Task, session: Session) -> str:
     """Return what is kept, and how to go on."""
-    done, total = session.sorted
-    if not done:
+    decided, total = session.sorted
+    if not decided:
         return f"No picture is sorted yet. Continue: {task.command}"
     return (
-        f"{done} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. Put the files where "
-        f"they belong: {task.command} --apply"
+        f"{decided} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. Put the files "
+        f"where they belong: {task.command} --apply"
     )

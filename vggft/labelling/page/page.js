@@ -32,7 +32,7 @@ let filling = false;
 let answered = Date.now(); // when the server last said something about the state
 let gone = false; // nothing answers
 let epoch = 0; // counts changes of what is shown, after which answers to earlier questions are void
-const made = new Map(); // "id/side" → promise of the address of a preview
+const previews = new Map(); // "id/side" → promise of the address of a preview
 
 const inGrid = () => mode === "grid" || mode === "surest";
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -122,7 +122,7 @@ async function send() {
       const plain = sent.map(({ undoes, ...rest }) => rest);
       const { results, state: now } = await asked("presses", { presses: plain });
       waiting.splice(0, sent.length);
-      sent.forEach((one, i) => taken(one, results[i]));
+      sent.forEach((entry, i) => taken(entry, results[i]));
       save();
       complain(null);
       update(now);
@@ -136,15 +136,15 @@ async function send() {
   if (inGrid() || !upcoming.length) fill();
 }
 
-function taken(one, result) {
+function taken(sent, result) {
   if (result.error) say(result.error);
-  const entry = history.find((other) => one.window === name && other.press === one.number);
+  const entry = sent.window === name && history.find((item) => item.press === sent.number);
   if (entry) entry.step = result.step ?? 0;
-  for (const other of waiting) {
-    if (other.undoes === `${one.window} ${one.number}`) other.step = result.step ?? 0;
+  for (const later of waiting) {
+    if (later.undoes === `${sent.window} ${sent.number}`) later.step = result.step ?? 0;
   }
-  if (one.kind === "undo") back(result.undone ?? []);
-  if (one.kind === "undo" && result.error) drop(one.ids);
+  if (sent.kind === "undo") back(result.undone ?? []);
+  if (sent.kind === "undo" && result.error) drop(sent.ids);
 }
 
 // Show pictures no more whose decision could not be undone.
@@ -285,7 +285,7 @@ function dropHeld() {
 }
 
 function addClass(label) {
-  if (!label || state.classes.some((one) => one.name === label)) return;
+  if (!label || state.classes.some((known) => known.name === label)) return;
   press("class", { name: label });
 }
 
@@ -317,7 +317,7 @@ async function fill() {
   filling = true;
   const asking = epoch;
   const mine = new Set(upcoming.map((picture) => picture.id));
-  for (const one of waiting) for (const id of [...one.ids, ...one.choices.map((c) => c.id)]) mine.add(id);
+  for (const sent of waiting) for (const id of [...sent.ids, ...sent.choices.map((c) => c.id)]) mine.add(id);
   try {
     const wanted = { window: name, mode: mode === "grid" ? "order" : mode, label: mode === "surest" ? $("of").value : "", count: missing };
     const { pictures, label } = await asked("next", { ...wanted, have: [...mine] });
@@ -339,18 +339,18 @@ async function fill() {
 
 function preview(picture, side) {
   const key = `${picture.id}/${side}`;
-  let promise = made.get(key);
-  if (promise) made.delete(key);
+  let promise = previews.get(key);
+  if (promise) previews.delete(key);
   else {
     promise = ask(`picture/${key}`).then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
-    promise.catch(() => made.delete(key));
+    promise.catch(() => previews.delete(key));
   }
-  made.set(key, promise); // as the latest
+  previews.set(key, promise); // as the latest
   const most = KEPT + (inGrid() ? 60 : 0);
-  for (const [old, gone] of made) {
-    if (made.size <= most) break;
-    made.delete(old);
-    gone.then(URL.revokeObjectURL, () => {});
+  for (const [oldest, url] of previews) {
+    if (previews.size <= most) break;
+    previews.delete(oldest);
+    url.then(URL.revokeObjectURL, () => {});
   }
   return promise;
 }
@@ -492,7 +492,7 @@ function tile(picture) {
 }
 
 function select(id, on) {
-  const node = [...$("grid").children].find((one) => one.dataset.id === String(id));
+  const node = [...$("grid").children].find((item) => item.dataset.id === String(id));
   if (!node?.dataset.loaded) return;
   if (on) selected.add(id);
   else selected.delete(id);
@@ -546,13 +546,13 @@ function aboutLearner({ computed, total, learned_from: from, stopped }) {
   if (stopped) return stopped;
   const features = computed < total ? `features ${computed.toLocaleString("en")}/${total.toLocaleString("en")}` : "";
   if (from) return [`learned from ${from.toLocaleString("en")}`, features].filter(Boolean).join(" · ");
-  const labels = state.classes.filter((one) => one.count).length;
+  const labels = state.classes.filter((known) => known.count).length;
   return [features, labels < 2 ? "suggestions need pictures of two classes" : "suggestions follow"].filter(Boolean).join(" · ");
 }
 
 function updateClasses() {
   const list = $("classes");
-  const names = state.classes.map((one) => one.name);
+  const names = state.classes.map((known) => known.name);
   if (names.join("\n") !== [...list.children].map((item) => item.dataset.name).join("\n")) {
     list.replaceChildren(...names.map((label, i) => {
       const button = element("button", { type: "button" }, element("kbd", { textContent: KEYS[i] ?? "·" }),
@@ -565,7 +565,7 @@ function updateClasses() {
     render();
     if (!names.length) say("Add the first class: press +.");
   }
-  state.classes.forEach((one, i) => { list.children[i].querySelector(".count").textContent = one.count || ""; });
+  state.classes.forEach((known, i) => { list.children[i].querySelector(".count").textContent = known.count || ""; });
 }
 
 function updateOf() {
@@ -599,7 +599,7 @@ function updateApplying() {
 }
 
 function askToApply() {
-  const numbers = state.classes.filter((one) => one.count).map((one) => `${one.name} ${one.count}`);
+  const numbers = state.classes.filter((known) => known.count).map((known) => `${known.name} ${known.count}`);
   if (!numbers.length) return say("No picture is sorted yet.");
   $("confirm-text").textContent = state.review
     ? `Images whose class you have changed move into the folder of that class, in ${state.into}. All others stay where they are.`
@@ -663,7 +663,7 @@ function restart() {
 }
 
 function nextMode() {
-  const usable = MODES.filter((one) => state?.learner || one === "order" || one === "grid");
+  const usable = MODES.filter((way) => state?.learner || way === "order" || way === "grid");
   choose(usable[(usable.indexOf(mode) + 1) % usable.length]);
 }
 
