@@ -31,7 +31,7 @@ from heads.features import Features
 from heads.head import Head
 from heads.metrics import calibration_error, losses
 from heads.specs import LogisticSpec, Pooling
-from vggft.labelling import classifier, order
+from vggft.labelling import classifier, queue
 from vggft.labelling.suggestions import Suggestion
 from vggft.workspace.workspace import Workspace
 
@@ -46,9 +46,9 @@ BEHIND = 5  # keys; with 1.5 keys a second, three seconds of training
 class Policy:
     """When a grid is shown, and what single pictures come first."""
 
-    grid: int = order.GRID
-    sure: float = order.SURE
-    fewest: int = order.FEWEST
+    grid: int = queue.GRID
+    sure: float = queue.SURE
+    fewest: int = queue.FEWEST
     single: Literal["doubtful", "in order"] = "doubtful"
     taken_out: Literal["next", "by doubt"] = "next"  # when a picture that was taken out of a grid is shown by itself
 
@@ -214,7 +214,7 @@ def show_probabilities(collection: Collection, labels: int, orders: int) -> None
         p = np.full((len(rest), len(names)), 1e-6)  # classes without labels
         p[:, [names.index(name) for name in head.classes]] = head.scores(collection.pooled[rest])
         right, confidence = p.argmax(axis=1) == targets[rest], p.max(axis=1)
-        sure = confidence >= order.SURE
+        sure = confidence >= queue.SURE
         log_loss = losses(p, targets[rest]).mean()
         calibration = calibration_error(p, targets[rest])
         rows.append(

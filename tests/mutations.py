@@ -78,14 +78,14 @@ MUTATIONS = [
     ),
     Mutation(
         "vggft/labelling/page/page.js",
-        "if (held.length || !picture || shown !== picture.id) return hold(label);",
+        "if (held.length || !picture || shown !== picture.id) return hold(act);",
         "",
-        "integration/test_sort_page.py",
+        "integration/test_sort_held.py",
     ),
     Mutation(
         "vggft/labelling/page/page.js",
-        'if (one.kind === "undo") back',
-        'if (one.kind === "redo") back',
+        'if (sent.kind === "undo") back',
+        'if (sent.kind === "redo") back',
         "integration/test_sort_page.py",
     ),
     Mutation(

@@ -1,9 +1,11 @@
 """Folders to sort, a learner that knows everything, and the page's server in this process."""
 
+import time
 from contextlib import ExitStack, contextmanager
 
 from conftest import paint
 
+from featurize.disk import forms
 from featurize.process import interrupts
 from vggft.labelling import server
 from vggft.labelling.app import application
@@ -53,7 +55,7 @@ class Window:
     """A window: what it presses is numbered."""
 
     def __init__(self, of, name="window"):
-        self.session, self.name, self.presses = of, name, 0
+        self.session, self.name, self.presses, self.decided = of, name, 0, {}
 
     def press(self, kind, **more):
         self.presses += 1
@@ -63,10 +65,15 @@ class Window:
         return self.press("decide", choices=tuple(Choice(number(file), label) for file in files))
 
     def decide(self, label, *files):
-        return self.session.take([self.decides(label, *files)])[0]
+        result = self.session.take([self.decides(label, *files)])[0]
+        self.decided[result.get("step")] = files
+        return result
+
+    def undoes(self, step):
+        return self.press("undo", step=step, ids=tuple(map(number, self.decided[step])))
 
     def undo(self, step):
-        return self.session.take([self.press("undo", step=step)])[0]
+        return self.session.take([self.undoes(step)])[0]
 
     def next(self, mode="order", count=3, label="", have=()):
         answer = self.session.next(self.name, mode, label, count, [number(file) for file in have])
@@ -93,3 +100,27 @@ def serving(of, ui, port=0):
         app = application(of, Previews(pool), Applying(of, destination, ui), about, number_of_port, TOKEN)
         stack.enter_context(server.serving(app, listener, ui))
         yield f"http://127.0.0.1:{number_of_port}/#{TOKEN}"
+
+
+def labels(root):
+    """Return file → label, of the file of decisions."""
+    path = root / FILE
+    return {row["file"]: row["label"] for row in forms.parse_csv(path.read_bytes())} if path.exists() else {}
+
+
+def stored(root):
+    """Return file, label and step of each row."""
+    return [(row["file"], row["label"], int(row["step"])) for row in forms.parse_csv((root / FILE).read_bytes())]
+
+
+def wait_for(condition, seconds=20):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def wait_for_picture(browser, name):
+    """Wait until a person sees a picture."""
+    script = "const image = document.getElementById('picture'); return image.hidden ? '' : image.alt"
+    wait_for(lambda: browser.run(script) == name and browser.run("return document.getElementById('instead').hidden"))

@@ -117,8 +117,8 @@ def test_a_layout_is_remembered(flat, tmp_path, ui):
 
 def test_the_decisions_of_sort_are_a_table(flat, tmp_path, ui):
     folder, rows = flat
-    decided = [Decision(name, label, "bugs", 0.5, step) for step, (name, label) in enumerate(rows, 1)]
-    Decisions(folder / FILE).add([*decided, Decision("unknown.png", CANNOT_TELL, "", None, 99)])
+    decided = [Decision(name, label, "bugs", 0.5, step, 9) for step, (name, label) in enumerate(rows, 1)]
+    Decisions(folder / FILE).add([*decided, Decision("unknown.png", CANNOT_TELL, "", None, 99, 9)])
     found = featurize.run(Workspace(tmp_path / "work", TINY), FeaturizeOptions(folder, labels=folder / FILE), ui)
     assert (found["images"], found["rejected"], found["classes"]) == (24, 0, ["bugs", "flowers"])
     samples = Workspace(tmp_path / "work", TINY).dataset.samples

@@ -35,9 +35,10 @@ def test_what_is_refused_changes_nothing(root, tmp_path):
     assert "Expected either FOLDER" in refused("sort", cwd=tmp_path)
     assert "Expected either FOLDER" in refused("sort", root, "--review", cwd=tmp_path)
     assert "--review with --into" in refused("sort", "--review", "--into", tmp_path / "out", cwd=tmp_path)
-    assert "expected --apply, too" in refused("sort", root, "--how", "move", cwd=tmp_path)
+    assert "--how move needs --apply" in refused("sort", root, "--how", "move", cwd=tmp_path)
     assert "no such folder" in refused("sort", tmp_path / "none", "--no-open")
-    assert "--port 70000: expected a whole number, 1 to 65535" in refused("sort", root, "--port", "70000")
+    for port in ("80", "70000"):
+        assert f"--port {port}: expected a whole number, 1024 to 65535" in refused("sort", root, "--port", port)
     assert snapshot(tmp_path) == before
 
 

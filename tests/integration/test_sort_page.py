@@ -1,7 +1,6 @@
 """The page of `vggft sort` in a real browser: keys, grids, two windows, kills of the server, full disks, hostile names."""
 
 import os
-import threading
 import time
 
 import numpy as np
@@ -10,10 +9,9 @@ from browser import chromium
 from conftest import paint
 from PIL import Image
 from processes import start
-from small_labelling import KnowsAll, photos, serving, session
+from small_labelling import KnowsAll, Window, labels, photos, serving, session, wait_for, wait_for_picture
 
-from featurize.disk import durable, forms
-from featurize.pixels import images
+from featurize.disk import durable
 from vggft.labelling.decisions import FILE
 
 pytest.importorskip("uvicorn", reason="the extra 'sort' is not installed")
@@ -28,25 +26,6 @@ def browser(tmp_path_factory):
 @pytest.fixture
 def root(tmp_path):
     return photos(tmp_path / "photos", 12)
-
-
-def labels(root):
-    """Return file → label, of the file of decisions."""
-    path = root / FILE
-    return {row["file"]: row["label"] for row in forms.parse_csv(path.read_bytes())} if path.exists() else {}
-
-
-def wait_for(condition, seconds=20):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "nothing happened"
-        time.sleep(0.02)
-
-
-def wait_for_picture(browser, name):
-    """Wait until a person sees a picture."""
-    script = "const image = document.getElementById('picture'); return image.hidden ? '' : image.alt"
-    wait_for(lambda: browser.run(script) == name and browser.run("return document.getElementById('instead').hidden"))
 
 
 def wait_for_tiles(browser, number):
@@ -181,6 +160,39 @@ def test_two_windows_share_one_list(browser, tmp_path, ui):
             browser.driver.switch_to.window(first)
 
 
+def test_a_window_that_slept_shows_nothing_that_another_has_sorted(browser, root, ui):
+    of = session(root, "cats", "dogs")
+    with serving(of, ui) as address:
+        browser.open(address)
+        wait_for_picture(browser, "000.png")
+        Window(of, "another").decide("dogs", "000.png", "001.png")
+        browser.run(
+            "const now = Date.now; Date.now = () => now() + 20000; document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        wait_for_picture(browser, "002.png")
+        assert browser.texts("#message") == ["Other windows have sorted meanwhile."]
+        browser.press("1")
+        wait_for(lambda: labels(root) == {"000.png": "dogs", "001.png": "dogs", "002.png": "cats"})
+
+
+def test_the_decision_for_a_file_that_was_moved_is_not_undone(browser, root, ui):
+    """Else its picture would be shown again, from memory, and get a decision that changes nothing."""
+    with serving(session(root, "cats", "dogs"), ui) as address:
+        browser.open(address)
+        wait_for_picture(browser, "000.png")
+        browser.press("1")
+        wait_for_picture(browser, "001.png")
+        wait_for(lambda: labels(root) == {"000.png": "cats"})
+        browser.click("#apply")
+        browser.run("document.querySelector('input[name=how][value=move]').checked = true")
+        browser.click("#go")
+        wait_for(lambda: "1 file moved" in browser.texts("#applied")[0])
+        browser.press("\ue003")
+        wait_for(lambda: "000.png: not undone" in browser.texts("#message")[0])
+        wait_for_picture(browser, "001.png")
+        assert labels(root) == {"000.png": "cats"}
+
+
 def five_a_second(browser, keys):
     """Press keys at five a second, each when its time has come."""
     begin = time.monotonic()
@@ -188,23 +200,6 @@ def five_a_second(browser, keys):
         time.sleep(max(0.0, begin + i / 5 - time.monotonic()))
         browser.press(key)
     return time.monotonic() - begin
-
-
-def test_keys_wait_for_a_picture_that_is_loading(browser, root, ui, monkeypatch):
-    """Each counts for the picture that comes next, in order; Backspace takes the last one back."""
-    may_load = threading.Event()
-    decode = images.decode_fitting
-    monkeypatch.setattr(images, "decode_fitting", lambda data, side: may_load.wait(20) and decode(data, side))
-    with serving(session(root, "cats", "dogs"), ui) as address:
-        browser.open(address)
-        wait_for(lambda: browser.texts("#name") == ["000.png"])
-        browser.press("1", "2", "1", "1", "\ue003")
-        assert browser.texts("#name") == ["000.png"]
-        assert not labels(root)
-        may_load.set()
-        wait_for(lambda: len(labels(root)) == 3)
-        wait_for_picture(browser, "003.png")
-        assert labels(root) == {"000.png": "cats", "001.png": "dogs", "002.png": "cats"}
 
 
 def photographs(root, count):

@@ -83,7 +83,11 @@ def test_labels_from_a_table_are_corrected_in_a_copy(tmp_path):
     forms.write_csv(tmp_path / "table.csv", ("image", "class", "group"), rows)
     done = vggft("featurize", data, "--labels", tmp_path / "table.csv", "-w", tmp_path / "work")
     assert done.returncode == 0, done.stderr
-    decided = [(files[0], "fruit", "", "", 1), (files[1], "birds", "", "", 2), (files[2], "", "", "", 3)]
+    decided = [
+        (file, label, "", "", step, (data / file).stat().st_size)
+        for step, (file, label) in enumerate(zip(files, ("fruit", "birds", "", "fruit"), strict=False), 1)
+    ]
+    decided[3] = (*decided[3][:5], 9)  # another file now
     (tmp_path / "work" / "report").mkdir()
     forms.write_csv(tmp_path / "work" / "report" / "review.csv", COLUMNS, decided)
     before = snapshot(data)

@@ -4,11 +4,12 @@ import io
 import json
 import os
 import time
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from PIL import Image, features
-from small_labelling import TOKEN, Window, photos, session
+from small_labelling import TOKEN, Window, photos, serving, session
 
 from vggft.labelling.app import application
 from vggft.labelling.applying import ClassFolders
@@ -51,7 +52,8 @@ def test_it_records_keys_and_hands_out_pictures(client, of):
     wanted = {"window": "w", "mode": "order", "label": "", "count": 2, "have": []}
     pictures = client.post("/api/next", content=json.dumps(wanted), headers=HEADERS).json()["pictures"]
     assert [(p["id"], p["name"]) for p in pictures] == [(number("001.png"), "001.png"), (number("002.png"), "002.png")]
-    assert (of.pictures.root / FILE).read_text().splitlines()[1:] == ["000.png,cats,,,1"]
+    size = (of.pictures.root / "000.png").stat().st_size
+    assert (of.pictures.root / FILE).read_text().splitlines()[1:] == [f"000.png,cats,,,1,{size}"]
 
 
 @pytest.mark.parametrize("path", ["/api/state", "/api/picture/{id}/256"])
@@ -133,7 +135,7 @@ def test_odd_values_are_errors_of_one_key(client, of):
         decide(5, "001.png"),
     )
     results = answer.json()["results"]
-    assert ["error" in result for result in results] == [True, True, True, False, False]
+    assert ["error" in result for result in results] == [True, True, True, True, False]
     assert [*of.decisions.labels.items()] == [("001.png", "cats")]
 
 
@@ -149,6 +151,8 @@ def test_odd_values_are_errors_of_one_key(client, of):
             "/api/picture/{id}",
         ),
         *("/page.html", "/000.png", "/%2e%2e/vggft-sort.csv", "/api/picture/9999999999999999999999/256"),
+        f"/api/picture/{'9' * 5000}/256",
+        "/api/picture/{id}/٢٥٦",
     ],
 )
 def test_no_path_leads_anywhere_else(client, path):
@@ -210,21 +214,60 @@ def test_a_large_jpeg_2000_is_shown_as_far_as_it_is_decoded(client, of):
     assert Image.open(io.BytesIO(answer.content)).size == (1000, 750)
 
 
+def put(client):
+    """Wait until files have been put into folders; return what the page says of it."""
+    for _ in range(500):
+        applying = client.get("/api/state?window=w", headers=HEADERS).json()["applying"]
+        if not applying.get("running", True):
+            return applying
+        time.sleep(0.01)
+    raise AssertionError("files are being put into folders for ever")
+
+
 def test_applying_from_the_page(client, of):
     root = of.pictures.root
     pressed(client, decide(1, "000.png"), decide(2, "001.png", ""))
     assert client.post("/api/apply", content=b'{"how": "move"}', headers=HEADERS).status_code == 200
-    for _ in range(500):
-        state = client.get("/api/state?window=w", headers=HEADERS).json()
-        if not state["applying"].get("running", True):
-            break
-        time.sleep(0.01)
-    assert state["applying"]["message"].startswith(f"1 file moved into {root}-sorted. To undo it: vggft undo ")
+    assert put(client)["message"].startswith(f"1 file moved into {root}-sorted. To undo it: vggft undo ")
     assert [path.name for path in (root.with_name("photos-sorted") / "cats").iterdir()] == ["000.png"]
     assert not (root / "000.png").exists()
     assert (root / "001.png").exists()
+    state = client.get("/api/state?window=w", headers=HEADERS).json()
     assert (state["sorted"], state["total"]) == (1, 3)
     assert pressed(client, decide(3, "002.png")).json()["results"] == [{"step": 3}]
+
+
+def test_a_folder_whose_name_is_not_utf_8_is_sorted(tmp_path, ui):
+    root = photos(tmp_path / os.fsdecode(b"caf\xe9"), 1)
+    of = session(root, "cats")
+    about = {"folder": str(root)}
+    with ThreadPoolExecutor(2) as pool:
+        applying = Applying(of, ClassFolders.of(root, None), ui)
+        client = testclient.TestClient(application(of, Previews(pool), applying, about, PORT, TOKEN), BASE)
+        assert client.get("/api/state?window=w", headers=HEADERS).json()["folder"] == str(root)
+        assert pressed(client, decide(1, "000.png")).json()["results"] == [{"step": 1}]
+        (root / "000.png").unlink()
+        client.post("/api/apply", content=b'{"how": "move"}', headers=HEADERS)
+        message = put(client)["message"]
+        assert f"Left out: 1 file: {root / '000.png'}: No such file" in message
+
+
+def sent(address, path, body=None):
+    origin = address.partition("/#")[0]
+    request = urllib.request.Request(f"{origin}/{path}", body, {**HEADERS, "Origin": origin})
+    with urllib.request.urlopen(request, timeout=5) as answer:
+        return answer.status
+
+
+@pytest.mark.parametrize(("path", "body"), [("closed", b'{"window": "x"}'), ("apply", b'{"how": "copy"}')])
+def test_while_a_request_waits_for_the_session_others_are_answered(of, ui, path, body):
+    with serving(of, ui) as address, ThreadPoolExecutor(1) as pool:
+        with of._lock:
+            waiting = pool.submit(sent, address, f"api/{path}", body)
+            time.sleep(0.1)  # it is being answered
+            assert sent(address, "page.css") == 200
+            assert not waiting.done()
+        assert waiting.result(5) == 200
 
 
 def test_keys_wait_while_files_are_put_into_folders(client, of):

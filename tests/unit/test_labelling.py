@@ -4,26 +4,22 @@ import json
 import os
 
 import pytest
+from conftest import paint
 from small_disk import PAGE, leave
-from small_labelling import KnowsAll, Window, photos, session
+from small_labelling import KnowsAll, Window, photos, session, stored
 
-from featurize.disk import forms
 from featurize.errors import VggftError
-from vggft.labelling import classes, decisions, seat
+from vggft.labelling import classes, decisions, queue
 from vggft.labelling.decisions import FILE, Decision, Decisions, Unwritable
 from vggft.labelling.pictures import Pictures, number
 from vggft.labelling.session import Busy, Choice
 
-HEADER = "file,label,suggested,probability,step\r\n"
+HEADER = "file,label,suggested,probability,step,size\r\n"
 
 
 @pytest.fixture
 def root(tmp_path):
     return photos(tmp_path / "photos", 8)
-
-
-def stored(root):
-    return [(row["file"], row["label"], int(row["step"])) for row in forms.parse_csv((root / FILE).read_bytes())]
 
 
 def test_each_key_is_a_row_that_the_next_start_reads(root):
@@ -55,19 +51,6 @@ def test_a_press_that_is_sent_twice_is_taken_once(root):
     assert stored(root) == [("000.png", "cats", 1), ("002.png", "cats", 3)]
 
 
-def test_undo_takes_a_grid_back_together_and_brings_earlier_labels_back(root):
-    one, two = Window(of := session(root, "cats", "dogs"), "one"), Window(of, "two")
-    one.decide("cats", "000.png", "001.png")
-    two.decide("dogs", "001.png")  # the later key wins
-    assert stored(root) == [("000.png", "cats", 1), ("001.png", "dogs", 2)]
-    assert [p["name"] for p in two.undo(2)["undone"]] == ["001.png"]
-    assert stored(root) == [("000.png", "cats", 1), ("001.png", "cats", 1)]
-    assert [p["name"] for p in one.undo(1)["undone"]] == ["000.png", "001.png"]
-    assert stored(root) == []
-    assert one.undo(1) == {"undone": []}
-    assert one.next() == ["000.png", "001.png", "002.png"]
-
-
 def test_windows_get_different_pictures_and_a_closed_one_gives_its_back(root, monkeypatch):
     now = [0.0]
     monkeypatch.setattr("vggft.labelling.session.time.monotonic", lambda: now[0])
@@ -94,13 +77,14 @@ def test_skipped_pictures_come_last(root):
     assert window.next() == ["000.png"]
 
 
-def test_orders_follow_the_suggestions(root):
+def test_orders_follow_the_suggestions(root, monkeypatch):
     probable = {
         "000.png": ("cats", 0.9),
         "001.png": ("dogs", 0.6),
         "002.png": ("cats", 0.95),
         "004.png": ("dogs", 0.99),
     }
+    monkeypatch.setattr(queue, "FEWEST", 1)
     learner = KnowsAll(probable)
     window = Window(session(root, "cats", "dogs", learner=learner))
     assert window.next("doubtful", 5) == ["001.png", "000.png", "002.png", "004.png", "003.png"]
@@ -116,6 +100,19 @@ def test_orders_follow_the_suggestions(root):
     assert window.next("order", 3) == ["000.png", "001.png", "003.png"]
 
 
+def test_a_grid_holds_the_surest_of_one_class(tmp_path):
+    files = [f"{i:03}.png" for i in range(40)]
+    probable = {file: ("cats", 0.9 + i / 1000) for i, file in enumerate(files[:30])}
+    probable |= {file: ("dogs", 0.95) for file in files[30:33]} | {file: ("cats", 0.89) for file in files[33:]}
+    window = Window(session(photos(tmp_path / "many", 40), "cats", "dogs", learner=KnowsAll(probable)))
+    assert window.next("surest", 60) == files[29:5:-1]
+    assert window.session.state("w")["suggested"] == {"cats": 30}  # three dogs are not worth a grid
+    assert window.next("surest", 60, "dogs") == []
+    window.decide("cats", *files[3:30])
+    assert window.next("surest", 60) == []
+    assert window.session.state("w")["suggested"] == {}
+
+
 def test_the_share_of_right_suggestions_counts_what_was_shown(root):
     window = Window(session(root, "cats", "dogs"))
     shown = (("000.png", "cats", "cats"), ("001.png", "dogs", "cats"), ("002.png", "", "cats"), ("003.png", "cats", ""))
@@ -125,7 +122,8 @@ def test_the_share_of_right_suggestions_counts_what_was_shown(root):
         window.session.take([press])
     state = window.session.state("w")
     assert (state["right"], state["judged"]) == (1, 2)
-    assert (root / FILE).read_text().splitlines()[1] == "000.png,cats,cats,0.5000,1"
+    size = (root / "000.png").stat().st_size
+    assert (root / FILE).read_text().splitlines()[1] == f"000.png,cats,cats,0.5000,1,{size}"
 
 
 def test_classes_are_added_and_odd_ones_refused(root):
@@ -150,12 +148,13 @@ def test_classes_are_added_and_odd_ones_refused(root):
 BROKEN = {
     "other columns": "path,label\r\na,b\r\n",
     "a row too short": HEADER + "a.png,cats\r\n",
-    "two rows of a file": HEADER + "a.png,cats,,,1\r\na.png,cats,,,2\r\n",
-    "a path upwards": HEADER + "../a.png,cats,,,1\r\n",
-    "an absolute path": HEADER + "/a.png,cats,,,1\r\n",
-    "no number": HEADER + "a.png,cats,,,one\r\n",
-    "a probability": HEADER + "a.png,cats,dogs,nan,1\r\n",
-    "a class": HEADER + "a.png,../cats,,,1\r\n",
+    "two rows of a file": HEADER + "a.png,cats,,,1,9\r\na.png,cats,,,2,9\r\n",
+    "a path upwards": HEADER + "../a.png,cats,,,1,9\r\n",
+    "an absolute path": HEADER + "/a.png,cats,,,1,9\r\n",
+    "no number": HEADER + "a.png,cats,,,one,9\r\n",
+    "a probability": HEADER + "a.png,cats,dogs,nan,1,9\r\n",
+    "no size": HEADER + "a.png,cats,,,1,\r\n",
+    "a class": HEADER + "a.png,../cats,,,1,9\r\n",
     "empty": "",
 }
 
@@ -170,7 +169,8 @@ def test_a_damaged_file_is_an_error_and_stays(root, text):
 
 
 def test_a_row_that_a_crash_cut_off_is_left_out(root):
-    (root / FILE).write_bytes((HEADER + "000.png,cats,,,1\r\n001.png,ca").encode())
+    size = (root / "000.png").stat().st_size
+    (root / FILE).write_bytes((HEADER + f"000.png,cats,,,1,{size}\r\n001.png,ca").encode())
     window = Window(session(root, "cats"))
     assert window.next(count=1) == ["001.png"]
     window.decide("cats", "002.png")
@@ -180,7 +180,7 @@ def test_a_row_that_a_crash_cut_off_is_left_out(root):
 def test_a_file_that_another_program_changed_is_not_overwritten(root):
     window = Window(session(root, "cats"))
     window.decide("cats", "000.png")
-    changed = (root / FILE).read_bytes() + b"001.png,cats,,,2\r\n"
+    changed = (root / FILE).read_bytes() + f"001.png,cats,,,2,{(root / '001.png').stat().st_size}\r\n".encode()
     (root / FILE).write_bytes(changed)
     for press in (window.decides("cats", "002.png"), window.press("undo", step=1)):
         with pytest.raises(Unwritable, match="another program has changed"):
@@ -231,12 +231,29 @@ def test_a_full_disk_loses_no_key_that_was_recorded(disk):
     before = path.read_bytes()
     assert PAGE - 250 < len(before) <= PAGE
     assert list(Decisions(path).rows) == list(window.session.decisions.rows)
-    with pytest.raises(Unwritable, match="No space left"):  # the undoing of a key writes the file anew
+    with pytest.raises(Unwritable, match="No space left"):  # the undoing of a key rewrites the file
         window.undo(1)
     assert path.read_bytes() == before
     ballast.unlink()
     window.session.take(presses[presses.index(taken) :])
     assert list(Decisions(path).rows) == [f"{i:03}.png" for i in range(40)]
+
+
+def test_a_row_that_cannot_be_cut_off_again_is_written_once(root, monkeypatch):
+    window = Window(session(root, "cats"))
+    window.decide("cats", "000.png")
+
+    def broken(*given):
+        raise OSError(5, os.strerror(5))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(decisions.durable, "sync_file", broken)
+        patch.setattr(decisions, "_cut", broken)
+        key = window.decides("cats", "001.png")
+        with pytest.raises(Unwritable, match="Input/output error"):
+            window.session.take([key])
+    window.session.take([key])
+    assert list(Decisions(root / FILE).rows) == ["000.png", "001.png"]
 
 
 def test_no_keys_while_files_are_put_into_folders(root):
@@ -251,19 +268,26 @@ def test_no_keys_while_files_are_put_into_folders(root):
     assert window.session.sorted == (1, 7)
 
 
-def test_one_sorter_in_a_folder(root):
-    with seat.taken(root) as held:
-        held.take(1234, "t" * 32, ["cats"])
-        why = rf"process {os.getpid()} on .* is sorting here.*http://127.0.0.1:1234/#ttt"
-        with pytest.raises(VggftError, match=why), seat.taken(root):
-            pass
-    assert (root / seat.RECORD).stat().st_mode & 0o777 == 0o600
-    with seat.taken(root) as held:
-        assert (held.port, held.token, held.classes) == (1234, "t" * 32, ("cats",))
-    (root / seat.RECORD).chmod(0o644)  # somebody else may have read the token
-    with seat.taken(root) as held:
-        assert (held.port, held.classes) == (0, ())
-        assert len(held.token) == 32
+def test_a_file_that_was_moved_gets_no_other_decision(root):
+    window = Window(session(root, "cats", "dogs"))
+    window.decide("cats", "000.png")
+    (root / "000.png").rename(root.parent / "moved.png")
+    assert "no longer in the folder" in window.decide("dogs", "000.png")["error"]
+    assert "000.png: not undone" in window.undo(1)["error"]
+    assert stored(root) == [("000.png", "cats", 1)]
+
+
+def test_another_file_with_the_name_of_a_decided_one_is_shown(root):
+    window = Window(session(root, "cats", "dogs"))
+    window.decide("cats", "000.png", "001.png")
+    (root / "000.png").rename(root.parent / "moved.png")
+    paint(root / "000.png", (255, 255, 255), (99, 77))
+    again = Window(session(root, "cats", "dogs"))
+    assert again.session.changed_files == ["000.png"]
+    assert (again.session.sorted, again.next(count=1)) == ((1, 8), ["000.png"])
+    again.decide("dogs", "000.png")
+    assert stored(root) == [("001.png", "cats", 1), ("000.png", "dogs", 2)]
+    assert session(root).changed_files == []
 
 
 def test_a_folder_without_pictures(tmp_path):
@@ -275,5 +299,5 @@ def test_a_folder_without_pictures(tmp_path):
 
 
 def test_rows_are_what_the_columns_say():
-    assert decisions.COLUMNS == ("file", "label", "suggested", "probability", "step")
-    assert Decision("a", "b", "c", 0.12345, 7).row == ("a", "b", "c", "0.1235", "7")
+    assert decisions.COLUMNS == ("file", "label", "suggested", "probability", "step", "size")
+    assert Decision("a", "b", "c", 0.12345, 7, 8).row == ("a", "b", "c", "0.1235", "7", "8")

@@ -25,6 +25,10 @@ def decided(root):
     return list(window.session.decisions.rows.values())
 
 
+def decision(root, file, label, step=1):
+    return Decision(file, label, "", None, step, (root / file).stat().st_size)
+
+
 def apply(decided, root, destination, how, ui):
     return applying.apply(decided, root, destination, how, ui, lambda done: None)
 
@@ -50,6 +54,54 @@ def test_each_file_goes_into_its_class_folder_and_comes_back(root, decided, ui, 
     assert pictures(target) == []
 
 
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+def test_another_class_waits_until_the_first_is_undone(root, ui, how):
+    """A file is never in the folders of two classes."""
+    destination, target = ClassFolders.of(root, None), root.with_name("photos-sorted")
+    first = [decision(root, "000.png", "cats")]
+    other = [decision(root, "000.png", "dogs", 2), decision(root, "001.png", "dogs", 3)]
+    made = apply(first, root, destination, how, ui)["into"]["list"]
+    result = apply(other, root, destination, how, ui)
+    assert (result["into"]["put"], result["into"]["there"]) == ({"dogs": 1}, 0)
+    why = f"it is in {target / 'cats'} from an earlier run. Undo that first: vggft undo {made}"
+    assert result["failed"] == [{"path": str(root / "000.png"), "reason": why}]
+    assert pictures(target) == ["cats/000.png", "dogs/001.png"]
+    assert undo_all(target) == []
+    assert apply(other, root, destination, how, ui)["into"]["put"] == {"dogs": 2}
+    assert pictures(target) == ["dogs/000.png", "dogs/001.png"]
+
+
+def test_a_copy_of_an_earlier_file_of_the_same_name_is_no_obstacle(root, ui):
+    destination = ClassFolders.of(root, None)
+    apply([decision(root, "000.png", "cats")], root, destination, "copy", ui)
+    write(root / "000.png", b"another")
+    assert apply([decision(root, "000.png", "dogs", 2)], root, destination, "copy", ui)["failed"] == []
+
+
+@pytest.mark.parametrize("how", ["copy", "link", "move"])
+def test_another_file_with_the_name_of_a_sorted_one_stays(root, decided, ui, how):
+    destination = ClassFolders.of(root, None)
+    apply(decided, root, destination, "move", ui)
+    write(root / "000.png", b"a new photograph with the number of an earlier one")
+    result = apply(decided[:1], root, destination, how, ui)
+    assert result["failed"] == [
+        {"path": str(root / "000.png"), "reason": "it has another size than when it was sorted: sort it again"}
+    ]
+    assert pictures(destination.folder) == ["cats/000.png", "dogs/001.png"]
+
+
+@pytest.mark.parametrize(("how", "put"), [("copy", {"cats": 1}), ("link", {"cats": 1}), ("move", {})])
+def test_what_a_link_leads_to_is_not_moved(root, ui, tmp_path, how, put):
+    elsewhere = photos(tmp_path / "elsewhere", 1)
+    (root / "link").symlink_to(elsewhere)
+    result = apply([decision(root, "link/000.png", "cats")], root, ClassFolders.of(root, None), how, ui)
+    assert result["into"]["put"] == put
+    assert pictures(elsewhere) == ["000.png"]
+    assert [f"outside of {root}, in {elsewhere}" in left["reason"] for left in result["failed"]] == [True] * (
+        how == "move"
+    )
+
+
 def test_nothing_is_overwritten_and_missing_files_are_named(root, decided, ui, tmp_path):
     mine = write(tmp_path / "out" / "cats" / "000.png", b"mine")
     (root / "001.png").unlink()
@@ -64,7 +116,7 @@ def test_nothing_is_overwritten_and_missing_files_are_named(root, decided, ui, t
 @pytest.mark.parametrize("into", ["photos", "photos/sorted", ".", "link"])
 def test_sorted_pictures_never_come_into_the_folder_that_is_sorted(root, decided, ui, tmp_path, into):
     (tmp_path / "link").symlink_to(root)
-    label = [Decision("000.png", "photos", "", None, 1)] if into == "." else decided
+    label = [decision(root, "000.png", "photos")] if into == "." else decided
     with pytest.raises(VggftError, match="the folder that is sorted"):
         apply(label, root, ClassFolders.of(root, tmp_path / into), "copy", ui)
     assert "vggft-into" not in str(list(tmp_path.rglob("*")))
@@ -86,7 +138,7 @@ def test_corrected_images_change_their_class_folder(tmp_path, ui):
     labels |= {"train/bees/d.png": "bees", "ants/e.png": "ants"}
     corrected = {"train/ants/a.png": "bees", "train/ants/nest/b.png": "bees", "validate/bees/c.png": "ants"}
     corrected |= {"train/bees/d.png": "bees", "ants/e.png": ""}
-    decided = [Decision(file, label, "", None, step) for step, (file, label) in enumerate(corrected.items(), 1)]
+    decided = [decision(data, file, label, step) for step, (file, label) in enumerate(corrected.items(), 1)]
     result = apply(decided, data, OtherClass(data, labels), "move", ui)
     assert result["failed"] == []
     assert (data / "train/bees/nest/b.png").read_bytes() == b"train/ants/nest/b.png"

@@ -1,11 +1,10 @@
-"""When suggestions begin, what they learn from, and which pictures are shown next."""
+"""When suggestions begin, and what they learn from."""
 
 import numpy as np
 from small_features import maps
 
 from heads.head import pool
-from vggft.labelling import classifier, order
-from vggft.labelling.suggestions import Suggestion
+from vggft.labelling import classifier
 
 
 def sorted_pictures(*counts):
@@ -35,30 +34,3 @@ def test_probabilities_sum_to_one_and_are_right():
     p = head.scores(pooled)
     assert np.allclose(p.sum(axis=1), 1)
     assert (p.argmax(axis=1) == ["abc".index(label) for label in labels]).mean() > 0.9
-
-
-def suggested(**files):
-    return {file: Suggestion(label, p) for file, (label, p) in files.items()}
-
-
-def test_a_grid_holds_the_surest_of_one_class():
-    sure = order.SURE
-    some = suggested(a=("x", sure), b=("x", 0.99), c=("y", 0.999), d=("x", sure - 0.01), e=("x", 0.95))
-    assert order.surest(some, "x") == ["b", "e", "a"]
-    assert order.surest(some, "z") == []
-    many = {str(i): Suggestion("x", 0.9 + i / 1000) for i in range(50)}
-    assert order.surest(many, "x") == [str(i) for i in range(49, 49 - order.GRID, -1)]
-
-
-def test_classes_with_few_sure_pictures_have_no_grid():
-    def grids(**counts):
-        return order.classes(
-            {f"{label}{i}": Suggestion(label, 0.99) for label, count in counts.items() for i in range(count)}
-        )
-
-    assert grids(x=order.FEWEST, y=order.FEWEST - 1, z=10) == ["z", "x"]
-    assert order.classes({str(i): Suggestion("x", 0.5) for i in range(10)}) == []
-
-
-def test_the_most_doubtful_come_first():
-    assert order.doubtful(suggested(a=("x", 0.9), b=("y", 0.4), c=("x", 0.6))) == ["b", "c", "a"]

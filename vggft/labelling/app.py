@@ -6,6 +6,7 @@ this server whether it may, and it never may. Pictures are asked for by number; 
 
 import asyncio
 import hmac
+import re
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ _PAGE = Path(__file__).parent / "page"
 _FILES = {"/": "page.html", "/page.js": "page.js", "/page.css": "page.css"}
 _MOST_BYTES = 2_000_000  # of a request: a grid of 200 pictures takes 30,000
 _LONGEST = 64  # characters of a window's name
+_NUMBER = re.compile(r"[0-9]{1,16}")
 
 # Nothing but the page's own files is loaded; pictures come as data that the page's script asked for.
 _POLICY = (
@@ -141,7 +143,7 @@ def application(
             Route("/api/presses", routes.presses, methods=["POST"]),
             Route("/api/closed", routes.closed, methods=["POST"]),
             Route("/api/apply", routes.apply, methods=["POST"]),
-            Route("/api/picture/{id:int}/{side:int}", routes.picture),
+            Route("/api/picture/{id}/{side}", routes.picture),
         ],
         exception_handlers={
             HTTPException: lambda request, error: _error(error.status_code, error.detail),
@@ -153,8 +155,15 @@ def application(
     return Guard(app, port, token)
 
 
+class _Json(JSONResponse):
+    """JSON in ASCII, because names of files and folders may hold bytes that no UTF-8 can tell."""
+
+    def render(self, content: Any) -> bytes:
+        return forms.json_bytes(content)
+
+
 def _error(status: int, message: str) -> Response:
-    return JSONResponse({"error": message}, status)
+    return _Json({"error": message}, status)
 
 
 def _file(name: str) -> Callable[[Request], Response]:
@@ -172,38 +181,43 @@ class _Routes:
         return await run_in_threadpool(self._state, window)
 
     def _state(self, window: str) -> Response:
-        return JSONResponse({**self._about, **self._session.state(window), "applying": self._applying.state})
+        return _Json({**self._about, **self._session.state(window), "applying": self._applying.state})
 
     async def next(self, request: Request) -> Response:
         wanted = await _read(request, _Next)
         given = (wanted.window[:_LONGEST], wanted.mode, wanted.label, wanted.count, wanted.have)
-        return JSONResponse(await run_in_threadpool(self._session.next, *given))
+        return _Json(await run_in_threadpool(self._session.next, *given))
 
     async def presses(self, request: Request) -> Response:
         presses = (await _read(request, _Presses)).presses
         results = await run_in_threadpool(self._session.take, presses)
         window = presses[-1].window if presses else ""
-        return JSONResponse({"results": results, "state": await run_in_threadpool(self._session.state, window)})
+        return _Json({"results": results, "state": await run_in_threadpool(self._session.state, window)})
 
     async def closed(self, request: Request) -> Response:
-        self._session.close((await _read(request, _Closed)).window)
-        return JSONResponse({})
+        await run_in_threadpool(self._session.close, (await _read(request, _Closed)).window)
+        return _Json({})
 
     async def apply(self, request: Request) -> Response:
-        self._applying.start((await _read(request, _Apply)).how)
-        return JSONResponse({})
+        await run_in_threadpool(self._applying.start, (await _read(request, _Apply)).how)
+        return _Json({})
 
     async def picture(self, request: Request) -> Response:
-        picture = self._session.pictures.by_id.get(request.path_params["id"])
-        side = request.path_params["side"]
+        number, side = (_number(request.path_params[name]) for name in ("id", "side"))
+        picture = self._session.pictures.by_id.get(number)
         if picture is None or side not in SIDES:
             return _error(404, "no such picture")
         future: Future[bytes] = self._previews.get(self._session.pictures.path(picture), side)
         try:
             return Response(await asyncio.wrap_future(future), media_type="image/jpeg")
         except Unreadable as error:
-            self._session.leave_out(picture, str(error))
+            await run_in_threadpool(self._session.leave_out, picture, str(error))
             return _error(422, str(error))
+
+
+def _number(text: str) -> int:
+    """Return a number in an address; 0 for anything else."""
+    return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 async def _read(request: Request, kind: type[T]) -> T:

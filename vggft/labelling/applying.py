@@ -1,18 +1,22 @@
 """Putting sorted pictures into class folders, or reviewed ones into the folder of their new class; `vggft undo` undoes both."""
 
+import os
+import shlex
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Protocol
 
 from featurize.data.folders import same_name
-from featurize.disk import durable
+from featurize.disk import durable, transfer
 from featurize.disk.transfer import located
 from featurize.errors import VggftError, reason
 from featurize.process import places
 from vggft.labelling.decisions import Decision
 from vggft.labelling.suggestions import CANNOT_TELL
-from vggft.sorting.journal import How
+from vggft.sorting import journal
+from vggft.sorting.journal import Entry, How
 from vggft.sorting.sorter import Sorter
 from vggft.sorting.target import Target
 from vggft.ui.console import Ui
@@ -24,6 +28,10 @@ class Destination(Protocol):
     @property
     def folder(self) -> Path:
         """The folder that all of them go into, where the list for `vggft undo` is written."""
+
+    @property
+    def within(self) -> Path | None:
+        """The folder outside of which no file is moved, without links; None: files are moved from anywhere."""
 
     @property
     def hows(self) -> Sequence[How]:
@@ -55,6 +63,11 @@ class ClassFolders:
         root = places.resolved(root)
         folder = root.with_name(f"{root.name}-sorted") if into is None else places.resolved(places.expanded(into))
         return cls(root, folder)
+
+    @property
+    def within(self) -> Path:
+        """The folder that is sorted: what links in it lead to is not moved."""
+        return self.root
 
     def require(self, labels: Sequence[str]) -> None:
         """Check that no file would come into the folder that is sorted, and that no file is in the way.
@@ -89,6 +102,7 @@ class OtherClass:
     folder: Path
     labels: Mapping[str, str]
     hows: Sequence[How] = ("move",)
+    within: None = None
 
     def require(self, labels: Sequence[str]) -> None:
         """Check nothing: the folders of classes are there."""
@@ -125,12 +139,24 @@ def apply(
     destination.require(sorted({decision.label for decision in decisions if decision.label != CANNOT_TELL}))
     if how not in destination.hows:
         raise VggftError(f"--how {how}: corrected pictures are moved. Expected --how {' or '.join(destination.hows)}.")
-    sorter = Sorter(Target(destination.folder, "", {}), how, ui)
+    sorter, earlier = Sorter(Target(destination.folder, "", {}), how, ui), _Earlier(destination.folder)
     for number, decision in enumerate(decisions):
         advance(number)
         place = destination.place(decision)
         path = root / decision.file
-        if place is None or sorter.counted_as_moved(path):
+        if place is None:
+            continue
+        elsewhere = earlier.elsewhere(path, place)
+        if elsewhere:
+            sorter.leave(path, elsewhere)
+            continue
+        if sorter.counted_as_moved(path):
+            continue
+        if how == "move" and destination.within and not located(path).is_relative_to(destination.within):
+            sorter.leave(path, f"it lies outside of {root}, in {located(path).parent}, and only files inside are moved")
+            continue
+        if decision.changed(root):
+            sorter.leave(path, "it has another size than when it was sorted: sort it again")
             continue
         try:
             digest = durable.sha256(path)
@@ -139,3 +165,38 @@ def apply(
             continue
         sorter.put_in(located(path), digest, place)
     return sorter.finish()
+
+
+class _Earlier:
+    """What earlier runs put into a folder, of which a file may have got another class since."""
+
+    def __init__(self, folder: Path) -> None:
+        """Read the lists in the folder.
+
+        Raises:
+            VggftError: one cannot be read.
+        """
+        self._by_source: dict[Path, list[tuple[Path, Entry]]] = defaultdict(list)
+        for path, entry in journal.every(folder):
+            if entry.action != "folder":
+                self._by_source[Path(entry.source)].append((path, entry))
+
+    def elsewhere(self, path: Path, place: Path) -> str:
+        """Return why a file is not put into a folder: it is in another one from an earlier run; empty if it is not."""
+        for undo, entry in reversed(self._by_source.get(located(path), ())):
+            folder = entry.destination.parent
+            if folder != place and _is_there(entry, path):
+                return f"it is in {folder} from an earlier run. Undo that first: vggft undo {shlex.quote(str(undo))}"
+        return ""
+
+
+def _is_there(entry: Entry, path: Path) -> bool:
+    """Return whether what a row says still holds: its destination is the file at a path, or the one that was moved from there."""
+    if entry.action == "link":
+        return entry.destination.is_symlink() and entry.destination.readlink() == Path(entry.source)
+    try:
+        if os.path.lexists(path) and durable.sha256(path) != entry.sha256:
+            return False  # a new file with the name of one that was put there
+    except OSError:
+        return False
+    return transfer.has(entry.destination, entry.sha256)

@@ -39,11 +39,15 @@ class Applying:
         Raises:
             VggftError: the destination cannot be used, or files are being put there already.
         """
-        decisions = list(self._session.decisions.rows.values())
-        self._destination.require(self._session.classes)
-        if how not in self._destination.hows:
-            raise VggftError(f"{how}: expected {' or '.join(self._destination.hows)}.")
         self._session.begin("Files are being put into their folders. Keys are taken when that has ended.")
+        try:
+            self._destination.require(self._session.classes)
+            if how not in self._destination.hows:
+                raise VggftError(f"{how}: expected {' or '.join(self._destination.hows)}.")
+        except VggftError:
+            self._session.end()
+            raise
+        decisions = list(self._session.decisions.rows.values())
         total = len(decisions)
         self._state = {"running": True, "done": 0, "total": total}
 
@@ -71,12 +75,14 @@ def _outcome(put: Callable[[], dict[str, Any]], how: How) -> dict[str, Any]:
         result = put()
     except (VggftError, OSError) as error:
         return {"running": False, "error": str(error)}
+    except Exception as error:  # without this, the page would wait for ever
+        return {"running": False, "error": f"Unexpected error, please report it: {error!r}. Files already there stay."}
     into, left = result["into"], result["failed"]
     message = f"{counted(sum(into['put'].values()), 'file')} {_VERBS[how]} into {into['folder']}."
     if into["there"]:
         message += f" {counted(into['there'], 'file')} already there."
     if left:
-        message += f" {counted(len(left), 'file')} left where they are: {left[0]['path']}: {left[0]['reason']}."
+        message += f" Left out: {counted(len(left), 'file')}: {left[0]['path']}: {left[0]['reason']}."
     if into["list"]:
         message += f" To undo it: vggft undo {shlex.quote(into['list'])}"
     return {"running": False, "message": message}

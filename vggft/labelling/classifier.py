@@ -18,7 +18,7 @@ from heads.specs import LogisticSpec, Pooling
 POOLING: Pooling = "avgmax"
 
 # Inverse regularisation strength. It is not searched: with a few labels of a class, some folds lack it. With 0.1, sure
-# suggestions (`vggft.labelling.order.SURE`) are right at least as often as their probability says, so probabilities are not
+# suggestions (`vggft.labelling.queue.SURE`) are right at least as often as their probability says, so probabilities are not
 # tempered.
 C = 0.1
 

@@ -1,8 +1,8 @@
 """The decisions of a person who sorts, and vggft-sort.csv, which holds them: one row a file, in the order of deciding.
 
 Columns: `file`, relative to the folder, with forward slashes; `label`, empty for "cannot tell"; `suggested` and `probability`,
-what was shown when the file was decided, or empty; `step`, the number of the key press. `vggft featurize --labels` reads this
-file.
+what was shown when the file was decided, or empty; `step`, the number of the key press; `size` of the file in bytes, by which
+another file of the same name is noticed. `vggft featurize --labels` reads this file.
 """
 
 import io
@@ -17,7 +17,7 @@ from featurize.errors import VggftError, reason
 from vggft.labelling import classes
 
 FILE = "vggft-sort.csv"
-COLUMNS = ("file", "label", "suggested", "probability", "step")
+COLUMNS = ("file", "label", "suggested", "probability", "step", "size")
 _THEN = "sorting continues by itself"
 _DIGITS = re.compile(r"[0-9]{1,15}")
 
@@ -36,6 +36,7 @@ class Decision:
         suggested: class that was suggested, or empty.
         probability: of the suggested class.
         step: number of the key press; a key may decide several files.
+        size: of the file, in bytes.
     """
 
     file: str
@@ -43,18 +44,26 @@ class Decision:
     suggested: str
     probability: float | None
     step: int
+    size: int
 
     @property
     def row(self) -> tuple[str, ...]:
         """The row of the file."""
         probability = "" if self.probability is None else f"{self.probability:.4f}"
-        return self.file, self.label, self.suggested, probability, str(self.step)
+        return self.file, self.label, self.suggested, probability, str(self.step), str(self.size)
+
+    def changed(self, root: Path) -> bool:
+        """Return whether there is a file of another size now: a new one with the same name, or an edited one."""
+        try:
+            return (root / self.file).stat().st_size != self.size
+        except OSError:  # it is gone, or cannot be looked at
+            return False
 
 
 class Decisions:
     """All decisions, in memory and in the file. One process at a time may write them (`labelling.seat`).
 
-    A new decision is a row at the end of the file; every other change writes the file anew, whole and atomically. So the file
+    A new decision is a row at the end of the file; every other change rewrites the file, whole and atomically. So the file
     always has one row for each decided file, and a key takes no longer with 20,000 rows than with none.
     """
 
@@ -80,6 +89,14 @@ class Decisions:
     def last_step(self) -> int:
         """Number of the last key press; 0 if there is none."""
         return max((decision.step for decision in self.rows.values()), default=0)
+
+    def forget_changed(self, root: Path) -> list[str]:
+        """Forget the decisions for files that have changed since, in the list with the next key; return these files."""
+        changed = [file for file, decision in self.rows.items() if decision.changed(root)]
+        if changed:
+            self.rows = {file: decision for file, decision in self.rows.items() if file not in set(changed)}
+            self._complete = False  # so that the next key writes the whole list
+        return changed
 
     def replace(self, rows: dict[str, Decision]) -> None:
         """Write other rows to the file, and then take them over.
@@ -116,7 +133,9 @@ class Decisions:
                     _write(file, b"".join(forms.csv_bytes(decision.row, ()) for decision in decisions))
                     durable.sync_file(self.path)
                 except OSError:
-                    file.truncate(end)
+                    self._complete = False  # unless what was written can be cut off, the next key writes the whole list
+                    _cut(file, end)
+                    self._complete = True
                     raise
         except OSError as error:
             raise Unwritable(
@@ -139,6 +158,11 @@ def _write(file: io.RawIOBase, data: bytes) -> None:
     """Write all of some data; a disk that is nearly full takes a part of it first."""
     while data:
         data = data[file.write(data) or 0 :]
+
+
+def _cut(file: io.RawIOBase, end: int) -> None:
+    """Cut off what was written in part."""
+    file.truncate(end)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:
@@ -168,7 +192,7 @@ def _read(path: Path) -> tuple[dict[str, Decision], bool]:
             decisions[decision.file] = decision
     except (OSError, ValueError) as error:
         raise VggftError(
-            f"{path}: no list of decisions of vggft sort ({reason(error)}). It was not changed: mend it, or move it away to "
+            f"{path}: no list of decisions of vggft sort ({reason(error)}). It was not changed: fix it, or move it away to "
             "start with no decisions."
         ) from None
     return decisions, complete
@@ -196,6 +220,7 @@ def _decision(row: dict[str, str], number: int) -> Decision:
         value = math.nan
     if value is not None and not 0 <= value <= 1:
         raise ValueError(f"row {number}: probability {probability!r}")
-    if not _DIGITS.fullmatch(row["step"]):
-        raise ValueError(f"row {number}: step {row['step']!r}")
-    return Decision(file, label, row["suggested"], value, int(row["step"]))
+    for column in ("step", "size"):
+        if not _DIGITS.fullmatch(row[column]):
+            raise ValueError(f"row {number}: {column} {row[column]!r}")
+    return Decision(file, label, row["suggested"], value, int(row["step"]), int(row["size"]))

@@ -24,7 +24,7 @@ _CLOSING_SECONDS = 20.0
 
 
 class ProcessLearner:
-    """A `Learner` (`vggft.labelling.suggestions`) that computes and trains in a process of its own."""
+    """A `Learner` (`vggft.labelling.suggestions`) that computes and trains in a separate process."""
 
     def __init__(self, workspace: Workspace, folder: Path, files: Sequence[str]) -> None:
         """Start the process.

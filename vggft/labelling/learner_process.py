@@ -1,6 +1,6 @@
 """The process of a learner: one thread computes features, another trains; the parent sends decisions and receives suggestions.
 
-A process of its own, because the engine uses all cores and much memory: the page stays quick, and should this process end,
+A separate process, because the engine uses all cores and much memory: the page stays quick, and should this process end,
 sorting goes on. It ends when its standard input closes, so also when its parent dies.
 """
 

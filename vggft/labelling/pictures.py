@@ -23,7 +23,7 @@ class Picture:
         id: a number made from `file`, by which the page asks for the picture: no request contains a path.
         file: relative to the folder, with forward slashes.
         label: its present class, where labels are reviewed; else empty.
-        suggested, probability, why: what speaks against the present class, where labels are reviewed.
+        suggested, probability, why: why the current label may be wrong, where labels are reviewed.
     """
 
     id: int

@@ -28,7 +28,7 @@ class Previews:
 
     def __init__(self, pool: Executor) -> None:
         self._pool = pool
-        self._made: OrderedDict[tuple[Path, int], Future[bytes]] = OrderedDict()
+        self._previews: OrderedDict[tuple[Path, int], Future[bytes]] = OrderedDict()
         self._bytes = 0
         self._lock = threading.RLock()  # a future that is done calls back at once
 
@@ -40,25 +40,25 @@ class Previews:
         """
         key = (path, side)
         with self._lock:
-            future = self._made.get(key)
+            future = self._previews.get(key)
             if future is None:
-                future = self._made[key] = self._pool.submit(_encoded, path, side)
+                future = self._previews[key] = self._pool.submit(_encoded, path, side)
                 future.add_done_callback(lambda done: self._count(key, done))
-            self._made.move_to_end(key)
+            self._previews.move_to_end(key)
         return future
 
     def _count(self, key: tuple[Path, int], done: Future[bytes]) -> None:
         """Take a finished preview into account, and forget those that were asked for longest ago."""
         with self._lock:
             if done.cancelled() or done.exception():
-                self._made.pop(key, None)  # the file may be mended meanwhile
+                self._previews.pop(key, None)  # the file may be repaired meanwhile
                 return
             self._bytes += len(done.result())
-            for other, future in list(self._made.items()):
+            for other, future in list(self._previews.items()):
                 if self._bytes <= _MOST_BYTES:
                     break
                 if future.done() and other != key:
-                    del self._made[other]
+                    del self._previews[other]
                     self._bytes -= 0 if future.exception() else len(future.result())
 
 

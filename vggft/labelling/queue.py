@@ -1,15 +1,21 @@
-"""Which pictures come next: in order of name, the most doubtful first, or the surest of one class; and who has them already."""
+"""Which pictures come next: by name, the most doubtful first, or the surest of one class; and which window already has them.
+
+The constants of grids are measured with `benchmarks/sorting_keys.py`; the table is in docs/sorting.md.
+"""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
 from typing import Literal
 
-from vggft.labelling import order
 from vggft.labelling.pictures import Picture, Pictures
 from vggft.labelling.suggestions import Snapshot, Suggestion
 
 Mode = Literal["order", "doubtful", "surest"]
+
+SURE = 0.9  # least probability of a picture in a grid
+GRID = 24  # pictures in a grid, at most
+FEWEST = 4  # pictures of a class that are worth a grid: it costs a key to open and one to confirm
 
 _OPEN = 10.0  # seconds after its last request in which a window is taken to be open; it asks every other second
 
@@ -33,7 +39,7 @@ class Queue:
         unreadable: file → why it cannot be decoded.
         left_out: files that are unreadable or gone.
         suggestions: file → suggestion, of the latest snapshot.
-        suggested: class → number of sure suggestions of it.
+        suggested: class → number of sure suggestions of it, of classes that have a grid.
     """
 
     pictures: Pictures
@@ -56,10 +62,7 @@ class Queue:
         self.suggestions = suggestions = snapshot.suggestions
         present = [picture for picture in self.pictures.by_id.values() if picture.file in suggestions]
         self._rising = sorted(present, key=lambda picture: suggestions[picture.file].probability)
-        self.suggested = {}
-        for picture in self._ordered("surest"):
-            label = suggestions[picture.file].label
-            self.suggested[label] = self.suggested.get(label, 0) + 1
+        self.suggested = {label: len(pictures) for label, pictures in self._grids(self._ordered("surest")).items()}
 
     def seen(self, window: str) -> None:
         """Note that a window is open."""
@@ -95,7 +98,7 @@ class Queue:
         )
         if mode == "surest":
             label, open_pictures = self._of_class(label, open_pictures)
-            count = min(count, order.GRID)
+            count = min(count, GRID)
         free: list[Picture] = []
         taken: list[Picture] = []
         for picture in open_pictures:
@@ -109,11 +112,16 @@ class Queue:
 
     def _of_class(self, label: str, pictures: Iterator[Picture]) -> tuple[str, Iterator[Picture]]:
         """Return the pictures whose suggestion is a class, by default the one that most are suggested to be, and that class."""
+        by_class = self._grids(pictures)
+        chosen = label or max(by_class, key=lambda name: len(by_class[name]), default="")
+        return chosen, iter(by_class.get(chosen, ()))
+
+    def _grids(self, pictures: Iterator[Picture]) -> dict[str, list[Picture]]:
+        """Return class → pictures whose suggestion it is, of classes with enough of them for a grid."""
         by_class: dict[str, list[Picture]] = {}
         for picture in pictures:
             by_class.setdefault(self.suggestions[picture.file].label, []).append(picture)
-        chosen = label or max(by_class, key=lambda name: len(by_class[name]), default="")
-        return chosen, iter(by_class.get(chosen, ()))
+        return {label: pictures for label, pictures in by_class.items() if len(pictures) >= FEWEST}
 
     def _skipped(self, decided: Container[str]) -> list[Picture]:
         """Return the skipped pictures, which come when there are no others."""
@@ -123,7 +131,7 @@ class Queue:
     def _ordered(self, mode: Mode) -> Iterator[Picture]:
         if mode == "surest":
             falling = reversed(self._rising)
-            sure = takewhile(lambda picture: self.suggestions[picture.file].probability >= order.SURE, falling)
+            sure = takewhile(lambda picture: self.suggestions[picture.file].probability >= SURE, falling)
             yield from (picture for picture in sure if picture.id not in self.doubted)
             return
         yield from (self.pictures.by_id[number] for number in self.doubted)

@@ -58,11 +58,11 @@ def items(workspace: Workspace, say: Callable[[str], None]) -> list[ReviewItem]:
     tested = len(workspace.dataset.accepted("test"))
     if tested:
         say(f"{counted(tested, 'test image')} left out: labels corrected by what models predict would bias the test")
-    found = {item.file: item for item in _label_issues(workspace, samples, say)}
+    suspects = {item.file: item for item in _label_issues(workspace, samples, say)}
     for item in _misclassified(choice.model, samples):
-        issue = found.get(item.file)
-        found[item.file] = replace(issue, reason=f"{issue.reason}, {item.reason}") if issue else item
-    return sorted(found.values(), key=lambda item: -item.probability)
+        issue = suspects.get(item.file)
+        suspects[item.file] = replace(issue, reason=f"{issue.reason}, {item.reason}") if issue else item
+    return sorted(suspects.values(), key=lambda item: -item.probability)
 
 
 def _label_issues(workspace: Workspace, samples: Sequence[Sample], say: Callable[[str], None]) -> Iterator[ReviewItem]:

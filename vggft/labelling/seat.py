@@ -1,13 +1,14 @@
 """The only sorter of a folder: a kernel lock, and beside it who holds it, the address of its page, and the classes.
 
 `.vggft-sort.lock` is the lock. `.vggft-sort.json` is for the next start: with the same port and token, pages that are still open
-go on after a kill, and with the same classes in the same order, keys keep their meaning. Only its owner can read it.
+go on, and with the same classes in the same order, keys keep their meaning. Only its owner can read it.
 """
 
 import contextlib
 import os
 import secrets
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ LOCK = ".vggft-sort.lock"
 RECORD = ".vggft-sort.json"
 _TOKEN_BYTES = 24
 _ANY_PORT = 0
+_PAGES_WAIT = 3600.0  # seconds after an orderly end in which the token stays, because pages may be open
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class _Record:
     port: Annotated[int, Option(least=1, most=65_535)]
     token: str
     classes: tuple[str, ...]
+    ended: float | None = None  # seconds since 1970; None: it runs, or was killed
 
 
 class Seat:
@@ -53,8 +56,11 @@ class Seat:
 
     @property
     def token(self) -> str:
-        """The token of the last start, or a new one."""
-        return self._earlier.token if self._earlier else secrets.token_urlsafe(_TOKEN_BYTES)
+        """The token of the last start, or a new one: an address that somebody has seen opens nothing for ever."""
+        earlier = self._earlier
+        if earlier and (earlier.ended is None or 0 <= time.time() - earlier.ended < _PAGES_WAIT):
+            return earlier.token
+        return secrets.token_urlsafe(_TOKEN_BYTES)
 
     def take(self, port: int, token: str, classes: Sequence[str]) -> None:
         """Record this process and the address of its page.
@@ -69,6 +75,12 @@ class Seat:
         if self._earlier and self._earlier.classes != tuple(classes):
             with contextlib.suppress(VggftError):
                 self._write(replace(self._earlier, classes=tuple(classes)))
+
+    def leave(self) -> None:
+        """Record an orderly end. A full disk is no error: it then looks like a kill."""
+        if self._earlier:
+            with contextlib.suppress(VggftError):
+                self._write(replace(self._earlier, ended=time.time()))
 
     def _write(self, record: _Record) -> None:
         temporary = self._path.with_name(f".{RECORD}.{os.getpid()}.vggft.tmp")
@@ -130,9 +142,23 @@ def address(port: int, token: str) -> str:
 def _read(path: Path) -> _Record | None:
     """Return the record of the last start; None if there is none that can be used, or another person may know its token."""
     try:
-        status = path.lstat()
-        if os.name == "posix" and (status.st_uid != os.getuid() or status.st_mode & 0o177 or path.is_symlink()):
+        if os.name == "posix" and _known_to_others(path):
             return None
         return records.build(_Record, forms.parse_json(durable.read_bytes(path)))
     except (OSError, ValueError):
         return None
+
+
+def _known_to_others(path: Path) -> bool:
+    """Return whether another user may have written or read a record, although its disk has permissions.
+
+    On a disk without them, such as exFAT, others can read the token while the server runs, too: a new one would help nobody.
+    """
+    status = path.lstat()
+    if status.st_uid != os.getuid() or path.is_symlink():
+        return True
+    if not status.st_mode & 0o177:
+        return False
+    with contextlib.suppress(OSError):
+        path.chmod(0o600)
+    return not path.lstat().st_mode & 0o177

@@ -40,8 +40,8 @@ class Press:
     Attributes:
         window: name of the window, which it chose at random when it was loaded.
         number: counts the presses of the window: a press that is sent twice is taken once.
-        kind: decide `choices`; undo `step`; `skip`, `unskip` or `doubt` the pictures with these `ids`, of which doubted ones
-            come next; add the class `name`.
+        kind: decide `choices`; undo what `step` decided of `ids`, or, without ids, all of `step` if it is the last one; `skip`,
+            `unskip` or `doubt` the pictures with these `ids`, of which doubted ones come next; add the class `name`.
     """
 
     window: str
@@ -79,6 +79,7 @@ class Session:
         pictures: what is sorted.
         decisions: their decisions.
         classes: the classes, in the order of their keys.
+        changed_files: files that changed after they were decided, and are shown again.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Session:
             changed: called after decisions, classes or files have changed.
         """
         self.pictures, self.decisions, self.classes = pictures, decisions, list(class_names)
+        self.changed_files = decisions.forget_changed(pictures.root)
         self._learner, self._changed = learner, changed
         self._lock = threading.RLock()
         self._queue = Queue(pictures)
@@ -162,7 +164,7 @@ class Session:
         if press.kind == "decide":
             return self._decide(press.choices, draft)
         if press.kind == "undo":
-            return self._undo(press.step, draft)
+            return self._undo(press.step, press.ids, draft)
         if press.kind == "class":
             classes.require(press.name, draft.classes)
             draft.classes += [] if press.name in draft.classes else [press.name]
@@ -174,34 +176,60 @@ class Session:
                     (draft.skipped if press.kind == "skip" else draft.doubted)[number] = None
         return {}
 
+    def _size(self, number: int) -> int:
+        """Return the size of the file of a picture.
+
+        Raises:
+            VggftError: it is gone.
+        """
+        try:
+            return self.pictures.path(self.pictures.by_id[number]).stat().st_size
+        except (KeyError, OSError):
+            raise VggftError(
+                "This picture is no longer in the folder: its file was deleted, moved or renamed."
+            ) from None
+
     def _decide(self, choices: Sequence[Choice], draft: _Draft) -> dict[str, Any]:
+        sizes = [self._size(choice.id) for choice in choices]
         for choice in choices:
-            if choice.id not in self.pictures.by_id:
-                raise VggftError("This picture is no longer in the folder: its file was deleted, moved or renamed.")
             if choice.suggested:
                 classes.require(choice.suggested)
             if choice.label != CANNOT_TELL and choice.label not in draft.classes:
                 classes.require(choice.label, draft.classes)
                 draft.classes.append(choice.label)
         draft.step += 1
-        for choice in choices:
+        for choice, size in zip(choices, sizes, strict=True):
             file = self.pictures.by_id[choice.id].file
             earlier = draft.rows.pop(file, None)  # so that rows are in the order of deciding
             if earlier:
-                draft.replaced.setdefault(draft.step, []).append(earlier)
                 draft.rewritten = True
-            draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step)
+            if earlier and earlier.label != choice.label:  # the same: a key that is sent again, to the next process
+                draft.replaced.setdefault(draft.step, []).append(earlier)
+            draft.rows[file] = Decision(file, choice.label, choice.suggested, choice.probability, draft.step, size)
             draft.added.append(draft.rows[file])
             draft.skipped.pop(choice.id, None)
             draft.doubted.pop(choice.id, None)
         return {"step": draft.step}
 
-    def _undo(self, step: int, draft: _Draft) -> dict[str, Any]:
-        undone = [decision.file for decision in draft.rows.values() if decision.step == step]
+    def _undo(self, step: int, ids: Sequence[int], draft: _Draft) -> dict[str, Any]:
+        """Undo a step. Another process may give its number again, so a window says what it decided."""
+        if not step:
+            return {"undone": []}
+        if not ids and step != _last(draft.rows):
+            raise VggftError("Not undone: another window has decided or undone something meanwhile. Undo again.")
+        files = [self.pictures.by_id[number].file for number in ids if number in self.pictures.by_id]
+        undone = [
+            decision.file
+            for decision in draft.rows.values()
+            if decision.step == step and (not ids or decision.file in files)
+        ]
+        gone = [file for file in undone if not (self.pictures.root / file).exists()]
+        if gone:
+            raise VggftError(f"{visible(gone[0])}: not undone, because its file was deleted, moved or renamed.")
         for file in undone:
             del draft.rows[file]
             draft.rewritten = True
-        restored = draft.replaced.pop(step, [])
+        restored = draft.replaced.pop(step, []) if undone else []
         for decision in restored:
             draft.rows.setdefault(decision.file, decision)
         if restored:
@@ -223,7 +251,7 @@ class Session:
             return {"label": chosen, "pictures": [self._shown(picture) for picture in pictures]}
 
     def close(self, window: str) -> None:
-        """Give the pictures of a window to others, because it was closed or loaded anew."""
+        """Give the pictures of a window to others, because it was closed or reloaded."""
         with self._lock:
             self._queue.close(window)
 
@@ -246,7 +274,7 @@ class Session:
             self._queue.left_out.add(picture.file)
 
     def begin(self, message: str) -> None:
-        """Take no presses until `end`; whoever presses is told the message.
+        """Take no presses until `end`; presses are refused with this message.
 
         Raises:
             Busy: files are being put into folders already.
@@ -288,14 +316,9 @@ class Session:
                     {"name": visible(file), "reason": visible(reason)}
                     for _, (file, reason) in zip(range(_LISTED), unreadable.items(), strict=False)
                 ],
-                "last_step": self._last(),
+                "last_step": _last(self.decisions.rows),
                 "windows": self._queue.windows,
             }
-
-    def _last(self) -> int:
-        """Return the number of the last step that is not undone; rows are in the order of deciding."""
-        rows = self.decisions.rows
-        return rows[next(reversed(rows))].step if rows else 0
 
     def _counts(self) -> dict[str, Any]:
         """Return numbers of decided pictures; counted once for each state of the decisions."""
@@ -310,6 +333,11 @@ class Session:
         with self._lock:
             counts = self._counts()
             return counts["sorted"], counts["total"]
+
+
+def _last(rows: dict[str, Decision]) -> int:
+    """Return the number of the last step that is not undone; rows are in the order of deciding."""
+    return rows[next(reversed(rows))].step if rows else 0
 
 
 def _count(rows: Mapping[str, Decision], queue: Queue) -> dict[str, Any]:

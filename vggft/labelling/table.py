@@ -26,6 +26,7 @@ class Unmoved:
     table: Path
     command: str
     hows: Sequence[How] = ("move",)
+    within: None = None
 
     def require(self, classes: Sequence[str]) -> None:
         """Raise a VggftError: no file is put anywhere."""
@@ -54,7 +55,6 @@ def corrections(decisions: Iterable[Decision], current: Mapping[str, str]) -> di
 
 def write_corrected(table: Path, root: Path, decisions: Sequence[Decision], copy: Path) -> int:
     """Write a table that says the same as another one, with corrected labels; return how many are corrected.
-
     Args:
         root: the folder of the files.
         copy: file to write, with the columns file and label, and split and group if the table has them.

@@ -112,9 +112,14 @@ def moves(folder: Path) -> dict[Path, Entry]:
     Raises:
         VggftError: a list cannot be read.
     """
-    return {Path(entry.source): entry for entry in _all(folder) if entry.action == "move"}
+    return {Path(entry.source): entry for _, entry in every(folder) if entry.action == "move"}
 
 
-def _all(folder: Path) -> Iterator[Entry]:
+def every(folder: Path) -> Iterator[tuple[Path, Entry]]:
+    """Yield each list in a folder with each of its rows, the oldest first.
+
+    Raises:
+        VggftError: a list cannot be read.
+    """
     for path in sorted(folder.glob(_NAME.format("*"))):
-        yield from read(path)
+        yield from ((path, entry) for entry in read(path))

@@ -339,7 +339,8 @@ class SortOptions(Options):
     ] = None
     port: Annotated[
         int | None,
-        Option("Port of the page.", least=1, most=65_535, default="that of last time, or a free one"),
+        # From 1024 on: below, only an administrator may listen, and browsers leave port 80 out of the name of the host.
+        Option("Port of the page.", least=1024, most=65_535, default="that of last time, or a free one"),
     ] = None
     no_open: Annotated[bool, Option("Only print the address of the page; do not open a browser.")] = False
 

@@ -24,6 +24,7 @@ from vggft.labelling.table import Unmoved, write_corrected
 from vggft.steps import locations
 from vggft.steps.options import SortOptions
 from vggft.ui.console import Ui
+from vggft.ui.visible import visible
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -83,7 +84,7 @@ def _require_consistent(options: SortOptions) -> None:
             "--review with --into: corrected images go into the folder of their class, beside the one they are in."
         )
     if options.how is not None and not options.apply:
-        raise VggftError(f"--how {options.how}: expected --apply, too. On the page, the button asks.")
+        raise VggftError(f"--how {options.how} needs --apply; the page asks in its dialog.")
 
 
 @contextlib.contextmanager
@@ -130,13 +131,13 @@ def _to_review(workspace: Workspace, task: _Task, ui: Ui) -> Pictures:
     """
     from vggft.labelling.review import items
 
-    found = [
+    pictures = [
         Picture(number(item.file), item.file, item.label, item.suggested, item.probability, item.reason)
         for item in items(workspace, ui.say)
     ]
-    if not found:
+    if not pictures:
         raise VggftError(f"{workspace.root}: no image to review: the models agree with all labels.")
-    return Pictures.of(task.root, found, {})
+    return Pictures.of(task.root, pictures, {})
 
 
 def _learner(workspace: Workspace, pictures: Pictures) -> Learner:
@@ -154,6 +155,8 @@ def _require_sorted(task: _Task) -> None:
 def _correct_table(workspace: Workspace, destination: Unmoved, decided: Decisions, ui: Ui) -> dict[str, Any]:
     """Write a corrected copy of the table that the labels of a workspace come from."""
     copy = workspace.report / _LABELS
+    for file in decided.forget_changed(destination.folder):
+        ui.warn(f"left out: {visible(file)}: it has another size than when it was reviewed")
     number = write_corrected(destination.table, destination.folder, list(decided.rows.values()), copy)
     data = shlex.quote(workspace.settings.data)
     ui.print(f"{counted(number, 'label')} corrected in a copy of {destination.table}: {copy}")
@@ -186,6 +189,7 @@ def _serve(
         listener = stack.enter_context(contextlib.closing(server.listening(options.port or 0, task.seat.port)))
         port, token = listener.getsockname()[1], task.seat.token
         task.seat.take(port, token, task.classes)
+        stack.callback(task.seat.leave)
         learner = start(pictures)
         if learner:
             stack.callback(learner.close)
@@ -214,22 +218,25 @@ def _serve(
 
 def _show(session: Session, address: str, options: SortOptions, ui: Ui) -> None:
     """Print the address, and open it in a browser."""
-    done, total = session.sorted
-    ui.say(f"{session.pictures.root}: {counted(total, 'picture')}, {done} sorted")
+    decided, total = session.sorted
+    ui.say(f"{session.pictures.root}: {counted(total, 'picture')}, {decided} sorted")
     for file, why in list(session.pictures.unreadable.items())[:_NAMED]:
         ui.warn(f"left out: {file}: {why}")
+    if session.changed_files:
+        first, number = visible(session.changed_files[0]), counted(len(session.changed_files), "file")
+        ui.warn(f"{number} with another size than when they were sorted, and shown again; the first: {first}")
     (ui.say if ui.json else ui.put)(f"page: {address}")
-    ui.say("Every key is kept at once. Ctrl-C ends sorting; files stay where they are until you apply.")
+    ui.say("Every key is saved immediately. Ctrl-C ends sorting; files stay where they are until you apply.")
     if not options.no_open and not webbrowser.open(address):
         ui.warn("no browser could be started: open the address above in one")
 
 
 def _kept(task: _Task, session: Session) -> str:
     """Return what is kept, and how to go on."""
-    done, total = session.sorted
-    if not done:
+    decided, total = session.sorted
+    if not decided:
         return f"No picture is sorted yet. Continue: {task.command}"
     return (
-        f"{done} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. Put the files where "
-        f"they belong: {task.command} --apply"
+        f"{decided} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. Put the files "
+        f"where they belong: {task.command} --apply"
     )

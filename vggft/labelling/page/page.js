@@ -11,6 +11,9 @@ const AHEAD = 10; // pictures that this window has, the shown one included
 const GLANCE = 150; // milliseconds that a picture is shown before a key counts that was pressed while it was loading
 const KEPT = 40; // previews in memory
 const AGAIN = 1000; // milliseconds until a request that failed is sent again
+const GONE = 10_000; // milliseconds until the next request after one that nothing has answered
+const POLL = 1500; // milliseconds between questions about the state
+const FORGOTTEN = 10_000; // milliseconds without a question, after which other windows get the pictures of this one
 const BATCH = 40; // presses in a request
 
 let state = null; // what the server said last, see Session.state
@@ -19,15 +22,17 @@ let upcoming = []; // pictures; in the modes of one picture, the first is shown
 let shown = null; // id of the picture that a person can see; null while it loads
 let selected = new Set(); // ids in the grid
 let gridClass = ""; // which all pictures of a grid of the surest are suggested to be
-let held = []; // classes, or `null` for skip: keys that were pressed while their picture was loading
+let held = []; // keys that were pressed while their picture was loading: what each does with the picture shown then
 let anchor = -1; // tile from which Shift selects
 let presses = 0; // of this window
 let history = []; // what this window can undo: {press, kind, pictures, step}
 let waiting = JSON.parse(sessionStorage.getItem(token) ?? "[]"); // presses that the server has not taken yet
 let sending = false;
 let filling = false;
+let answered = Date.now(); // when the server last said something about the state
+let gone = false; // nothing answers
 let epoch = 0; // counts changes of what is shown, after which answers to earlier questions are void
-const made = new Map(); // "id/side" → promise of the address of a preview
+const previews = new Map(); // "id/side" → promise of the address of a preview
 
 const inGrid = () => mode === "grid" || mode === "surest";
 const sleep = (milliseconds) => new Promise((resolve) => setTimeout(resolve, milliseconds));
@@ -57,7 +62,7 @@ async function ask(path, body, more = {}) {
   try {
     answer = await fetch(`/api/${path}`, options);
   } catch {
-    throw new Refused(0, "vggft sort does not answer. If it has ended, start it again with the same command: this page then goes on.");
+    throw new Refused(0, "vggft sort does not answer. If it has ended, start it again with the same command: within an hour, this page then goes on.");
   }
   if (answer.ok) return answer;
   const text = await answer.text();
@@ -117,12 +122,13 @@ async function send() {
       const plain = sent.map(({ undoes, ...rest }) => rest);
       const { results, state: now } = await asked("presses", { presses: plain });
       waiting.splice(0, sent.length);
-      sent.forEach((one, i) => taken(one, results[i]));
+      sent.forEach((entry, i) => taken(entry, results[i]));
       save();
       complain(null);
       update(now);
     } catch (error) {
       complain(error);
+      if (!error.status) break; // `poll` sends them when something answers again
       await sleep(AGAIN);
     }
   }
@@ -130,14 +136,21 @@ async function send() {
   if (inGrid() || !upcoming.length) fill();
 }
 
-function taken(one, result) {
+function taken(sent, result) {
   if (result.error) say(result.error);
-  const entry = history.find((other) => one.window === name && other.press === one.number);
+  const entry = sent.window === name && history.find((item) => item.press === sent.number);
   if (entry) entry.step = result.step ?? 0;
-  for (const other of waiting) {
-    if (other.undoes === `${one.window} ${one.number}`) other.step = result.step ?? 0;
+  for (const later of waiting) {
+    if (later.undoes === `${sent.window} ${sent.number}`) later.step = result.step ?? 0;
   }
-  if (one.kind === "undo") back(result.undone ?? []);
+  if (sent.kind === "undo") back(result.undone ?? []);
+  if (sent.kind === "undo" && result.error) drop(sent.ids);
+}
+
+// Show pictures no more whose decision could not be undone.
+function drop(ids) {
+  upcoming = upcoming.filter((picture) => !ids.includes(picture.id));
+  render();
 }
 
 // Show pictures first, unless the window has them.
@@ -169,10 +182,14 @@ function choice(picture, label) {
 
 function decide(label) {
   if (inGrid()) return decideSelected(label);
+  whenShown((picture) => decideShown(picture, label));
+}
+
+function whenShown(act) {
   const [picture] = upcoming;
   if (!picture && !filling) return say(nothing());
-  if (held.length || !picture || shown !== picture.id) return hold(label);
-  decideShown(picture, label);
+  if (held.length || !picture || shown !== picture.id) return hold(act);
+  act(picture);
 }
 
 function decideShown(picture, label) {
@@ -184,8 +201,8 @@ function decideShown(picture, label) {
 }
 
 // A key that is pressed while its picture is loading counts when the picture has been shown for a moment.
-function hold(label) {
-  held.push(label);
+function hold(act) {
+  held.push(act);
   say(`Loading: ${counted(held.length, "key")} waiting for the picture. Backspace takes the last one back.`);
 }
 
@@ -194,9 +211,7 @@ function release() {
   if (!held.length || inGrid() || !picture || shown !== picture.id) return;
   setTimeout(() => {
     if (!held.length || upcoming[0] !== picture || shown !== picture.id) return;
-    const label = held.shift();
-    if (label === null) skipNow();
-    else decideShown(picture, label);
+    held.shift()(picture);
   }, GLANCE);
 }
 
@@ -217,7 +232,7 @@ function decideSelected(label) {
 }
 
 function skip() {
-  if (!inGrid() && held.length) hold(null);
+  if (!inGrid() && held.length) hold(skipNow);
   else skipNow();
 }
 
@@ -245,19 +260,32 @@ function undo() {
     return say("Undone: the last key of all windows.");
   }
   if (last.kind === "skip") press("unskip", { ids: last.pictures.map((picture) => picture.id) });
-  else press("undo", { step: last.step, undoes: `${name} ${last.press}` });
+  else press("undo", { step: last.step, ids: last.pictures.map((picture) => picture.id), undoes: `${name} ${last.press}` });
   say(`Undone: ${last.pictures.length === 1 ? last.pictures[0].name : counted(last.pictures.length, "picture")}`);
   back(last.pictures);
 }
 
 function accept() {
-  const [picture] = upcoming;
-  const label = mode === "surest" ? gridClass : picture?.label || picture?.suggested;
-  if (mode !== "grid" && picture && label) decide(label);
+  if (mode === "surest" && upcoming.length) decideSelected(gridClass);
+  if (!inGrid()) whenShown(acceptShown);
+}
+
+function acceptShown(picture) {
+  const label = picture.label || picture.suggested;
+  if (label) return decideShown(picture, label);
+  const rest = dropHeld(); // they were meant for later pictures
+  say(`Nothing is suggested for ${picture.name}.${rest}`);
+}
+
+// Forget the keys that wait for pictures; return a sentence about them.
+function dropHeld() {
+  const dropped = held.length ? ` Dropped: ${counted(held.length, "key")} that waited for pictures.` : "";
+  held = [];
+  return dropped;
 }
 
 function addClass(label) {
-  if (!label || state.classes.some((one) => one.name === label)) return;
+  if (!label || state.classes.some((known) => known.name === label)) return;
   press("class", { name: label });
 }
 
@@ -289,7 +317,7 @@ async function fill() {
   filling = true;
   const asking = epoch;
   const mine = new Set(upcoming.map((picture) => picture.id));
-  for (const one of waiting) for (const id of [...one.ids, ...one.choices.map((c) => c.id)]) mine.add(id);
+  for (const sent of waiting) for (const id of [...sent.ids, ...sent.choices.map((c) => c.id)]) mine.add(id);
   try {
     const wanted = { window: name, mode: mode === "grid" ? "order" : mode, label: mode === "surest" ? $("of").value : "", count: missing };
     const { pictures, label } = await asked("next", { ...wanted, have: [...mine] });
@@ -311,18 +339,18 @@ async function fill() {
 
 function preview(picture, side) {
   const key = `${picture.id}/${side}`;
-  let promise = made.get(key);
-  if (promise) made.delete(key);
+  let promise = previews.get(key);
+  if (promise) previews.delete(key);
   else {
     promise = ask(`picture/${key}`).then((answer) => answer.blob()).then((blob) => URL.createObjectURL(blob));
-    promise.catch(() => made.delete(key));
+    promise.catch(() => previews.delete(key));
   }
-  made.set(key, promise); // as the latest
+  previews.set(key, promise); // as the latest
   const most = KEPT + (inGrid() ? 60 : 0);
-  for (const [old, gone] of made) {
-    if (made.size <= most) break;
-    made.delete(old);
-    gone.then(URL.revokeObjectURL, () => {});
+  for (const [oldest, url] of previews) {
+    if (previews.size <= most) break;
+    previews.delete(oldest);
+    url.then(URL.revokeObjectURL, () => {});
   }
   return promise;
 }
@@ -339,7 +367,7 @@ async function failed(picture, error) {
     return;
   }
   complain(error);
-  await sleep(AGAIN);
+  await sleep(error.status ? AGAIN : GONE);
   if (upcoming.some((other) => other.id === picture.id)) render();
 }
 
@@ -464,7 +492,7 @@ function tile(picture) {
 }
 
 function select(id, on) {
-  const node = [...$("grid").children].find((one) => one.dataset.id === String(id));
+  const node = [...$("grid").children].find((item) => item.dataset.id === String(id));
   if (!node?.dataset.loaded) return;
   if (on) selected.add(id);
   else selected.delete(id);
@@ -498,6 +526,7 @@ function selectAll() {
 
 function update(now) {
   state = { ...state, ...now };
+  answered = Date.now();
   const { sorted, total, cannot_tell: cannot, right, judged, learner } = state;
   $("what").textContent = state.review ? "Review" : "Sort";
   $("folder").textContent = state.folder;
@@ -517,13 +546,13 @@ function aboutLearner({ computed, total, learned_from: from, stopped }) {
   if (stopped) return stopped;
   const features = computed < total ? `features ${computed.toLocaleString("en")}/${total.toLocaleString("en")}` : "";
   if (from) return [`learned from ${from.toLocaleString("en")}`, features].filter(Boolean).join(" · ");
-  const labels = state.classes.filter((one) => one.count).length;
+  const labels = state.classes.filter((known) => known.count).length;
   return [features, labels < 2 ? "suggestions need pictures of two classes" : "suggestions follow"].filter(Boolean).join(" · ");
 }
 
 function updateClasses() {
   const list = $("classes");
-  const names = state.classes.map((one) => one.name);
+  const names = state.classes.map((known) => known.name);
   if (names.join("\n") !== [...list.children].map((item) => item.dataset.name).join("\n")) {
     list.replaceChildren(...names.map((label, i) => {
       const button = element("button", { type: "button" }, element("kbd", { textContent: KEYS[i] ?? "·" }),
@@ -536,7 +565,7 @@ function updateClasses() {
     render();
     if (!names.length) say("Add the first class: press +.");
   }
-  state.classes.forEach((one, i) => { list.children[i].querySelector(".count").textContent = one.count || ""; });
+  state.classes.forEach((known, i) => { list.children[i].querySelector(".count").textContent = known.count || ""; });
 }
 
 function updateOf() {
@@ -570,7 +599,7 @@ function updateApplying() {
 }
 
 function askToApply() {
-  const numbers = state.classes.filter((one) => one.count).map((one) => `${one.name} ${one.count}`);
+  const numbers = state.classes.filter((known) => known.count).map((known) => `${known.name} ${known.count}`);
   if (!numbers.length) return say("No picture is sorted yet.");
   $("confirm-text").textContent = state.review
     ? `Images whose class you have changed move into the folder of that class, in ${state.into}. All others stay where they are.`
@@ -586,23 +615,39 @@ function askToApply() {
 }
 
 async function poll() {
+  const [asleep, before] = [Date.now() - answered > FORGOTTEN, state];
   try {
     update(await asked(`state?window=${name}`));
+    gone = false;
+    if (asleep && before && othersSorted(before)) {
+      say(`Other windows have sorted meanwhile.${dropHeld()}`);
+      restart();
+    }
     if (!waiting.length) complain(null);
     if (!upcoming.length && !filling) render();
     if (upcoming.length < room() && !(mode === "surest" && upcoming.length)) fill();
     send();
   } catch (error) {
     complain(error);
+    gone = !error.status;
   }
+}
+
+// While a hidden window or a sleeping computer asks nothing, its pictures go to other windows.
+function othersSorted(before) {
+  return state.windows > 1 || state.sorted !== before.sorted || state.last_step !== before.last_step;
 }
 
 // Keys and mouse
 
 function choose(next) {
-  if (next === mode) return;
-  mode = next;
+  if (held.length) say("Keys are waiting for pictures: wait, or take them back with Backspace, then change what is shown.");
+  else if (next !== mode) show(next);
   document.querySelector(`input[name=mode][value=${mode}]`).checked = true;
+}
+
+function show(next) {
+  mode = next;
   $("of").hidden = mode !== "surest";
   restart();
 }
@@ -618,7 +663,7 @@ function restart() {
 }
 
 function nextMode() {
-  const usable = MODES.filter((one) => state?.learner || one === "order" || one === "grid");
+  const usable = MODES.filter((way) => state?.learner || way === "order" || way === "grid");
   choose(usable[(usable.indexOf(mode) + 1) % usable.length]);
 }
 
@@ -708,5 +753,9 @@ addEventListener("hashchange", () => location.reload());
 addEventListener("pagehide", () => { ask("closed", { window: name }, { keepalive: true }).catch(() => {}); });
 addEventListener("resize", () => { if (upcoming.length) render(); });
 
-await poll();
-setInterval(poll, 1500);
+document.addEventListener("visibilitychange", () => { if (!document.hidden) poll(); });
+
+for (;;) {
+  await poll();
+  await sleep(gone ? GONE : POLL);
+}
