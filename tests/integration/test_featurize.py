@@ -343,8 +343,8 @@ def test_a_workspace_that_another_process_made_in_the_meantime_is_not_overwritte
         return found
 
     monkeypatch.setattr(scan, "scan", slow)
-    with pytest.raises(VggftError, match=r"--group-by \(\.\): the split of this workspace uses None"):
-        featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", group_by="(.)", seed=7), ui)
+    with pytest.raises(VggftError, match=r"--group-by \(\.\+\): the split of this workspace uses None"):
+        featurize.run(Workspace(new, TINY), FeaturizeOptions(copied / "data", group_by="(.+)", seed=7), ui)
     assert snapshot(new).keys() - {"lock"} == snapshot(copied / "work").keys() - {"lock"}
     assert Workspace(new, TINY).settings.shares.seed == 0
 
