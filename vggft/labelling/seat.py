@@ -120,7 +120,7 @@ def taken(folder: Path) -> Iterator[Seat]:
         who = f"process {holder.process} on {holder.host}" if holder else "another process"
         page = f" Its page: {address(holder.port, holder.token)} — open it in" if holder else " Open its page in"
         raise VggftError(
-            f"{folder}: {who} is sorting here.{page} a second window to sort there too, or stop it first."
+            f"{folder}: {who} is sorting here.{page} a second window to sort there too; or stop it with Ctrl-C first."
         ) from None
     except (OSError, NotImplementedError) as error:  # the latter on file systems without locks
         raise VggftError(

@@ -43,6 +43,7 @@ class _Task:
         seat: the lock.
         classes: in the order of their keys.
         command: the words that start the same again.
+        use: how the decisions are used, as a sentence.
     """
 
     root: Path
@@ -51,6 +52,7 @@ class _Task:
     seat: Seat
     classes: Sequence[str]
     command: str
+    use: str
 
 
 def run(workspace: Workspace, options: SortOptions, ui: Ui) -> dict[str, Any]:
@@ -93,7 +95,8 @@ def _folder(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
     given = options.folder or Path()
     root = places.resolved(places.expanded(given))
     if not root.is_dir():
-        raise VggftError(f"{given}: no such folder. Expected a folder with pictures.")
+        what = "not a folder" if root.exists() else "no such folder"
+        raise VggftError(f"{given}: {what}. Expected a folder with pictures.")
     locations.refuse_overlap(workspace.root, root)
     with seat.taken(root) as held:
         durable.sweep_beside(root / decisions.FILE)
@@ -101,7 +104,10 @@ def _folder(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
         labels = [label for label in decided.labels.values() if label != CANNOT_TELL]
         names = classes.merged(options.classes, held.classes, labels)
         command = f"vggft sort {shlex.quote(str(given))}{workspace_flag(workspace.root)}"
-        yield _Task(root, decided, ClassFolders.of(root, options.into), held, names, command)
+        where = workspace_flag(workspace.root)
+        table = shlex.quote(str(decided.path))
+        use = f"Train on them: vggft featurize {shlex.quote(str(given))} --labels {table}{where}"
+        yield _Task(root, decided, ClassFolders.of(root, options.into), held, names, command, use)
 
 
 @contextlib.contextmanager
@@ -120,7 +126,7 @@ def _review(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
         destination: Destination = OtherClass(root, {sample.path: sample.label for sample in dataset.accepted()})
         if workspace.settings.labels:
             destination = Unmoved(root, Path(workspace.settings.labels), f"{command} --apply")
-        yield _Task(root, decided, destination, held, names, command)
+        yield _Task(root, decided, destination, held, names, command, f"Apply the corrections: {command} --apply")
 
 
 def _to_review(workspace: Workspace, task: _Task, ui: Ui) -> Pictures:
@@ -169,7 +175,10 @@ def _apply(task: _Task, options: SortOptions, ui: Ui) -> dict[str, Any]:
     rows = list(task.decisions.rows.values())
     how = options.how or task.destination.hows[0]
     with ui.progress("putting files into folders", len(rows), "files") as advance:
-        return applying.apply(rows, task.root, task.destination, how, ui, advance)
+        result = applying.apply(rows, task.root, task.destination, how, ui, advance)
+    data = task.root if options.review else task.destination.folder
+    ui.say(f"next: vggft featurize {shlex.quote(str(data))}")
+    return result
 
 
 def _serve(
@@ -236,7 +245,4 @@ def _kept(task: _Task, session: Session) -> str:
     decided, total = session.sorted
     if not decided:
         return f"No picture is sorted yet. Continue: {task.command}"
-    return (
-        f"{decided} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. Put the files "
-        f"where they belong: {task.command} --apply"
-    )
+    return f"{decided} of {counted(total, 'picture')} sorted: {session.decisions.path}. Continue: {task.command}. {task.use}"
