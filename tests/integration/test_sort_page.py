@@ -281,7 +281,7 @@ def test_a_kill_loses_no_key_and_the_page_goes_on(browser, root):
         err = again.communicate()[1]
     assert again.poll() == 130
     assert f"3 of 12 pictures sorted: {root / FILE}" in err
-    assert "--apply" in err
+    assert "--labels" in err
 
 
 def test_a_full_disk_is_said_and_keys_wait(browser, root, ui, monkeypatch):

@@ -25,7 +25,7 @@ class Unmoved:
     folder: Path
     table: Path
     command: str
-    hows: Sequence[How] = ("move",)
+    hows: Sequence[How] = ()
     within: None = None
 
     def require(self, classes: Sequence[str]) -> None:

@@ -592,10 +592,13 @@ function updateUnreadable() {
   }
 }
 
+let refusal = ""; // why files could not be put into folders the last time
+
 function updateApplying() {
   const { running, done, total, message, error } = state.applying ?? {};
+  $("apply").hidden = !state.hows.length;
   $("apply").disabled = Boolean(running);
-  $("applied").textContent = running ? `Putting files into folders: ${done} of ${total}` : error || message || "";
+  $("applied").textContent = running ? `Putting files into folders: ${done} of ${total}` : refusal || error || message || "";
 }
 
 function askToApply() {
@@ -742,11 +745,12 @@ $("confirm").addEventListener("close", async () => {
   if ($("confirm").returnValue !== "go") return;
   const how = document.querySelector("input[name=how]:checked").value;
   try {
+    refusal = "";
     await asked("apply", { how });
-    poll();
   } catch (error) {
-    $("applied").textContent = error.message;
+    refusal = error.message;
   }
+  poll();
 });
 addEventListener("beforeunload", (event) => { if (waiting.length || held.length) event.preventDefault(); });
 addEventListener("hashchange", () => location.reload());
