@@ -621,6 +621,7 @@ async function poll() {
   const [asleep, before] = [Date.now() - answered > FORGOTTEN, state];
   try {
     update(await asked(`state?window=${name}`));
+    if (gone) render(); // what could not be loaded
     gone = false;
     if (asleep && before && othersSorted(before)) {
       say(`Other windows have sorted meanwhile.${dropHeld()}`);
