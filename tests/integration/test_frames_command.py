@@ -219,7 +219,7 @@ def test_one_bad_file_among_good_ones(tmp_path):
     assert [each["path"] for each in failed] == [str(tmp_path / "bad.mp4"), str(half)]
     assert failed[0]["reason"].startswith("not a video that FFmpeg can read")
     assert failed[1]["reason"].startswith("truncated: it ends after ")
-    assert done.stderr.count("warning: ") == 2
+    assert done.stderr.count("warning: ") == 3
     assert len(frames(out)) > 3
     assert vggft("frames", half, out).returncode == 3
 

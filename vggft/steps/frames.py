@@ -44,7 +44,7 @@ def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
     paths = _paths([places.expanded(path) for path in options.videos])
     _require_folder(out)
     failed: list[dict[str, str]] = []
-    sources = list(_sources(paths, failed))
+    sources = list(_sources(paths, failed, ui))
     if not sources:
         first = failed[0]
         others = f" Nor can the other {counted(len(failed) - 1, 'file')}." if len(failed) > 1 else ""
@@ -66,6 +66,8 @@ def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
             ui.warn(f"{source.path}: {record.damage}")
             failed.append({"path": str(source.path), "reason": record.damage})
     _report(cut, list(finished.values()), out, ui)
+    if failed:
+        ui.warn(f"{len(failed)} of {counted(len(paths), 'file')} could not be read, or not to the end")
     return {
         "folder": str(out),
         "written": cut.written,
@@ -162,9 +164,9 @@ def _paths(given: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(map(located, paths)))
 
 
-def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[Source]:
+def _sources(paths: Sequence[Path], failed: list[dict[str, str]], ui: Ui) -> Iterator[Source]:
     """Open each file and yield those that are videos, each content once; add the others and why to `failed`."""
-    known: set[str] = set()
+    known: dict[str, Path] = {}
     for path in paths:
         interrupts.check()
         try:
@@ -173,9 +175,11 @@ def _sources(paths: Sequence[Path], failed: list[dict[str, str]]) -> Iterator[So
         except (NotVideoError, OSError) as error:
             failed.append({"path": str(path), "reason": reason(error)})
             continue
-        if source.identity not in known:
-            known.add(source.identity)
-            yield source
+        if source.identity in known:
+            ui.say(f"{path}: a copy of {known[source.identity]}, which is cut once")
+            continue
+        known[source.identity] = path
+        yield source
 
 
 def _seconds_left(sources: Sequence[Source], lists: Lists) -> int | None:
