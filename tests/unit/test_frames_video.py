@@ -267,6 +267,21 @@ def test_jumps_that_fail_lose_nothing_and_a_failing_way_back_is_damage(tmp_path,
     assert "(no way)" in video.damage
 
 
+def test_streams_that_appear_late_do_not_stop_the_command(tmp_path, monkeypatch):
+    """PyAV reads past the end of its list of streams when it flushes, and may or may not stumble over what is there."""
+    path = encode(tmp_path / "v.ts", greys(20), codec="mpeg2video")
+    with Video(path) as video:
+
+        class Stumbling:
+            def demux(self, stream, container=video._container):
+                yield from container.demux(stream)
+                raise IndexError("list index out of range")
+
+        monkeypatch.setattr(video, "_container", Stumbling())
+        assert len(list(video.frames())) == 20
+    assert (video.damage, video.complete) == ("", True)
+
+
 def test_a_damaged_video_gives_what_decodes(tmp_path):
     path = encode(tmp_path / "v.mp4", noise(100), codec="mpeg4", options={"g": "10"})
     data = bytearray(path.read_bytes())
