@@ -37,7 +37,7 @@ MUTATIONS = [
         "featurize/video/video.py",
         "self._target = -1  # it may",
         "pass  # it may",
-        "unit/test_frames_video.py",
+        "unit/test_frames_damage.py",
     ),
     Mutation(
         "featurize/disk/durable.py",

@@ -80,3 +80,15 @@ def encode(
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
     return path
+
+
+def cut(path, every=None, after=None):
+    """Return time → grey level of the frames that are offered, and the video, which is closed."""
+    from featurize.video.picture import Converter
+    from featurize.video.selection import offered
+    from featurize.video.video import Video
+
+    with Video(path) as video:
+        to = Converter(1)
+        frames = {f.milliseconds: to.rgb(f.picture)[20, 20].mean() for f in offered(video, every, after)}
+    return frames, video

@@ -186,7 +186,10 @@ class Video:
                 packet = next(packets)
                 self._read = max(self._read, packet.dts or packet.pts or 0)
                 pictures = packet.decode()
-            except StopIteration:
+            except (
+                StopIteration,
+                IndexError,
+            ):  # the latter at the end, of streams that were not there when the file was opened
                 return
             except av.error.InvalidDataError:
                 trouble.add(self._last)
