@@ -183,14 +183,14 @@ class Session:
             VggftError: it is gone; it is shown no more, so that the other pictures of a grid can be decided.
         """
         picture = self.pictures.by_id.get(number)
-        try:
-            if picture:
+        name = visible(picture.file) if picture else "This picture"
+        if picture:
+            try:
                 return self.pictures.path(picture).stat().st_size
-        except OSError:
-            self._queue.left_out.add(picture.file)
-        name = f"{visible(picture.file)} is" if picture else "This picture is"
+            except OSError:
+                self._queue.left_out.add(picture.file)
         raise VggftError(
-            f"{name} no longer in the folder: its file was deleted, moved or renamed. Nothing was decided."
+            f"{name} is no longer in the folder: its file was deleted, moved or renamed. Nothing was decided."
         )
 
     def _decide(self, choices: Sequence[Choice], draft: _Draft) -> dict[str, Any]:
