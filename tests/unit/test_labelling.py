@@ -277,6 +277,14 @@ def test_a_file_that_was_moved_gets_no_other_decision(root):
     assert stored(root) == [("000.png", "cats", 1)]
 
 
+def test_a_grid_without_a_file_that_is_gone_can_be_decided(root):
+    window = Window(session(root, "cats"))
+    (root / "001.png").unlink()
+    assert "001.png is no longer in the folder" in window.decide("cats", "000.png", "001.png")["error"]
+    assert window.next() == ["000.png", "002.png", "003.png"]
+    assert window.session.sorted == (0, 7)
+
+
 def test_another_file_with_the_name_of_a_decided_one_is_shown(root):
     window = Window(session(root, "cats", "dogs"))
     window.decide("cats", "000.png", "001.png")

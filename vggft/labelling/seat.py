@@ -56,7 +56,7 @@ class Seat:
 
     @property
     def token(self) -> str:
-        """The token of the last start, or a new one: an address that somebody has seen opens nothing for ever."""
+        """The token of the last start, or a new one, so that an address does not stay valid for ever."""
         earlier = self._earlier
         if earlier and (earlier.ended is None or 0 <= time.time() - earlier.ended < _PAGES_WAIT):
             return earlier.token

@@ -180,14 +180,18 @@ class Session:
         """Return the size of the file of a picture.
 
         Raises:
-            VggftError: it is gone.
+            VggftError: it is gone; it is shown no more, so that the other pictures of a grid can be decided.
         """
-        try:
-            return self.pictures.path(self.pictures.by_id[number]).stat().st_size
-        except (KeyError, OSError):
-            raise VggftError(
-                "This picture is no longer in the folder: its file was deleted, moved or renamed."
-            ) from None
+        picture = self.pictures.by_id.get(number)
+        name = visible(picture.file) if picture else "This picture"
+        if picture:
+            try:
+                return self.pictures.path(picture).stat().st_size
+            except OSError:
+                self._queue.left_out.add(picture.file)
+        raise VggftError(
+            f"{name} is no longer in the folder: its file was deleted, moved or renamed. Nothing was decided."
+        )
 
     def _decide(self, choices: Sequence[Choice], draft: _Draft) -> dict[str, Any]:
         sizes = [self._size(choice.id) for choice in choices]
