@@ -5,9 +5,13 @@ import shutil
 import pytest
 from conftest import paint, refused, snapshot, strict_json, vggft
 from small_labelling import Window, photos, session
+from tiny import TINY
 
 from vggft.labelling import seat, server
 from vggft.labelling.decisions import FILE
+from vggft.steps import sort
+from vggft.steps.options import SortOptions
+from vggft.workspace.workspace import Workspace
 
 
 @pytest.fixture
@@ -22,6 +26,15 @@ def sorted_root(root):
     window.decide("dogs", "001.png")
     window.decide("", "002.png")
     return root
+
+
+def test_given_classes_replace_those_of_last_time_without_pictures(sorted_root, tmp_path):
+    with seat.taken(sorted_root) as held:
+        held.take(4321, "t" * 32, ("cats", "dogs", "birds"))
+    workspace = Workspace(tmp_path / "work", TINY)
+    for given, offered in (((), ["cats", "dogs", "birds"]), (("fish",), ["fish", "cats", "dogs"])):
+        with sort._folder(workspace, SortOptions.of(folder=sorted_root, classes=given)) as task:
+            assert list(task.classes) == offered
 
 
 def test_a_workspace_among_the_pictures_is_refused(tmp_path):

@@ -102,7 +102,7 @@ def _folder(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
         durable.sweep_beside(root / decisions.FILE)
         decided = Decisions(root / decisions.FILE)
         labels = [label for label in decided.labels.values() if label != CANNOT_TELL]
-        names = classes.merged(options.classes, held.classes, labels)
+        names = classes.merged(options.classes or held.classes, labels)
         command = f"vggft sort {shlex.quote(str(given))}{workspace_flag(workspace.root)}"
         where = workspace_flag(workspace.root)
         table = shlex.quote(str(decided.path))
