@@ -221,6 +221,7 @@ def _birds(experiment, picture):
     return [experiment.model(name).predict(picture)[0, 0] for name in ("logistic-avg", "max-256")]
 
 
+@pytest.mark.slow
 def test_damaged_features_are_computed_again_from_the_files(again, trained):
     words = (trained[1] / "birds", "-w", again.root)
     expected = explained(*words)[1]["maps"]

@@ -48,6 +48,7 @@ def work(here):
     return Workspace(here / "work", TINY)
 
 
+@pytest.mark.slow
 def test_any_split_and_the_comparison_of_all(work, ui):
     layers = {
         "block2": ("block1_pool", ["block2_conv1", "block3_conv1", "block3_conv2"]),
@@ -188,6 +189,7 @@ def test_a_loss_that_is_no_number(here):
     assert strict_json(done.stdout) == {**found, "resumed": False, "failed": []}
 
 
+@pytest.mark.slow
 def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatch):
     def stop(*arguments):
         raise KeyboardInterrupt
@@ -230,6 +232,7 @@ def test_names_of_files_change_nothing(here, work, ui):
     assert contents[0] == contents[1]
 
 
+@pytest.mark.slow
 def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
     one = finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
     path = work.finetune / "one" / "run.json"

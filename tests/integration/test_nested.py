@@ -216,6 +216,7 @@ def predictions(work):
     return (work / "report" / "predictions.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_killed_and_run_again(tuned, compared, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)

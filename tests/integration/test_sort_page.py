@@ -249,6 +249,7 @@ def test_five_keys_a_second_lose_none(browser, tmp_path, ui, write, count):
     assert listed < 20
 
 
+@pytest.mark.slow
 def test_a_kill_loses_no_key_and_the_page_goes_on(browser, root):
     """Keys that are pressed while the server is dead are taken when it is started again."""
     process = start("sort", root, "--class", "cats", "--class", "dogs", "--no-open")

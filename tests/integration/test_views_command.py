@@ -102,6 +102,7 @@ def test_a_sweep_compares_with_and_without(work, ui):
     assert {run.settings.plan.views for run in models.load_runs(work)} == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_nested_cross_validation_computes_views_of_validation_images_that_a_fold_trains_on(work, ui):
     before = view_caches(work)
     found = compare.run(work, CompareOptions(cv=2, quick=True), ui)
@@ -135,6 +136,7 @@ def test_heads_are_found_by_the_names_that_the_leaderboard_shows(work):
     assert "--head max-linear-views3: no such head" in refused("head", "--head", "max-linear-views3", "-w", work.root)
 
 
+@pytest.mark.slow
 def test_a_comparison_after_views_were_given_up(here, work, ui):
     featurize.run(work, FeaturizeOptions(here / "data", views=0), ui)
     found = compare.run(work, CompareOptions(cv=2, quick=True), ui)

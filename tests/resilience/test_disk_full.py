@@ -78,6 +78,7 @@ def check_it_goes_on(data, work, undisturbed):
     assert same(work, undisturbed)
 
 
+@pytest.mark.slow
 def test_the_disk_fills_up_in_the_middle_of_the_work(featurized, disk):
     base, work = featurized[0], disk / "work"
     error = disturbed(base / "data", work, lambda process: leave(disk, 0))
