@@ -12,15 +12,12 @@ from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
 from featurize.backbone.weights import Source, Weights
 from featurize.backend import load_keras
+from featurize.cache.fingerprint import FEATURE_BOUNDS
 from featurize.errors import VggftError
-from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
+from featurize.options.choices import FULL_PRECISION, Precision
 from heads.head import Head, Layer, Scaler, folded, output_activation, pool, unfolded, with_both_classes
 from heads.specs import Pooling
 
-# Largest allowed relative error of the top layer's cached features, by the precision in which they were computed: an engine's
-# error is at most 1e-3 and that of storage in float16 5e-4, and a layer computed from a cached one below it is within 2e-3.
-# Computing in 16 bits was measured at 3.3e-3 at most. A wrong layer, order or preprocessing gives 0.1 and more.
-FEATURE_BOUNDS = {FULL_PRECISION: 2e-3, MIXED_PRECISION: 1e-2}
 _ROUNDING = 16 * 2.0**-24  # relative error of a float32 sum, whose order Keras chooses
 PARITY_IMAGES = 16
 

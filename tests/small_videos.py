@@ -3,6 +3,7 @@
 from fractions import Fraction
 
 import numpy as np
+from conftest import strict_json, vggft
 
 STEP = 8  # grey levels between two frames of `greys`
 
@@ -92,3 +93,10 @@ def cut(path, every=None, after=None):
         to = Converter(1)
         frames = {f.milliseconds: to.rgb(f.picture)[20, 20].mean() for f in offered(video, every, after)}
     return frames, video
+
+
+def run(*arguments):
+    """Run `vggft frames`, which may find that some files are no videos, and return its result."""
+    done = vggft("frames", "--json", *arguments)
+    assert done.returncode in (0, 3), done.stderr
+    return strict_json(done.stdout)

@@ -199,7 +199,7 @@ class FeatureCache:
         self.damaged = {}
 
     def describe(self) -> None:
-        """Write `fingerprint.json`, without which nobody knows what the shards are; the folder must exist."""
+        """Write `fingerprint.json`, which says how the features were computed; the folder must exist."""
         file, content = self.folder / FINGERPRINT_FILE, asdict(self.fingerprint)
         try:
             if forms.parse_json(durable.read_bytes(file)) == content:

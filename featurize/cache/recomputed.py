@@ -1,4 +1,4 @@
-"""How far cached rows are from the same rows computed again."""
+"""The relative error of cached rows against the same rows computed again."""
 
 import contextlib
 from collections import Counter, defaultdict
@@ -10,11 +10,7 @@ from numpy.typing import NDArray
 
 from featurize.cache import shards
 from featurize.cache.feature_cache import FeatureCache
-from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, Precision
-
-# By precision of the features. Engines are within a relative error of 1e-3 of Keras in float32, so two of them are within twice
-# as much of each other; features in mixed precision were 3.3e-3 from float64 (PyTorch on a GPU, docs/performance.md).
-BOUNDS: Mapping[Precision, float] = {FULL_PRECISION: 2e-3, MIXED_PRECISION: 1e-2}
+from featurize.cache.fingerprint import FEATURE_BOUNDS
 
 
 class Recomputed:
@@ -29,7 +25,7 @@ class Recomputed:
 
     def __init__(self, cache: FeatureCache) -> None:
         """Compare with a cache that has a row for every image that is computed."""
-        self.bound = BOUNDS[cache.fingerprint.precision]
+        self.bound = FEATURE_BOUNDS[cache.fingerprint.precision]
         self.errors: dict[str, list[float]] = defaultdict(list)
         self.far: set[Path] = set()
         self.engines: Counter[str] = Counter()

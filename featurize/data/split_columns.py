@@ -38,7 +38,7 @@ def splits(cells: Mapping[str, Sequence[str]], places: Sequence[str]) -> tuple[s
     Raises:
         VggftError: some cells of a column are splits and others not; or two columns tell different splits.
     """
-    told: dict[str, Sequence[Split]] = {}
+    readings: dict[str, Sequence[Split]] = {}
     doubtful: dict[str, int] = {}  # column → a row that is no split
     answers: dict[str, Sequence[bool | None]] = {}
     for column, values in cells.items():
@@ -49,19 +49,19 @@ def splits(cells: Mapping[str, Sequence[str]], places: Sequence[str]) -> tuple[s
             continue
         named = [split_names.split_of(value) for value in values]
         if None not in named:
-            told[column] = [split for split in named if split]
+            readings[column] = [split for split in named if split]
         elif any(named) or plain(column) == "split":
             doubtful[column] = named.index(None)
     if answers:
-        told[", ".join(answers)] = _combined(answers, places)
-    if not told:
+        readings[", ".join(answers)] = _combined(answers, places)
+    if not readings:
         for column, strange in doubtful.items():
             raise VggftError(
                 f"{places[strange]}: {cells[column][strange]!r} in column {column!r}. Expected {_expected(column)} in every row. "
                 "Without this column, vggft draws the split."
             )
         return None
-    (first, chosen), *others = told.items()
+    (first, chosen), *others = readings.items()
     for column, other in others:
         for place, one, another in zip(places, chosen, other, strict=True):
             if one != another:

@@ -82,11 +82,11 @@ def read(path: Path, is_file: Callable[[str], bool]) -> Table:
             values.append(sys.intern(cells[header.index(column)].strip()))
     if not rows:
         raise VggftError(f"{path}: no rows. Expected one for each file.")
-    told = split_columns.splits(splits, [row.where for row in rows])
-    if told is None:
+    reading = split_columns.splits(splits, [row.where for row in rows])
+    if reading is None:
         return Table(columns, rows)
-    columns = {**columns, "split": told[0]}
-    return Table(columns, [replace(row, split=split) for row, split in zip(rows, told[1], strict=True)])
+    columns = {**columns, "split": reading[0]}
+    return Table(columns, [replace(row, split=split) for row, split in zip(rows, reading[1], strict=True)])
 
 
 def _text(path: Path) -> str:

@@ -4,20 +4,14 @@ import os
 
 import numpy as np
 import pytest
-from conftest import refused, snapshot, strict_json, vggft
+from conftest import refused, snapshot, vggft
 from processes import Fork
-from small_videos import encode, noise, shots
+from small_videos import encode, noise, run, shots
 
 from featurize.disk import forms
 from featurize.video.lists import identity
 
 pytest.importorskip("av", reason="the extra 'video' is not installed")
-
-
-def run(*arguments):
-    done = vggft("frames", "--json", *arguments)
-    assert done.returncode in (0, 3), done.stderr
-    return strict_json(done.stdout)
 
 
 def test_only_its_own_temporary_files_of_killed_processes_are_deleted(tmp_path):

@@ -11,19 +11,13 @@ import pytest
 from conftest import refused, snapshot, strict_json, vggft
 from PIL import Image
 from processes import Fork, start, wait_until
-from small_videos import encode, noise, shots
+from small_videos import encode, noise, run, shots
 
 from featurize.data.frames import video_of
 from featurize.disk import forms
 from featurize.video import video
 
 pytest.importorskip("av", reason="the extra 'video' is not installed")
-
-
-def run(*arguments):
-    done = vggft("frames", "--json", *arguments)
-    assert done.returncode in (0, 3), done.stderr
-    return strict_json(done.stdout)
 
 
 def frames(folder):

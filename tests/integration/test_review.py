@@ -16,7 +16,7 @@ from vggft.workspace.workspace import Workspace
 
 
 def reviewed(workspace):
-    """Return the items and what was said."""
+    """Return the review items, and the messages shown with them."""
     said = []
     return review.items(workspace, said.append), said
 

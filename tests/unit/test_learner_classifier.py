@@ -8,7 +8,7 @@ from vggft.labelling import classifier
 
 
 def sorted_pictures(*counts):
-    """Return pooled features of pictures whose mean tells the class, and their labels: so many of a, b, …"""
+    """Return pooled features of pictures whose mean tells the class, and their labels; `counts`: pictures of class a, b, …"""
     values, targets = maps(60, 3)
     chosen = np.concatenate([np.flatnonzero(targets == c)[:count] for c, count in enumerate(counts)])
     return pool(values[chosen], classifier.POOLING), ["abc"[targets[i]] for i in chosen]

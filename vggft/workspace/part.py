@@ -18,7 +18,7 @@ _TEXT = re.compile(r"(\d{1,7})/(\d{1,7})")
 
 @dataclass(frozen=True)
 class Part:
-    """Part `number`, from 1, of `of` parts. An image belongs to one part by its digest, whoever computes which."""
+    """Part `number`, from 1, of `of` parts. An image belongs to one part by its digest, on whatever machine it is computed."""
 
     number: Annotated[int, Option(least=1, most=_MOST)]
     of: Annotated[int, Option(least=1, most=_MOST)]
@@ -50,7 +50,7 @@ class Finished:
     Attributes:
         part: which part.
         layers: those that it has.
-        data: digest of all images of the data folder, by which parts of other images are told.
+        data: digest of all images of the data folder, to detect parts of other images.
     """
 
     part: Part

@@ -64,7 +64,7 @@ def draw_all(models: Sequence[Model]) -> Plot | None:
     height = 2 * rows
 
     def paint(figure: Any) -> None:
-        # Fixed margins, in inches above and below: constrained layout doubles the time of so many panels.
+        # Fixed margins, in inches above and below: with this many panels, constrained layout takes twice as long.
         figure.set_layout_engine(None)
         figure.subplots_adjust(0.04, 0.25 / height, 0.99, 1 - 0.25 / height, wspace=0.2, hspace=0.4)
         panels = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
