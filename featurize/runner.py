@@ -4,7 +4,6 @@ Decoder, engine and cache are passed in. Memory is bounded by a few batches and 
 """
 
 import contextlib
-import os
 import threading
 import time
 from collections import deque
@@ -23,7 +22,7 @@ from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS
 from featurize.pixels import decoding
 from featurize.pixels.decoding import Decoder
-from featurize.process import interrupts
+from featurize.process import cores, interrupts
 
 SHARD_SECONDS = 60.0
 _DECODE_AHEAD = 3  # batches
@@ -142,7 +141,7 @@ def decoded(
         decode = partial(_decoded_here, decoder=decoder)
         if processes:
             decode = stack.enter_context(contextlib.closing(decoding.Processes(decoder)))
-        pool = stack.enter_context(interrupts.threads(os.cpu_count()))
+        pool = stack.enter_context(interrupts.threads(cores.usable()))
         waiting: deque[tuple[int, Future[list[NDArray[np.uint8] | str]]]] = deque()
         for first in range(0, len(files), size):
             waiting.append((first, pool.submit(decode, files[first : first + size])))

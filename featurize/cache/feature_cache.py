@@ -12,7 +12,6 @@ so damaged rows are never returned.
 """
 
 import contextlib
-import os
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -28,7 +27,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged, Stamp
 from featurize.disk import durable, forms
 from featurize.errors import VggftError
-from featurize.process import interrupts
+from featurize.process import cores, interrupts
 from featurize.process.workers import Ended, Workers
 from featurize.wording import counted
 
@@ -364,7 +363,7 @@ def find_damaged(
             return str(error)
         return None
 
-    with interrupts.threads(os.cpu_count()) as pool:
+    with interrupts.threads(cores.usable()) as pool:
         for count, (name, reason) in enumerate(zip(names, pool.map(damage, names), strict=True), 1):
             interrupts.check()
             progress(count)

@@ -30,6 +30,7 @@ from featurize.cache import zstd
 from featurize.cache.fingerprint import Fingerprint
 from featurize.disk import durable
 from featurize.errors import VggftError
+from featurize.process import cores
 
 SHARD_VERSION = 1
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.h5")
@@ -118,7 +119,7 @@ def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
         dataset[...] = array
         return
     tasks = [array[first : first + _ROWS_PER_TASK] for first in range(0, len(array), _ROWS_PER_TASK)]
-    with ThreadPoolExecutor(os.cpu_count(), "compress") as pool:
+    with ThreadPoolExecutor(cores.usable(), "compress") as pool:
         frames = [frame for task in pool.map(lambda rows: [compress(row) for row in rows], tasks) for frame in task]
     with phil:  # h5py 3.14 does not acquire HDF5's lock for these calls
         for row, frame in enumerate(frames):

@@ -26,6 +26,7 @@ from featurize.disk import checked, forms
 from featurize.engines.engine import Engine
 from featurize.errors import VggftError
 from featurize.options import Option, records
+from featurize.process import cores
 
 ROUNDS, SECONDS = 3, 2.0  # an engine runs in turn with the others, this often and about this long in all
 
@@ -94,8 +95,7 @@ def _state() -> dict[str, Any]:
     packages = ("vggft", "numpy", "scipy", *PACKAGES.values())
     versions = {d.name: d.version for name in packages for d in importlib.metadata.distributions(name=name)}
     variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return {"processor": _processor(), "cores": usable, "versions": versions, "environment": variables}
+    return {"processor": _processor(), "cores": cores.usable(), "versions": versions, "environment": variables}
 
 
 def _processor() -> str:

@@ -9,7 +9,6 @@ import contextlib
 import hashlib
 import importlib
 import importlib.metadata
-import os
 import subprocess
 import sys
 import threading
@@ -26,7 +25,7 @@ from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.engines import converted
-from featurize.process import descriptors, interrupts
+from featurize.process import cores, descriptors, interrupts
 
 _ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
 # At most, one a core: each has transformed weights of its own, which take 0.43 GB and a second to make for the whole base.
@@ -54,9 +53,9 @@ class MnnEngine:
         self._weights = weights
         self._size = fingerprint.size
         self._preprocess = fingerprint.preprocess
-        cores = min(os.cpu_count() or 1, _SESSIONS)
-        self.batch_size, self.trial = _ROUNDS * cores, cores
-        self._pool = ThreadPoolExecutor(cores)
+        threads = min(cores.usable(), _SESSIONS)
+        self.batch_size, self.trial = _ROUNDS * threads, threads
+        self._pool = ThreadPoolExecutor(threads)
         self._parts: dict[tuple[str | None, frozenset[str]], _Part] = {}
 
     def __call__(

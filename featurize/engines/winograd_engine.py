@@ -1,6 +1,5 @@
 """The frozen base on `featurize.engines.winograd`: pictures in parallel, one per core."""
 
-import os
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from featurize.backbone.network import preprocessed
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from featurize.process import interrupts
+from featurize.process import cores, interrupts
 from featurize.process.per_process import PerProcess
 
 FILTERS = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
@@ -62,9 +61,9 @@ class WinogradEngine:
             else:
                 transformed = winograd.transform_kernel(kernel, self._sizes[name])
             self._kernels[name] = np.ascontiguousarray(transformed), np.ascontiguousarray(bias)
-        cores = os.cpu_count() or 1
-        self.batch_size, self.trial = _ROUNDS * cores, cores
-        self._pool = ThreadPoolExecutor(cores)
+        threads = cores.usable()
+        self.batch_size, self.trial = _ROUNDS * threads, threads
+        self._pool = ThreadPoolExecutor(threads)
         self._buffers = _Buffers(winograd, weights.architecture, self._sizes)
         self._blas = ThreadpoolController().select(user_api="blas")
         self._compile()

@@ -116,8 +116,8 @@ def test_where_nothing_can_be_kept_engines_are_measured_all_the_same(place, monk
 
 
 def test_only_the_latest_states_are_kept(place, monkeypatch):
-    for cores in range(measured._ENTRIES + 3):
-        monkeypatch.setattr(measured.os, "sched_getaffinity", lambda process, cores=cores: range(cores))
+    for number in range(measured._ENTRIES + 3):
+        monkeypatch.setattr(measured.cores, "usable", lambda number=number: number)
         measured._keep(TINY, {"fast": 1.0})
     assert len(json.loads(place.read_text())) == measured._ENTRIES
     assert measured.known(TINY, ["fast"]) == {"fast": 1.0}

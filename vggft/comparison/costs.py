@@ -1,6 +1,5 @@
 """Costs of a model: trained parameters, seconds of training, milliseconds of a prediction, bytes on disk."""
 
-import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from featurize.cache import timings
 from featurize.engines import Engine
 from featurize.errors import VggftError
+from featurize.process import cores
 from vggft.prediction.model import Model
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import start_engine
@@ -58,7 +58,7 @@ class Cost:
 
 def machine() -> str:
     """Return a description of the machine that the seconds were measured on."""
-    return f"{platform.machine()}, {os.cpu_count()} cores"
+    return f"{platform.machine()}, {cores.usable()} cores"
 
 
 def featurizing(workspace: Workspace, ui: Ui) -> float | None:

@@ -1,7 +1,6 @@
 """Pictures as the page shows them: decoded by vggft's own decoder and encoded as JPEG, so that no browser interprets a file."""
 
 import io
-import os
 import threading
 from collections import OrderedDict
 from concurrent.futures import Executor, Future
@@ -14,10 +13,11 @@ from PIL import Image
 from featurize.pixels import images
 from featurize.pixels.decoding import contents, unreadable
 from featurize.pixels.images import Unreadable
+from featurize.process import cores
 
 # Longer sides in pixels: thumbnails, two sizes of window, zoom.
 SIDES = (256, 1000, 1600, 4000)
-THREADS = min(4, (os.cpu_count() or 1) + 1)  # one more than cores, because some wait for the disk
+THREADS = min(4, cores.usable() + 1)  # one more than cores, because some wait for the disk
 
 _MOST_BYTES = 64_000_000  # of previews in memory: some hundred of 1600 pixels
 _QUALITY = 85

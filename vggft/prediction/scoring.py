@@ -4,7 +4,6 @@ A file whose features are known by its digest is not decoded. Memory holds a few
 """
 
 import hashlib
-import os
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -18,7 +17,7 @@ from numpy.typing import NDArray
 from featurize.engines import CPU_BATCH
 from featurize.pixels.decoding import Decoder, contents, decode_or_reason, unreadable
 from featurize.pixels.images import Unreadable
-from featurize.process import interrupts
+from featurize.process import cores, interrupts
 
 
 class Scorer(ABC):
@@ -127,7 +126,7 @@ def scored(files: Iterable[File], decoder: Decoder, scorer: Scorer) -> Generator
 def _batches(files: Iterator[File], decoder: Decoder, scorer: Scorer) -> Iterator[list[_Decoded]]:
     """Yield files as many at a time as the scorer predicts best, while as many more are read and decoded."""
     waiting: deque[Future[_Decoded]] = deque()
-    with interrupts.threads(os.cpu_count()) as pool:
+    with interrupts.threads(cores.usable()) as pool:
         while True:
             size = scorer.batch_size
             while len(waiting) < 2 * size and (file := next(files, None)):

@@ -12,6 +12,7 @@ from featurize.backend import gpus, load_keras
 from featurize.engines import WORTH_MEASURING, choose, starts
 from featurize.engines.selection import CPU_PACKAGES
 from featurize.errors import VggftError
+from featurize.process import cores
 from featurize.wording import counted
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import load_weights
@@ -80,10 +81,10 @@ def _device(workspace: Workspace) -> list[Check]:
     elif shutil.which("nvidia-smi"):
         advice = "pip install 'tensorflow[and-cuda]' brings the CUDA libraries for TensorFlow"
         checks.append(
-            Check("device", "warn", f"CPU, {os.cpu_count()} cores, although an NVIDIA driver is installed", advice)
+            Check("device", "warn", f"CPU, {cores.usable()} cores, although an NVIDIA driver is installed", advice)
         )
     else:
-        checks.append(Check("device", "ok", f"CPU, {os.cpu_count()} cores (no GPU found)"))
+        checks.append(Check("device", "ok", f"CPU, {cores.usable()} cores (no GPU found)"))
     try:
         precision = workspace.settings.fingerprint.precision if workspace.exists else None
     except VggftError:

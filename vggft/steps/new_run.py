@@ -1,6 +1,5 @@
 """A new fine-tuning run: what it needs, its name and settings; beginning and training it."""
 
-import os
 import platform
 import shlex
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from featurize.cache.feature_cache import FeatureCache
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
+from featurize.process import cores
 from featurize.wording import counted
 from finetune import examples, removal, store
 from finetune.plan import SCRATCH, Plan
@@ -142,7 +142,7 @@ def begin(
         **provenance.current(workspace),
         **provenance.versions(),
         "features": asdict(workspace.settings.fingerprint),
-        "devices": backend.gpus() or [f"{platform.machine()}, {os.cpu_count()} cores"],
+        "devices": backend.gpus() or [f"{platform.machine()}, {cores.usable()} cores"],
     }
     t = training
     settings = Settings(t.name, t.unfreeze, t.split_point, t.plan, t.memory, t.start, origin, t.recipe)
