@@ -43,7 +43,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.options.choices import EngineName
 from featurize.pixels import images
-from vggft.workspace import filling
+from vggft.workspace import backbone
 
 PREDICT = "keras predict"
 LAYERS = VGG16.cached
@@ -174,7 +174,7 @@ def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]
     def run_round() -> None:
         shutil.rmtree(cache_folder, ignore_errors=True)
         cache = FeatureCache(cache_folder, fingerprint, VGG16)
-        runner.run(work, LAYERS, filling.decoder(fingerprint), engine, cache)
+        runner.run(work, LAYERS, backbone.decoder(fingerprint), engine, cache)
         cache.save_index()
 
     run_round()

@@ -47,7 +47,7 @@ from vggft.steps.demo import PICTURES
 from vggft.steps.options import MEMORY, FinetuneOptions
 from vggft.steps.tuning import Inputs, Job, files_of, prepare
 from vggft.ui.console import Ui
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 RECIPE = RECIPES["original"]

@@ -30,7 +30,7 @@ from vggft.steps.options import (
     HeadOptions,
 )
 from vggft.ui.console import Ui
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.folder import DEFAULT_WORKSPACE
 from vggft.workspace.workspace import Workspace
 

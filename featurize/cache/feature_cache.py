@@ -98,10 +98,17 @@ class FeatureCache:
         Raises:
             VggftError: as in `read`.
         """
-        order = np.lexsort(self._locate(layer, shards.pack(digests))[::-1])
+        order = self._order(layer, digests)
         for first in range(0, len(order), size):
             indices = order[first : first + size]
             yield indices, self.read(layer, [digests[i] for i in indices])
+
+    def in_order(self, layer: str, digests: Sequence[str]) -> list[str]:
+        """Return digests in the order of their rows on disk."""
+        return [digests[i] for i in self._order(layer, digests)]
+
+    def _order(self, layer: str, digests: Sequence[str]) -> NDArray[np.intp]:
+        return np.lexsort(self._locate(layer, shards.pack(digests))[::-1])
 
     def rows(self, layer: str, digests: Sequence[str], size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
         """Yield (digest, row) in the order of the rows on disk, reading `size` rows at a time."""
@@ -147,6 +154,22 @@ class FeatureCache:
                 self._index.add(name, stamp, list(features), packed)
             self._sound.add(name)
             self._index_saved = False
+
+    def adopt(self, name: str) -> None:
+        """Index a shard that another process has just written here.
+
+        Raises:
+            FileNotFoundError: there is none.
+            VggftError: it is no shard of this cache.
+        """
+        try:
+            with shards.open_known(self.shards, name, self.fingerprint, self.architecture) as file, self._guard:
+                if name not in self._index.shards:
+                    stamp = Stamp.of(shards.path(self.shards, name))
+                    self._index.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
+                    self._index_saved = False
+        except Damaged as error:
+            raise VggftError(f"{shards.path(self.shards, name)}: damaged ({error}). Run the command again.") from None
 
     @contextlib.contextmanager
     def writing_in_processes(self) -> Iterator[None]:

@@ -18,7 +18,7 @@ from featurize.errors import VggftError
 from featurize.pixels import images
 from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
-from vggft.workspace import filling
+from vggft.workspace import backbone, filling
 from vggft.workspace.workspace import Workspace
 
 
@@ -257,7 +257,7 @@ def test_another_decoder_is_not_used_for_the_features_of_one():
         with pytest.raises(
             VggftError, match=f"made with version {version} of the decoder, and this vggft has version 2"
         ):
-            filling.decoder(replace(Fingerprint.of(TINY), decoder=version))
+            backbone.decoder(replace(Fingerprint.of(TINY), decoder=version))
 
 
 @pytest.mark.parametrize(("layers", "images"), [((), 24), (("--layers", "block3_conv1"), 0)])

@@ -12,8 +12,12 @@ from featurize.process import cores
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="this system does not bind processes to cores")
 def test_only_granted_cores_count():
     """As under a batch queue, which binds a job to some cores of a machine."""
-    code = "import os; os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); from featurize.process import cores; print(cores.usable())"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"
+    code = (
+        "import os; from featurize.process import cores; "
+        "os.sched_setaffinity(0, [min(os.sched_getaffinity(0))]); print(cores.usable())"
+    )
+    run = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert run.stdout == "1\n"
 
 
 def test_a_limit_holds_for_libraries_too_and_grants_no_more_than_there_is(monkeypatch):

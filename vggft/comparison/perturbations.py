@@ -118,7 +118,7 @@ def _compute(
     for name, cache in caches.items():
         if missing[name]:
             engine = engine or start_engine(
-                workspace.architecture, settings.fingerprint, filling.weights_file, filling.engine, ui
+                workspace.architecture, settings.fingerprint, filling.weights_file, filling.means.engine, ui
             )
             fill(cache, filling, ui, engine)
     digests = [sample.digest for sample in samples]

@@ -11,7 +11,7 @@ from featurize import runner
 from featurize.cache.feature_cache import FeatureCache
 from featurize.engines import CPU_BATCH, Engine
 from featurize.errors import VggftError
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 
 Files = Mapping[str, Sequence[Path]]  # digest → files with these bytes
 

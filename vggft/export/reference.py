@@ -15,7 +15,7 @@ from vggft.export.choices import StoredPrecision
 from vggft.prediction import inference, scoring
 from vggft.prediction.model import Model
 from vggft.prediction.scoring import File
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 IMAGES = 16

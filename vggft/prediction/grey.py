@@ -13,7 +13,7 @@ from featurize.process.per_process import PerProcess
 from vggft.prediction import inference, scoring
 from vggft.prediction.model import Model
 from vggft.prediction.scoring import File, Scored, Scorer
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 GREY = "grey"  # the name among the perturbations

@@ -23,7 +23,7 @@ from heads.metrics import Metrics, losses
 from heads.predictions import Predictions
 from heads.search import merit
 from heads.specs import Pooling
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 Kind = Literal["logistic", "dense", "tuned"]

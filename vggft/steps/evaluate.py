@@ -25,7 +25,7 @@ from vggft.steps import scan_report
 from vggft.steps.options import EvaluateOptions
 from vggft.ui.console import Ui
 from vggft.ui.table import auc_text, interval_text
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 _CLASSES_SHOWN = 20  # classes; more rows do not fit on a screen

@@ -29,7 +29,7 @@ from vggft.prediction.scoring import File, Scored, Scorer
 from vggft.steps.options import ExplainOptions
 from vggft.ui.console import Ui
 from vggft.ui.visible import shortened, visible
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 _LINE, _LABEL = 40, 20  # characters of a line of a heading, and of a class in it, before its probability

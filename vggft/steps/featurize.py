@@ -12,6 +12,7 @@ from featurize import engines
 from featurize.backbone import weights
 from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
+from featurize.cluster.cluster import Cluster
 from featurize.data import split_rules, splits
 from featurize.data.dataset import Dataset, Sample
 from featurize.data.scan import Scan
@@ -27,7 +28,7 @@ from vggft.steps.options import FeaturizeOptions
 from vggft.steps.sources import Before
 from vggft.ui.console import Ui
 from vggft.workspace import earlier, provenance, views
-from vggft.workspace.filling import Filled, Filling, files_of, fill, require
+from vggft.workspace.filling import Filled, Filling, Means, files_of, fill, require
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Settings, Workspace
 
@@ -52,21 +53,27 @@ def run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, An
 
 def _run(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[str, Any]:
     with contextlib.ExitStack() as lock:
+        on = lock.enter_context(Cluster(options.on, ui.say)) if options.on is not None else None
         if workspace.exists:  # before its state is read; a new one is created only after all checks
             lock.enter_context(workspace.writing())
             before = _read_before(workspace, ui)
         else:
             earlier.refuse_foreign_files(workspace.root)
             before = Before(None, (), featurize.data.assigned.read(workspace.splits))
-        found = _featurize(workspace, options, before, ui, lock)
+        means = Means(options.engine, options.shard, on)
+        found = _featurize(workspace, options, before, means, ui, lock)
         number, samples = workspace.settings.views, workspace.dataset.accepted("train")
-        layers, engine = found["layers"], options.engine
-        views.compute(workspace, number, samples, layers, ui, engine_name=engine, shard_rows=options.shard)
+        views.compute(workspace, number, samples, found["layers"], ui, means)
         return {**found, "views": number}
 
 
 def _featurize(
-    workspace: Workspace, options: FeaturizeOptions, before: Before, ui: Ui, lock: contextlib.ExitStack
+    workspace: Workspace,
+    options: FeaturizeOptions,
+    before: Before,
+    means: Means,
+    ui: Ui,
+    lock: contextlib.ExitStack,
 ) -> dict[str, Any]:
     architecture = workspace.architecture
     engines.require(options.engine)
@@ -113,8 +120,8 @@ def _featurize(
             f"{workspace.root / earlier.SETTINGS} was missing: it is written again, with the options of this command"
         )
     files = files_of(scan.root, [sample for sample in scan.samples if sample.digest])
-    doubtful = frozenset(s.digest for s in before.samples if s.status == "rejected" and s.digest)
-    filling = Filling(files, layers, weights_file, doubtful, options.shard, options.engine)
+    doubtful = {s.digest: s.reason for s in before.samples if s.status == "rejected" and s.digest}
+    filling = Filling(files, layers, weights_file, {} if options.rehash else doubtful, means)
     _require(workspace, cache, filling, dataset, settings, ui)
     if before.settings is None:
         lock.enter_context(workspace.writing(new=True))

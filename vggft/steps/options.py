@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import finetune.plan
 import heads.plan
 from featurize.backbone.vgg16 import VGG16
+from featurize.cluster.address import local_workers
 from featurize.data import shares
 from featurize.data.shares import Shares
 from featurize.errors import VggftError
@@ -111,6 +112,14 @@ class FeaturizeOptions(Options):
         SHARD_ROWS
     )
     rehash: Annotated[bool, Option("Read and hash all data and cache files again.")] = False
+    on: Annotated[
+        str | None,
+        Option(
+            "Compute on the workers of this Dask scheduler (tcp://host:8786, tls://…), or on N new processes here (local:N).",
+            metavar="ADDRESS",
+            default="in this process",
+        ),
+    ] = None
     part: Annotated[
         str | None,
         Option(
@@ -122,8 +131,12 @@ class FeaturizeOptions(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.on is not None:
+            local_workers(self.on)
         if self.part is not None:
             Part.parse(self.part)
+            if self.on is not None:
+                raise VggftError("--part with --on: a part is what one machine computes. Use one of the two.")
             if self.views:
                 raise VggftError(f"--part with --views {self.views}: views are computed after the parts are merged.")
             for flag, value in (("--validation", self.validation), ("--test", self.test), ("--seed", self.seed)):

@@ -11,7 +11,7 @@ from vggft.steps.options import FeaturizeOptions
 from vggft.steps.sources import Before
 from vggft.ui.console import Ui
 from vggft.workspace import earlier, part
-from vggft.workspace.filling import Filling, files_of, fill, require
+from vggft.workspace.filling import Filling, Means, files_of, fill, require
 from vggft.workspace.part import Finished, Part
 from vggft.workspace.workspace import Workspace
 
@@ -38,7 +38,7 @@ def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[s
     sources.refuse_overlaps(workspace, scan)
     samples = [sample for sample in scan.samples if sample.digest and wanted.has(sample.digest)]
     files = files_of(scan.root, samples)
-    filling = Filling(files, layers, weights_file, shard_rows=options.shard, engine=options.engine)
+    filling = Filling(files, layers, weights_file, means=Means(options.engine, options.shard))
     require(workspace.cache(fingerprint), filling)
     with workspace.writing(new=True):
         part.begin(workspace.root)

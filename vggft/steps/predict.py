@@ -24,7 +24,7 @@ from vggft.sorting.sorter import Sorter
 from vggft.sorting.target import Target
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
-from vggft.workspace.filling import decoder
+from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace
 
 

@@ -10,8 +10,8 @@ from featurize.cache.recomputed import Recomputed
 from featurize.errors import VggftError
 from featurize.wording import counted
 from vggft.ui.console import Ui
-from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import decoder, files_of
+from vggft.workspace.backbone import decoder, start_engine
+from vggft.workspace.filling import files_of
 from vggft.workspace.workspace import Workspace
 
 

@@ -33,8 +33,8 @@ from heads.predictions import Predictions
 from vggft.comparison.plots import curves
 from vggft.ui.console import Ui
 from vggft.workspace import filling, views
-from vggft.workspace.backbone import load_weights
-from vggft.workspace.filling import Filling, decoder, fill
+from vggft.workspace.backbone import decoder, load_weights
+from vggft.workspace.filling import Filling, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 

@@ -1,5 +1,6 @@
-"""The frozen network behind a workspace's features: loading its weights, and starting the engine that runs it."""
+"""What turns files into a workspace's features: the decoder, the weights of the frozen network, and its engine."""
 
+from functools import partial
 from pathlib import Path
 
 from featurize.backbone import weights
@@ -9,7 +10,25 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.engines import WORTH_MEASURING, Engine, choose, create, measure
 from featurize.errors import VggftError
 from featurize.options.choices import EngineName
+from featurize.pixels import images
+from featurize.pixels.decoding import Decoder
 from vggft.ui.console import Ui
+
+
+def decoder(fingerprint: Fingerprint) -> Decoder:
+    """Return the decoder of a fingerprint.
+
+    Raises:
+        VggftError: it is that of another version of vggft.
+    """
+    if fingerprint.decoder != images.DECODER_VERSION:
+        raise VggftError(
+            f"the features here were made with version {fingerprint.decoder} of the decoder, and this vggft has version "
+            f"{images.DECODER_VERSION}. Run vggft featurize to compute them again, or use the vggft that made them."
+        )
+    return partial(
+        images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
+    )
 
 
 def load_weights(architecture: Architecture, fingerprint: Fingerprint, file: Path | None) -> Weights:

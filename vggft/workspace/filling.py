@@ -5,45 +5,58 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from featurize import runner
 from featurize.backbone import weights
 from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
-from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
+from featurize.cluster.cluster import Cluster
 from featurize.data.dataset import Sample
 from featurize.disk import durable
 from featurize.engines import Engine, rate
 from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS, EngineName
-from featurize.pixels import images
-from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
 from featurize.wording import counted, size
-from vggft.ui.console import Advance, Ui, duration
-from vggft.workspace.backbone import start_engine
+from vggft.ui.console import Ui, duration
+from vggft.workspace import on_workers
+from vggft.workspace.backbone import decoder, start_engine
+from vggft.workspace.on_workers import FATAL, ROWS_AT_ONCE, Computed, Files, Job
 
 _KEEP_DECODED = 16  # pictures in memory while files are only checked for being decodable
-_ROWS_AT_ONCE = 64  # cached rows read at once, when a layer is computed from one below it
 _DAMAGED_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Means:
+    """What computes features, and the most rows in one file. With `on`, the workers of that cluster compute them."""
+
+    engine: EngineName = "auto"
+    shard_rows: int = SHARD_ROWS
+    on: Cluster | None = None
 
 
 @dataclass(frozen=True)
 class Filling:
     """What the cache has to hold: digest → files with those bytes, the layers, and the file of the weights.
 
-    `doubtful`: digests that could not be decoded last time; they are tried again before an engine is started for them.
+    Attributes:
+        doubtful: digest → reason why it could not be decoded last time; it is tried again before an engine is started for it,
+            unless it ends the process.
     """
 
     files: Mapping[str, Sequence[Path]]
     layers: Sequence[str]
     weights_file: Path | None = None
-    doubtful: frozenset[str] = field(default_factory=frozenset)
-    shard_rows: int = SHARD_ROWS
-    engine: EngineName = "auto"
+    doubtful: Mapping[str, str] = field(default_factory=dict)
+    means: Means = field(default_factory=Means)
+
+    @property
+    def fatal(self) -> Mapping[str, str]:
+        """The doubtful ones that end the process, which are not tried."""
+        return {d: reason for d, reason in self.doubtful.items() if reason.startswith(FATAL) and d in self.files}
 
 
 @dataclass(frozen=True)
@@ -63,29 +76,13 @@ def files_of(root: Path, samples: Sequence[Sample]) -> Mapping[str, Sequence[Pat
     return files
 
 
-def decoder(fingerprint: Fingerprint) -> Decoder:
-    """Return the decoder of a fingerprint.
-
-    Raises:
-        VggftError: it is that of another version of vggft.
-    """
-    if fingerprint.decoder != images.DECODER_VERSION:
-        raise VggftError(
-            f"the features here were made with version {fingerprint.decoder} of the decoder, and this vggft has version "
-            f"{images.DECODER_VERSION}. Run vggft featurize to compute them again, or use the vggft that made them."
-        )
-    return partial(
-        images.decode_resized, size=fingerprint.size, resize=fingerprint.resize, perturbation=fingerprint.probe
-    )
-
-
 def require(cache: FeatureCache, filling: Filling) -> None:
     """Check that missing rows can be computed and stored. Writes nothing.
 
     Raises:
         VggftError: rows are missing, and there are no weights to compute them with, or not enough disk space.
     """
-    steps = plan(cache, filling, filling.doubtful)
+    steps = plan(cache, filling, frozenset(filling.doubtful))
     if steps:
         weights.locate(cache.architecture, filling.weights_file)
         needed = sum(estimate.bytes_needed(cache, step.layers, len(wanted)) for step, wanted in steps.items())
@@ -146,60 +143,78 @@ def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = 
 
 def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) -> Filled:
     _set_aside(cache, ui)
-    again = {
-        d: filling.files[d] for d in cache.missing(filling.layers, sorted(filling.doubtful & filling.files.keys()))
-    }
-    rejected = {d: p for d, p in runner.decoded(again, decoder(cache.fingerprint), _KEEP_DECODED) if isinstance(p, str)}
+    uncertain = sorted(filling.doubtful.keys() & filling.files.keys() - filling.fatal.keys())
+    again = {d: filling.files[d] for d in cache.missing(filling.layers, uncertain)}
+    pictures = runner.decoded(again, decoder(cache.fingerprint), _KEEP_DECODED)
+    rejected = {**filling.fatal, **{d: p for d, p in pictures if isinstance(p, str)}}
     work = plan(cache, filling, frozenset(rejected))
     if not work:
         cache.save_index()
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    engine = engine or start_engine(
-        cache.architecture,
-        cache.fingerprint,
-        filling.weights_file,
-        filling.engine,
-        ui,
-        images=sum(len(wanted) for step, wanted in work.items() if step.below is None),
-    )
+    if filling.means.on is None and engine is None:
+        engine = start_engine(
+            cache.architecture,
+            cache.fingerprint,
+            filling.weights_file,
+            filling.means.engine,
+            ui,
+            images=sum(len(wanted) for step, wanted in work.items() if step.below is None),
+        )
     computed: set[str] = set()
+    engines: set[str] = set()
     for step, wanted in work.items():
+        files = {digest: filling.files[digest] for digest in wanted}
         if not announced:
-            _announce(cache, step, len(wanted), engine, ui)
-        began = time.perf_counter()
+            _announce(cache, step, len(files), engine or filling.means.on, ui)
         try:
-            with ui.progress("computing", len(wanted)) as advance:
-                outcome = _compute(
-                    cache, step, {d: filling.files[d] for d in wanted}, engine, filling.shard_rows, advance
-                )
+            found = (
+                _compute(cache, step, files, engine, filling, ui)
+                if engine
+                else _compute_on(cache, step, files, filling, ui)
+            )
         except BaseException:
             with contextlib.suppress(VggftError, OSError):  # the first error is the one to report
                 cache.save_index()
             raise
         cache.save_index()
-        rejected |= outcome.rejected
-        computed |= set(wanted) - outcome.rejected.keys()
-        spent = time.perf_counter() - began
-        timing = Timing(" ".join(step.layers), step.below or "", engine.name, len(wanted), spent)
-        timings.add(cache.folder, timing)
-    return Filled(len(computed), rejected, engine.name)
+        rejected |= found.rejected
+        computed |= files.keys() - found.rejected.keys()
+        engines |= found.engines
+    return Filled(len(computed), rejected, ", ".join(sorted(engines)))
 
 
-def _compute(
-    cache: FeatureCache,
-    step: Step,
-    files: Mapping[str, Sequence[Path]],
-    engine: Engine,
-    shard_rows: int,
-    advance: Advance,
-) -> runner.Outcome:
-    if step.below is None:
-        decode = decoder(cache.fingerprint)
-        return runner.run(files, step.layers, decode, engine, cache, progress=advance, shard_rows=shard_rows)
-    rows = cache.rows(step.below, list(files), _ROWS_AT_ONCE)
-    return runner.compute(rows, step, engine, cache, progress=advance, shard_rows=shard_rows)
+def _compute(cache: FeatureCache, step: Step, files: Files, engine: Engine, filling: Filling, ui: Ui) -> Computed:
+    """Compute rows in this process."""
+    began, rows = time.perf_counter(), filling.means.shard_rows
+    with ui.progress("computing", len(files)) as advance:
+        if step.below is None:
+            decode = decoder(cache.fingerprint)
+            outcome = runner.run(files, step.layers, decode, engine, cache, progress=advance, shard_rows=rows)
+        else:
+            below = cache.rows(step.below, list(files), ROWS_AT_ONCE)
+            outcome = runner.compute(below, step, engine, cache, progress=advance, shard_rows=rows)
+    spent = time.perf_counter() - began
+    timings.add(cache.folder, Timing(" ".join(step.layers), step.below or "", engine.name, len(files), spent))
+    return Computed(outcome.rejected, {engine.name})
+
+
+def _compute_on(cache: FeatureCache, step: Step, files: Files, filling: Filling, ui: Ui) -> Computed:
+    """Compute rows on the workers of a cluster. How long that takes says nothing of this machine, and is not kept."""
+    means = filling.means
+    assert means.on is not None
+    job = Job(
+        cache.architecture,
+        cache.fingerprint,
+        cache.folder.parent,
+        step,
+        filling.weights_file,
+        means.engine,
+        means.shard_rows,
+    )
+    with ui.progress("computing", len(files)) as advance:
+        return on_workers.compute(means.on, cache, job, files, advance, ui.warn)
 
 
 def _set_aside(cache: FeatureCache, ui: Ui) -> None:
@@ -214,17 +229,21 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
     cache.quarantine()
 
 
-def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
-    """Announce what is computed, with the disk space it needs and the time, estimated from a short trial."""
+def _announce(cache: FeatureCache, step: Step, number: int, on: Engine | Cluster | None, ui: Ui) -> None:
+    """Announce what is computed, with the disk space it needs; for an engine also the time, estimated from a short trial."""
     what = f"computing {' and '.join(step.layers)} of {counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
     room = size(estimate.bytes_needed(cache, step.layers, number))
-    took = ""
-    if number > engine.trial:
-        pixels = cache.fingerprint.size
-        shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
-        took = f" and {duration(number / rate(engine, shape, step.layers, step.below))}"
-    ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
+    where, took = "", ""
+    if isinstance(on, Cluster):
+        where = f"{counted(on.workers, 'worker')} of {on.address}"
+    elif on is not None:
+        where = on.name
+        if number > on.trial:
+            pixels = cache.fingerprint.size
+            shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
+            took = f" and {duration(number / rate(on, shape, step.layers, step.below))}"
+    ui.say(f"{what}{start} on {where}: about {room} on disk{took}")
 
 
 def as_it_was(path: Path, digest: str) -> bool:

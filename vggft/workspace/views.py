@@ -9,14 +9,15 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Sample
 from featurize.engines import rate
 from featurize.errors import VggftError
-from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.ui.console import Ui, duration
 from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import Filling, files_of, fill
+from vggft.workspace.filling import Filling, Means, files_of, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
+
+_THIS_PROCESS = Means()
 
 
 def wanted(workspace: Workspace, asked: int | None) -> int:
@@ -54,9 +55,7 @@ def compute(
     samples: Sequence[Sample],
     layers: Sequence[str],
     ui: Ui,
-    *,
-    engine_name: EngineName = "auto",
-    shard_rows: int = SHARD_ROWS,
+    means: Means = _THIS_PROCESS,
 ) -> list[FeatureCache]:
     """Compute the first views of some images that the cache lacks, and return their caches. The lock must be held.
 
@@ -78,12 +77,13 @@ def compute(
             "runs without views (--views 0)."
         )
     estimate.require_room(workspace.cache_folder, needed, rows)
-    filling = Filling(files, layers, settings.weights_file_path, shard_rows=shard_rows)
-    engine = start_engine(
-        workspace.architecture, settings.fingerprint, filling.weights_file, engine_name, ui, images=rows
-    )
-    pixels = settings.fingerprint.size
-    took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}" if rows > engine.trial else ""
+    filling = Filling(files, layers, settings.weights_file_path, means=means)
+    engine, took = None, ""
+    if means.on is None:
+        architecture, fingerprint, pixels = workspace.architecture, settings.fingerprint, settings.fingerprint.size
+        engine = start_engine(architecture, fingerprint, filling.weights_file, means.engine, ui, images=rows)
+        if rows > engine.trial:
+            took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}"
     ui.say(f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}")
     for cache in found:
         rejected = fill(cache, filling, ui, engine).rejected

@@ -11,7 +11,8 @@ from PIL import Image
 from featurize import runner
 from featurize.data.dataset import Sample
 from featurize.process import interrupts
-from vggft.workspace.filling import decoder, files_of
+from vggft.workspace.backbone import decoder
+from vggft.workspace.filling import files_of
 from vggft.workspace.workspace import Workspace
 
 # Side in pixels and WebP quality, the best first: an image gets the first that fits its share of the bytes. At the last one,
