@@ -1,4 +1,4 @@
-"""The address of a cluster, as `--on` takes it: that of a Dask scheduler, or local:N. Imports nothing: the command line reads it."""
+"""The address of a cluster, as `--on` takes it: that of a Dask scheduler, or local:N."""
 
 import re
 

@@ -13,6 +13,7 @@ import logging
 import os
 import queue
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -107,8 +108,9 @@ class Cluster:
     def run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Done[Item, Result]]:
         """Call a function with each item on some worker, and yield the results as they come.
 
-        Twice as many tasks as there are workers are in flight. A task whose worker dies runs again on another one, so a function
-        has to have the same effect when it is called again.
+        A worker runs one task at a time, on as many cores as it has threads; twice as many tasks as there are workers are in
+        flight. A task whose worker dies runs again on another one, so a function has to have the same effect when it is called
+        again.
 
         Raises:
             VggftError: the scheduler is gone.
@@ -125,7 +127,7 @@ class Cluster:
                     except StopIteration:
                         break
                     with self._names_loss():
-                        future = client.submit(function, item, pure=False)
+                        future = client.submit(_call, function, item, pure=False)
                     in_flight[future] = item
                     future.add_done_callback(ended.put)
                 if not in_flight:
@@ -160,9 +162,10 @@ class Cluster:
         except (ModuleNotFoundError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "deserialization" not in str(error):
                 raise
+            lacking = f" ({error})" if isinstance(error, ModuleNotFoundError) else ""
             raise VggftError(
-                f"{self.address}: the scheduler or a worker cannot import what it needs ({str(error).splitlines()[0]}). Install "
-                "the same version of vggft, with the same extras, for the Python of the scheduler and of all workers."
+                f"{self.address}: the scheduler or a worker cannot import what it needs{lacking}. Install the same version of "
+                "vggft, with the same extras, for the Python of the scheduler and of all workers."
             ) from None
 
     @property
@@ -191,6 +194,17 @@ class Cluster:
             f"{self.address}: the connection to the Dask scheduler is lost. What workers have finished is kept. Run the command "
             "again to continue, with --on once there is a scheduler, or without."
         )
+
+
+_ONE_AT_A_TIME = threading.Lock()
+
+
+def _call(function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function, on a worker."""
+    worker: Any = importlib.import_module("distributed").get_worker()
+    with _ONE_AT_A_TIME:
+        cores.limit(worker.state.nthreads)
+        return function(item)
 
 
 @contextlib.contextmanager

@@ -119,7 +119,7 @@ class NestedCrossValidation:
             VggftError: too few images for this many folds, or no run can be repeated.
         """
         self.workspace, self.present, self.number, self.ui = workspace, present, number, ui
-        self._trainers, self._leave_out = trainers, leave_out
+        self.trainers, self._leave_out = trainers, leave_out
         dataset = workspace.dataset
         self.samples = [*dataset.accepted("train"), *dataset.accepted("validate")]
         self.samples.sort(key=lambda sample: (sample.digest, sample.label, sample.path))  # files may be renamed
@@ -191,8 +191,13 @@ class NestedCrossValidation:
         about = [state, backend, self.number, _SEED, self._ranking, recipes, sorted(runs), rows]
         return json.dumps(about, sort_keys=True)
 
-    def predict(self) -> tuple[CandidatePredictions, list[FoldResult]]:
+    def predict(
+        self, elsewhere: Callable[[Sequence[int]], None] = lambda folds: None
+    ) -> tuple[CandidatePredictions, list[FoldResult]]:
         """Train the folds that are not finished, and merge the predictions of their held-out images.
+
+        Args:
+            elsewhere: called with those folds first; the ones that it finishes, in whatever process, are not trained here.
 
         Raises:
             VggftError: a fold in which no network can be tuned, or too little to hold a validation split back.
@@ -203,12 +208,9 @@ class NestedCrossValidation:
         self.folder.mkdir(parents=True, exist_ok=True)
         durable.sweep(self.folder)
         durable.write_bytes(self.folder / fold_files.ABOUT, self._about.encode())
+        elsewhere([k for k in range(self.number) if self._finished(k) is None])
         for k in range(self.number):
-            result = self._finished(k)
-            if result is None:
-                result = self.train(k)
-                result.save(self._file(k))
-                self._report(k, result)
+            result = self._finished(k) or self.finish(k)
             durable.remove_known(self._place(k), fold_files.is_ours)  # also what a killed process left
             results.append(result)
         fold_files.remove_others(self.folder.parent, but=self.folder)
@@ -237,8 +239,15 @@ class NestedCrossValidation:
             f"{self.number} folds of {len(self.samples)} images{before}: {heads} and {networks} in each, {rest}"
         )
 
-    def _report(self, k: int, result: FoldResult) -> None:
-        left = self.number - k - 1
+    def finish(self, k: int) -> FoldResult:
+        """Train fold k (from 0), and keep its result."""
+        result = self.train(k)
+        result.save(self._file(k))
+        self.report(k, result, self.number - k - 1)
+        return result
+
+    def report(self, k: int, result: FoldResult, left: int) -> None:
+        """Say what fold k has selected; `left`: the number of folds that are trained after it."""
         took = f" in {duration(result.seconds)}" if result.seconds else ""
         rest = f"; about {duration(result.seconds * left)} left" if result.seconds and left else ""
         self.ui.say(f"fold {k + 1} of {self.number}{took}: {result.head}, {result.network}{rest}")
@@ -259,10 +268,10 @@ class NestedCrossValidation:
         ui = self.ui.within(f"fold {k + 1} of {self.number}")
         fold = Fold(self.workspace, self._place(k), self.split(k), self._views)
         for plan, specs in self._heads_by_plan().items():
-            self._trainers.train_heads(fold, plan, specs, self._ranking, ui)
+            self.trainers.train_heads(fold, plan, specs, self._ranking, ui)
         for run in self.runs:
             try:
-                self._trainers.tune(fold, run, ui)
+                self.trainers.tune(fold, run, ui)
             except ParityError as error:  # of this fold's head; the other runs can be compared all the same
                 self.ui.warn(f"fold {k + 1}: {run.name} cannot be tuned: {error}")
         trained = models.load(fold)

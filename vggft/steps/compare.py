@@ -3,14 +3,16 @@
 import shlex
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 
+from featurize.cluster.cluster import Cluster
 from featurize.errors import VggftError
 from featurize.process import interrupts
 from heads import folds
-from vggft.comparison import advice, candidates, costs, nested, perturbations, plots
+from vggft.comparison import advice, candidates, costs, fold_tasks, nested, perturbations, plots
 from vggft.comparison.advice import Advice, CrossValidate, ReserveTest, Tune, TuneAgain
 from vggft.comparison.comparison import Comparison, Contrast, compare_candidates
 from vggft.comparison.costs import Cost
@@ -56,7 +58,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         split: Split = "test" if workspace.dataset.accepted("test") and not options.cv else "validation"
         results: Sequence[FoldResult] = ()
         if options.cv:
-            comparison, results = _nested(workspace, present, options.cv, leave_out, ui)
+            comparison, results = _nested(workspace, present, options, leave_out, ui)
         else:
             comparison = _on_split(workspace, present, split, leave_out, ui)
         names = {candidate.name for candidate in comparison.predictions.candidates}
@@ -102,11 +104,15 @@ def _on_split(
 
 
 def _nested(
-    workspace: Workspace, present: Models, number: int, leave_out: Callable[[str], None], ui: Ui
+    workspace: Workspace, present: Models, options: CompareOptions, leave_out: Callable[[str], None], ui: Ui
 ) -> tuple[Comparison, Sequence[FoldResult]]:
     """Compare the ways of selecting a head and a network by nested cross-validation."""
-    nested_folds = NestedCrossValidation(workspace, present, number, StepTrainers(), leave_out, ui)
-    predictions, results = nested_folds.predict()
+    nested_folds = NestedCrossValidation(workspace, present, options.cv, StepTrainers(), leave_out, ui)
+    if options.on is None:
+        predictions, results = nested_folds.predict()
+    else:
+        with Cluster(options.on, ui.say) as cluster:
+            predictions, results = nested_folds.predict(partial(fold_tasks.train, cluster, nested_folds, ui))
     unchanged = all(result.unchanged for result in results)
     contrast = Contrast(present.heads[0].name, nested_folds.network.name, unchanged=unchanged)
     return compare_candidates(predictions, contrast), results

@@ -17,5 +17,5 @@ def run(workspace: Workspace, options: FinetuneOptions, ui: Ui) -> dict[str, Any
     if options.resume:
         return resumption.run(workspace, options.name, ui, options.memory)
     if options.combinations:
-        return sweep.run(workspace, options.combinations, ui)
+        return sweep.run(workspace, options.combinations, ui, options.on)
     return new_run.run(workspace, options, ui)

@@ -41,6 +41,11 @@ _TRAINED_VIEWS = Option(
     off=0,
     default="all that featurize computed",
 )
+_ON = Option(
+    "Compute on the workers of this Dask scheduler (tcp://host:8786, tls://host:8786), or on N new processes here (local:N).",
+    metavar="ADDRESS",
+    default="in this process",
+)
 _MODEL = Option(
     "Name of a head or tuned network.",
     metavar="NAME",
@@ -112,14 +117,7 @@ class FeaturizeOptions(Options):
         SHARD_ROWS
     )
     rehash: Annotated[bool, Option("Read and hash all data and cache files again.")] = False
-    on: Annotated[
-        str | None,
-        Option(
-            "Compute on the workers of this Dask scheduler (tcp://host:8786, tls://…), or on N new processes here (local:N).",
-            metavar="ADDRESS",
-            default="in this process",
-        ),
-    ] = None
+    on: Annotated[str | None, _ON] = None
     part: Annotated[
         str | None,
         Option(
@@ -240,6 +238,7 @@ class FinetuneOptions(Options):
             default=f"{MEMORY / 1e9:g}GB; as before with --resume",
         ),
     ] = None
+    on: Annotated[str | None, replace(_ON, help=f"With --sweep, a run a task. {_ON.help}")] = None
     combinations: tuple[Any, ...] = ()
 
     @classmethod
@@ -254,6 +253,13 @@ class FinetuneOptions(Options):
                 raise VggftError(
                     f"--resume with {option.flag}: a resumed run keeps its settings; only --name and --memory may be given."
                 )
+        on = given.pop("on", None)
+        if on is not None:
+            local_workers(on)
+            if given.get("sweep") is None:
+                raise VggftError(
+                    "--on without --sweep: only the runs of a sweep are trained on workers. Leave out --on."
+                )
         recipe = RECIPES.get(given.get("recipe") or "")
         options = super().of(**(recipe.options(given["recipe"], given) if recipe else given))
         if recipe:
@@ -263,9 +269,11 @@ class FinetuneOptions(Options):
         if options.name is not None:
             raise VggftError("--sweep with --name: each run of a sweep has a name of its own. Leave out --name.")
         fixed = {name: value for name, value in given.items() if name != "sweep"}
-        varied = [field for field in offered(cls) if field.name not in ("name", "resume", "sweep", "memory")]
+        varied = [field for field in offered(cls) if field.name not in ("name", "resume", "sweep", "memory", "on")]
         combinations = combined("--sweep", options.sweep, varied, fixed)
-        return replace(options, combinations=tuple(cls.of(**fixed, **combination) for combination in combinations))
+        return replace(
+            options, on=on, combinations=tuple(cls.of(**fixed, **combination) for combination in combinations)
+        )
 
 
 @dataclass(frozen=True)
@@ -275,6 +283,16 @@ class CompareOptions(Options):
     cv: Annotated[int, Option("Nested cross-validation with N outer folds.", least=2, off=0)] = 0
     quick: Annotated[bool, Option("Skip what takes longest: perturbed images, latency and heat maps.")] = False
     open: Annotated[bool, Option("Open the report in a browser.")] = False
+    on: Annotated[str | None, replace(_ON, help=f"With --cv, a fold a task. {_ON.help}")] = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.on is not None:
+            local_workers(self.on)
+            if not self.cv:
+                raise VggftError(
+                    "--on without --cv: only folds are computed on workers. Add --cv 5, or leave out --on."
+                )
 
 
 @dataclass(frozen=True)

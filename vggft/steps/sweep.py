@@ -3,9 +3,15 @@
 Nothing but its runs is kept of a sweep: the same command skips those that are finished, and resumes the one that was interrupted.
 """
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Any
 
+from featurize.backbone.architecture import Architecture
+from featurize.cluster.cluster import Cluster
 from featurize.disk import durable
 from featurize.errors import VggftError
 from featurize.process import interrupts
@@ -19,17 +25,23 @@ from vggft.prediction import models
 from vggft.steps import new_run, resumption
 from vggft.steps.new_run import Training
 from vggft.steps.options import FinetuneOptions
-from vggft.steps.tuning import Inputs, as_json
+from vggft.steps.tuning import Inputs, as_json, compute_inputs
+from vggft.ui.collecting import Collecting
 from vggft.ui.console import Ui
 from vggft.ui.table import interval_text
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
+Attempt = dict[str, Any] | str  # a run as in `new_run.begin`, or why there is none
+
 PICTURE = "sweep.png"  # of the last sweep, in the report folder
 
 
-def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> dict[str, Any]:
+def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui, on: str | None = None) -> dict[str, Any]:
     """Train a run for each combination that has none yet, and rank them all. One that fails does not stop the others.
+
+    Args:
+        on: the address of a cluster whose workers train, a run a task; None: this process trains one after the other.
 
     Raises:
         VggftError: an option does not fit the workspace (then nothing was changed), or no run could be trained.
@@ -44,20 +56,14 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -
         ui.keep("Finished runs and epochs are kept. Run the same command to continue.")
         todo = [i for i, name in enumerate(names) if not name]
         todo.sort(key=lambda i: Inputs.needed_by(trainings[i]))  # runs with the same inputs follow one another
-        inputs, failed = Inputs(), []
-        for number, i in enumerate(todo, start=1):
-            ui.say(f"run {number} of {len(todo)}: {trainings[i].name}")
-            try:
-                found = _train(workspace, trainings[i], inputs, ui)
+        wanted, failed = {i: trainings[i] for i in todo}, []
+        for i, found in _attempts(workspace, wanted, ui) if on is None else _attempts_on(on, workspace, wanted, ui):
+            if isinstance(found, str):
+                failed.append({"name": trainings[i].name, "reason": found})
+                ui.warn(f"{trainings[i].name}: {found}")
+            else:
                 names[i] = found["name"]
                 failed += [{"name": found["name"], "reason": reason} for reason in found["failed"]]
-            except Exception as error:
-                if interrupts.heard():  # Ctrl-C also ends child processes, which causes an error here
-                    raise
-                known = isinstance(error, (VggftError, OSError))
-                reason = str(error) if known else f"unexpected: {type(error).__name__}: {error}"
-                failed.append({"name": trainings[i].name, "reason": reason})
-                ui.warn(f"{trainings[i].name}: {reason}")
         if not any(names):
             raise VggftError(f"--sweep: no run could be trained. {failed[0]['name']}: {failed[0]['reason']}")
         here = {entry.name: entry for entry in models.load_runs(workspace, on_damage=lambda error: None)}
@@ -95,6 +101,67 @@ def _finished(workspace: Workspace, trainings: Sequence[Training], ui: Ui) -> li
         next((entry.name for entry in fresh if _is(entry.settings, entry.start_digest, training)), "")
         for training in trainings
     ]
+
+
+def _attempts(workspace: Workspace, wanted: Mapping[int, Training], ui: Ui) -> Iterator[tuple[int, Attempt]]:
+    """Train one after the other; yield each number and what came of it."""
+    inputs = Inputs()
+    for count, (i, training) in enumerate(wanted.items(), start=1):
+        ui.say(f"run {count} of {len(wanted)}: {training.name}")
+        yield i, _attempt(workspace, training, inputs, ui)
+
+
+def _attempt(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> Attempt:
+    try:
+        return _train(workspace, training, inputs, ui)
+    except Exception as error:
+        if interrupts.heard():  # Ctrl-C also ends child processes, which causes an error here
+            raise
+        known = isinstance(error, (VggftError, OSError))
+        return str(error) if known else f"unexpected: {type(error).__name__}: {error}"
+
+
+def _attempts_on(
+    address: str, workspace: Workspace, wanted: Mapping[int, Training], ui: Ui
+) -> Iterator[tuple[int, Attempt]]:
+    """Train on the workers of a cluster, as they become free; yield each number and what came of it.
+
+    Workers read the workspace, which all machines share, and write their runs' folders; this process holds the lock.
+    """
+    inputs = {(t.split_point, t.plan.views) for t in wanted.values() if t.split_point is not None}
+    for split_point, number in sorted(inputs):
+        compute_inputs(workspace, workspace.cache(), split_point, number, ui)
+    call: Callable[[tuple[int, Training]], tuple[Sequence[str], Attempt]]
+    call = partial(_attempt_there, workspace.architecture, workspace.root.absolute())
+    with Cluster(address, ui.say) as cluster, ui.progress("training runs", len(wanted), "runs") as advance:
+        for count, task in enumerate(cluster.run(call, _distinct(wanted).items()), start=1):
+            warnings, found = task.result or ((), "every worker that trained it died, perhaps for want of memory")
+            for warning in warnings:
+                ui.warn(warning)
+            advance(count)
+            ui.say(f"run {count} of {len(wanted)}: {task.item[1].name}")
+            yield task.item[0], found
+
+
+def _distinct(wanted: Mapping[int, Training]) -> dict[int, Training]:
+    """Return the trainings with names that no two of them share: they begin at the same time."""
+    given: set[str] = set()
+    result = {}
+    for i, training in wanted.items():
+        names = (f"{training.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([training.name], names) if name not in given)
+        given.add(name)
+        result[i] = replace(training, name=name)
+    return result
+
+
+def _attempt_there(
+    architecture: Architecture, root: Path, wanted: tuple[int, Training]
+) -> tuple[Sequence[str], Attempt]:
+    """Train on a worker; return warnings, and what came of it. A run that a dead worker began there is resumed."""
+    ui = Collecting()
+    found = _attempt(Workspace(root, architecture), wanted[1], Inputs(), ui)
+    return ui.warnings, found
 
 
 def _train(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> dict[str, Any]:

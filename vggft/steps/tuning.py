@@ -121,7 +121,7 @@ def prepare(job: Job, ui: Ui, inputs: Inputs) -> Prepared:
     """
     settings, split_point = job.settings, job.settings.split_point
     if split_point is not None:
-        _fill(job, split_point, ui)
+        compute_inputs(job.workspace, job.cache, split_point, settings.plan.views, ui)
     tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)
     span = tuned[0] if len(tuned) == 1 else f"{tuned[0]} to {tuned[-1]}"
     source = f"cached {split_point}" if split_point else "pixels"
@@ -183,17 +183,21 @@ def _pictures(job: Job, prepared: Prepared, run: Run) -> dict[str, bytes]:
     return {**draw(job.settings.name, layers, split_point).files(), **loss.files, **accuracy.files}
 
 
-def _fill(job: Job, split_point: str, ui: Ui) -> None:
-    """Compute the outputs of the split point that the cache lacks."""
-    files = files_of(job.dataset)
-    filled = fill(job.cache, Filling(files, [split_point], job.workspace.settings.weights_file_path), ui)
+def compute_inputs(workspace: Workspace, cache: FeatureCache, split_point: str, number: int, ui: Ui) -> None:
+    """Compute the outputs of the split point that the cache lacks, also of the first `number` views of training images.
+
+    Raises:
+        VggftError: images are missing, have changed or cannot be decoded; no weights; or too little disk space.
+    """
+    files = files_of(workspace.dataset)
+    filled = fill(cache, Filling(files, [split_point], workspace.settings.weights_file_path), ui)
     if filled.rejected:
         digest, reason = next(iter(filled.rejected.items()))
         raise VggftError(
             f"{split_point} is not cached for all images, and {len(filled.rejected)} of them cannot be computed (the first: "
             f"{files[digest][0]}: {reason}). Put the images back, or run vggft featurize to continue without them."
         )
-    views.compute(job.workspace, job.settings.plan.views, job.dataset.accepted("train"), [split_point], ui)
+    views.compute(workspace, number, workspace.dataset.accepted("train"), [split_point], ui)
 
 
 def _parity_gate(job: Job, network: Any, ui: Ui) -> float:

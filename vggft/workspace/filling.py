@@ -207,9 +207,9 @@ def _compute_on(cache: FeatureCache, step: Step, files: Files, filling: Filling,
     job = Job(
         cache.architecture,
         cache.fingerprint,
-        cache.folder.parent,
+        cache.folder.parent.absolute(),
         step,
-        filling.weights_file,
+        filling.weights_file.absolute() if filling.weights_file else None,
         means.engine,
         means.shard_rows,
     )

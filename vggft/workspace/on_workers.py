@@ -7,15 +7,12 @@ and a picture that ends the workers that read it is found by halving.
 
 import contextlib
 import functools
-import importlib
 import math
 import socket
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +26,6 @@ from featurize.cluster.cluster import Cluster, Done
 from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.options.choices import EngineName
-from featurize.process import cores
 from featurize.runner import Outcome, Step
 from featurize.wording import counted
 from vggft.ui.console import Advance
@@ -206,11 +202,8 @@ def compute_shard(job: Job, files: Files) -> Written:
     try:
         _require_same(job)
         plain = replace(job.fingerprint, probe="")  # views have the same engine
-        with _STARTING:
-            engine, lock = _engine(job.architecture, plain, job.weights_file, job.engine)
-        sink = _Sink(job)
-        with lock if engine.in_flight == 1 else contextlib.nullcontext():
-            outcome = _outcome(job, files, engine, sink)
+        engine, sink = _engine(job.architecture, plain, job.weights_file, job.engine), _Sink(job)
+        outcome = _outcome(job, files, engine, sink)
     except (VggftError, OSError) as error:
         raise VggftError(f"worker on {host}: {error}") from None
     return Written(sink.names, outcome.rejected, engine.name, host)
@@ -233,15 +226,9 @@ def _require_same(job: Job) -> None:
         raise VggftError(f"{folder}: not there. All machines must see the same folder under this path.")
 
 
-# One task at a time starts an engine, and the last one is kept for the tasks that follow.
-_STARTING = threading.Lock()
-
-
 @functools.lru_cache(maxsize=1)
 def _engine(
     architecture: Architecture, fingerprint: Fingerprint, weights_file: Path | None, wanted: EngineName
-) -> tuple[Engine, threading.Lock]:
-    """Return an engine on as many cores as the worker has threads, and a lock for engines that run one batch at a time."""
-    worker: Any = importlib.import_module("distributed").get_worker()
-    cores.limit(worker.state.nthreads)
-    return start_engine(architecture, fingerprint, weights_file, wanted), threading.Lock()
+) -> Engine:
+    """Return an engine, which is kept for the tasks that follow."""
+    return start_engine(architecture, fingerprint, weights_file, wanted)

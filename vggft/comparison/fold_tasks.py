@@ -1,0 +1,71 @@
+"""Training the folds of nested cross-validation on the workers of a cluster: a task is a fold.
+
+Workers read the workspace, which all machines share, and write the folds' own folders and results; this process holds the lock.
+"""
+
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from featurize.backbone.architecture import Architecture
+from featurize.cluster.cluster import Cluster
+from featurize.errors import VggftError
+from vggft.comparison.nested import NestedCrossValidation, Trainers
+from vggft.prediction import models
+from vggft.ui.collecting import Collecting
+from vggft.ui.console import Ui
+from vggft.workspace.workspace import Workspace
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a worker needs to find the same folds; `folder`: of the folds, whose name is a hash of all that decides them."""
+
+    architecture: Architecture
+    root: Path
+    number: int
+    trainers: Trainers
+    folder: Path
+
+
+def train(cluster: Cluster, nested: NestedCrossValidation, ui: Ui, wanted: Sequence[int]) -> None:
+    """Train folds (numbers from 0) on the workers.
+
+    Raises:
+        VggftError: the scheduler is gone, every worker that trained a fold died, or a worker finds other folds.
+    """
+    if not wanted:
+        return
+    workspace = nested.workspace
+    job = _Job(
+        workspace.architecture, workspace.root.absolute(), nested.number, nested.trainers, nested.folder.absolute()
+    )
+    call: Callable[[int], Sequence[str]] = functools.partial(_train, job)
+    with ui.progress("training folds", len(wanted), "folds") as advance:
+        for count, task in enumerate(cluster.run(call, wanted), start=1):
+            if task.result is None:
+                raise VggftError(
+                    f"fold {task.item + 1} of {nested.number}: every worker that trained it died, perhaps for want of memory. "
+                    "Finished folds are kept. Run the command again with fewer or larger workers, or without --on."
+                )
+            for warning in task.result:
+                ui.warn(warning)
+            advance(count)
+            ui.say(f"fold {task.item + 1} of {nested.number} is finished")
+
+
+def _train(job: _Job, k: int) -> Sequence[str]:
+    """Train a fold on a worker, and return the warnings."""
+    ui = Collecting()
+    workspace = Workspace(job.root, job.architecture)
+    present = models.load(workspace, on_damage=lambda error: None)  # reported by the process that holds the lock
+    nested = NestedCrossValidation(workspace, present, job.number, job.trainers, lambda what: None, ui)
+    ui.warnings.clear()  # of grouping: the other process has given them
+    if nested.folder.absolute() != job.folder:
+        raise VggftError(
+            f"a worker finds other folds in {job.root} than this process: it needs the same files, the same version of vggft, "
+            "and the same KERAS_BACKEND."
+        )
+    nested.finish(k)
+    return ui.warnings
