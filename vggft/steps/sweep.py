@@ -4,8 +4,9 @@ Nothing but its runs is kept of a sweep: the same command skips those that are f
 """
 
 import itertools
+import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from vggft.ui.table import interval_text
 from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
+Decided = tuple[Training, FinetuneOptions]
 Attempt = dict[str, Any] | str  # a run as in `new_run.begin`, or why there is none
 
 PICTURE = "sweep.png"  # of the last sweep, in the report folder
@@ -49,14 +51,15 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui, o
     for options in combinations:
         new_run.check(workspace, options)
     with workspace.writing():
-        trainings = _decide(workspace, combinations, ui)
+        decided = _decide(workspace, combinations, ui)
+        trainings = [training for training, _ in decided]
         picture = workspace.report_folder() / PICTURE
         names = _finished(workspace, trainings, ui)
         kept = [name for name in names if name]
         ui.keep("Finished runs and epochs are kept. Run the same command to continue.")
         todo = [i for i, name in enumerate(names) if not name]
         todo.sort(key=lambda i: Inputs.needed_by(trainings[i]))  # runs with the same inputs follow one another
-        wanted, failed = {i: trainings[i] for i in todo}, []
+        wanted, failed = {i: decided[i] for i in todo}, []
         for i, found in _attempts(workspace, wanted, ui) if on is None else _attempts_on(on, workspace, wanted, ui):
             if isinstance(found, str):
                 failed.append({"name": trainings[i].name, "reason": found})
@@ -75,16 +78,16 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui, o
         return {**_report(workspace, runs, kept, failed, ui), "curves": str(picture)}
 
 
-def _decide(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> list[Training]:
+def _decide(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui) -> list[Decided]:
     """Return what the combinations mean here; those that mean the same, such as best and the name of that head, only once."""
     starts: dict[Any, Head] = {}
-    trainings: dict[Any, Training] = {}
+    decided: dict[Any, Decided] = {}
     for options in combinations:
         start = (options.start, options.recipe, options.plan.seed)
         training = new_run.decide(workspace, options, ui, starts.get(start))
         starts[start] = training.head
-        trainings.setdefault(training.key, training)
-    return list(trainings.values())
+        decided.setdefault(training.key, (training, options))
+    return list(decided.values())
 
 
 def _is(settings: Settings, head_digest: str, training: Training) -> bool:
@@ -103,10 +106,10 @@ def _finished(workspace: Workspace, trainings: Sequence[Training], ui: Ui) -> li
     ]
 
 
-def _attempts(workspace: Workspace, wanted: Mapping[int, Training], ui: Ui) -> Iterator[tuple[int, Attempt]]:
+def _attempts(workspace: Workspace, wanted: Mapping[int, Decided], ui: Ui) -> Iterator[tuple[int, Attempt]]:
     """Train one after the other; yield each number and what came of it."""
     inputs = Inputs()
-    for count, (i, training) in enumerate(wanted.items(), start=1):
+    for count, (i, (training, _)) in enumerate(wanted.items(), start=1):
         ui.say(f"run {count} of {len(wanted)}: {training.name}")
         yield i, _attempt(workspace, training, inputs, ui)
 
@@ -122,46 +125,57 @@ def _attempt(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -
 
 
 def _attempts_on(
-    address: str, workspace: Workspace, wanted: Mapping[int, Training], ui: Ui
+    address: str, workspace: Workspace, wanted: Mapping[int, Decided], ui: Ui
 ) -> Iterator[tuple[int, Attempt]]:
     """Train on the workers of a cluster, as they become free; yield each number and what came of it.
 
     Workers read the workspace, which all machines share, and write their runs' folders; this process holds the lock.
     """
-    inputs = {(t.split_point, t.plan.views) for t in wanted.values() if t.split_point is not None}
+    inputs = {(t.split_point, t.plan.views) for t, _ in wanted.values() if t.split_point is not None}
     for split_point, number in sorted(inputs):
         compute_inputs(workspace, workspace.cache(), split_point, number, ui)
-    call: Callable[[tuple[int, Training]], tuple[Sequence[str], Attempt]]
-    call = partial(_attempt_there, workspace.architecture, workspace.root.absolute())
+    root = workspace.root.absolute()
+    call: Callable[[_Task], tuple[Sequence[str], Attempt]] = partial(_attempt_there, workspace.architecture, root)
     with Cluster(address, ui.say) as cluster, ui.progress("training runs", len(wanted), "runs") as advance:
-        for count, task in enumerate(cluster.run(call, _distinct(wanted).items()), start=1):
+        for count, task in enumerate(cluster.run(call, _tasks(wanted)), start=1):
             warnings, found = task.result or ((), "every worker that trained it died, perhaps for want of memory")
             for warning in warnings:
                 ui.warn(warning)
             advance(count)
-            ui.say(f"run {count} of {len(wanted)}: {task.item[1].name}")
-            yield task.item[0], found
+            ui.say(f"run {count} of {len(wanted)}: {task.item.name}")
+            yield task.item.number, found
 
 
-def _distinct(wanted: Mapping[int, Training]) -> dict[int, Training]:
-    """Return the trainings with names that no two of them share: they begin at the same time."""
+@dataclass(frozen=True)
+class _Task:
+    """A run for a worker, which decides again what the options mean: `digest` is that of the head that they have to mean."""
+
+    number: int
+    name: str
+    options: FinetuneOptions
+    digest: str
+
+
+def _tasks(wanted: Mapping[int, Decided]) -> Iterator[_Task]:
+    """Yield the tasks, with names that no two of them share: they begin at the same time."""
     given: set[str] = set()
-    result = {}
-    for i, training in wanted.items():
-        names = (f"{training.name}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([training.name], names) if name not in given)
+    for i, (training, options) in wanted.items():
+        numbered = (f"{training.name}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([training.name], numbered) if name not in given)
         given.add(name)
-        result[i] = replace(training, name=name)
-    return result
+        yield _Task(i, name, options, training.head.digest)
 
 
-def _attempt_there(
-    architecture: Architecture, root: Path, wanted: tuple[int, Training]
-) -> tuple[Sequence[str], Attempt]:
-    """Train on a worker; return warnings, and what came of it. A run that a dead worker began there is resumed."""
-    ui = Collecting()
-    found = _attempt(Workspace(root, architecture), wanted[1], Inputs(), ui)
-    return ui.warnings, found
+def _attempt_there(architecture: Architecture, root: Path, task: _Task) -> tuple[Sequence[str], Attempt]:
+    """Train on a worker; return warnings, and what came of it. A run that was begun there before a worker died is resumed."""
+    ui, workspace = Collecting(), Workspace(root, architecture)
+    training = new_run.decide(workspace, task.options, ui)
+    if training.head.digest != task.digest:
+        return (
+            ui.warnings,
+            f"{socket.gethostname()} sees other heads in {root}. All machines must see the same folder there.",
+        )
+    return ui.warnings, _attempt(workspace, replace(training, name=task.name), Inputs(), ui)
 
 
 def _train(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> dict[str, Any]:

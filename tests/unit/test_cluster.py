@@ -1,0 +1,90 @@
+"""Running functions on workers: addresses, results, workers that die, Ctrl-C, and schedulers that are not there."""
+
+import importlib.util
+import os
+import signal
+import socket
+import time
+
+import pytest
+
+from featurize.cluster import cluster
+from featurize.cluster.address import local_workers
+from featurize.cluster.cluster import Cluster, Done
+from featurize.errors import VggftError
+from featurize.process import cores, interrupts
+
+
+def worker_of(number):
+    """Return how many cores a task may use, and its process; 3 ends it, 5 is an error."""
+    if number == 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+    if number == 5:
+        raise VggftError("five")
+    return cores.usable(), os.getpid()
+
+
+@pytest.mark.parametrize(
+    ("address", "workers"), [("local:1", 1), ("local:1000", 1000), ("tcp://host:8786", None), ("tls://[::1]:1", None)]
+)
+def test_an_address_is_a_scheduler_or_a_number_of_processes(address, workers):
+    assert local_workers(address) == workers
+
+
+@pytest.mark.parametrize("address", ["local:0", "local:1001", "local:", "local:two", "host:8786", "", "4"])
+def test_other_addresses_are_refused(address):
+    with pytest.raises(VggftError, match=r"--on .*expected the address of a Dask scheduler.*or local:N for N worker"):
+        local_workers(address)
+
+
+def test_without_dask_the_error_says_what_to_install(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None if name == "distributed" else find(name))
+    with pytest.raises(VggftError, match=r"pip install 'vggft\[dask\]'"):
+        Cluster("local:2", print)
+
+
+def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
+    environment = dict(os.environ)
+    with Cluster("local:2", print) as workers:
+        assert workers.workers == 2
+        results = {done.item: done.result for done in workers.run(worker_of, [0, 1, 2, 4])}
+        assert results.keys() == {0, 1, 2, 4}
+        share = max(1, cores.usable() // 2)
+        assert {result[0] for result in results.values()} == {share}
+        assert os.getpid() not in {result[1] for result in results.values()}
+        assert list(workers.run(worker_of, [3])) == [Done(3, None)]
+        (after,) = workers.run(worker_of, [6])  # a new process has taken the place of the dead one
+        assert after.result[0] == share
+        with pytest.raises(VggftError, match="five"):
+            list(workers.run(worker_of, [5]))
+        (pid,) = {done.result[1] for done in workers.run(worker_of, [7])}
+    assert dict(os.environ) == environment
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+
+
+def test_ctrl_c_ends_the_wait_for_results(monkeypatch):
+    with Cluster("local:1", print) as workers:
+        results = workers.run(time.sleep, [0, 60])
+        next(results)
+        began = time.monotonic()
+        monkeypatch.setattr(interrupts._Heard, "signal", True)
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+        monkeypatch.setattr(interrupts._Heard, "signal", False)
+    assert time.monotonic() - began < 20
+
+
+@pytest.mark.parametrize("scheme", ["tcp", "tls", "nonsense"])
+def test_no_scheduler_at_an_address_is_an_error_before_anything_else(scheme, monkeypatch, capfd):
+    monkeypatch.setattr(cluster, "_CONNECTING", 0.5)
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"{scheme}://127.0.0.1:{unused.getsockname()[1]}"
+        with pytest.raises(
+            VggftError, match=rf"--on {address}: no connection to a Dask scheduler \(.+dask worker`"
+        ) as error:
+            Cluster(address, print).__enter__()
+    assert ("certificates" in str(error.value)) == (scheme == "tls")
+    assert capfd.readouterr() == ("", "")
