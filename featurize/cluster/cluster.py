@@ -218,6 +218,8 @@ def _started(number: int) -> Iterator[Any]:
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.worker.profile.enabled": False,
+        "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
+        "distributed.worker.http.routes": [],
     }
     with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as folder, dask.config.set(settings):
         try:
@@ -225,7 +227,7 @@ def _started(number: int) -> Iterator[Any]:
                 n_workers=number,
                 threads_per_worker=max(1, cores.usable() // number),
                 memory_limit=0,  # vggft bounds the memory that pictures take; Dask would end workers on a guess
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=_SILENT,
                 security=True,
                 protocol="tls",
