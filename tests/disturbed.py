@@ -3,9 +3,9 @@
 A worker imports this module as it unpickles `DISTURBED`, and nothing else here patches it: so it is for workers only.
 """
 
-import multiprocessing
 import os
 import signal
+import sys
 import time
 from dataclasses import dataclass, replace
 
@@ -47,5 +47,5 @@ def _disturb():
     on_workers.start_engine = lambda architecture, *arguments: Slow(architecture)
 
 
-if multiprocessing.parent_process() is not None:
+if any("processes.serve()" in word for word in sys.orig_argv):
     _disturb()

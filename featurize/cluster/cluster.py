@@ -10,17 +10,17 @@ import contextlib
 import importlib
 import importlib.util
 import logging
-import os
 import queue
 import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
-from featurize.cluster import local_worker
 from featurize.cluster.address import local_workers
+from featurize.cluster.processes import Processes
 from featurize.errors import VggftError
 from featurize.process import cores, interrupts
 
@@ -36,6 +36,7 @@ _CONNECTING = 10  # seconds
 _LOOK = 0.2  # seconds between two looks for a signal
 _COUNTING = 2.0  # seconds between two counts of the workers
 _CLOSING = 5  # seconds
+_READERS = 32  # threads that read results, most of them at once
 _SILENT = logging.CRITICAL + 1
 
 
@@ -79,6 +80,7 @@ class Cluster:
         self._say = say
         self._open = contextlib.ExitStack()
         self._connected: Any = None
+        self._processes: Processes | None = None
         self._workers, self._counted = self._local or 0, -_COUNTING
         self._waits = False
 
@@ -94,7 +96,7 @@ class Cluster:
 
     def __exit__(self, *error: object) -> None:
         self._open.close()
-        self._connected = None
+        self._connected = self._processes = None
 
     @property
     def workers(self) -> int:
@@ -118,62 +120,73 @@ class Cluster:
         """
         client, waiting = self._client, iter(items)
         in_flight: dict[Any, Item] = {}
-        ended: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        try:
-            while True:
-                while len(in_flight) < IN_FLIGHT * max(1, self.workers):
-                    try:
-                        item = next(waiting)
-                    except StopIteration:
-                        break
-                    with self._names_loss():
-                        future = client.submit(_call, function, item, pure=False)
-                    in_flight[future] = item
-                    future.add_done_callback(ended.put)
-                if not in_flight:
-                    return
-                yield self._next(ended, in_flight)
-        finally:
-            if in_flight and client.status == "running":
-                client.cancel(list(in_flight))
+        ended: queue.SimpleQueue[tuple[Any, _Ended]] = queue.SimpleQueue()
+        # A thread reads a result, because that may take as long as the task: if the worker that has it dies, the task runs again.
+        with interrupts.threads(_READERS) as readers:
 
-    def _next(self, ended: "queue.SimpleQueue[Any]", in_flight: dict[Any, Item]) -> Done[Item, Any]:
+            def read(future: Any) -> None:
+                readers.submit(lambda: ended.put((future, _ended(future))))
+
+            try:
+                while True:
+                    while len(in_flight) < IN_FLIGHT * max(1, self.workers):
+                        try:
+                            item = next(waiting)
+                        except StopIteration:
+                            break
+                        with self._names_loss():
+                            future = client.submit(_call, function, item, pure=False)
+                        in_flight[future] = item
+                        future.add_done_callback(read)
+                    if not in_flight:
+                        return
+                    future, end = self._next(ended)
+                    future.release()
+                    yield Done(in_flight.pop(future), self._result(end))
+            finally:
+                if in_flight and client.status == "running":
+                    client.cancel(list(in_flight))
+
+    def _next(self, ended: "queue.SimpleQueue[tuple[Any, _Ended]]") -> "tuple[Any, _Ended]":
         """Wait for a task to end."""
         while True:
             interrupts.check()
+            if self._processes:
+                self._processes.replace_dead()
             with contextlib.suppress(queue.Empty):
-                future = ended.get(timeout=_LOOK)
-                return Done(in_flight.pop(future), self._result(future))
-            if self.workers:
+                return ended.get(timeout=_LOOK)
+            if self.workers or self._processes:
                 self._waits = False
             elif not self._waits:
                 self._waits = True
                 self._say(f"waiting for a worker at {self.address}")
 
-    def _result(self, future: Any) -> Any:
+    def _result(self, end: "_Ended") -> Any:
+        """Return the result of a task, or raise what it raised."""
         from distributed.scheduler import KilledWorker
 
-        if future.status in ("cancelled", "lost"):
+        if end.cancelled:
             raise self._lost()
-        try:
-            return future.result()
-        except KilledWorker:
+        if isinstance(end.error, KilledWorker):
             return None
-        except (ModuleNotFoundError, RuntimeError) as error:
-            if isinstance(error, RuntimeError) and "deserialization" not in str(error):
-                raise
-            lacking = f" ({error})" if isinstance(error, ModuleNotFoundError) else ""
+        if isinstance(end.error, ModuleNotFoundError) or "deserialization" in str(end.error):
+            lacking = f" ({end.error})" if isinstance(end.error, ModuleNotFoundError) else ""
             raise VggftError(
                 f"{self.address}: the scheduler or a worker cannot import what it needs{lacking}. Install the same version of "
                 "vggft, with the same extras, for the Python of the scheduler and of all workers."
-            ) from None
+            )
+        if end.error is not None:
+            raise end.error
+        return end.result
 
     @property
     def _client(self) -> Any:
         if self._connected is None:
             with contextlib.ExitStack() as opened:
-                address = self.address if self._local is None else opened.enter_context(_started(self._local))
-                self._connected = opened.enter_context(_connected(address))
+                scheduler: Any = self.address
+                if self._local is not None:
+                    scheduler, self._processes = opened.enter_context(_started(self._local))
+                self._connected = opened.enter_context(_connected(scheduler))
                 self._open = opened.pop_all()
         return self._connected
 
@@ -196,6 +209,22 @@ class Cluster:
         )
 
 
+@dataclass(frozen=True)
+class _Ended:
+    """How a task has ended: with a result, an error, or because the connection is lost."""
+
+    result: Any = None
+    error: Exception | None = None
+    cancelled: bool = False
+
+
+def _ended(future: Any) -> _Ended:
+    try:
+        return _Ended(future.result())
+    except Exception as error:
+        return _Ended(error=error, cancelled=future.cancelled())
+
+
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -208,40 +237,36 @@ def _call(function: Callable[[Item], Result], item: Item) -> Result:
 
 
 @contextlib.contextmanager
-def _started(number: int) -> Iterator[Any]:
-    """Start worker processes on this machine, with the cores shared among them; they end with this process."""
+def _started(number: int) -> Iterator[tuple[Any, Processes]]:
+    """Start a scheduler in this process, and worker processes on this machine that share its cores."""
     import dask
 
     distributed: Any = importlib.import_module("distributed")
-
-    environment = dict(os.environ)  # Dask changes it, for the processes that it starts
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
-        "distributed.worker.profile.enabled": False,
         "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
-        "distributed.worker.http.routes": [],
+        "distributed.comm.timeouts.connect": f"{_CONNECTING}s",  # to a worker that has died
     }
-    with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as folder, dask.config.set(settings):
-        try:
-            cluster = distributed.LocalCluster(
-                n_workers=number,
-                threads_per_worker=max(1, cores.usable() // number),
-                memory_limit=0,  # vggft bounds the memory that pictures take; Dask would end workers on a guess
-                dashboard_address="127.0.0.1:0",
-                silence_logs=_SILENT,
-                security=True,
-                protocol="tls",
-                local_directory=folder,
-                preload=[local_worker.__name__],
-            )
-            try:
-                yield cluster
-            finally:
-                with contextlib.suppress(Exception):  # what does not end now ends with this process
-                    cluster.close(timeout=_CLOSING)
-        finally:
-            os.environ.clear()
-            os.environ.update(environment)
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(dask.config.set(settings))
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True))
+        scheduler = distributed.LocalCluster(
+            n_workers=0,
+            dashboard_address="127.0.0.1:0",
+            silence_logs=_SILENT,
+            security=True,
+            protocol="tls",
+        )
+        opened.callback(_close_quietly, scheduler)
+        threads = max(1, cores.usable() // number)
+        workers = Processes(number, threads, scheduler.scheduler_address, scheduler.security, Path(folder))
+        opened.callback(workers.close)
+        yield scheduler, workers
+
+
+def _close_quietly(connection: Any) -> None:
+    with contextlib.suppress(Exception):  # the scheduler may be gone, and what does not end now ends with this process
+        connection.close(timeout=_CLOSING)
 
 
 @contextlib.contextmanager
@@ -261,8 +286,7 @@ def _connected(address: Any) -> Iterator[Any]:
     try:
         yield client
     finally:
-        with contextlib.suppress(Exception):  # the scheduler may be gone
-            client.close(timeout=_CLOSING)
+        _close_quietly(client)
         logger.setLevel(level)
 
 

@@ -1,0 +1,142 @@
+"""Worker processes on this machine: fresh interpreters that serve the tasks of a scheduler, and are replaced when they die.
+
+A process says on standard output that it serves, and exits when its standard input closes, so also when its parent dies. Dask's
+own supervisor is not used: it gives up a worker that dies while it starts, and imports the caller's main module into each.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from featurize.errors import VggftError
+from featurize.process import interrupts
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from featurize.cluster import processes; processes.serve()"
+_SERVES = b"serves\n"
+_ENDING = 5  # seconds until a process that does not end is killed
+
+
+class Processes:
+    """A number of worker processes; `replace_dead` is to be called now and then."""
+
+    def __init__(self, number: int, threads: int, scheduler: str, security: Any, folder: Path) -> None:
+        """Start them.
+
+        Args:
+            threads: of each.
+            scheduler: address that they connect to.
+            security: Dask's certificates for it.
+            folder: for temporary files and for what they print.
+        """
+        certificates = security.get_tls_config_for_role("worker")
+        settings = {
+            "scheduler": scheduler,
+            "threads": threads,
+            "folder": str(folder),
+            "tls": {"ca": certificates["ca_file"], "certificate": certificates["cert"], "key": certificates["key"]},
+        }
+        self._settings = json.dumps(settings).encode() + b"\n"
+        self._command = [sys.executable, "-c", _START, json.dumps([str(Path(__file__).parents[2]), *sys.path])]
+        # NumPy would start a thread for each core in every process.
+        self._environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
+        self._printed = folder / "stderr.txt"
+        self._all = [self._start() for _ in range(number)]
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # In a new session, so that a terminal's Ctrl-C does not end it before this process does.
+        with self._printed.open("ab") as stderr:
+            process = subprocess.Popen(
+                self._command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                env=self._environment,
+                start_new_session=True,
+            )
+        assert process.stdin
+        with contextlib.suppress(BrokenPipeError):  # it has died: `replace_dead` says why
+            process.stdin.write(self._settings)
+            process.stdin.flush()
+        return process
+
+    def replace_dead(self) -> None:
+        """Start a new process for each that has died.
+
+        Raises:
+            VggftError: one died before it served a task: others would, too.
+        """
+        for i, process in enumerate(self._all):
+            if process.poll() is None:
+                continue
+            assert process.stdout
+            if process.stdout.read() != _SERVES:
+                lines = self._printed.read_text(errors="replace").split("\n")
+                last = next((line for line in reversed(lines) if line.strip()), f"exit code {process.returncode}")
+                raise VggftError(f"--on local:{len(self._all)}: a worker process does not start ({last}).")
+            _close(process)
+            self._all[i] = self._start()
+
+    def close(self) -> None:
+        """End all processes. After a signal, nobody waits for what they still do."""
+        for process in self._all:
+            if interrupts.heard():
+                process.kill()
+            assert process.stdin
+            with contextlib.suppress(BrokenPipeError):
+                process.stdin.close()
+        for process in self._all:
+            try:
+                process.wait(_ENDING)
+            except subprocess.TimeoutExpired:  # in the middle of a task
+                process.kill()
+            _close(process)
+
+
+def _close(process: subprocess.Popen[bytes]) -> None:
+    for pipe in (process.stdin, process.stdout):
+        assert pipe
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+    process.wait()
+
+
+def serve() -> None:
+    """Serve tasks until standard input closes; for worker processes."""
+    settings = json.loads(sys.stdin.buffer.readline())
+    with contextlib.suppress(asyncio.CancelledError):
+        asyncio.run(_serve(settings))
+
+
+async def _serve(settings: Any) -> None:
+    import distributed
+
+    dask: Any = distributed
+    tls = settings["tls"]
+    security = dask.Security(
+        require_encryption=True, tls_ca_file=tls["ca"], tls_worker_cert=tls["certificate"], tls_worker_key=tls["key"]
+    )
+    worker = dask.Worker(
+        settings["scheduler"],
+        nthreads=settings["threads"],
+        memory_limit=0,  # vggft bounds the memory that pictures take; Dask would end workers on a guess
+        local_directory=settings["folder"],
+        dashboard=False,
+        security=security,
+    )
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    async with worker:
+        replies = os.fdopen(os.dup(1), "wb", buffering=0)
+        os.dup2(2, 1)  # what libraries print
+        replies.write(_SERVES)
+        await worker.finished()
+
+
+def _end_with_parent() -> None:
+    sys.stdin.buffer.read()
+    os._exit(0)
