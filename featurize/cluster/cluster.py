@@ -107,6 +107,11 @@ class Cluster:
             self._counted = time.monotonic()
         return self._workers
 
+    @property
+    def capacity(self) -> int:
+        """The number of tasks that run at once, also while processes of `local:N` start or are replaced; at least one."""
+        return self._local or max(1, self.workers)
+
     def run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Done[Item, Result]]:
         """Call a function with each item on some worker, and yield the results as they come.
 
@@ -129,7 +134,7 @@ class Cluster:
 
             try:
                 while True:
-                    while len(in_flight) < IN_FLIGHT * max(1, self.workers):
+                    while len(in_flight) < IN_FLIGHT * self.capacity:
                         try:
                             item = next(waiting)
                         except StopIteration:

@@ -76,6 +76,7 @@ def test_a_layer_is_computed_from_the_cached_one_below_it(data, here, tmp_path):
     assert same_features(tmp_path / "on", tmp_path / "alone") == 30
 
 
+@pytest.mark.slow
 def test_a_picture_that_ends_its_readers_is_found_and_rejected_by_name(data, here, tmp_path, monkeypatch):
     monkeypatch.setattr(on_workers, "_FEWEST", 8)
     shutil.copytree(data, tmp_path / "data")

@@ -151,7 +151,7 @@ def compute(
 def _tasks(cluster: Cluster, cache: FeatureCache, job: Job, files: Files) -> Iterator[Files]:
     """Yield the files of each task, fewer than fill a shard where there would not be enough tasks for all workers."""
     digests = cache.in_order(job.step.below, list(files)) if job.step.below else list(files)
-    enough = math.ceil(len(digests) / (_TASKS * max(1, cluster.workers)))
+    enough = math.ceil(len(digests) / (_TASKS * cluster.capacity))
     size = min(job.shard_rows, max(_FEWEST, enough))
     for first in range(0, len(digests), size):
         yield {digest: files[digest] for digest in digests[first : first + size]}
