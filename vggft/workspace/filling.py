@@ -3,20 +3,21 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 from featurize import runner
 from featurize.backbone import weights
+from featurize.backbone.architecture import POOLED
 from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.timings import Timing
 from featurize.data.dataset import Sample
 from featurize.disk import durable
-from featurize.engines import Engine, rate
+from featurize.engines import Engine, PoolingEngine, rate
 from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import images
@@ -48,7 +49,7 @@ class Filling:
 
 @dataclass(frozen=True)
 class Filled:
-    """What was computed: number of digests, digest → reason for the rejected ones, and the engine (None: not needed)."""
+    """What was computed: number of digests, digest → reason for the rejected ones, and the engine (None: no network ran)."""
 
     computed: int
     rejected: Mapping[str, str]
@@ -87,7 +88,8 @@ def require(cache: FeatureCache, filling: Filling) -> None:
     """
     steps = plan(cache, filling, filling.doubtful)
     if steps:
-        weights.locate(cache.architecture, filling.weights_file)
+        if network_runs(cache, steps):
+            weights.locate(cache.architecture, filling.weights_file)
         needed = sum(estimate.bytes_needed(cache, step.layers, len(wanted)) for step, wanted in steps.items())
         estimate.require_room(cache.folder, needed, len({digest for wanted in steps.values() for digest in wanted}))
 
@@ -132,6 +134,11 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
     return {Step(layers, below or None): digests for (below, layers), digests in work.items()}
 
 
+def network_runs(cache: FeatureCache, steps: Iterable[Step]) -> bool:
+    """Return whether some step needs the network: from cached outputs of the last layer, only `POOLED` is computed."""
+    return any(step.below != cache.architecture.top for step in steps)
+
+
 def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = None) -> Filled:
     """Compute missing rows and commit them to the cache. The workspace's lock must be held.
 
@@ -156,6 +163,8 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
         return Filled(0, rejected, None)
 
     announced = engine is not None
+    if engine is None and not network_runs(cache, work):
+        engine = PoolingEngine(cache.architecture)
     engine = engine or start_engine(
         cache.architecture,
         cache.fingerprint,
@@ -184,7 +193,7 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
         spent = time.perf_counter() - began
         timing = Timing(" ".join(step.layers), step.below or "", engine.name, len(wanted), spent)
         timings.add(cache.folder, timing)
-    return Filled(len(computed), rejected, engine.name)
+    return Filled(len(computed), rejected, engine.name if network_runs(cache, work) else None)
 
 
 def _compute(
@@ -216,15 +225,18 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
 
 def _announce(cache: FeatureCache, step: Step, number: int, engine: Engine, ui: Ui) -> None:
     """Announce what is computed, with the disk space it needs and the time, estimated from a short trial."""
-    what = f"computing {' and '.join(step.layers)} of {counted(number, 'image')}"
+    top = cache.architecture.top
+    layers = [f"pooled {top}" if name == POOLED else name for name in step.layers]
+    what = f"computing {' and '.join(layers)} of {counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
+    on = f" on {engine.name}" if network_runs(cache, [step]) else ""
     room = size(estimate.bytes_needed(cache, step.layers, number))
     took = ""
     if number > engine.trial:
         pixels = cache.fingerprint.size
         shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
         took = f" and {duration(number / rate(engine, shape, step.layers, step.below))}"
-    ui.say(f"{what}{start} on {engine.name}: about {room} on disk{took}")
+    ui.say(f"{what}{start}{on}: about {room} on disk{took}")
 
 
 def as_it_was(path: Path, digest: str) -> bool:

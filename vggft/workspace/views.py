@@ -7,14 +7,14 @@ from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Sample
-from featurize.engines import rate
+from featurize.engines import Engine, PoolingEngine, rate
 from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.ui.console import Ui, duration
 from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import Filling, files_of, fill
+from vggft.workspace.filling import Filling, files_of, fill, network_runs, plan
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -79,11 +79,15 @@ def compute(
         )
     estimate.require_room(workspace.cache_folder, needed, rows)
     filling = Filling(files, layers, settings.weights_file_path, shard_rows=shard_rows)
-    engine = start_engine(
-        workspace.architecture, settings.fingerprint, filling.weights_file, engine_name, ui, images=rows
-    )
-    pixels = settings.fingerprint.size
-    took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}" if rows > engine.trial else ""
+    engine: Engine = PoolingEngine(workspace.architecture)
+    took = ""
+    if any(network_runs(cache, plan(cache, filling, frozenset())) for cache in found):
+        engine = start_engine(
+            workspace.architecture, settings.fingerprint, filling.weights_file, engine_name, ui, images=rows
+        )
+        if rows > engine.trial:
+            pixels = settings.fingerprint.size
+            took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}"
     ui.say(f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}")
     for cache in found:
         rejected = fill(cache, filling, ui, engine).rejected

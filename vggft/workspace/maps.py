@@ -1,0 +1,31 @@
+"""Workspaces whose last featurize kept only averages and maxima of the last layer: what its outputs are needed for has to wait."""
+
+import shlex
+
+from featurize.backbone.architecture import POOLED
+from vggft.workspace import views
+from vggft.workspace.folder import workspace_flag
+from vggft.workspace.workspace import Workspace
+
+
+def lacking(workspace: Workspace, number: int = 0) -> bool:
+    """Return whether only `POOLED` is kept, and an image that is trained on has no cached outputs of the last layer.
+
+    Args:
+        number: of views of each training image that are needed, too.
+    """
+    kept, top, dataset = workspace.settings.layers, workspace.architecture.top, workspace.dataset
+    if top in kept or POOLED not in kept:
+        return False  # what is missing is computed, or reported as missing
+    train = [sample.digest for sample in dataset.accepted("train")]
+    validation = [sample.digest for sample in dataset.accepted("validate")]
+    lacks = workspace.cache().missing([top], [*train, *validation])
+    return bool(lacks) or any(cache.missing([top], train) for cache in views.caches(workspace, number))
+
+
+def remedy(workspace: Workspace) -> str:
+    """Return why the outputs are not there, and the command that computes them."""
+    return (
+        f"only averages and maxima of {workspace.architecture.top} are cached (--layers {POOLED}). To compute all of it from the "
+        f"images: vggft featurize {shlex.quote(workspace.settings.data)}{workspace_flag(workspace.root)}"
+    )
