@@ -113,23 +113,23 @@ def _new_file(data: io.BytesIO) -> h5py.File:
 
 def _store(file: h5py.File, layer: str, array: NDArray[np.float16]) -> None:
     """Write a layer, compressing its chunks in parallel. The bytes are the same as with HDF5's own compression."""
-    chunk = _chunk(layer, array.shape)
-    dataset = file.create_dataset(layer, array.shape, array.dtype, chunks=chunk, compression=_COMPRESSION)
+    of_chunk = chunk(layer, array.shape)
+    dataset = file.create_dataset(layer, array.shape, array.dtype, chunks=of_chunk, compression=_COMPRESSION)
     compress = zstd.compressor(_LEVEL)
     if compress is None:
         dataset[...] = array
         return
-    padding = np.zeros((-len(array) % chunk[0], *chunk[1:]), array.dtype)  # HDF5 stores whole chunks
-    chunks = (np.concatenate([array, padding]) if len(padding) else array).reshape(-1, *chunk)
+    padding = np.zeros((-len(array) % of_chunk[0], *of_chunk[1:]), array.dtype)  # HDF5 stores whole chunks
+    chunks = (np.concatenate([array, padding]) if len(padding) else array).reshape(-1, *of_chunk)
     tasks = [chunks[first : first + _ROWS_PER_TASK] for first in range(0, len(chunks), _ROWS_PER_TASK)]
     with ThreadPoolExecutor(os.cpu_count(), "compress") as pool:
         frames = [frame for task in pool.map(lambda some: [compress(each) for each in some], tasks) for frame in task]
     with phil:  # h5py 3.14 does not acquire HDF5's lock for these calls
         for number, frame in enumerate(frames):
-            dataset.id.write_direct_chunk((number * chunk[0], *(0 for _ in array.shape[1:])), frame)
+            dataset.id.write_direct_chunk((number * of_chunk[0], *(0 for _ in array.shape[1:])), frame)
 
 
-def _chunk(layer: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+def chunk(layer: str, shape: tuple[int, ...]) -> tuple[int, ...]:
     """Return the shape of a chunk of a layer; `shape`: of all its rows in a shard."""
     return (min(_ROWS_PER_CHUNK.get(layer, 1), shape[0]), *shape[1:])
 
@@ -254,10 +254,10 @@ def _check_layout(file: h5py.File, shapes: Mapping[str, tuple[int, ...]]) -> Non
             raise Damaged(f"an unknown layer, {name!r}")
         data = _stored(file, name)
         expected = (rows, *shapes[name])
-        chunk = _chunk(name, expected)
-        if data.shape != expected or data.dtype != np.float16 or data.chunks != chunk:
+        of_chunk = chunk(name, expected)
+        if data.shape != expected or data.dtype != np.float16 or data.chunks != of_chunk:
             raise Damaged(f"{name} of shape {data.shape}, {data.dtype}, expected {expected}, float16")
-        number, stored = -(-rows // chunk[0]), data.id.get_num_chunks()
+        number, stored = -(-rows // of_chunk[0]), data.id.get_num_chunks()
         if stored != number:  # HDF5 would return zeros
             raise Damaged(f"{name} has {stored} of {number} chunks")
 

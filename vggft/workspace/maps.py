@@ -1,4 +1,4 @@
-"""Workspaces whose last featurize kept only averages and maxima of the last layer: what its outputs are needed for has to wait."""
+"""Whether a workspace keeps the outputs of the last layer, or only averages and maxima of them."""
 
 import shlex
 
