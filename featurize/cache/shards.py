@@ -41,7 +41,8 @@ DIGEST = np.dtype("S32")  # 32 raw bytes; NumPy strips trailing zeros of single 
 _LEVEL = 1
 _COMPRESSION = hdf5plugin.Zstd(clevel=_LEVEL)
 _ROWS_PER_TASK = 16  # compressed by a thread
-# Of layers with small rows: reading one a chunk takes seven times as long, and HDF5's list of chunks takes room, too.
+# Of layers with small rows: for 512 rows of VGG16, one a chunk took ten times as long to read, and 6% more room. From 16 rows a
+# chunk on, there was no difference.
 _ROWS_PER_CHUNK = {POOLED: 64}
 
 

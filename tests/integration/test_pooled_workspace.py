@@ -128,7 +128,10 @@ def test_heads_on_all_positions_are_left_out_and_named(work):
     done = vggft("head", "--grid", grid, "--json", "-w", work.root)
     assert done.returncode == 0, done.stderr
     assert {entry["name"] for entry in strict_json(done.stdout)["heads"]} == {"mine", *HEADS}
-    assert "left out: flatten-256-classic, which needs block3_pool: only averages and maxima" in done.stderr
+    assert (
+        "left out: flatten-256-classic, which needs block3_pool: only averages and maxima of block3_pool are cached"
+        in done.stderr
+    )
     assert f"vggft featurize {work.settings.data} -w {work.root}" in done.stderr
     before = snapshot(work.root / "heads")
     message = refused("head", "--head", "flatten-256-classic", "-w", work.root)

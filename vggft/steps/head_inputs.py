@@ -42,8 +42,12 @@ def readable(workspace: Workspace, specs: Sequence[Spec], number: int, ui: Ui, *
         return list(specs)
     names, top = ", ".join(without), workspace.architecture.top
     if named or not set(without) <= {spec.name for spec in DEFAULTS}:
-        raise VggftError(f"{names}: needs {top}, but {maps.remedy(workspace)}")
-    ui.say(f"left out: {names}, which needs {top}: {maps.remedy(workspace)}")
+        raise VggftError(
+            f"{names}: needs {top}, but {maps.reason(workspace)}. Compute it from the images: {maps.command(workspace)}"
+        )
+    ui.say(
+        f"left out: {names}, which needs {top}: {maps.reason(workspace)}, {maps.command(workspace)} computes all of it"
+    )
     return [spec for spec in specs if spec.name not in without]
 
 

@@ -55,7 +55,10 @@ def require_maps(workspace: Workspace) -> None:
     """
     if maps.lacking(workspace):
         needed = " and ".join(workspace.architecture.cached)
-        raise VggftError(f"{workspace.root}: fine-tuning needs {needed}, but {maps.remedy(workspace)}")
+        raise VggftError(
+            f"{workspace.root}: fine-tuning needs {needed}, but {maps.reason(workspace)}. Compute them from the images: "
+            f"{maps.command(workspace)}"
+        )
 
 
 @dataclass(frozen=True)

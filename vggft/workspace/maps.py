@@ -23,9 +23,11 @@ def lacking(workspace: Workspace, number: int = 0) -> bool:
     return bool(lacks) or any(cache.missing([top], train) for cache in views.caches(workspace, number))
 
 
-def remedy(workspace: Workspace) -> str:
-    """Return why the outputs are not there, and the command that computes them."""
-    return (
-        f"only averages and maxima of {workspace.architecture.top} are cached (--layers {POOLED}). To compute all of it from the "
-        f"images: vggft featurize {shlex.quote(workspace.settings.data)}{workspace_flag(workspace.root)}"
-    )
+def reason(workspace: Workspace) -> str:
+    """Return why the outputs are not there."""
+    return f"only averages and maxima of {workspace.architecture.top} are cached (--layers {POOLED})"
+
+
+def command(workspace: Workspace) -> str:
+    """Return the command that computes the outputs."""
+    return f"vggft featurize {shlex.quote(workspace.settings.data)}{workspace_flag(workspace.root)}"

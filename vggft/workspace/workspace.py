@@ -209,6 +209,12 @@ class Workspace:
         pooled = self.architecture.read_by_heads(self.settings.layers)
         return list(dict.fromkeys(self.architecture.top if each == "flatten" else pooled for each in poolings))
 
+    @property
+    def layers_flag(self) -> str:
+        """The options with which featurize keeps the same layers again; empty for the default ones."""
+        kept = self.settings.layers
+        return "" if kept == self.architecture.cached else "".join(f" --layers {layer}" for layer in kept)
+
     def sharing(self) -> list["Workspace"]:
         """Return the other workspaces that use the same cache folder.
 
