@@ -107,6 +107,9 @@ def test_every_command_that_reads_pooled_features_works(base, work):
         done = vggft(*command, "-w", work.root)
         assert done.returncode == 0, (command, done.stderr)
         assert "Traceback" not in done.stderr
+        if command[0] == "compare":
+            flag = f"-w {work.root}"
+            assert f"vggft featurize {work.settings.data} {flag} && vggft finetune {flag}" in done.stdout
     assert layers_in(work) == {POOLED}  # also of perturbed and of predicted images
     with h5py.File(base / "features.h5") as exported:
         assert exported[f"features/{POOLED}"].shape == (24, 2, 16)
@@ -140,6 +143,13 @@ def test_heads_on_all_positions_are_left_out_and_named(work):
     grid.write_text('[mine]\npooling = "flatten"\nunits = 0\nlearning_rate = 1e-3\n')
     assert "mine, flatten-256-classic: needs block3_pool" in refused("head", "--grid", grid, "-w", work.root)
     assert snapshot(work.root / "heads") == before
+
+
+def test_advice_keeps_the_layers(base, work):
+    message = refused("head", "--views", 2, "-w", work.root)
+    assert f"vggft featurize {work.settings.data} --views 2 --layers pooled -w {work.root}" in message
+    damage("deleted", files(base)[0])
+    assert "Run vggft featurize --layers pooled: it quarantines" in vggft("cache", "verify", "-w", work.root).stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--unfreeze", "all"], ["--from", "scratch"], ["--sweep", "lr=1e-3,1e-4"]])

@@ -28,7 +28,7 @@ from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
 from vggft.steps.options import CompareOptions
 from vggft.ui.console import Ui
-from vggft.workspace import provenance
+from vggft.workspace import maps, provenance
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -177,7 +177,8 @@ def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Se
     """Return what to do next."""
     name = comparison.contrast.network
     if name is None:
-        tune = Tune(f"vggft finetune{workspace_flag(workspace.root)}")
+        before = f"{maps.command(workspace)} && " if maps.lacking(workspace) else ""
+        tune = Tune(f"{before}vggft finetune{workspace_flag(workspace.root)}")
         return [tune] if comparison.predictions.fair else [tune, _reserve(workspace)]
     if comparison.verdict.use_network and present.named(name).unchanged:
         return [TuneAgain(name)]
@@ -201,4 +202,4 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
 
 def _reserve(workspace: Workspace) -> ReserveTest:
     data = shlex.quote(str(workspace.settings.data))
-    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace_flag(workspace.root)}")
+    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace.layers_flag}{workspace_flag(workspace.root)}")
