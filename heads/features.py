@@ -99,8 +99,10 @@ def read(
                 f"{bad.path}: the cached features are NaN or infinite. Expected outputs below 65,504. Check the weights: "
                 "featurize with other --weights, or remove the image."
             )
+        pools = outputs.ndim == 4 and set(poolings) != {"flatten"}
+        rows = averages_and_maxima(outputs) if pools else outputs  # once for all poolings
         for pooling in poolings:
-            values = vectors(outputs, pooling)
+            values = vectors(outputs if pooling == "flatten" else rows, pooling)
             if pooling not in pooled:
                 pooled[pooling] = np.empty((len(samples), values.shape[1]), values.dtype)
             pooled[pooling][positions] = values

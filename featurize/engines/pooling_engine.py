@@ -28,8 +28,8 @@ class PoolingEngine:
 
     def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
         """See `Engine`; `POOLED` is an array (n, 2, filters)."""
-        if below == self._top:
-            return [averages_and_maxima(inputs) for _ in layers]
+        if below == self._top:  # nothing but `POOLED` lies above it
+            return [averages_and_maxima(inputs)]
         assert self._engine is not None  # only cached outputs of the last layer need none
         wanted = [*dict.fromkeys(self._top if name == POOLED else name for name in layers)]
         outputs = dict(zip(wanted, self._engine(inputs, wanted, below), strict=True))

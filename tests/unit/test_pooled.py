@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tiny import TINY, StandIn
 
+from featurize import runner
 from featurize.backbone.architecture import POOLED
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, zstd
@@ -80,6 +81,39 @@ def test_an_engine_computes_pooled_beside_or_instead_of_the_last_layer():
         assert all(np.array_equal(outputs[i], named[name]) for i, name in enumerate(layers))
     from_below = engine(below.astype(np.float16), [POOLED], "block2_pool")[0]
     assert np.allclose(from_below, expected, rtol=2e-3, atol=1e-3)
+
+
+class Half(StandIn):
+    """As on a GPU: several batches at once, and float16 rows."""
+
+    in_flight = 3
+
+    def __call__(self, inputs, layers, below=None):
+        return [output.astype(np.float16) for output in super().__call__(inputs, layers, below)]
+
+
+def test_several_batches_are_in_flight(tmp_path):
+    pictures = np.random.default_rng(1).integers(0, 256, (40, 32, 32, 3)).astype(np.uint8)
+    names = digests_of(40)
+    cache = FeatureCache(tmp_path, Fingerprint.of(TINY), TINY)
+    step = runner.Step([POOLED])
+    outcome = runner.compute(zip(names, pictures, strict=True), step, PoolingEngine(TINY, Half(TINY)), cache)
+    assert (outcome.computed, outcome.rejected) == (40, {})
+    assert np.array_equal(cache.read(POOLED, names), averages_and_maxima(StandIn(TINY)(pictures, [TINY.top])[0]))
+
+
+def test_a_picture_whose_maps_are_beyond_float16_is_named(tmp_path):
+    class Large(Half):
+        def __call__(self, inputs, layers, below=None):
+            outputs = super().__call__(inputs, layers, below)
+            outputs[0][2] = np.nan
+            return outputs
+
+    pictures = np.zeros((4, 32, 32, 3), np.uint8)
+    inputs = zip(digests_of(4), pictures, strict=True)
+    cache = FeatureCache(tmp_path, Fingerprint.of(TINY), TINY)
+    with pytest.raises(VggftError, match=f"digest {digests_of(4)[2]}: outputs of pooled are NaN"):
+        runner.compute(inputs, runner.Step([POOLED]), PoolingEngine(TINY, Large(TINY)), cache)
 
 
 def test_from_cached_maps_no_engine_is_needed():
