@@ -215,6 +215,21 @@ def test_from_a_full_cache_no_network_runs(copied, monkeypatch):
     assert "left out" not in said.stderr
 
 
+def test_a_head_whose_maps_are_gone_is_left_out_of_the_comparison(copied):
+    work = copied / "work"
+    grid = copied / "grid.toml"
+    grid.write_text('[mine]\nkind = "logistic"\npooling = "flatten"\n')
+    assert vggft("head", "--grid", grid, "--head", "mine", "--head", "logistic-avg", "-w", work).returncode == 0
+    shutil.rmtree(work / "cache")
+    assert vggft("featurize", copied / "data", "--layers", POOLED, "-w", work).returncode == 0
+    done = vggft("compare", "--quick", "-w", work)
+    assert done.returncode == 0, done.stderr
+    assert "left out: mine: needs block3_pool, but only averages and maxima of block3_pool are cached" in done.stderr
+    assert "logistic-avg" in done.stdout
+    predicted = vggft("predict", copied / "data" / "bugs", "--model", "mine", "-w", work)  # from the images
+    assert predicted.returncode == 0, predicted.stderr
+
+
 def test_sorting_by_hand_keeps_no_more(base, work, ui):
     others = drawings(base / "others", 3, "birds")
     names = sorted(path.relative_to(others).as_posix() for path in others.rglob("*.png"))

@@ -3,6 +3,7 @@
 import shlex
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -50,7 +51,8 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         ui.warn(f"left out: {what}")
 
     with workspace.writing():
-        present = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
+        everything = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
+        present = _readable(workspace, everything, leave_out)
         _require(workspace, present, options.cv, ui)
         folder = workspace.report_folder()
         split: Split = "test" if workspace.dataset.accepted("test") and not options.cv else "validation"
@@ -73,7 +75,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             advice=_advise(workspace, present, comparison),
             stale=[model.name for model in present.stale],
             left_out=left_out,
-            validation=present.validation_log_loss,
+            validation=everything.validation_log_loss,
             folds=results,
         )
         drawn = plots.draw(reported, present.fresh)
@@ -88,6 +90,17 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
     if options.open and not webbrowser.open((folder / FILE).absolute().as_uri()):
         ui.warn("no browser could be started")
     return {**result, "report": str(folder), "page": str(folder / FILE)}
+
+
+def _readable(workspace: Workspace, present: Models, leave_out: Callable[[str], None]) -> Models:
+    """Return the models without heads whose inputs are not cached any more."""
+    needing = [model.name for model in present.heads if "flatten" in model.poolings]
+    if not needing or not maps.lacking(workspace):
+        return present
+    needed = f"needs {workspace.architecture.top}, but {maps.reason(workspace)}: {maps.command(workspace)}"
+    for name in needing:
+        leave_out(f"{name}: {needed}")
+    return replace(present, heads=tuple(model for model in present.heads if model.name not in needing))
 
 
 def _on_split(

@@ -9,7 +9,7 @@ from vggft.workspace.workspace import Workspace
 
 
 def lacking(workspace: Workspace, number: int = 0) -> bool:
-    """Return whether only `POOLED` is kept, and an image that is trained on has no cached outputs of the last layer.
+    """Return whether only `POOLED` is kept, and an image has no cached outputs of the last layer.
 
     Args:
         number: of views of each training image that are needed, too.
@@ -17,10 +17,10 @@ def lacking(workspace: Workspace, number: int = 0) -> bool:
     kept, top, dataset = workspace.settings.layers, workspace.architecture.top, workspace.dataset
     if top in kept or POOLED not in kept:
         return False  # what is missing is computed, or reported as missing
+    if workspace.cache().missing([top], [sample.digest for sample in dataset.accepted()]):
+        return True
     train = [sample.digest for sample in dataset.accepted("train")]
-    validation = [sample.digest for sample in dataset.accepted("validate")]
-    lacks = workspace.cache().missing([top], [*train, *validation])
-    return bool(lacks) or any(cache.missing([top], train) for cache in views.caches(workspace, number))
+    return any(cache.missing([top], train) for cache in views.caches(workspace, number))
 
 
 def reason(workspace: Workspace) -> str:
