@@ -1,20 +1,21 @@
-"""Pooled features of a set of images, read from the cache once for all heads."""
+"""What heads read of a set of images, from the cache, once for all heads."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from featurize.backbone.architecture import POOLED
 from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.pooled import averages_and_maxima
 from featurize.data.dataset import Sample
 from featurize.errors import VggftError
 from featurize.process import interrupts
-from heads.head import pool
 from heads.specs import Pooling
 
-_ROWS_AT_ONCE = 256  # feature maps in memory at once: 13 MB
+_VALUES_AT_ONCE = 256 * 7 * 7 * 512  # in memory: 13 MB, which are 256 feature maps of VGG16
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class Features:
     """Pooled outputs of the top layer for n images.
 
     Attributes:
-        pooled: pooling → (n, inputs), float32. "flatten" is float16, as cached, because it is height · width times larger.
+        pooled: pooling → (n, inputs), as `vectors`. "flatten" stays float16, because it is height · width times larger.
         targets: (n,), indices of the true classes.
         samples: the n images.
         views: `pooled` of each view of the n images.
@@ -52,6 +53,25 @@ class Features:
         return Features(pooled, self.targets[rows], samples, tuple(views))
 
 
+def vectors(outputs: NDArray[Any], pooling: Pooling) -> NDArray[Any]:
+    """Turn cached outputs into what a head reads.
+
+    Averages are rounded to float16, so that a head reads the same numbers from either.
+
+    Args:
+        outputs: float16 feature maps (n, height, width, filters), or rows of `POOLED` (n, 2, filters).
+        pooling: as in `heads.head.pool`; "flatten" needs feature maps.
+
+    Returns:
+        (n, inputs): float32; for "flatten" float16.
+    """
+    if pooling == "flatten":
+        return outputs.reshape(len(outputs), -1)
+    rows = outputs if outputs.ndim == 3 else averages_and_maxima(outputs)
+    halves = {"avg": rows[:, 0], "max": rows[:, 1], "avgmax": rows.reshape(len(rows), -1)}
+    return halves[pooling].astype(np.float32)
+
+
 def read(
     cache: FeatureCache,
     samples: Sequence[Sample],
@@ -71,16 +91,18 @@ def read(
     """
     pooled: dict[Pooling, NDArray[Any]] = {}
     count = 0
-    for positions, maps in cache.pieces(cache.architecture.top, [sample.digest for sample in samples], _ROWS_AT_ONCE):
-        finite = np.isfinite(maps).all(axis=(1, 2, 3))
+    for positions, outputs in _outputs(cache, samples, poolings):
+        finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
             raise VggftError(
                 f"{bad.path}: the cached features are NaN or infinite. Expected outputs below 65,504. Check the weights: "
                 "featurize with other --weights, or remove the image."
             )
+        pools = outputs.ndim == 4 and set(poolings) != {"flatten"}
+        rows = averages_and_maxima(outputs) if pools else outputs  # once for all poolings
         for pooling in poolings:
-            values = maps.reshape(len(maps), -1) if pooling == "flatten" else pool(maps, pooling)
+            values = vectors(outputs if pooling == "flatten" else rows, pooling)
             if pooling not in pooled:
                 pooled[pooling] = np.empty((len(samples), values.shape[1]), values.dtype)
             pooled[pooling][positions] = values
@@ -88,3 +110,21 @@ def read(
         interrupts.check()
         progress(count)
     return Features(pooled, np.asarray(targets, np.int64), samples)
+
+
+def _outputs(
+    cache: FeatureCache, samples: Sequence[Sample], poolings: Sequence[Pooling]
+) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
+    """Yield positions in `samples` and their outputs: of `POOLED` where that suffices and is there, else of the last layer."""
+    digests, architecture = [sample.digest for sample in samples], cache.architecture
+    if "flatten" in poolings:
+        layer_of = [architecture.top] * len(digests)
+    else:
+        lacking = set(cache.missing([POOLED], digests))
+        instead = architecture.top if architecture.top in cache.layers else architecture.read_by_heads(cache.layers)
+        layer_of = [instead if digest in lacking else POOLED for digest in digests]
+    for layer in dict.fromkeys(layer_of):
+        of_layer = np.asarray([i for i, name in enumerate(layer_of) if name == layer])
+        size = max(1, _VALUES_AT_ONCE // int(np.prod(architecture.layer(layer).shape(cache.fingerprint.size))))
+        for positions, outputs in cache.pieces(layer, [digests[i] for i in of_layer], size):
+            yield of_layer[positions], outputs

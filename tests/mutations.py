@@ -45,6 +45,22 @@ MUTATIONS = [
         "and",
         "integration/test_frames_again.py",
     ),
+    Mutation(
+        "featurize/cache/pooled.py",
+        "stored = maps.astype(np.float16, copy=False)",
+        "stored = maps",
+        "unit/test_pooled.py",
+    ),
+    Mutation("featurize/cache/shards.py", "_ROWS_PER_CHUNK.get(layer, 1)", "1", "unit/test_pooled.py"),
+    Mutation(
+        "heads/features.py", 'rows[:, 0], "max": rows[:, 1]', 'rows[:, 1], "max": rows[:, 0]', "unit/test_pooled.py"
+    ),
+    Mutation(
+        "vggft/workspace/filling.py",
+        "any(step.below != cache.architecture.top for step in steps)",
+        "any(True for step in steps)",
+        "integration/test_pooled_workspace.py",
+    ),
     Mutation("vggft/labelling/decisions.py", "file.truncate(end)", "pass", "unit/test_labelling.py"),
     Mutation(
         "vggft/labelling/decisions.py",

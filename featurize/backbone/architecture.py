@@ -1,9 +1,10 @@
 """Description of a network: its layers by name, in order, with their output shapes, and the source of its weights.
 
 An architecture is passed as an argument. It is a chain of 3×3 convolutions and 2×2 max-poolings in blocks, without a
-classifier on top. This module imports no framework.
+classifier on top. `POOLED` names what can be cached instead of its last layer. This module imports no framework.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,9 @@ from featurize.process import places
 
 # Name of the preprocessing layer in vggft's Keras models.
 PREPROCESS_LAYER = "preprocess"
+
+# Name under which averages and maxima of the last layer are cached (`featurize.cache.pooled`). It is no layer of the network.
+POOLED = "pooled"
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,27 @@ class Layer:
     shrink: int
     compression: float = 1.0
 
-    def shape(self, size: int) -> tuple[int, int, int]:
+    def shape(self, size: int) -> tuple[int, ...]:
         """Return (height, width, filters) of the output for square pictures of `size` pixels."""
         return (size // self.shrink, size // self.shrink, self.filters)
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Average and maximum of each filter of the last layer over all positions; cached like the output of a layer.
+
+    Attributes:
+        filters: of the last layer.
+        compression: as for `Layer`; measured on VGG16's for 397 photographs.
+    """
+
+    filters: int
+    name: str = POOLED
+    compression: float = 1.3
+
+    def shape(self, size: int) -> tuple[int, ...]:
+        """Return (2, filters), for pictures of any size: averages, then maxima."""
+        return (2, self.filters)
 
 
 @dataclass(frozen=True)
@@ -128,6 +150,11 @@ class Architecture:
         return tuple(layer.name for layer in self.layers)
 
     @cached_property
+    def cacheable(self) -> tuple[Layer | Pooled, ...]:
+        """What can be cached, in order: the layers, and the last one pooled."""
+        return (*self.layers, Pooled(self.layers[-1].filters))
+
+    @cached_property
     def blocks(self) -> tuple[str, ...]:
         """Names of the blocks, in order."""
         return tuple(dict.fromkeys(layer.block for layer in self.layers))
@@ -142,28 +169,33 @@ class Architecture:
         """Name of the last layer, which heads read."""
         return self.layers[-1].name
 
+    def read_by_heads(self, kept: Collection[str]) -> str:
+        """Return what heads that pool read where `kept` is cached for every image: the smaller of `POOLED` and the last layer."""
+        return POOLED if POOLED in kept else self.top
+
     @property
     def parameters(self) -> int:
         """Number of weights."""
         return sum((9 * layer.channels + 1) * layer.filters for layer in self.convolutions)
 
-    def layer(self, name: str) -> Layer:
-        """Return the layer called `name`.
+    def layer(self, name: str) -> Layer | Pooled:
+        """Return the layer called `name`, or what is cached as `POOLED`.
 
         Raises:
             VggftError: unknown name; the message lists the known ones.
         """
-        return self.layers[self.position(name)]
+        return self.cacheable[self.position(name)]
 
     def position(self, name: str) -> int:
-        """Return the index of a layer.
+        """Return the index of a layer; `POOLED` lies above the last one.
 
         Raises:
             VggftError: as `layer`.
         """
-        if name not in self.names:
-            raise VggftError(f"unknown layer {name!r}. Known layers: {', '.join(self.names)}.")
-        return self.names.index(name)
+        known = [layer.name for layer in self.cacheable]
+        if name not in known:
+            raise VggftError(f"unknown layer {name!r}. Known layers: {', '.join(known)}.")
+        return known.index(name)
 
     def up_to(self, name: str | None) -> tuple[Layer, ...]:
         """Return a layer and all below it; None, which stands for the pixels: no layer."""

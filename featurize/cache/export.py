@@ -8,6 +8,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from featurize.cache import shards
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Dataset
 from featurize.disk import durable
@@ -40,8 +41,8 @@ def export(
     """Write one row per accepted sample, in the order of the manifest.
 
     Datasets of the file: `label` (index into `classes`, int64), `split`, `path`, `digest` (text), `classes`, and
-    `features/<layer>` (rows, height, width, filters), compressed with gzip. Attributes: `version`, `data` (the folder that paths
-    are relative to) and `fingerprint` (JSON).
+    `features/<layer>` (rows, height, width, filters), of `POOLED` (rows, 2, filters), compressed with gzip. Attributes:
+    `version`, `data` (the folder that paths are relative to) and `fingerprint` (JSON).
 
     Args:
         cache: the cached features.
@@ -82,7 +83,7 @@ def export(
                                 f"features/{layer}",
                                 shape,
                                 rows.dtype,
-                                chunks=(1, *shape[1:]),
+                                chunks=shards.chunk(layer, shape),
                                 compression="gzip",
                                 compression_opts=1,
                             )

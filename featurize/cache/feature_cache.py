@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.architecture import Architecture
+from featurize.backbone.architecture import POOLED, Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged, Stamp
@@ -116,7 +116,7 @@ class FeatureCache:
             yield from zip((digests[i] for i in indices), rows, strict=True)
 
     def read(self, layer: str, digests: Sequence[str]) -> NDArray[np.float16]:
-        """Return the rows of `digests` as one array (n, height, width, filters). Digests may repeat.
+        """Return the rows of `digests` as one array (n, height, width, filters); of `POOLED` (n, 2, filters). Digests may repeat.
 
         Raises:
             VggftError: a digest has no row, or a shard is damaged.
@@ -139,7 +139,7 @@ class FeatureCache:
 
         Args:
             digests: the digest of each row.
-            features: layer → array (rows, height, width, filters) of the fingerprint's dtype.
+            features: layer → array (rows, height, width, filters), of `POOLED` (rows, 2, filters), of the fingerprint's dtype.
             attributes: how the rows were computed (engine, batch size), stored in the shard. Equal rows must have equal
                 attributes, so no times and no host names.
         """
@@ -256,8 +256,10 @@ class FeatureCache:
             names = list(self._index.shards)
         if (at < 0).any() or not len(packed):
             damaged = f" ({counted(len(self.damaged), 'damaged file')} not counted)" if self.damaged else ""
+            option = f" DATA --layers {POOLED}" if layer == POOLED else ""
             raise VggftError(
-                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damaged}. Run: vggft featurize"
+                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damaged}. Run: vggft "
+                f"featurize{option}"
             )
         result: NDArray[np.float16] | None = None
         for number in np.unique(at):

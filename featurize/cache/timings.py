@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 
+from featurize.backbone.architecture import POOLED
 from featurize.disk import checked, forms
 from featurize.errors import VggftError, damaged
 from featurize.options import records
@@ -73,7 +74,8 @@ def seconds_an_image(folder: Path) -> float | None:
     for from_cache, layers in sorted(runs, key=lambda kind: (kind[0], -len(kind[1]))):
         if from_cache and not covered:
             return None
-        if not covered.issuperset(layers):
+        added = set(layers) - covered
+        if added and not (covered and added == {POOLED}):  # which takes no time where the layers are there
             covered.update(layers)
             same = runs[from_cache, layers]
             total += sum(run.seconds for run in same) / sum(run.images for run in same)

@@ -19,6 +19,7 @@ from featurize.process import interrupts
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from featurize.cluster import processes; processes.serve()"
 _SERVES = b"serves\n"
+_FAILURES = 3  # processes that die in a row before they serve
 _ENDING = 5  # seconds until a process that does not end is killed
 
 
@@ -46,6 +47,7 @@ class Processes:
         # NumPy would start a thread for each core in every process.
         self._environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "DASK_LOGGING__DISTRIBUTED": "critical"}
         self._printed = folder / "stderr.txt"
+        self._failed = 0
         self._all = [self._start() for _ in range(number)]
 
     def _start(self) -> subprocess.Popen[bytes]:
@@ -69,13 +71,15 @@ class Processes:
         """Start a new process for each that has died.
 
         Raises:
-            VggftError: one died before it served a task: others would, too.
+            VggftError: several in a row died before they served a task: others would, too.
         """
         for i, process in enumerate(self._all):
             if process.poll() is None:
                 continue
             assert process.stdout
-            if process.stdout.read() != _SERVES:
+            served = process.stdout.read() == _SERVES
+            self._failed = 0 if served else self._failed + 1
+            if self._failed == _FAILURES:
                 lines = self._printed.read_text(errors="replace").split("\n")
                 last = next((line for line in reversed(lines) if line.strip()), f"exit code {process.returncode}")
                 raise VggftError(f"--on local:{len(self._all)}: a worker process does not start ({last}).")

@@ -2,6 +2,7 @@
 
 from featurize.engines.engine import Engine, rate
 from featurize.engines.keras_engine import CPU_BATCH, GPU_BATCH, KerasEngine
+from featurize.engines.pooling_engine import PoolingEngine
 from featurize.engines.selection import WORTH_MEASURING, Choice, choose, create, measure, require, starts
 from featurize.engines.winograd_engine import WinogradEngine
 
@@ -12,6 +13,7 @@ __all__ = [
     "Choice",
     "Engine",
     "KerasEngine",
+    "PoolingEngine",
     "WinogradEngine",
     "choose",
     "create",

@@ -13,15 +13,17 @@ class Engine(Protocol):
 
     Attributes:
         name: of the engine, as it is recorded in shards.
-        batch_size: preferred batch size.
         trial: number of rows that suffice to measure its rate.
         in_flight: number of batches to pass concurrently, each from its own thread, so that the device never waits.
     """
 
     name: str
-    batch_size: int
     trial: int
     in_flight: int
+
+    @property
+    def batch_size(self) -> int:
+        """Preferred batch size; it may become smaller while the engine runs."""
 
     def __call__(self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None) -> list[NDArray[Any]]:
         """Return one array (n, height, width, filters) a layer, float32; or float16, where a row that holds a number beyond
@@ -34,7 +36,7 @@ class Engine(Protocol):
         """
 
 
-def rate(engine: Engine, shape: tuple[int, int, int], layers: Sequence[str], below: str | None = None) -> float:
+def rate(engine: Engine, shape: tuple[int, ...], layers: Sequence[str], below: str | None = None) -> float:
     """Warm an engine up and return its images a second on this machine, measured briefly on blank input.
 
     Args:

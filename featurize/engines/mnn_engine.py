@@ -139,7 +139,7 @@ class _Part:
 class _Session:
     """One copy of a part of the network, on one thread, for one row at a time."""
 
-    def __init__(self, mnn: Any, path: Path, shapes: dict[str, tuple[int, int, int]]) -> None:
+    def __init__(self, mnn: Any, path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
         self._mnn = mnn
         # Not an `MNN.nn` module: while one runs, no other Python thread does.
         self._interpreter = mnn.Interpreter(str(path))

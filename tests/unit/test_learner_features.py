@@ -9,7 +9,7 @@ from tiny import TINY, StandIn
 
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
-from heads.head import pool
+from heads.features import vectors
 from vggft.labelling import pooled
 from vggft.labelling.classifier import POOLING
 from vggft.labelling.pooled import FIRST_CHUNK, PooledFeatures
@@ -72,7 +72,7 @@ def test_rows_are_the_pooled_features_in_the_cache(engine, folder, tmp_path):
     assert cache.layers == list(TINY.cached)
     digests = features._digests(range(36))
     row_of = {positions[0]: cache.read(TINY.top, [digest])[0] for digest, positions in digests.items()}
-    expected = pool(np.stack([row_of[i] for i in range(36)]), POOLING)
+    expected = vectors(np.stack([row_of[i] for i in range(36)]), POOLING)
     assert np.array_equal(features.rows(np.arange(36)), expected)
 
 

@@ -21,6 +21,9 @@ FIRST = Timing("block4_pool block5_pool", "", "mnn", 100, 20.0)
         ([FIRST, Timing("block4_pool block5_conv1 block5_pool", "", "mnn", 50, 11.0)], 0.22),  # and more
         ([Timing("block5_conv1", "block4_pool", "mnn", 100, 5.0), FIRST], 0.25),
         ([FIRST, Timing("block4_pool block5_pool", "", "mnn", 0, 1.0)], 0.2),
+        ([Timing("pooled", "", "mnn", 100, 18.0)], 0.18),
+        ([Timing("pooled", "", "mnn", 100, 18.0), FIRST], 0.2),  # then all of the last layer
+        ([FIRST, Timing("pooled", "block5_pool", "pooling", 100, 1.0)], 0.2),
     ],
 )
 def test_seconds_an_image(tmp_path, runs, expected):

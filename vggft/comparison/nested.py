@@ -224,10 +224,9 @@ class NestedCrossValidation:
         """
         if all(self._finished(k) for k in range(self.number)):
             return
-        tuned = {run.split_point for run in self.runs if run.settings.plan.views and run.split_point}
-        views.compute(
-            self.workspace, self._views, self.samples, sorted({self.workspace.architecture.top, *tuned}), self.ui
-        )
+        layers = {model.reads for model in self.present.heads}
+        layers |= {run.split_point for run in self.runs if run.settings.plan.views and run.split_point}
+        views.compute(self.workspace, self._views, self.samples, sorted(layers), self.ui)
 
     def _announce(self) -> None:
         finished = sum(self._finished(k) is not None for k in range(self.number))

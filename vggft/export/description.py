@@ -30,13 +30,13 @@ def about(workspace: Workspace, model: Model, band: Band | None, precision: Stor
     }
 
 
-def about_pipeline(model: HeadModel, band: Band | None) -> About:
-    """Return the same of a scikit-learn pipeline."""
+def about_pipeline(model: HeadModel, top: str, band: Band | None) -> About:
+    """Return the same of a scikit-learn pipeline, which reads the layer `top`."""
     return {
         **_common(model, band),
-        "layer": model.top,
+        "layer": top,
         "pooling": model.head.pooling,
-        "input": f"(n, {model.head.inputs}): outputs of {model.top}, pooled: {columns(model.head)}",
+        "input": f"(n, {model.head.inputs}): outputs of {top}, pooled: {columns(model.head)}",
     }
 
 

@@ -122,7 +122,7 @@ class PooledFeatures:
             else:
                 earlier.refuse_foreign_files(workspace.root)
                 fingerprint = Fingerprint.of(architecture, precision=engines.choose(architecture).precision)
-            self._layers = list(dict.fromkeys((*layers, architecture.top)))
+            self._layers = list(dict.fromkeys((*layers, architecture.read_by_heads(layers))))
             self._cache = workspace.cache(fingerprint)
         return self._cache
 

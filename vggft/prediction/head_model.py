@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from heads import features
 from heads.head import HEAD_FILES, Head
 from heads.history import Epoch
 from heads.metrics import Metrics
@@ -22,11 +23,11 @@ class HeadModel(Model):
 
     Attributes:
         result: the head, and what came of its training.
-        top: the last layer of the frozen network, which it reads.
+        reads: the last layer of the frozen network, or `POOLED`.
     """
 
     result: Result
-    top: str
+    reads: str
 
     @property
     def head(self) -> Head:
@@ -73,7 +74,7 @@ class HeadModel(Model):
 
     @property
     def layer(self) -> str:
-        return self.top
+        return self.reads
 
     @property
     def poolings(self) -> tuple[Pooling, ...]:
@@ -92,7 +93,8 @@ class HeadModel(Model):
         return [self.folder / name for name in HEAD_FILES]
 
     def predictor(self) -> Predictor:
-        return self.head.predict
+        head = self.head
+        return lambda outputs: head.scores(features.vectors(outputs, head.pooling))
 
     def dissected(self, convolution: str) -> Dissected:
         return Dissected(convolution, lambda outputs: outputs.astype(np.float32), self.head)

@@ -32,7 +32,8 @@ Kind = Literal["logistic", "dense", "tuned"]
 # predictions are computed once more after training, and a GPU does not sum in the same order twice.
 _SAME_LOSS = 1e-3
 
-# Outputs (n, height, width, filters), float16 as cached, or pictures uint8 (n, size, size, 3) → class probabilities (n, classes).
+# Outputs as cached, float16 (n, height, width, filters) or, of `POOLED`, (n, 2, filters); or pictures uint8 (n, size, size, 3) →
+# class probabilities (n, classes).
 Predictor = Callable[[NDArray[Any]], NDArray[np.float64]]
 
 _ROWS_AT_ONCE = 8 * CPU_BATCH  # cached outputs or pictures in memory at once

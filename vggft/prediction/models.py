@@ -221,4 +221,5 @@ def fresh_heads(workspace: Workspace, on_damage: Callable[[VggftError], None] | 
 
 
 def _head_model(workspace: Workspace, result: Result) -> HeadModel:
-    return HeadModel(workspace.heads / result.head.name, result, workspace.architecture.top)
+    reads = workspace.read_by_heads([result.head.pooling])[0]
+    return HeadModel(workspace.heads / result.head.name, result, reads)

@@ -3,6 +3,7 @@
 import shlex
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -30,7 +31,7 @@ from vggft.prediction.models import Models
 from vggft.steps.fold_trainers import StepTrainers
 from vggft.steps.options import CompareOptions
 from vggft.ui.console import Ui
-from vggft.workspace import provenance
+from vggft.workspace import maps, provenance
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -52,7 +53,8 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
         ui.warn(f"left out: {what}")
 
     with workspace.writing():
-        present = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
+        everything = models.load(workspace, on_damage=lambda error: leave_out(str(error)))
+        present = _readable(workspace, everything, leave_out)
         _require(workspace, present, options.cv, ui)
         folder = workspace.report_folder()
         split: Split = "test" if workspace.dataset.accepted("test") and not options.cv else "validation"
@@ -75,7 +77,7 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
             advice=_advise(workspace, present, comparison),
             stale=[model.name for model in present.stale],
             left_out=left_out,
-            validation=present.validation_log_loss,
+            validation=everything.validation_log_loss,
             folds=results,
         )
         drawn = plots.draw(reported, present.fresh)
@@ -90,6 +92,17 @@ def run(workspace: Workspace, options: CompareOptions, ui: Ui) -> dict[str, Any]
     if options.open and not webbrowser.open((folder / FILE).absolute().as_uri()):
         ui.warn("no browser could be started")
     return {**result, "report": str(folder), "page": str(folder / FILE)}
+
+
+def _readable(workspace: Workspace, present: Models, leave_out: Callable[[str], None]) -> Models:
+    """Return the models without heads whose inputs are not cached any more."""
+    needing = [model.name for model in present.heads if "flatten" in model.poolings]
+    if not needing or not maps.lacking(workspace):
+        return present
+    needed = f"needs {workspace.architecture.top}, but {maps.reason(workspace)}: {maps.command(workspace)}"
+    for name in needing:
+        leave_out(f"{name}: {needed}")
+    return replace(present, heads=tuple(model for model in present.heads if model.name not in needing))
 
 
 def _on_split(
@@ -183,7 +196,8 @@ def _advise(workspace: Workspace, present: Models, comparison: Comparison) -> Se
     """Return what to do next."""
     name = comparison.contrast.network
     if name is None:
-        tune = Tune(f"vggft finetune{workspace_flag(workspace.root)}")
+        before = f"{maps.command(workspace)} && " if maps.lacking(workspace) else ""
+        tune = Tune(f"{before}vggft finetune{workspace_flag(workspace.root)}")
         return [tune] if comparison.predictions.fair else [tune, _reserve(workspace)]
     if comparison.verdict.use_network and present.named(name).unchanged:
         return [TuneAgain(name)]
@@ -207,4 +221,4 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
 
 def _reserve(workspace: Workspace) -> ReserveTest:
     data = shlex.quote(str(workspace.settings.data))
-    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace_flag(workspace.root)}")
+    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace.layers_flag}{workspace_flag(workspace.root)}")

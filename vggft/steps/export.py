@@ -109,7 +109,8 @@ def _subject(
     if a_format.name == "skops" and isinstance(model, HeadModel):
         images = CachedImages(workspace, workspace.cache(), expected.samples, model.poolings)
         pooled = images.pooled[model.head.pooling]
-        return _Subject(pipeline.pipeline(model.head), pooled, description.about_pipeline(model, unsure))
+        about = description.about_pipeline(model, workspace.architecture.top, unsure)
+        return _Subject(pipeline.pipeline(model.head), pooled, about)
     about = description.about(workspace, model, unsure, options.precision)
     return _Subject(network.assembled(workspace, model), expected.pictures, about)
 

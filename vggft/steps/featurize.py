@@ -228,9 +228,9 @@ def _tell_of_work(filled: Filled, seconds: float, reused: int, ui: Ui) -> float 
         ui.print(f"nothing to compute: all {reused} distinct images are in the cache")
         return None
     rate = filled.computed / seconds
+    how = f"on {filled.engine}" if filled.engine else "from cached features"
     ui.print(
-        f"computed {counted(filled.computed, 'image')} in {seconds:.0f} s ({rate:.1f} images/s) on {filled.engine}, "
-        f"reused {reused}"
+        f"computed {counted(filled.computed, 'image')} in {seconds:.0f} s ({rate:.1f} images/s) {how}, reused {reused}"
     )
     return rate
 

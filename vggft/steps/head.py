@@ -38,7 +38,7 @@ def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
         VggftError: options out of range, no features yet, or no head that could be trained.
     """
     number = views.wanted(workspace, options.views)
-    specs = _specs(options, number)
+    specs = head_inputs.readable(workspace, _specs(options, number), number, ui, named=bool(options.head))
     if number:
         specs = [replace(spec, name=_with_views(spec.name, number)) for spec in specs]
     alone = options.suspects and replace(options, suspects=False) == HeadOptions()

@@ -11,10 +11,10 @@ from featurize.errors import VggftError
 from heads import features, leaks, near_duplicates
 from heads.features import Features
 from heads.leaks import Leak
-from heads.specs import Pooling
+from heads.specs import DEFAULTS, Pooling, Spec
 from vggft.steps import leaderboard
 from vggft.ui.console import Ui
-from vggft.workspace import views
+from vggft.workspace import maps, views
 from vggft.workspace.workspace import Workspace
 
 
@@ -25,6 +25,30 @@ class Inputs:
     train: Features
     validation: Features
     leaks: Sequence[Leak]
+
+
+def readable(workspace: Workspace, specs: Sequence[Spec], number: int, ui: Ui, *, named: bool) -> list[Spec]:
+    """Return the heads whose inputs are cached: those that read all positions of the last layer are left out where it is not.
+
+    Args:
+        number: of views of each training image.
+        named: the user has named all of them; else only those that are no default heads.
+
+    Raises:
+        VggftError: a head that the user has named would be left out.
+    """
+    without = [spec.name for spec in specs if spec.pooling == "flatten"]
+    if not without or not maps.lacking(workspace, number):
+        return list(specs)
+    names, top = ", ".join(without), workspace.architecture.top
+    if named or not set(without) <= {spec.name for spec in DEFAULTS}:
+        raise VggftError(
+            f"{names}: needs {top}, but {maps.reason(workspace)}. Compute it from the images: {maps.command(workspace)}"
+        )
+    ui.say(
+        f"left out: {names}, which needs {top}: {maps.reason(workspace)}, {maps.command(workspace)} computes all of it"
+    )
+    return [spec for spec in specs if spec.name not in without]
 
 
 def read(workspace: Workspace, wanted: Collection[Pooling], number: int, ui: Ui) -> Inputs:
@@ -73,9 +97,8 @@ def _with_views(workspace: Workspace, number: int, train: Features, ui: Ui) -> F
     """Return the training images with views of each, computed where they are missing."""
     if not number:
         return train
-    top, poolings = workspace.architecture.top, list(train.pooled)
-    found = []
-    for cache in views.compute(workspace, number, train.samples, [top], ui):
+    poolings, found = list(train.pooled), []
+    for cache in views.compute(workspace, number, train.samples, workspace.read_by_heads(poolings), ui):
         with ui.progress("reading views", len(train)) as advance:
             found.append(features.read(cache, train.samples, train.targets.tolist(), poolings, progress=advance).pooled)
     return replace(train, views=tuple(found))

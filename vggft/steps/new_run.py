@@ -22,7 +22,7 @@ from heads.head import Head
 from heads.specs import DEFAULTS, NAME, NAMES, UNTRAINED
 from vggft.steps import starts
 from vggft.steps.options import MEMORY, FinetuneOptions
-from vggft.steps.tuning import Inputs, Job, files_of, prepare, train
+from vggft.steps.tuning import Inputs, Job, files_of, prepare, require_maps, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling, provenance, views
 from vggft.workspace.filling import Filling
@@ -112,6 +112,7 @@ def decide(workspace: Workspace, options: FinetuneOptions, ui: Ui, head: Head | 
         _require_free(workspace, options.name)
     name = options.name or _readable(unfreeze, plan, head.name if head else SCRATCH, options.recipe)
     cache = workspace.cache()
+    require_maps(workspace)
     require_memory(workspace, memory, split_point, plan.batch_size)
     _require_images(workspace, cache, split_point)
     if options.precision == "auto":

@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 import finetune.plan
 import heads.plan
+from featurize.backbone.architecture import POOLED
 from featurize.backbone.vgg16 import VGG16
 from featurize.cluster.address import local_workers
 from featurize.data import shares
@@ -75,7 +76,11 @@ class FeaturizeOptions(Options):
     layout: Layout = None
     layers: Annotated[
         tuple[str, ...],
-        Option("Layer to cache; repeat for more.", metavar="LAYER", default=", ".join(VGG16.cached)),
+        Option(
+            f"Layer to cache; repeat for more. {POOLED}: averages and maxima of the last one, which suffice for heads.",
+            metavar="LAYER",
+            default=", ".join(VGG16.cached),
+        ),
     ] = ()
     validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate} {_NEW}")] = None
     test: Annotated[float | None, replace(shares.TEST, default=f"{Shares.test:g} {_NEW}")] = None

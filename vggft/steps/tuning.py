@@ -32,7 +32,7 @@ from heads.head import Head
 from heads.predictions import Predictions
 from vggft.comparison.plots import curves
 from vggft.ui.console import Ui
-from vggft.workspace import filling, views
+from vggft.workspace import filling, maps, views
 from vggft.workspace.backbone import decoder, load_weights
 from vggft.workspace.filling import Filling, fill
 from vggft.workspace.folder import workspace_flag
@@ -45,6 +45,20 @@ _INPUTS_ON_GPU = 1 / 4
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
     """Return digest → files, of all accepted images."""
     return filling.files_of(dataset.root, dataset.accepted())
+
+
+def require_maps(workspace: Workspace) -> None:
+    """Check that the outputs of the last layer are cached, or will be.
+
+    Raises:
+        VggftError: only averages and maxima are; the message says how to compute them.
+    """
+    if maps.lacking(workspace):
+        needed = " and ".join(workspace.architecture.cached)
+        raise VggftError(
+            f"{workspace.root}: fine-tuning needs {needed}, but {maps.reason(workspace)}. Compute them from the images: "
+            f"{maps.command(workspace)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -120,6 +134,7 @@ def prepare(job: Job, ui: Ui, inputs: Inputs) -> Prepared:
         VggftError: required images are missing, or the parity gate fails.
     """
     settings, split_point = job.settings, job.settings.split_point
+    require_maps(job.workspace)
     if split_point is not None:
         compute_inputs(job.workspace, job.cache, split_point, settings.plan.views, ui)
     tuned = finetune.network.tuned_layers(job.weights.architecture, split_point)

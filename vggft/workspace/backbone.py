@@ -7,7 +7,7 @@ from featurize.backbone import weights
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
-from featurize.engines import WORTH_MEASURING, Engine, choose, create, measure
+from featurize.engines import WORTH_MEASURING, Engine, PoolingEngine, choose, create, measure
 from featurize.errors import VggftError
 from featurize.options.choices import EngineName
 from featurize.pixels import images
@@ -62,7 +62,7 @@ def start_engine(
 ) -> Engine:
     """Choose an engine, load the weights and start it.
 
-    Engines whose speed on this machine is not known are measured, if there is enough to compute.
+    Engines whose speed on this machine is not known are measured, if there is enough to compute. It computes `POOLED`, too.
 
     Args:
         architecture, fingerprint, file: as for `load_weights`.
@@ -85,4 +85,4 @@ def start_engine(
     else:
         engines = {choice.name: create(choice.name, loaded, fingerprint)}
     say(f"engine: {choice.name} ({choice.reason})")
-    return engines[choice.name]
+    return PoolingEngine(architecture, engines[choice.name])

@@ -3,19 +3,20 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from featurize import runner
 from featurize.backbone import weights
+from featurize.backbone.architecture import POOLED
 from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.timings import Timing
 from featurize.cluster.cluster import Cluster
 from featurize.data.dataset import Sample
 from featurize.disk import durable
-from featurize.engines import Engine, rate
+from featurize.engines import Engine, PoolingEngine, rate
 from featurize.errors import VggftError
 from featurize.options.choices import SHARD_ROWS, EngineName
 from featurize.runner import Step
@@ -61,7 +62,7 @@ class Filling:
 
 @dataclass(frozen=True)
 class Filled:
-    """What was computed: number of digests, digest → reason for the rejected ones, and the engine (None: not needed)."""
+    """What was computed: number of digests, digest → reason for the rejected ones, and the engine (None: no network ran)."""
 
     computed: int
     rejected: Mapping[str, str]
@@ -84,7 +85,8 @@ def require(cache: FeatureCache, filling: Filling) -> None:
     """
     steps = plan(cache, filling, frozenset(filling.doubtful))
     if steps:
-        weights.locate(cache.architecture, filling.weights_file)
+        if network_runs(cache, steps):
+            weights.locate(cache.architecture, filling.weights_file)
         needed = sum(estimate.bytes_needed(cache, step.layers, len(wanted)) for step, wanted in steps.items())
         estimate.require_room(cache.folder, needed, len({digest for wanted in steps.values() for digest in wanted}))
 
@@ -129,6 +131,11 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
     return {Step(layers, below or None): digests for (below, layers), digests in work.items()}
 
 
+def network_runs(cache: FeatureCache, steps: Iterable[Step]) -> bool:
+    """Return whether some step needs the network: from cached outputs of the last layer, only `POOLED` is computed."""
+    return any(step.below != cache.architecture.top for step in steps)
+
+
 def fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None = None) -> Filled:
     """Compute missing rows and commit them to the cache. The workspace's lock must be held.
 
@@ -153,7 +160,9 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
         return Filled(0, rejected, None)
 
     announced = engine is not None
-    if filling.means.on is None and engine is None:
+    if engine is None and not network_runs(cache, work):
+        engine = PoolingEngine(cache.architecture)
+    elif engine is None and filling.means.on is None:
         engine = start_engine(
             cache.architecture,
             cache.fingerprint,
@@ -182,7 +191,7 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
         rejected |= found.rejected
         computed |= files.keys() - found.rejected.keys()
         engines |= found.engines
-    return Filled(len(computed), rejected, ", ".join(sorted(engines)))
+    return Filled(len(computed), rejected, ", ".join(sorted(engines)) if network_runs(cache, work) else None)
 
 
 def _compute(cache: FeatureCache, step: Step, files: Files, engine: Engine, filling: Filling, ui: Ui) -> Computed:
@@ -229,21 +238,23 @@ def _set_aside(cache: FeatureCache, ui: Ui) -> None:
     cache.quarantine()
 
 
-def _announce(cache: FeatureCache, step: Step, number: int, on: Engine | Cluster | None, ui: Ui) -> None:
+def _announce(cache: FeatureCache, step: Step, number: int, by: Engine | Cluster | None, ui: Ui) -> None:
     """Announce what is computed, with the disk space it needs; for an engine also the time, estimated from a short trial."""
-    what = f"computing {' and '.join(step.layers)} of {counted(number, 'image')}"
+    top = cache.architecture.top
+    layers = [f"pooled {top}" if name == POOLED else name for name in step.layers]
+    what = f"computing {' and '.join(layers)} of {counted(number, 'image')}"
     start = f" from cached {step.below}" if step.below else ""
     room = size(estimate.bytes_needed(cache, step.layers, number))
-    where, took = "", ""
-    if isinstance(on, Cluster):
-        where = f"{counted(on.workers, 'worker')} of {on.address}"
-    elif on is not None:
-        where = on.name
-        if number > on.trial:
-            pixels = cache.fingerprint.size
-            shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
-            took = f" and {duration(number / rate(on, shape, step.layers, step.below))}"
-    ui.say(f"{what}{start} on {where}: about {room} on disk{took}")
+    on, took = "", ""
+    if isinstance(by, Cluster):
+        on = f" on {counted(by.capacity, 'worker')} of {by.address}"
+    elif by is not None and network_runs(cache, [step]):
+        on = f" on {by.name}"
+    if by is not None and not isinstance(by, Cluster) and number > by.trial:
+        pixels = cache.fingerprint.size
+        shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
+        took = f" and {duration(number / rate(by, shape, step.layers, step.below))}"
+    ui.say(f"{what}{start}{on}: about {room} on disk{took}")
 
 
 def as_it_was(path: Path, digest: str) -> bool:

@@ -7,13 +7,13 @@ from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Sample
-from featurize.engines import rate
+from featurize.engines import Engine, PoolingEngine, rate
 from featurize.errors import VggftError
 from featurize.pixels import views
 from featurize.wording import counted, size
 from vggft.ui.console import Ui, duration
 from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import Filling, Means, files_of, fill
+from vggft.workspace.filling import Filling, Means, files_of, fill, network_runs, plan
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -30,7 +30,7 @@ def wanted(workspace: Workspace, asked: int | None) -> int:
     if asked is not None and asked > present:
         raise VggftError(
             f"--views {asked}: {counted(present, 'view')} of each training image in the cache. Compute more: vggft featurize "
-            f"{workspace.settings.data} --views {asked}{workspace_flag(workspace.root)}"
+            f"{workspace.settings.data} --views {asked}{workspace.layers_flag}{workspace_flag(workspace.root)}"
         )
     return present if asked is None else asked
 
@@ -78,11 +78,16 @@ def compute(
         )
     estimate.require_room(workspace.cache_folder, needed, rows)
     filling = Filling(files, layers, settings.weights_file_path, means=means)
-    engine, took = None, ""
-    if means.on is None:
-        architecture, fingerprint, pixels = workspace.architecture, settings.fingerprint, settings.fingerprint.size
-        engine = start_engine(architecture, fingerprint, filling.weights_file, means.engine, ui, images=rows)
+    engine: Engine | None = None
+    took = ""
+    if not any(network_runs(cache, plan(cache, filling, frozenset())) for cache in found):
+        engine = PoolingEngine(workspace.architecture)
+    elif means.on is None:
+        engine = start_engine(
+            workspace.architecture, settings.fingerprint, filling.weights_file, means.engine, ui, images=rows
+        )
         if rows > engine.trial:
+            pixels = settings.fingerprint.size
             took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}"
     ui.say(f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}")
     for cache in found:

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -203,6 +203,17 @@ class Workspace:
         """Open the feature cache of the workspace's fingerprint or of another; `recheck` reads every file of it again."""
         fingerprint = fingerprint or self.settings.fingerprint
         return FeatureCache(self.cache_folder, fingerprint, self.architecture, recheck=recheck)
+
+    def read_by_heads(self, poolings: Iterable[str]) -> list[str]:
+        """Return the layers that heads with these poolings read here, as far as the last featurize has kept them."""
+        pooled = self.architecture.read_by_heads(self.settings.layers)
+        return list(dict.fromkeys(self.architecture.top if each == "flatten" else pooled for each in poolings))
+
+    @property
+    def layers_flag(self) -> str:
+        """The options with which featurize keeps the same layers again; empty for the default ones."""
+        kept = self.settings.layers
+        return "" if kept == self.architecture.cached else "".join(f" --layers {layer}" for layer in kept)
 
     def sharing(self) -> list["Workspace"]:
         """Return the other workspaces that use the same cache folder.
