@@ -21,7 +21,8 @@ from vggft.workspace.workspace import Workspace
 def same_features(one, other):
     """See that two workspaces have the same images, and the same rows to the last bit; return the number of images."""
     one, other = Workspace(one, TINY), Workspace(other, TINY)
-    assert one.dataset == other.dataset
+    known = [[replace(sample, mtime_ns=0) for sample in work.dataset.samples] for work in (one, other)]
+    assert known[0] == known[1]
     digests = [sample.digest for sample in one.dataset.accepted()]
     assert one.cache().layers == other.cache().layers
     for layer in one.cache().layers:

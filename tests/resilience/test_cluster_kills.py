@@ -70,7 +70,7 @@ def same(work, undisturbed):
     """See that a workspace has all rows of the undisturbed one, to the last bit."""
     work = Workspace(work, TINY)
     digests = [sample.digest for sample in undisturbed.dataset.accepted()]
-    assert work.dataset.samples == undisturbed.dataset.samples
+    assert work.dataset.identity == undisturbed.dataset.identity
     for layer in TINY.cached:
         assert np.array_equal(work.cache().read(layer, digests), undisturbed.cache().read(layer, digests))
 
