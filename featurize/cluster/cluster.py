@@ -246,7 +246,7 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
     """Start a scheduler in this process, and worker processes on this machine that share its cores."""
     import dask
 
-    distributed: Any = importlib.import_module("distributed")
+    distributed = _dask()
     settings = {
         "distributed.scheduler.allowed-failures": DEATHS - 1,
         "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
@@ -258,7 +258,7 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
         scheduler = distributed.LocalCluster(
             n_workers=0,
             dashboard_address="127.0.0.1:0",
-            silence_logs=_SILENT,
+            silence_logs=False,
             security=True,
             protocol="tls",
         )
@@ -267,6 +267,14 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
         workers = Processes(number, threads, scheduler.scheduler_address, scheduler.security, Path(folder))
         opened.callback(workers.close)
         yield scheduler, workers
+
+
+def _dask() -> Any:
+    """Import Dask, which then logs nothing: it prints tracebacks of connections that end, where `Cluster` raises errors."""
+    distributed = importlib.import_module("distributed")
+    for name in ("distributed", "distributed.client"):
+        logging.getLogger(name).setLevel(_SILENT)
+    return distributed
 
 
 def _close_quietly(connection: Any) -> None:
@@ -281,18 +289,14 @@ def _connected(address: Any) -> Iterator[Any]:
     Raises:
         VggftError: it cannot be reached.
     """
-    distributed: Any = importlib.import_module("distributed")
+    distributed = _dask()
     if isinstance(address, str):
         _require_scheduler(address)
-    logger = logging.getLogger("distributed.client")
-    level = logger.level
     client = distributed.Client(address, timeout=_CONNECTING, set_as_default=False)
-    logger.setLevel(_SILENT)  # it prints a traceback where a scheduler ends; `Cluster` raises an error
     try:
         yield client
     finally:
         _close_quietly(client)
-        logger.setLevel(level)
 
 
 def _require_scheduler(address: str) -> None:
