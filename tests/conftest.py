@@ -191,6 +191,28 @@ def once(tmp_path_factory, name, build):
 HEADS = ("logistic-avg", "logistic-max", "max-linear", "avg-256", "max-256", "flatten-256-classic")
 
 
+@contextlib.contextmanager
+def blank_figures():
+    """Let vggft draw on its figures as always, but matplotlib save blank ones: to render one takes a third of a second."""
+
+    def save(figure, file, format, dpi=100, **_):
+        if format == "svg":
+            file.write("<svg></svg>")
+        else:
+            Image.new("L", [round(inches * dpi) for inches in figure.get_size_inches()]).save(file, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", save)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unrendered():
+    """For files of tests whose subject is not what a figure looks like."""
+    with blank_figures():
+        yield
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; tests only read it and predict."""
@@ -201,12 +223,13 @@ def trained(tmp_path_factory):
         patch = pytest.MonkeyPatch()
         patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
-        results = {
-            "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
-            "head": head.run(workspace, HeadOptions.of(epochs=8, head=HEADS), ui),
-            "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
-            "compare": compare.run(workspace, CompareOptions(), ui),
-        }
+        with blank_figures():
+            results = {
+                "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
+                "head": head.run(workspace, HeadOptions.of(epochs=8, head=HEADS), ui),
+                "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
+                "compare": compare.run(workspace, CompareOptions(), ui),
+            }
         patch.undo()
         return results
 

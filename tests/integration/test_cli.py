@@ -14,6 +14,8 @@ from tiny import TINY
 from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
 
 

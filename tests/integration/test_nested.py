@@ -26,6 +26,8 @@ from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 HEADS = ("logistic-max", "max-linear")
 
 

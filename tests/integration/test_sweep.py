@@ -20,6 +20,8 @@ from vggft.steps.tuning import Inputs
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 FIXED = {"epochs": 1, "batch_size": 5}
 TWO = "unfreeze=block3,block2 lr=1e-3,2e-3"
 

@@ -27,6 +27,8 @@ from vggft.steps.options import (
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 HEADS = ("logistic-max", "max-linear")
 FAST = {"epochs": 2, "batch_size": 5}
 
