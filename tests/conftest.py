@@ -1,6 +1,7 @@
 """Fixtures: small images drawn by the tests, the bundled drawings, and workspaces built once per session."""
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from processes import wait_until
 from tiny import TINY, tiny_weights
@@ -110,6 +112,10 @@ def drawings(root: Path, number: int, *classes: str) -> Path:
         for path in sorted((PICTURES / label).iterdir())[:number]:
             shutil.copy(path, root / label)
     return root
+
+
+# A process builds its commands once. Here hundreds of command lines run in one, and building takes as long as many of them.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 def vggft(*arguments, cwd=None, network=TINY) -> subprocess.CompletedProcess[str]:
@@ -211,6 +217,19 @@ def unrendered():
     """For files of tests whose subject is not what a figure looks like."""
     with blank_figures():
         yield
+
+
+@pytest.fixture(scope="module")
+def untraced():
+    """TensorFlow runs operations one by one: tracing a step of training takes longer than the few steps of these tests.
+
+    For files of tests whose subject is not a step. Traced steps are in `test_training.py`, `test_resume.py`, `test_equality.py`.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

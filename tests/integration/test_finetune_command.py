@@ -21,7 +21,7 @@ from vggft.steps import compare, featurize, finetune, head, new_run, starts
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
 
 FAST = Plan(epochs=1, batch_size=5)  # of 10 images: one shape is compiled
 

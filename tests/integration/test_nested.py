@@ -12,6 +12,7 @@ from small_compare import recompute
 from tiny import TINY
 
 from featurize.errors import VggftError
+from finetune import store
 from finetune.network import ParityError
 from finetune.plan import Plan
 from vggft.comparison import fold_files, nested
@@ -26,7 +27,7 @@ from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
 
 HEADS = ("logistic-max", "max-linear")
 
@@ -181,6 +182,9 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
     (fold,) = loaded
     assert found.head == min(fold.heads, key=lambda model: model.result.folds.log_loss).name
     assert {model.validation.n for model in fold.fresh} == {len(folds.split(0).accepted("validate"))}
+    left = {path.name for path in (folds.folder / "fold-1" / "finetune" / "net").iterdir()}
+    assert "network.keras" in left
+    assert left.isdisjoint(store.PICTURES)  # nobody would see them
 
 
 def test_each_fold_ranks_heads_as_the_workspace_does(tuned, tmp_path, ui, monkeypatch):

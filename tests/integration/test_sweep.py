@@ -20,7 +20,7 @@ from vggft.steps.tuning import Inputs
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
 
 FIXED = {"epochs": 1, "batch_size": 5}
 TWO = "unfreeze=block3,block2 lr=1e-3,2e-3"
@@ -32,7 +32,7 @@ def headed(tmp_path_factory):
     base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
     work = Workspace(base / "work", TINY)
     featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
-    head.run(work, HeadOptions.of(epochs=5, head=("logistic-max", "avg-256")), ui)
+    head.run(work, HeadOptions.of(epochs=5, head=("logistic-max", "avg-256"), cv=0), ui)
     return base
 
 
@@ -112,7 +112,7 @@ def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(swept, again,
     assert all(run["network"].startswith(folder) for run in found["sweep"])
     assert sorted(found["kept"]) == sorted(run["name"] for run in first["sweep"])
     assert snapshot(again.finetune) == before
-    head.run(again, HeadOptions.of(epochs=5, head=("logistic-avg",)), ui)
+    head.run(again, HeadOptions.of(epochs=5, head=("logistic-avg",), cv=0), ui)
     longer = finetune.run(again, FinetuneOptions.of(sweep="from=logistic-avg,logistic-max", **FIXED), ui)
     assert longer["kept"] == ["block3-logistic-max-batch5-epochs1"]  # from another head it is another run
     assert len(longer["sweep"]) == 2

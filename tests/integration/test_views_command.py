@@ -41,7 +41,7 @@ def made(tmp_path_factory):
     data = drawings(base / "data", 12, "bugs", "flowers")
     found = featurize.run(work, FeaturizeOptions(data, views=2), ui)
     assert found["views"] == 2
-    head.run(work, HeadOptions.of(epochs=3, head=HEADS), ui)
+    head.run(work, HeadOptions.of(epochs=3, head=HEADS, cv=0), ui)
     finetune.run(work, FinetuneOptions.of(views=2, **FAST), ui)
     return base
 
@@ -89,7 +89,7 @@ def test_without_views_heads_and_runs_are_those_of_a_workspace_that_has_none(wor
     other = Workspace(tmp_path / "other", TINY)
     featurize.run(other, FeaturizeOptions(here / "data"), ui)
     for one, asked in ((other, None), (work, 0)):
-        head.run(one, HeadOptions.of(epochs=3, head=HEADS, views=asked), ui)
+        head.run(one, HeadOptions.of(epochs=3, head=HEADS, views=asked, cv=0), ui)
         finetune.run(one, FinetuneOptions.of(start="logistic-max", **FAST), ui)
     assert {model.name for model in models.load(work).heads} == {*HEADS, *(f"{name}-views2" for name in HEADS)}
     plain = {model.name: model.validation for model in models.load(other).fresh}
@@ -133,7 +133,7 @@ def test_suspects_alone_use_the_heads_that_are_here_with_their_views(work, ui):
 
 
 def test_heads_are_found_by_the_names_that_the_leaderboard_shows(work):
-    done = vggft("head", "--head", "max-linear-views2", "--epochs", 3, "-w", work.root)
+    done = vggft("head", "--head", "max-linear-views2", "--epochs", 3, "--cv", 0, "-w", work.root)
     assert "kept: 1 head trained" in done.stderr
     assert "--head max-linear-views3: no such head" in refused("head", "--head", "max-linear-views3", "-w", work.root)
 
@@ -183,7 +183,7 @@ def test_views_that_are_lost_are_computed_again_or_named(here, work, ui):
     featurize.run(work, FeaturizeOptions(here / "data"), ui)  # where the files of this copy are
     fingerprint = next(f for f in upkeep.fingerprints(work.cache_folder).values() if f.probe == views.name(1))
     shutil.rmtree(work.cache_folder / fingerprint.key)
-    again = head.run(work, HeadOptions.of(epochs=3, head=HEADS, retrain=True), ui)
+    again = head.run(work, HeadOptions.of(epochs=3, head=HEADS, retrain=True, cv=0), ui)
     assert len(again["trained"]) == 2
     shutil.rmtree(work.cache_folder / fingerprint.key)
     shutil.move(here / "data", here / "elsewhere")
@@ -191,7 +191,9 @@ def test_views_that_are_lost_are_computed_again_or_named(here, work, ui):
     number = len({sample.digest for sample in work.dataset.accepted("train")})
     assert f"views: {number} images missing (the first: {here / 'data'}" in said
     assert "--views 0" in said
-    assert vggft("head", "--head", "max-linear", "--epochs", 4, "--views", 0, "-w", work.root).returncode == 0
+    assert (
+        vggft("head", "--head", "max-linear", "--epochs", 4, "--cv", 0, "--views", 0, "-w", work.root).returncode == 0
+    )
 
 
 def test_fewer_views_are_pruned(here, work, ui):
