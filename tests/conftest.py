@@ -62,6 +62,10 @@ def pytest_collection_modifyitems(items):
     items[:] = [item for i in range(shares) for item in (*long[i::shares], *short[bounds[i] : bounds[i + 1]])]
 
 
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays: no collection looks at it again, nor the five of pytest at the end, a second each
+
+
 @pytest.fixture(scope="session")
 def weights():
     """Random weights of the tiny network."""

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
+from conftest import drawings, once, refused, rewrite, snapshot, strict_json, vggft
 from processes import start, wait_until
 from tiny import TINY
 
@@ -40,14 +40,16 @@ def twice(featurized, tmp_path_factory):
     """A workspace with all heads, and what the command said: first, at once again, and made to train again."""
     import shutil
 
-    base = tmp_path_factory.mktemp("heads") / "copy"
-    shutil.copytree(featurized[0], base)
-    work = base / "work"
-    runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
-    process = start("head", *AGAIN, "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return base, [*runs, strict_json(out)]
+    def build(base):
+        work = base / "work"
+        shutil.copytree(featurized[0] / "work", work)
+        runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
+        process = start("head", *AGAIN, "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        return [*runs, strict_json(out)]
+
+    return once(tmp_path_factory, "heads", build)
 
 
 def test_the_default_population(twice):

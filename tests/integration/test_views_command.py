@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, vggft
+from conftest import drawings, once, refused, snapshot, vggft
 from processes import start, wait_until
 from tiny import TINY
 
@@ -36,14 +36,16 @@ FAST = {"epochs": 2, "batch_size": 5}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A workspace of 24 drawings with two views of each training image, heads, and a tuned network."""
-    base, ui = tmp_path_factory.mktemp("views"), Ui(quiet=True)
-    work = Workspace(base / "work", TINY)
-    data = drawings(base / "data", 12, "bugs", "flowers")
-    found = featurize.run(work, FeaturizeOptions(data, views=2), ui)
-    assert found["views"] == 2
-    head.run(work, HeadOptions.of(epochs=3, head=HEADS, cv=0), ui)
-    finetune.run(work, FinetuneOptions.of(views=2, **FAST), ui)
-    return base
+
+    def build(base):
+        work, ui = Workspace(base / "work", TINY), Ui(quiet=True)
+        data = drawings(base / "data", 12, "bugs", "flowers")
+        found = featurize.run(work, FeaturizeOptions(data, views=2), ui)
+        assert found["views"] == 2
+        head.run(work, HeadOptions.of(epochs=3, head=HEADS, cv=0), ui)
+        finetune.run(work, FinetuneOptions.of(views=2, **FAST), ui)
+
+    return once(tmp_path_factory, "views", build)[0]
 
 
 @pytest.fixture
