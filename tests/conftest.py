@@ -1,6 +1,7 @@
 """Fixtures: small images drawn by the tests, the bundled drawings, and workspaces built once per session."""
 
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -14,6 +15,7 @@ from pathlib import Path
 import filelock
 import numpy as np
 import pytest
+import typer
 from PIL import Image
 from processes import wait_until
 from tiny import TINY, tiny_weights
@@ -58,6 +60,10 @@ def pytest_collection_modifyitems(items):
     short = [item for item in items if not item.get_closest_marker("slow")]
     bounds = [len(short) * i // shares for i in range(shares + 1)]
     items[:] = [item for i in range(shares) for item in (*long[i::shares], *short[bounds[i] : bounds[i + 1]])]
+
+
+def pytest_collection_finish():
+    gc.freeze()  # what was imported stays: no collection looks at it again, nor the five of pytest at the end, a second each
 
 
 @pytest.fixture(scope="session")
@@ -110,6 +116,10 @@ def drawings(root: Path, number: int, *classes: str) -> Path:
         for path in sorted((PICTURES / label).iterdir())[:number]:
             shutil.copy(path, root / label)
     return root
+
+
+# A process builds its commands once. Here hundreds of command lines run in one, and building takes as long as many of them.
+typer.main.get_command = functools.cache(typer.main.get_command)
 
 
 def vggft(*arguments, cwd=None, network=TINY) -> subprocess.CompletedProcess[str]:
@@ -191,6 +201,41 @@ def once(tmp_path_factory, name, build):
 HEADS = ("logistic-avg", "logistic-max", "max-linear", "avg-256", "max-256", "flatten-256-classic")
 
 
+@contextlib.contextmanager
+def blank_figures():
+    """Let vggft draw on its figures as always, but matplotlib save blank ones: to render one takes a third of a second."""
+
+    def save(figure, file, format, dpi=100, **_):
+        if format == "svg":
+            file.write("<svg></svg>")
+        else:
+            Image.new("L", [round(inches * dpi) for inches in figure.get_size_inches()]).save(file, "PNG")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("matplotlib.figure.Figure.savefig", save)
+        yield
+
+
+@pytest.fixture(scope="module")
+def unrendered():
+    """For files of tests whose subject is not what a figure looks like."""
+    with blank_figures():
+        yield
+
+
+@pytest.fixture(scope="module")
+def untraced():
+    """TensorFlow runs operations one by one: tracing a step of training takes longer than the few steps of these tests.
+
+    For files of tests whose subject is not a step. Traced steps are in `test_training.py`, `test_resume.py`, `test_equality.py`.
+    """
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; tests only read it and predict."""
@@ -201,12 +246,13 @@ def trained(tmp_path_factory):
         patch = pytest.MonkeyPatch()
         patch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
         data = drawings(base / "data", 16, "birds", "fruit")
-        results = {
-            "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
-            "head": head.run(workspace, HeadOptions.of(epochs=8, head=HEADS), ui),
-            "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
-            "compare": compare.run(workspace, CompareOptions(), ui),
-        }
+        with blank_figures():
+            results = {
+                "featurize": featurize.run(workspace, FeaturizeOptions(data), ui),
+                "head": head.run(workspace, HeadOptions.of(epochs=8, head=HEADS), ui),
+                "finetune": finetune.run(workspace, FinetuneOptions.of(epochs=2), ui),
+                "compare": compare.run(workspace, CompareOptions(), ui),
+            }
         patch.undo()
         return results
 

@@ -14,6 +14,8 @@ from vggft.steps import predict
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path):
     workspace, data, _ = trained
@@ -93,13 +95,16 @@ def test_one_picture_is_no_list_of_pictures(trained):
 def test_options_go_where_they_belong(featurized, tmp_path):
     shutil.copytree(featurized[0] / "work", tmp_path / "work")
     work = Experiment(tmp_path / "work", TINY)
-    found = work.fit_heads(epochs=3, head=("max-linear",), class_weight="balanced")
+    found = work.fit_heads(epochs=3, head=("max-linear",), class_weight="balanced", cv=0)
     assert [head["name"] for head in found["heads"]] == ["max-linear"]
     tuned = work.finetune(unfreeze="block3_conv2", epochs=1, optimizer="adam", name="mine")
     assert (tuned["name"], tuned["split_point"], tuned["epochs"]) == ("mine", "block3_conv1", 1)
     assert '"learning_rate": 0.0001' in (tmp_path / "work" / "finetune" / "mine" / "run.json").read_text()
     assert work.finetune(resume=True)["name"] == "mine"
-    assert {head["name"] for head in work.fit_heads(epochs=3, head="max-256")["heads"]} == {"max-linear", "max-256"}
+    assert {head["name"] for head in work.fit_heads(epochs=3, head="max-256", cv=0)["heads"]} == {
+        "max-linear",
+        "max-256",
+    }
     with pytest.raises(TypeError, match="epoch"):
         work.fit_heads(epoch=3)
     with pytest.raises(VggftError, match="no such head"):

@@ -14,6 +14,8 @@ from tiny import TINY
 from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 HEAD_KEYS = {"name", "kind", "pooling", "parameters", "seconds", "validation"}
 
 
@@ -122,7 +124,8 @@ def test_a_second_writer_is_refused_and_told_who_writes(copied):
 def test_heads_leaderboard_and_stale_heads(copied):
     work = ["-w", copied / "work"]
     names = {"logistic-avg", "avg-256", "max-256", "flatten-256-classic"}
-    done = vggft("head", "--epochs", "2", *(word for name in names for word in ("--head", name)), *work, "--json")
+    picked = [word for name in names for word in ("--head", name)]
+    done = vggft("head", "--epochs", "2", "--cv", "0", *picked, *work, "--json")
     found = strict_json(done.stdout)
     assert set(found["heads"][0]) >= HEAD_KEYS
     assert {h["name"] for h in found["heads"]} == names
@@ -138,7 +141,7 @@ def test_heads_leaderboard_and_stale_heads(copied):
     assert done.returncode == 1
     assert "left out" in done.stderr
     assert "Train it again: vggft head" in done.stderr
-    assert vggft("head", "--head", "max-256", "--head", "avg-256", "--epochs", "1", *work).returncode == 0
+    assert vggft("head", "--head", "max-256", "--head", "avg-256", "--epochs", "1", "--cv", "0", *work).returncode == 0
 
     predicted = strict_json(vggft("predict", copied / "data" / "bugs", "--model", "avg-256", *work, "--json").stdout)
     assert predicted["model"] == "avg-256"
@@ -162,7 +165,7 @@ def test_three_classes_have_a_softmax(tmp_path):
     picked = [
         word for name in ("logistic-max", "avg-linear", "max-256", "flatten-256-classic") for word in ("--head", name)
     ]
-    found = strict_json(vggft("head", "--epochs", "1", *picked, "-w", tmp_path / "work", "--json").stdout)
+    found = strict_json(vggft("head", "--epochs", "1", "--cv", "0", *picked, "-w", tmp_path / "work", "--json").stdout)
     assert all(h["validation"]["auc"] is not None for h in found["heads"])
     for result in _heads_of(tmp_path):
         assert (result.head.layers[-1].bias.size, result.head.layers[-1].activation) == (3, "softmax")

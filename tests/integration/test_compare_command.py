@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -40,6 +39,8 @@ from vggft.steps import compare as command
 from vggft.steps.options import CompareOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
+
+pytestmark = pytest.mark.usefixtures("unrendered")
 
 
 def metrics(log_loss):
@@ -95,9 +96,6 @@ def test_the_table_of_the_command_can_be_recomputed(trained):
     reported[results["finetune"]["name"]] = results["finetune"]["validation"]
     for method in result["methods"]:
         assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
-    for name in ("difference", "curves", "curves-all", "confusion", "roc", "reliability", "tradeoff", "perturbations"):
-        assert (workspace.report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-        assert ElementTree.parse(workspace.report / f"{name}.svg").getroot().tag.endswith("}svg")
     page = (workspace.report / "report.html").read_text()
     assert re.search(r'<p class="verdict">(.*?)</p>', page).group(1) == html.escape(result["recommendation"])
     data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))

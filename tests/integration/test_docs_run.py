@@ -95,6 +95,7 @@ def test_readme_runs(readme):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_page_runs(page, readme, tmp_path):
     shutil.copytree(readme, tmp_path / "here")

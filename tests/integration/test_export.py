@@ -58,8 +58,15 @@ def pictures(data):
     return paths, np.stack([images.decode_resized(path.read_bytes(), TINY.size) for path in paths]).astype(np.float32)
 
 
-@pytest.mark.parametrize("name", OUT)
-@pytest.mark.parametrize("model", ["flatten-256-classic", "tuned"])
+# Every format in the first six; every format of a head, too, with the slow tests.
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        *((name, "tuned") for name in OUT),
+        ("onnx", "flatten-256-classic"),
+        *(pytest.param(name, "flatten-256-classic", marks=pytest.mark.slow) for name in OUT if name != "onnx"),
+    ],
+)
 def test_every_format_predicts_what_vggft_predicts(name, model, work, tuned, tmp_path):
     experiment, data = work
     model = tuned if model == "tuned" else model
@@ -75,7 +82,11 @@ def test_every_format_predicts_what_vggft_predicts(name, model, work, tuned, tmp
 
 @pytest.mark.parametrize(
     ("out", "precision", "size"),
-    [("m.xml", "float16", 0.55), ("m.tflite", "float16", 0.75), ("m.tflite", "int8", 0.75)],
+    [
+        ("m.xml", "float16", 0.55),
+        pytest.param("m.tflite", "float16", 0.75, marks=pytest.mark.slow),
+        ("m.tflite", "int8", 0.75),
+    ],
 )
 def test_weights_in_a_lower_precision(out, precision, size, work, tmp_path):
     experiment, data = work

@@ -7,7 +7,7 @@ import sys
 import zipfile
 
 import pytest
-from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
+from conftest import drawings, once, refused, rewrite, snapshot, strict_json, vggft
 from processes import start
 from small_disk import leave
 from tiny import TINY
@@ -21,6 +21,8 @@ from vggft.steps import compare, featurize, finetune, head, new_run, starts
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
+
 FAST = Plan(epochs=1, batch_size=5)  # of 10 images: one shape is compiled
 
 
@@ -29,12 +31,13 @@ def headed(tmp_path_factory):
     """A workspace of 14 drawings with a few heads; tests that change it copy it first."""
     from vggft.ui.console import Ui
 
-    base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
-    work = Workspace(base / "work", TINY)
-    featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
-    names = ("logistic-max", "max-64-l2-dropout", "avg-256")
-    head.run(work, HeadOptions.of(epochs=5, head=names, cv=0), ui)
-    return base
+    def build(base):
+        work, ui = Workspace(base / "work", TINY), Ui(quiet=True)
+        featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
+        names = ("logistic-max", "max-64-l2-dropout", "avg-256")
+        head.run(work, HeadOptions.of(epochs=5, head=names, cv=0), ui)
+
+    return once(tmp_path_factory, "finetune-headed", build)[0]
 
 
 @pytest.fixture

@@ -172,6 +172,7 @@ def test_killed_after_each_frame(tmp_path):
         assert snapshot(out) == snapshot(whole)
 
 
+@pytest.mark.slow
 def test_the_command_interrupted_and_killed(tmp_path):
     """A real process, disturbed at any moment; another one may not write into the folder meanwhile."""
     paths = [encode(tmp_path / f"{name}.mp4", noise(100, (320, 240), seed)) for seed, name in enumerate("ab")]

@@ -7,7 +7,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, rewrite, snapshot, strict_json, vggft
+from conftest import drawings, once, refused, rewrite, snapshot, strict_json, vggft
 from processes import start, wait_until
 from tiny import TINY
 
@@ -40,14 +40,16 @@ def twice(featurized, tmp_path_factory):
     """A workspace with all heads, and what the command said: first, at once again, and made to train again."""
     import shutil
 
-    base = tmp_path_factory.mktemp("heads") / "copy"
-    shutil.copytree(featurized[0], base)
-    work = base / "work"
-    runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
-    process = start("head", *AGAIN, "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
-    out, err = process.communicate()
-    assert process.returncode == 0, err
-    return base, [*runs, strict_json(out)]
+    def build(base):
+        work = base / "work"
+        shutil.copytree(featurized[0] / "work", work)
+        runs = [head_json(work, "--epochs", "4"), head_json(work, "--epochs", "4")]
+        process = start("head", *AGAIN, "-w", work, "--epochs", "4", "--retrain", "--json")  # and another process
+        out, err = process.communicate()
+        assert process.returncode == 0, err
+        return [*runs, strict_json(out)]
+
+    return once(tmp_path_factory, "heads", build)
 
 
 def test_the_default_population(twice):
@@ -112,7 +114,7 @@ def test_what_is_kept_of_each_head(twice):
 
 def test_heads_by_name_and_by_grid_join_the_leaderboard(copied):
     work = copied / "work"
-    one = head_json(work, "--head", "max-linear", "--head", "logistic-avg", "--epochs", "3")
+    one = head_json(work, "--head", "max-linear", "--head", "logistic-avg", "--epochs", "3", "--cv", "0")
     assert set(one["trained"]) == {"max-linear", "logistic-avg"}
     (copied / "grid.toml").write_text(GRID)
     grid = head_json(work, "--grid", copied / "grid.toml", "--epochs", "3", "--seeds", "2", "--cv", "0")
@@ -122,7 +124,7 @@ def test_heads_by_name_and_by_grid_join_the_leaderboard(copied):
     assert seeds == dict.fromkeys(grid["trained"], 2)
     assert grid["ranked_by"] == "validation"
     (copied / "work" / "heads" / "notes.txt").write_text("mine")
-    chosen = head_json(work, "--grid", copied / "grid.toml", "--head", "mine-units0", "--epochs", "2")
+    chosen = head_json(work, "--grid", copied / "grid.toml", "--head", "mine-units0", "--epochs", "2", "--cv", "0")
     assert chosen["trained"] == ["mine-units0"]  # other epochs, so another head: replaced by name
     assert {h["name"] for h in chosen["heads"]} == {h["name"] for h in grid["heads"]}
     assert (copied / "work" / "heads" / "notes.txt").exists()
@@ -236,11 +238,11 @@ def test_suspects_cross_validate_what_nobody_did(copied):
 
 def test_batch_size_and_learning_rate_from_both_sides(copied):
     work, names = copied / "work", ("logistic-avg", "max-linear")
-    picked = [word for name in names for word in ("--head", name)]
+    picked = [*(word for name in names for word in ("--head", name)), "--cv", "0"]
     found = head_json(work, *picked, "--lr", "0.01", "--batch-size", "8", "--epochs", "2")
     recipe = json.loads((work / "heads" / "max-linear" / "head.json").read_text())["provenance"]["recipe"]
     assert (recipe["learning_rate"], recipe["batch_size"]) == (0.01, 8)
-    again = Experiment(work, TINY).fit_heads(head=names, lr=0.01, batch_size=8, epochs=2)
+    again = Experiment(work, TINY).fit_heads(head=names, lr=0.01, batch_size=8, epochs=2, cv=0)
     assert again["trained"] == []  # the same options
     assert again["best"] == found["best"]
     assert head_json(work, *picked, "--batch-size", "8", "--epochs", "2")["trained"] == ["max-linear"]

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import refused, rewrite, strict_json, vggft
+from conftest import once, refused, rewrite, strict_json, vggft
 from processes import start, wait_until
 from small_compare import recompute
 from tiny import TINY
 
 from featurize.errors import VggftError
+from finetune import store
 from finetune.network import ParityError
 from finetune.plan import Plan
 from vggft.comparison import fold_files, nested
@@ -26,6 +27,8 @@ from vggft.steps.options import CompareOptions, HeadOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
+
 HEADS = ("logistic-max", "max-linear")
 
 
@@ -36,25 +39,31 @@ def folds_of(workspace, present, number, leave_out, ui, trainers=None):
 @pytest.fixture(scope="module")
 def tuned(featurized, tmp_path_factory):
     """24 drawings with two heads and a network of one epoch."""
-    base = tmp_path_factory.mktemp("outer")
-    shutil.copytree(featurized[0] / "work", base / "work")
-    names = [argument for name in HEADS for argument in ("--head", name)]
-    for arguments in (("head", "--epochs", 5, *names), ("finetune", "--epochs", 1, "--name", "net")):
-        done = vggft(*arguments, "-w", base / "work", "--quiet")
-        assert done.returncode == 0, done.stderr
-    return base / "work"
+
+    def build(base):
+        shutil.copytree(featurized[0] / "work", base / "work")
+        names = [argument for name in HEADS for argument in ("--head", name)]
+        for arguments in (("head", "--epochs", 5, *names), ("finetune", "--epochs", 1, "--name", "net")):
+            done = vggft(*arguments, "-w", base / "work", "--quiet")
+            assert done.returncode == 0, done.stderr
+
+    return once(tmp_path_factory, "nested-tuned", build)[0] / "work"
 
 
 @pytest.fixture(scope="module")
 def compared(tuned, tmp_path_factory):
     """The same workspace after an uninterrupted comparison in 2 folds, and its output."""
-    work = tmp_path_factory.mktemp("compared") / "work"
-    shutil.copytree(tuned, work)
-    done = vggft("compare", "--cv", 2, "--quick", "-w", work, "--json")
-    assert done.returncode == 0, done.stderr
-    assert "2 folds of 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
-    assert "fold 1 of 2 in " in done.stderr
-    return work, strict_json(done.stdout)
+
+    def build(base):
+        shutil.copytree(tuned, base / "work")
+        done = vggft("compare", "--cv", 2, "--quick", "-w", base / "work", "--json")
+        assert done.returncode == 0, done.stderr
+        assert "2 folds of 24 images: 2 heads and 1 tuned network in each, about " in done.stderr
+        assert "fold 1 of 2 in " in done.stderr
+        return strict_json(done.stdout)
+
+    base, result = once(tmp_path_factory, "nested-compared", build)
+    return base / "work", result
 
 
 def test_every_image_is_predicted_once_and_has_a_p_value(compared):
@@ -179,6 +188,9 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
     (fold,) = loaded
     assert found.head == min(fold.heads, key=lambda model: model.result.folds.log_loss).name
     assert {model.validation.n for model in fold.fresh} == {len(folds.split(0).accepted("validate"))}
+    left = {path.name for path in (folds.folder / "fold-1" / "finetune" / "net").iterdir()}
+    assert "network.keras" in left
+    assert left.isdisjoint(store.PICTURES)  # nobody would see them
 
 
 def test_each_fold_ranks_heads_as_the_workspace_does(tuned, tmp_path, ui, monkeypatch):

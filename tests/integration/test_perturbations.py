@@ -18,6 +18,8 @@ from vggft.steps import cache
 from vggft.steps import compare as command
 from vggft.steps.options import CompareOptions, PruneOptions
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 def test_perturbations(trained):
     """Numbers from probes.csv, and one perturbation by hand: pictures changed here, predicted from their pixels."""

@@ -218,9 +218,8 @@ def test_an_object_a_line(fake, painted, tmp_path, monkeypatch, capfd):
     assert [row for row in rows if "reason" in row] == whole["rejected"]
 
 
-@pytest.mark.parametrize(
-    "form", [pytest.param("text", marks=pytest.mark.slow), pytest.param("csv", marks=pytest.mark.slow), "json_lines"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["text", "csv", "json_lines"])
 def test_memory_does_not_grow_with_the_number_of_files(form, fake, tmp_path, monkeypatch, capfd):
     """What is left is the names of one listing, 70 bytes a file; a prediction that is kept takes over 500, a reject 250."""
     choice = selection.choose(fake, None)

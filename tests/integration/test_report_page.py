@@ -204,7 +204,7 @@ def test_heat_maps_lie_over_the_pictures_that_have_some(opened, page):
     assert np.abs(np.array(alpha) - 0.8 * np.frombuffer(values, np.uint8)).max() <= 1
 
 
-@pytest.mark.parametrize("classes", [2, 10, 101])
+@pytest.mark.parametrize("classes", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 10)), 101])
 def test_any_number_of_classes_fits_any_window(browser, tmp_path, classes):
     path = tmp_path / "report.html"
     path.write_bytes(page_of(predictions(1.0, n=600, classes=classes)).render())

@@ -17,6 +17,8 @@ from vggft.steps.options import FinetuneOptions, RunsOptions
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 
 @pytest.fixture
 def work(trained, tmp_path):

@@ -1,12 +1,13 @@
 """`vggft finetune --sweep`: combinations, ranking, sharing, failures, and doing it again."""
 
+import json
 import random
 import shutil
 import subprocess
 import time
 
 import pytest
-from conftest import drawings, refused, snapshot, vggft
+from conftest import drawings, once, refused, snapshot, vggft
 from PIL import Image
 from processes import start
 from tiny import TINY
@@ -20,6 +21,8 @@ from vggft.steps.tuning import Inputs
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
+
 FIXED = {"epochs": 1, "batch_size": 5}
 TWO = "unfreeze=block3,block2 lr=1e-3,2e-3"
 
@@ -27,24 +30,30 @@ TWO = "unfreeze=block3,block2 lr=1e-3,2e-3"
 @pytest.fixture(scope="module")
 def headed(tmp_path_factory):
     """A workspace of 14 drawings with two heads; tests that change it copy it first."""
-    base, ui = tmp_path_factory.mktemp("headed"), Ui(quiet=True)
-    work = Workspace(base / "work", TINY)
-    featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
-    head.run(work, HeadOptions.of(epochs=5, head=("logistic-max", "avg-256")), ui)
-    return base
+
+    def build(base):
+        work, ui = Workspace(base / "work", TINY), Ui(quiet=True)
+        featurize.run(work, FeaturizeOptions(drawings(base / "data", 7, "bugs", "flowers")), ui)
+        head.run(work, HeadOptions.of(epochs=5, head=("logistic-max", "avg-256"), cv=0), ui)
+
+    return once(tmp_path_factory, "sweep-headed", build)[0]
 
 
 @pytest.fixture(scope="module")
 def swept(headed, tmp_path_factory):
     """The same after a sweep; what it returned; and the split points whose inputs were read."""
-    base, read = tmp_path_factory.mktemp("swept") / "copy", []
-    shutil.copytree(headed, base)
-    examples = tuning._examples
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            tuning, "_examples", lambda job, ui: (read.append(job.settings.split_point), examples(job, ui))[1]
-        )
-        found = finetune.run(Workspace(base / "work", TINY), FinetuneOptions.of(sweep=TWO, **FIXED), Ui(quiet=True))
+
+    def build(base):
+        shutil.copytree(headed, base, dirs_exist_ok=True)
+        read, examples = [], tuning._examples
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(
+                tuning, "_examples", lambda job, ui: (read.append(job.settings.split_point), examples(job, ui))[1]
+            )
+            found = finetune.run(Workspace(base / "work", TINY), FinetuneOptions.of(sweep=TWO, **FIXED), Ui(quiet=True))
+        return found, read
+
+    base, (found, read) = once(tmp_path_factory, "swept", build)
     return base, found, read
 
 
@@ -59,6 +68,10 @@ def again(swept, tmp_path):
     """A copy of the workspace after the sweep."""
     shutil.copytree(swept[0], tmp_path / "again")
     return Workspace(tmp_path / "again" / "work", TINY)
+
+
+def as_json(found):
+    return json.loads(json.dumps(found))
 
 
 def results(work):
@@ -84,7 +97,7 @@ def test_every_combination_is_trained_and_ranked(swept, again, ui):
     assert sorted(read) == ["block1_pool", "block2_pool"]  # once for two runs
     alone = finetune.run(again, FinetuneOptions.of(unfreeze="block2", lr=2e-3, **FIXED), ui)
     (same,) = [run for run in found["sweep"] if run["name"] == "block2-logistic-max-lr0.002-batch5-epochs1"]
-    assert same["validation"] == alone["validation"]
+    assert same["validation"] == as_json(alone["validation"])
 
 
 @pytest.mark.parametrize(
@@ -106,11 +119,12 @@ def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(swept, again,
     before = snapshot(again.finetune)
     found = finetune.run(again, FinetuneOptions.of(sweep=TWO, **FIXED), ui)
     folder = str(again.finetune)
-    assert [{**run, "network": ""} for run in found["sweep"]] == [{**run, "network": ""} for run in first["sweep"]]
+    again_reported = as_json(found["sweep"])
+    assert [{**run, "network": ""} for run in again_reported] == [{**run, "network": ""} for run in first["sweep"]]
     assert all(run["network"].startswith(folder) for run in found["sweep"])
     assert sorted(found["kept"]) == sorted(run["name"] for run in first["sweep"])
     assert snapshot(again.finetune) == before
-    head.run(again, HeadOptions.of(epochs=5, head=("logistic-avg",)), ui)
+    head.run(again, HeadOptions.of(epochs=5, head=("logistic-avg",), cv=0), ui)
     longer = finetune.run(again, FinetuneOptions.of(sweep="from=logistic-avg,logistic-max", **FIXED), ui)
     assert longer["kept"] == ["block3-logistic-max-batch5-epochs1"]  # from another head it is another run
     assert len(longer["sweep"]) == 2

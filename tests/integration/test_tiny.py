@@ -1,5 +1,7 @@
 """All stages with a network other than VGG16."""
 
+from xml.etree import ElementTree
+
 import pytest
 from conftest import drawings, refused, strict_json, vggft
 from processes import vggft_apart
@@ -41,6 +43,9 @@ def test_every_stage(base):
     assert tuned["moved"] == ["block3_conv1", "block3_conv2"]
     compared = run("compare", *work)
     assert compared["use"] in ("logistic-avg", "max-256", tuned["name"])
+    for name in ("difference", "curves", "curves-all", "confusion", "roc", "reliability", "tradeoff", "perturbations"):
+        assert (workspace.report / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        assert ElementTree.parse(workspace.report / f"{name}.svg").getroot().tag.endswith("}svg")
     predicted = run("predict", base / "data", "--model", tuned["name"], *work)
     assert len(predicted["predictions"]) == 24
     model = Experiment(base / "work", TINY).model(tuned["name"])

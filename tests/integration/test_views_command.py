@@ -5,7 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, vggft
+from conftest import drawings, once, refused, snapshot, vggft
 from processes import start, wait_until
 from tiny import TINY
 
@@ -27,6 +27,8 @@ from vggft.steps.options import (
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
 HEADS = ("logistic-max", "max-linear")
 FAST = {"epochs": 2, "batch_size": 5}
 
@@ -34,14 +36,16 @@ FAST = {"epochs": 2, "batch_size": 5}
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
     """A workspace of 24 drawings with two views of each training image, heads, and a tuned network."""
-    base, ui = tmp_path_factory.mktemp("views"), Ui(quiet=True)
-    work = Workspace(base / "work", TINY)
-    data = drawings(base / "data", 12, "bugs", "flowers")
-    found = featurize.run(work, FeaturizeOptions(data, views=2), ui)
-    assert found["views"] == 2
-    head.run(work, HeadOptions.of(epochs=3, head=HEADS), ui)
-    finetune.run(work, FinetuneOptions.of(views=2, **FAST), ui)
-    return base
+
+    def build(base):
+        work, ui = Workspace(base / "work", TINY), Ui(quiet=True)
+        data = drawings(base / "data", 12, "bugs", "flowers")
+        found = featurize.run(work, FeaturizeOptions(data, views=2), ui)
+        assert found["views"] == 2
+        head.run(work, HeadOptions.of(epochs=3, head=HEADS, cv=0), ui)
+        finetune.run(work, FinetuneOptions.of(views=2, **FAST), ui)
+
+    return once(tmp_path_factory, "views", build)[0]
 
 
 @pytest.fixture
@@ -87,7 +91,7 @@ def test_without_views_heads_and_runs_are_those_of_a_workspace_that_has_none(wor
     other = Workspace(tmp_path / "other", TINY)
     featurize.run(other, FeaturizeOptions(here / "data"), ui)
     for one, asked in ((other, None), (work, 0)):
-        head.run(one, HeadOptions.of(epochs=3, head=HEADS, views=asked), ui)
+        head.run(one, HeadOptions.of(epochs=3, head=HEADS, views=asked, cv=0), ui)
         finetune.run(one, FinetuneOptions.of(start="logistic-max", **FAST), ui)
     assert {model.name for model in models.load(work).heads} == {*HEADS, *(f"{name}-views2" for name in HEADS)}
     plain = {model.name: model.validation for model in models.load(other).fresh}
@@ -131,7 +135,7 @@ def test_suspects_alone_use_the_heads_that_are_here_with_their_views(work, ui):
 
 
 def test_heads_are_found_by_the_names_that_the_leaderboard_shows(work):
-    done = vggft("head", "--head", "max-linear-views2", "--epochs", 3, "-w", work.root)
+    done = vggft("head", "--head", "max-linear-views2", "--epochs", 3, "--cv", 0, "-w", work.root)
     assert "kept: 1 head trained" in done.stderr
     assert "--head max-linear-views3: no such head" in refused("head", "--head", "max-linear-views3", "-w", work.root)
 
@@ -181,7 +185,7 @@ def test_views_that_are_lost_are_computed_again_or_named(here, work, ui):
     featurize.run(work, FeaturizeOptions(here / "data"), ui)  # where the files of this copy are
     fingerprint = next(f for f in upkeep.fingerprints(work.cache_folder).values() if f.probe == views.name(1))
     shutil.rmtree(work.cache_folder / fingerprint.key)
-    again = head.run(work, HeadOptions.of(epochs=3, head=HEADS, retrain=True), ui)
+    again = head.run(work, HeadOptions.of(epochs=3, head=HEADS, retrain=True, cv=0), ui)
     assert len(again["trained"]) == 2
     shutil.rmtree(work.cache_folder / fingerprint.key)
     shutil.move(here / "data", here / "elsewhere")
@@ -189,7 +193,9 @@ def test_views_that_are_lost_are_computed_again_or_named(here, work, ui):
     number = len({sample.digest for sample in work.dataset.accepted("train")})
     assert f"views: {number} images missing (the first: {here / 'data'}" in said
     assert "--views 0" in said
-    assert vggft("head", "--head", "max-linear", "--epochs", 4, "--views", 0, "-w", work.root).returncode == 0
+    assert (
+        vggft("head", "--head", "max-linear", "--epochs", 4, "--cv", 0, "--views", 0, "-w", work.root).returncode == 0
+    )
 
 
 def test_fewer_views_are_pruned(here, work, ui):

@@ -24,6 +24,7 @@ def base(tmp_path_factory):
     return once(tmp_path_factory, "vgg16", build)[0]
 
 
+@pytest.mark.slow
 def test_features_are_those_of_keras(base, published):
     """Features against Keras's own VGG16 and preprocessing, on the decoder's pixels."""
     import keras
@@ -41,6 +42,7 @@ def test_features_are_those_of_keras(base, published):
     assert (difference / np.linalg.norm(expected.reshape(6, -1), axis=1)).max() <= 1e-3
 
 
+@pytest.mark.slow
 def test_estimates_come_near_what_is_written(base, tmp_path):
     from featurize.cache import estimate
     from featurize.cache.feature_cache import FeatureCache

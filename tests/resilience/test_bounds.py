@@ -113,6 +113,7 @@ def best(action):
     return min(took), result
 
 
+@pytest.mark.slow
 def test_an_index_of_a_million_rows(tmp_path):
     """The index as `save` writes it, over shards that are there but empty: they are trusted by their stamps, unread."""
     cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), VGG16)

@@ -116,13 +116,18 @@ class Noise:
 @pytest.mark.parametrize(
     ("short", "file", "whole"),
     [
-        (1, "workspace.json", 3),
         (2, "manifest.csv", 3),
-        (3, "splits.csv", 3),
-        (5, "checksums.json", 3),
         (7, "index.h5", 3),
         (100, "shards/.*.h5", 2),  # three shards of four rows, 200 pages each
-        (300, "shards/.*.h5", 1),
+        *(
+            pytest.param(*values, marks=pytest.mark.slow)
+            for values in (
+                (1, "workspace.json", 3),
+                (3, "splits.csv", 3),
+                (5, "checksums.json", 3),
+                (300, "shards/.*.h5", 1),
+            )
+        ),
     ],
 )
 def test_a_disk_that_is_some_pages_short(disk, tmp_path, monkeypatch, ui, *, short, file, whole):

@@ -172,6 +172,7 @@ def begun(work, name, epochs, process):
         time.sleep(0.02)
 
 
+@pytest.mark.slow
 def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     work = tmp_path / "work"
     shutil.copytree(ready[0], work)
@@ -213,6 +214,7 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
     assert kept[0] == kept[1]
 
 
+@pytest.mark.slow
 def test_nothing_to_resume(ready):
     work, whole = ready
     done = vggft("finetune", "--resume", "-w", work, "--json")

@@ -186,7 +186,7 @@ def test_a_single_head(tmp_path):
     assert not (files / "pairs.csv").exists()  # those of the comparison before
 
 
-@pytest.mark.parametrize("classes", [3, 100])
+@pytest.mark.parametrize("classes", [3, pytest.param(100, marks=pytest.mark.slow)])
 def test_many_classes(tmp_path, classes, ui, capsys):
     found = compared(predictions(1.0, n=90, classes=classes))
     kept, result = written(found, tmp_path)

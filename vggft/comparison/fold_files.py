@@ -86,6 +86,8 @@ class FoldResult:
 class Fold(Workspace):
     """A workspace with the features of another one, and its images split in another way."""
 
+    draws_runs = False  # its runs are deleted as soon as they have predicted
+
     def __init__(self, whole: Workspace, root: Path, dataset: Dataset, views: int) -> None:
         """Take the images of `dataset`. Nothing is written before something is trained.
 

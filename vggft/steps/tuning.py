@@ -191,7 +191,9 @@ def train(job: Job, prepared: Prepared, ui: Ui) -> dict[str, Any]:
 
 
 def _pictures(job: Job, prepared: Prepared, run: Run) -> dict[str, bytes]:
-    """Draw the network of a run, and its learning curves; return file name → contents."""
+    """Draw the network of a run, and its learning curves; return file name → contents, none where nobody will see them."""
+    if not job.workspace.draws_runs:
+        return {}
     fingerprint, split_point = job.cache.fingerprint, job.settings.split_point
     layers = stages.of(job.weights.architecture, fingerprint.preprocess, fingerprint.size, prepared.head, split_point)
     loss, accuracy = curves.draw_run(run)

@@ -87,6 +87,8 @@ class Busy(VggftError):
 class Workspace:
     """One experiment's folder. Opening it reads and writes no files."""
 
+    draws_runs = True  # whether fine-tuning draws the network and its learning curves
+
     def __init__(self, root: Path, architecture: Architecture, waiting: Callable[[str], None] | None = None) -> None:
         """Name the folder.
 
