@@ -37,7 +37,7 @@ class _Heard:
     """State of the signals since `listen`."""
 
     signal = False
-    message = "interrupted."
+    message = "interrupted. Nothing was changed."  # until a command says what it keeps
     tell: Callable[[str], None] | None = None
 
 
