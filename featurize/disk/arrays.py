@@ -1,0 +1,73 @@
+"""Files of arrays that are derived from other files: HDF5, followed by a checksum of all bytes before it.
+
+HDF5 ignores what follows its last byte, so any HDF5 program reads these files. Arrays are stored as they are in memory, so that
+reading one is one copy. The checksum is CRC-32, which finds every flipped byte at 2 GB/s, five times as fast as sha256: it
+protects from damage, and nobody gains by forging a file that is derived from others.
+"""
+
+import contextlib
+import io
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+
+from featurize.disk import durable
+
+_END = "crc32 {:08x}\n"  # what follows the last byte of HDF5
+_END_BYTES = len(_END.format(0))
+_BLOCK = 1 << 20
+
+
+def write(path: Path, fill: Callable[[h5py.File], None], then: str = durable.AGAIN) -> None:
+    """Replace a file; `fill` writes its arrays and attributes. `then` and errors as in `durable.replacing`."""
+    with durable.replacing(path, then) as file:
+        with h5py.File(file, "w", libver="latest") as stored:
+            fill(stored)
+        size = file.seek(0, os.SEEK_END)
+        file.write(_end(file, size))
+
+
+def open_regular(path: Path) -> io.BufferedReader:
+    """Open a file of `write`, to be passed to h5py.
+
+    Raises:
+        OSError: it is missing, or cannot be read.
+        ValueError: it is damaged.
+    """
+    file = durable.open_regular(path)
+    try:
+        size = file.seek(0, os.SEEK_END) - _END_BYTES
+        if size < 0 or _last(file, size) != _end(file, size):
+            raise ValueError("damaged: its checksum is wrong")
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[h5py.File]:
+    """Open a file of `write` for reading; errors as in `open_regular`."""
+    with open_regular(path) as file, h5py.File(file, "r") as stored:
+        yield stored
+
+
+def _last(file: BinaryIO, size: int) -> bytes:
+    file.seek(size)
+    return file.read()
+
+
+def _end(file: BinaryIO, size: int) -> bytes:
+    """Return what follows the first `size` bytes of a file; its position is then after them."""
+    file.seek(0)
+    checksum, left = 0, size
+    while left:
+        block = file.read(min(left, _BLOCK))
+        if not block:
+            raise ValueError("truncated")
+        checksum, left = zlib.crc32(block, checksum), left - len(block)
+    return _END.format(checksum).encode()
