@@ -8,14 +8,18 @@ protects from damage, and nobody gains by forging a file that is derived from ot
 import contextlib
 import io
 import os
+import weakref
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import h5py
+import numpy as np
+from numpy.typing import NDArray
 
 from featurize.disk import durable
+from featurize.disk.digests import DIGEST
 
 _END = "crc32 {:08x}\n"  # what follows the last byte of HDF5
 _END_BYTES = len(_END.format(0))
@@ -54,6 +58,48 @@ def reading(path: Path) -> Iterator[h5py.File]:
     """Open a file of `write` for reading; errors as in `open_regular`."""
     with open_regular(path) as file, h5py.File(file, "r") as stored:
         yield stored
+
+
+class Stored(Mapping[str, NDArray[Any]]):
+    """The arrays of a file of `write_all`, each read when it is first used. The file stays open, and nothing changes in it."""
+
+    def __init__(self, path: Path) -> None:
+        """Open a file; errors as in `open_regular`."""
+        data = open_regular(path)
+        self._file = h5py.File(data, "r")
+        self._closed = weakref.finalize(self, _close, self._file, data)
+        self.attributes: Mapping[str, Any] = dict(self._file.attrs)
+        self._names: list[str] = []
+        self._file.visititems(lambda name, x: self._names.append(name) if isinstance(x, h5py.Dataset) else None)
+        self._read: dict[str, NDArray[Any]] = {}
+
+    def __getitem__(self, name: str) -> NDArray[Any]:
+        if name not in self._read:
+            values = self._file[name][...]
+            self._read[name] = values.reshape(-1).view(DIGEST) if values.ndim > 1 else values
+        return self._read[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def write_all(path: Path, arrays: Mapping[str, NDArray[Any]], attributes: Mapping[str, Any]) -> None:
+    """Write a file for `Stored`: arrays of one dimension, of numbers or packed digests. Errors as in `durable.replacing`."""
+
+    def fill(file: h5py.File) -> None:
+        file.attrs.update(attributes)
+        for name, values in arrays.items():
+            file[name] = values.view(np.uint8).reshape(-1, DIGEST.itemsize) if values.dtype == DIGEST else values
+
+    write(path, fill)
+
+
+def _close(file: h5py.File, data: BinaryIO) -> None:
+    file.close()
+    data.close()
 
 
 def _last(file: BinaryIO, size: int) -> bytes:
