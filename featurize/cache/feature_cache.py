@@ -89,9 +89,8 @@ class FeatureCache:
     def missing(self, layers: Sequence[str], digests: Digests) -> list[str]:
         """Return the digests without a row for one or more of the layers, in order, without repeats."""
         packed = pack(digests)
-        missing = np.zeros(len(packed), bool)
-        for layer in layers:
-            missing |= self._locate(layer, packed)[0] < 0
+        with self._guard:
+            missing = self._index.lacking(layers, packed)
         return list(dict.fromkeys(unpack(packed[missing])))
 
     def pieces(self, layer: str, digests: Digests, size: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:

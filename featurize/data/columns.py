@@ -17,7 +17,6 @@ Arrays = Mapping[str, NDArray[Any]]
 
 NUMBERS: Mapping[str, Any] = {"size": np.int64, "mtime_ns": np.int64, "inode": np.uint64}
 REPEATED = ("label", "split", "group", "status", "reason")
-_OWN_DIGEST = -1  # the number of a group that is the digest of the file, as most groups are
 _NO_DIGEST = "0" * HEX
 
 
@@ -41,10 +40,9 @@ class Texts:
 
 
 def repeated(arrays: Arrays, name: str, rows: NDArray[np.intp]) -> list[str]:
-    """Return the texts of some samples in a column of `REPEATED`; an empty one for a group that is the digest."""
-    numbers, inverse = np.unique(arrays[name][rows], return_inverse=True)
-    named = numbers[numbers != _OWN_DIGEST]
-    known = [*[""] * (len(numbers) - len(named)), *Texts(arrays, name).at(named)]
+    """Return the texts of some samples in a column of `REPEATED`; an empty one for a group that is the digest, as most are."""
+    numbers, inverse = np.unique(arrays[f"{name}/number"][rows], return_inverse=True)
+    known = Texts(arrays, name).at(numbers)
     return [known[i] for i in inverse.tolist()]
 
 
@@ -63,8 +61,7 @@ def records(arrays: Arrays, rows: NDArray[np.intp]) -> Iterator[tuple[Any, ...]]
     """Return path, label, split, group, digest, status, reason, size, mtime_ns and inode of some samples."""
     path, digest = Texts(arrays, "path").at(rows), digests(arrays, rows)
     label, split, group, status, reason = (repeated(arrays, name, rows) for name in REPEATED)
-    own = (arrays["group"][rows] == _OWN_DIGEST).tolist()
-    group = [d if is_own else g for d, g, is_own in zip(digest, group, own, strict=True)]
+    group = [g or d for g, d in zip(group, digest, strict=True)]
     size, mtime_ns, inode = (arrays[name][rows].tolist() for name in NUMBERS)
     return zip(path, label, split, group, digest, status, reason, size, mtime_ns, inode, strict=True)
 
@@ -93,22 +90,22 @@ class Builder:
                 self._append(name, np.array(list(map(int, columns[name])), kind))
             except OverflowError as error:
                 raise ValueError(f"{name}: {error}") from None
-        paths = [path.encode("utf-8", "surrogateescape") for path in columns["path"]]
-        ends = self._length + np.cumsum(list(map(len, paths)), dtype=np.int64)
+        self._add_paths(columns["path"])
+        for name in REPEATED:
+            numbers, texts = self._numbers[name], columns[name]
+            if name == "group":  # a text only where it is not the digest
+                texts = [group if group != digest else "" for group, digest in zip(texts, digests, strict=True)]
+            for text in dict.fromkeys(texts):
+                numbers.setdefault(text, len(numbers))
+            self._append(f"{name}/number", np.array(list(map(numbers.__getitem__, texts)), np.int32))
+
+    def _add_paths(self, paths: Sequence[str]) -> None:
+        text = "".join(paths)
+        encoded = paths if text.isascii() else [path.encode("utf-8", "surrogateescape") for path in paths]
+        ends = self._length + np.cumsum(list(map(len, encoded)), dtype=np.int64)
         self._length = int(ends[-1]) if len(ends) else self._length
         self._append("path/end", ends)
-        self._append("path/bytes", np.frombuffer(b"".join(paths), np.uint8))
-        for name in REPEATED:
-            numbers = self._numbers[name]
-            texts = columns[name]
-            if name == "group":
-                found = [
-                    _OWN_DIGEST if group and group == digest else numbers.setdefault(group, len(numbers))
-                    for group, digest in zip(texts, digests, strict=True)
-                ]
-            else:
-                found = [numbers.setdefault(text, len(numbers)) for text in texts]
-            self._append(name, np.array(found, np.int32))
+        self._append("path/bytes", np.frombuffer(text.encode("utf-8", "surrogateescape"), np.uint8))
 
     def _append(self, name: str, values: NDArray[Any]) -> None:
         self._parts.setdefault(name, []).append(values)

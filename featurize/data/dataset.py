@@ -68,7 +68,7 @@ class Samples(Sequence[Sample]):
             rows: which of them, in which order; None: all.
         """
         self._arrays = arrays
-        self._rows = np.arange(len(arrays["label"])) if rows is None else rows
+        self._rows = np.arange(len(arrays["size"])) if rows is None else rows
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> "Samples":
@@ -98,13 +98,13 @@ class Samples(Sequence[Sample]):
             texts = columns.texts_of(self._arrays, name)
             if text not in texts:
                 return Samples(self._arrays, rows[:0])
-            rows = rows[self._arrays[name][rows] == texts.index(text)]
+            rows = rows[self._arrays[f"{name}/number"][rows] == texts.index(text)]
         return Samples(self._arrays, rows)
 
     def counts(self, name: str) -> dict[str, int]:
         """Return how many samples have each label, split, status or reason; those that none has are left out."""
         texts = columns.texts_of(self._arrays, name)
-        numbers = np.bincount(self._arrays[name][self._rows], minlength=len(texts)).tolist()
+        numbers = np.bincount(self._arrays[f"{name}/number"][self._rows], minlength=len(texts)).tolist()
         return {text: number for text, number in zip(texts, numbers, strict=True) if number}
 
     def positions(self, name: str, texts: Sequence[str]) -> NDArray[np.int64]:
@@ -117,7 +117,9 @@ class Samples(Sequence[Sample]):
         known = columns.texts_of(self._arrays, name)
         used = self.counts(name)
         table = np.array([position[text] if text in used else -1 for text in known], np.int64)
-        positions: NDArray[np.int64] = table[self._arrays[name][self._rows]] if known else np.empty(0, np.int64)
+        positions: NDArray[np.int64] = (
+            table[self._arrays[f"{name}/number"][self._rows]] if known else np.empty(0, np.int64)
+        )
         return positions
 
     def __len__(self) -> int:
@@ -210,12 +212,12 @@ class Dataset:
         if self.known_identity is not None:
             return self.known_identity
         sha256 = hashlib.sha256("\n".join([*self.classes, ""]).encode("utf-8", "surrogateescape"))
-        for line in self._lines():
-            sha256.update(f"\n{line}".encode("utf-8", "surrogateescape"))
+        for lines in self._lines():
+            sha256.update("\n".join(["", *lines]).encode("utf-8", "surrogateescape"))
         return sha256.hexdigest()
 
-    def _lines(self) -> Iterator[str]:
-        """Yield digest, split and label of every accepted sample, in the order of these lines."""
+    def _lines(self) -> Iterator[list[str]]:
+        """Yield lists of digest, split and label of every accepted sample, in the order of these lines."""
         samples = self.accepted()
         splits, labels = (sorted(samples.counts(name)) for name in ("split", "label"))
         kinds = [f"{split} {label}" for split in splits for label in labels]
@@ -229,8 +231,7 @@ class Dataset:
         ends = [kinds[i] for i in by_rank]
         for first in range(0, len(order), _AT_ONCE):
             some = order[first : first + _AT_ONCE]
-            for digest, i in zip(unpack(digests[some]), rank[some].tolist(), strict=True):
-                yield f"{digest} {ends[i]}"
+            yield [f"{d} {ends[i]}" for d, i in zip(unpack(digests[some]), rank[some].tolist(), strict=True)]
 
     def targets(self, samples: Iterable[Sample]) -> list[int]:
         """Return the index of each sample's label in `classes`."""
