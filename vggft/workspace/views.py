@@ -65,6 +65,8 @@ def compute(
     Raises:
         VggftError: an image is missing, has changed or cannot be decoded; no weights; or too little disk space.
     """
+    if not number:
+        return []
     found = caches(workspace, number)
     settings, files = workspace.settings, files_of(workspace.dataset.root, samples)
     rows, needed = missing(found, layers, files)
