@@ -206,7 +206,7 @@ def in_new_processes(action: str, folder: Path, rounds: int) -> dict[str, Any]:
     command = [sys.executable, __file__, "--action", action, "--folder", str(folder)]
     once = ACTIONS[action] is first_opening
     found = [json.loads(subprocess.check_output(command)) for _ in range(1 if once else rounds + 1)][not once :]
-    print(folder.name, action, *(f"{one['seconds']:.2f} s" for one in found), file=sys.stderr)
+    print(folder.name, action, *(f"{one['seconds']:.2f} ({one['processor']:.2f}) s" for one in found), file=sys.stderr)
     medians = {name: statistics.median(one[name] for one in found) for name in ("seconds", "processor", "peak")}
     return {**medians, "all_seconds": [one["seconds"] for one in found]}
 

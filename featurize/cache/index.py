@@ -6,9 +6,10 @@ together have the same rows, and share their arrays: 40 bytes a row, in the file
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -170,16 +171,16 @@ def load(path: Path) -> Index | None:
     """Read an index; return None if it is missing, damaged or of another version."""
     try:
         try:
-            with arrays.reading(path) as file:
-                return _read(file) if file.attrs["version"] == INDEX_VERSION else None
+            with arrays.reading(path) as (file, data):
+                return _read(file, lambda x: arrays.array(x, data)) if file.attrs["version"] == INDEX_VERSION else None
         except ValueError:  # no checksum at its end
-            with durable.open_regular(path) as data, h5py.File(data, "r") as file:
+            with durable.open_regular(path) as before, h5py.File(before, "r") as file:
                 return _read_before_crc(file)
     except (OSError, KeyError, ValueError, RuntimeError):  # what h5py raises for missing and damaged files
         return None
 
 
-def _read(file: h5py.File) -> Index:
+def _read(file: h5py.File, array: Callable[[h5py.Dataset], NDArray[Any]]) -> Index:
     names = [name.decode() for name in file["shards"][...]]
     stamps = [Stamp(*row) for row in file["stamps"][...].tolist()]
     read: dict[int, Rows] = {}  # address of a group in the file → its arrays
@@ -188,15 +189,15 @@ def _read(file: h5py.File) -> Index:
         if isinstance(group, h5py.Group):
             address = h5py.h5o.get_info(group.id).addr
             if address not in read:
-                digests = group["digest"][...].reshape(-1).view(DIGEST)
-                read[address] = Rows(digests, group["shard"][...], group["row"][...])
+                digests = array(group["digest"]).reshape(-1).view(DIGEST)
+                read[address] = Rows(digests, array(group["shard"]), array(group["row"]))
             layers[name] = read[address]
     return Index(dict(zip(names, stamps, strict=True)), layers)
 
 
 def _read_before_crc(file: h5py.File) -> Index | None:
     """Read an index of an earlier version, whose shards need not be verified again; None if it is damaged."""
-    index = _read(file) if file.attrs["version"] == _BEFORE_CRC else Index()
+    index = _read(file, lambda x: x[...]) if file.attrs["version"] == _BEFORE_CRC else Index()
     sha256 = hashlib.sha256("\n".join(f"{name} {stamp}" for name, stamp in index.shards.items()).encode())
     for name in sorted(index.layers):
         rows = index.layers[name]

@@ -52,6 +52,20 @@ def texts_of(arrays: Arrays, name: str) -> list[str]:
     return texts.at(np.arange(len(texts)))
 
 
+def record(arrays: Arrays, row: int) -> tuple[Any, ...]:
+    """Return what `records` returns of one sample, in a tenth of the time that several take."""
+
+    def text(name: str, number: int) -> str:
+        ends = arrays[f"{name}/end"]
+        first = int(ends[number - 1]) if number else 0
+        return str(arrays[f"{name}/bytes"].data[first : int(ends[number])], "utf-8", "surrogateescape")
+
+    (digest,) = digests(arrays, np.array([row]))
+    label, split, group, status, reason = (text(name, int(arrays[f"{name}/number"][row])) for name in REPEATED)
+    numbers = (int(arrays[name][row]) for name in NUMBERS)
+    return (text("path", row), label, split, group or digest, digest, status, reason, *numbers)
+
+
 def digests(arrays: Arrays, rows: NDArray[np.intp]) -> list[str]:
     """Return the hexadecimal digests of some samples, an empty text for those without."""
     return ["" if text == _NO_DIGEST else text for text in unpack(arrays["digest"][rows])]

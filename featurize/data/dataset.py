@@ -134,8 +134,7 @@ class Samples(Sequence[Sample]):
     def __getitem__(self, index: int | slice) -> "Sample | Samples":
         if isinstance(index, slice):
             return Samples(self._arrays, self._rows[index])
-        (record,) = columns.records(self._arrays, self._rows[[index]])
-        return Sample(*record)
+        return Sample(*columns.record(self._arrays, int(self._rows[index])))
 
     def __iter__(self) -> Iterator[Sample]:
         for first in range(0, len(self), _AT_ONCE):

@@ -24,6 +24,7 @@ from featurize.disk.digests import DIGEST
 _END = "crc32 {:08x}\n"  # what follows the last byte of HDF5
 _END_BYTES = len(_END.format(0))
 _BLOCK = 1 << 20
+_WRONG = "damaged: its checksum is wrong"
 
 
 def write(path: Path, fill: Callable[[h5py.File], None], then: str = durable.AGAIN) -> None:
@@ -46,7 +47,7 @@ def open_regular(path: Path) -> io.BufferedReader:
     try:
         size = file.seek(0, os.SEEK_END) - _END_BYTES
         if size < 0 or _last(file, size) != _end(file, size):
-            raise ValueError("damaged: its checksum is wrong")
+            raise ValueError(_WRONG)
     except BaseException:
         file.close()
         raise
@@ -54,10 +55,24 @@ def open_regular(path: Path) -> io.BufferedReader:
 
 
 @contextlib.contextmanager
-def reading(path: Path) -> Iterator[h5py.File]:
-    """Open a file of `write` for reading; errors as in `open_regular`."""
-    with open_regular(path) as file, h5py.File(file, "r") as stored:
-        yield stored
+def reading(path: Path) -> Iterator[tuple[h5py.File, bytearray]]:
+    """Read a file of `write` into memory; yield it as HDF5, and its bytes, for `array`. Errors as in `open_regular`."""
+    with durable.open_regular(path) as file:
+        data = bytearray(os.fstat(file.fileno()).st_size)
+        size = len(data) - _END_BYTES
+        if file.readinto(data) != len(data) or size < 0:
+            raise ValueError("truncated")
+        if data[size:] != _END.format(zlib.crc32(memoryview(data)[:size])).encode():
+            raise ValueError(_WRONG)
+        with h5py.File(file, "r") as stored:
+            yield stored, data
+
+
+def array(dataset: h5py.Dataset, data: bytearray) -> NDArray[Any]:
+    """Return a dataset of a file whose bytes are in memory, without copying them."""
+    if not dataset.size:
+        return np.empty(dataset.shape, dataset.dtype)
+    return np.frombuffer(data, dataset.dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)
 
 
 class Stored(Mapping[str, NDArray[Any]]):
