@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from featurize.cache.feature_cache import FeatureCache
-from featurize.data.dataset import Sample
+from featurize.data.dataset import Sample, digests_of
 from featurize.errors import VggftError
 from featurize.process import interrupts
 from heads.head import pool
@@ -71,7 +71,7 @@ def read(
     """
     pooled: dict[Pooling, NDArray[Any]] = {}
     count = 0
-    for positions, maps in cache.pieces(cache.architecture.top, [sample.digest for sample in samples], _ROWS_AT_ONCE):
+    for positions, maps in cache.pieces(cache.architecture.top, digests_of(samples), _ROWS_AT_ONCE):
         finite = np.isfinite(maps).all(axis=(1, 2, 3))
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
