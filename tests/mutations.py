@@ -117,8 +117,8 @@ MUTATIONS = [
     ),
     Mutation(
         "featurize/data/dataset.py",
-        'f"{s.digest} {s.split} {s.label}"',
-        'f"{s.digest} {s.label}"',
+        'kinds = [f"{split} {label}" for',
+        'kinds = [f"{label}" for',
         "unit/test_splits.py",
     ),
     Mutation("featurize/pixels/images.py", "(255, 255, 255, 255)", "(0, 0, 0, 255)", "unit/test_images.py"),
@@ -188,7 +188,7 @@ MUTATIONS = [
         "featurize/disk/arrays.py",
         "_last(file, size) != _end(file, size)",
         "False",
-        "unit/test_cache.py",
+        "unit/test_manifest.py",
     ),
     Mutation(
         "featurize/disk/durable.py",
@@ -251,8 +251,8 @@ MUTATIONS = [
     ),
     Mutation(
         "featurize/disk/checked.py",
-        "if checksums is None or hashlib.sha256(data).hexdigest() in checksums:",
-        "if data:",
+        "if checksums is None or sha256 in checksums:",
+        "if True:",
         "unit/test_checksums.py",
     ),
     Mutation(

@@ -217,7 +217,7 @@ def test_digests_may_be_packed(tmp_path):
 
 
 def test_opening_makes_no_object_for_a_row(tmp_path):
-    """200,000 rows in two layers: 8 MB of arrays, where one object a row takes 13 MB or more."""
+    """200,000 rows in two layers: 8 MB of arrays. An object of any kind for each row would take 5 MB more."""
     cache = FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK)
     cache.shards.mkdir(parents=True)
     rng, stored = np.random.default_rng(0), Index()

@@ -188,7 +188,7 @@ def test_what_vggft_does_not_write_is_refused(tmp_path, old, new):
 
 
 def test_opening_makes_no_object_for_a_row(tmp_path, monkeypatch):
-    """20,000 rows: columns of 2.4 MB, where objects take 14 MB."""
+    """20,000 rows: columns of 2.3 MB, where objects took 15 MB."""
     number = 20_000
     paths = [f"ants/photograph-{i:08}.jpg" for i in range(number)]
     blank = Sample("", "ants", "train", status="ok")

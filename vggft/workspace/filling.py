@@ -56,7 +56,7 @@ class Filled:
 
 
 class _Files(Mapping[str, Sequence[Path]]):
-    """Digest → files with those bytes, whose paths are made when they are asked for: a Path takes 600 bytes."""
+    """Digest → files with those bytes, whose paths are made when they are asked for: a Path takes 390 bytes."""
 
     def __init__(self, root: Path, samples: Iterable[Sample]) -> None:
         self._root = root
