@@ -18,6 +18,7 @@ Arrays = Mapping[str, NDArray[Any]]
 NUMBERS: Mapping[str, Any] = {"size": np.int64, "mtime_ns": np.int64, "inode": np.uint64}
 REPEATED = ("label", "split", "group", "status", "reason")
 _NO_DIGEST = "0" * HEX
+_OWN = "\0"  # stands for a group that is the digest of the file, as most are; no name of a file or folder has this character
 
 
 class Texts:
@@ -40,7 +41,7 @@ class Texts:
 
 
 def repeated(arrays: Arrays, name: str, rows: NDArray[np.intp]) -> list[str]:
-    """Return the texts of some samples in a column of `REPEATED`; an empty one for a group that is the digest, as most are."""
+    """Return the texts of some samples in a column of `REPEATED`; `_OWN` for a group that is the digest."""
     numbers, inverse = np.unique(arrays[f"{name}/number"][rows], return_inverse=True)
     known = Texts(arrays, name).at(numbers)
     return [known[i] for i in inverse.tolist()]
@@ -53,7 +54,7 @@ def texts_of(arrays: Arrays, name: str) -> list[str]:
 
 
 def record(arrays: Arrays, row: int) -> tuple[Any, ...]:
-    """Return what `records` returns of one sample, in a tenth of the time that several take."""
+    """Return what `records` returns, of one sample: without the steps that only pay for many."""
 
     def text(name: str, number: int) -> str:
         ends = arrays[f"{name}/end"]
@@ -63,7 +64,7 @@ def record(arrays: Arrays, row: int) -> tuple[Any, ...]:
     (digest,) = digests(arrays, np.array([row]))
     label, split, group, status, reason = (text(name, int(arrays[f"{name}/number"][row])) for name in REPEATED)
     numbers = (int(arrays[name][row]) for name in NUMBERS)
-    return (text("path", row), label, split, group or digest, digest, status, reason, *numbers)
+    return (text("path", row), label, split, digest if group == _OWN else group, digest, status, reason, *numbers)
 
 
 def digests(arrays: Arrays, rows: NDArray[np.intp]) -> list[str]:
@@ -75,7 +76,7 @@ def records(arrays: Arrays, rows: NDArray[np.intp]) -> Iterator[tuple[Any, ...]]
     """Return path, label, split, group, digest, status, reason, size, mtime_ns and inode of some samples."""
     path, digest = Texts(arrays, "path").at(rows), digests(arrays, rows)
     label, split, group, status, reason = (repeated(arrays, name, rows) for name in REPEATED)
-    group = [g or d for g, d in zip(group, digest, strict=True)]
+    group = [d if g == _OWN else g for g, d in zip(group, digest, strict=True)]
     size, mtime_ns, inode = (arrays[name][rows].tolist() for name in NUMBERS)
     return zip(path, label, split, group, digest, status, reason, size, mtime_ns, inode, strict=True)
 
@@ -107,8 +108,8 @@ class Builder:
         self._add_paths(columns["path"])
         for name in REPEATED:
             numbers, texts = self._numbers[name], columns[name]
-            if name == "group":  # a text only where it is not the digest
-                texts = [group if group != digest else "" for group, digest in zip(texts, digests, strict=True)]
+            if name == "group":
+                texts = [group if group != digest else _OWN for group, digest in zip(texts, digests, strict=True)]
             for text in dict.fromkeys(texts):
                 numbers.setdefault(text, len(numbers))
             self._append(f"{name}/number", np.array(list(map(numbers.__getitem__, texts)), np.int32))

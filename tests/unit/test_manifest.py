@@ -44,6 +44,7 @@ def samples(number=300):
         )
     made[5] = replace(made[5], status="rejected", reason="=no picture", split="")
     made[6] = Sample(made[6].path, "ants", status="rejected", reason="cannot be read")
+    made[10] = replace(made[10], group="")
     made[8] = replace(made[8], status="duplicate", reason="same bytes as 'x'")
     return made
 
