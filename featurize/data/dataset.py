@@ -68,7 +68,7 @@ class Samples(Sequence[Sample]):
             rows: which of them, in which order; None: all.
         """
         self._arrays = arrays
-        self._rows = np.arange(len(arrays["size"])) if rows is None else rows
+        self._rows = np.arange(len(arrays["status/number"])) if rows is None else rows
 
     @classmethod
     def of(cls, samples: Iterable[Sample]) -> "Samples":
