@@ -14,6 +14,8 @@ from featurize.data import manifest
 from featurize.data.dataset import Dataset, Sample, Samples, digests_of
 from featurize.disk import arrays, checked
 from featurize.disk.digests import unpack
+from featurize.errors import VggftError
+from vggft.workspace import earlier
 
 CLASSES = ("ants", "bees", "été")
 ODD = (
@@ -208,3 +210,14 @@ def test_opening_makes_no_object_for_a_row(tmp_path, monkeypatch):
             tracemalloc.stop()
         assert peak < bound, f"first: {first}, {peak / 1e6:.0f} MB"
     assert np.array_equal(dataset.samples[number - 1].path, f"ants/photograph-{number - 1:08}.jpg")
+
+
+def test_a_new_workspace_replaces_no_columns_that_vggft_did_not_write(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "_LARGE", 1)
+    (tmp_path / "manifest.h5").write_bytes(b"of somebody else")
+    with pytest.raises(VggftError, match=r"manifest\.h5: not provably written by vggft"):
+        earlier.refuse_foreign_files(tmp_path)
+    rows = samples(60)
+    check(opened(tmp_path, rows), rows)
+    (tmp_path / "checksums.json").unlink()
+    earlier.refuse_foreign_files(tmp_path)
