@@ -21,7 +21,7 @@ from featurize.errors import VggftError
 
 DERIVED = "manifest.h5"
 _VERSION = 1
-# With fewer rows, reading the CSV file takes less than a tenth of a second.
+# With fewer rows, reading the CSV file takes less than 0.2 seconds.
 _LARGE = 20_000
 _DIGEST = re.compile("[0-9a-f]{64}")
 _DIGESTS = re.compile("(?:[0-9a-f]{64}\n)*")
