@@ -92,8 +92,8 @@ def main() -> None:
                 return dissected.activations(pictures)
             return dissected.activations(engine(pictures, [dissected.layer])[0].astype(np.float16))
 
-        samples = workspace.dataset.accepted("validate")
-        samples = [samples[i] for i in rng.permutation(len(samples))[: 2 * arguments.pictures]]
+        validation = workspace.dataset.accepted("validate")
+        samples = [validation[i] for i in rng.permutation(len(validation))[: 2 * arguments.pictures]]
         pictures = np.stack(
             [images.decode_resized((workspace.dataset.root / s.path).read_bytes(), size) for s in samples]
         )

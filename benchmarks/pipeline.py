@@ -38,6 +38,7 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.cache import shards, zstd
 from featurize.cache.fingerprint import Fingerprint
 from featurize.disk import forms
+from featurize.disk.digests import pack
 from featurize.pixels import images
 
 LAYERS = VGG16.cached
@@ -54,6 +55,7 @@ data, work, outputs, processors = sys.argv[1:]
 os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(processors)])
 os.cpu_count = lambda: int(processors)
 from featurize.backbone.vgg16 import VGG16
+from featurize.disk.digests import pack
 from vggft.steps import featurize
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Ui
@@ -152,7 +154,7 @@ def stages(paths: Sequence[Path], place: Path) -> dict[str, float]:
     files = [path.read_bytes() for path in paths[:BATCH]]
     pictures = [images.decode_resized(data, VGG16.size) for data in files]
     wide = {name: output.astype(np.float32) for name, output in features.items()}
-    digests = shards.pack(hashlib.sha256(data).hexdigest() for data in files)
+    digests = pack(hashlib.sha256(data).hexdigest() for data in files)
     folder = place / "shards"
     folder.mkdir()
     work: dict[str, Callable[[], object]] = {

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from featurize.backbone.architecture import POOLED
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.pooled import averages_and_maxima
-from featurize.data.dataset import Sample
+from featurize.data.dataset import Sample, digests_of
 from featurize.errors import VggftError
 from featurize.process import interrupts
 from heads.specs import Pooling
@@ -116,15 +116,15 @@ def _outputs(
     cache: FeatureCache, samples: Sequence[Sample], poolings: Sequence[Pooling]
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
     """Yield positions in `samples` and their outputs: of `POOLED` where that suffices and is there, else of the last layer."""
-    digests, architecture = [sample.digest for sample in samples], cache.architecture
+    digests, architecture = digests_of(samples), cache.architecture
+    instead = architecture.top
     if "flatten" in poolings:
-        layer_of = [architecture.top] * len(digests)
+        from_maps = np.ones(len(digests), bool)
     else:
-        lacking = set(cache.missing([POOLED], digests))
-        instead = architecture.top if architecture.top in cache.layers else architecture.read_by_heads(cache.layers)
-        layer_of = [instead if digest in lacking else POOLED for digest in digests]
-    for layer in dict.fromkeys(layer_of):
-        of_layer = np.asarray([i for i, name in enumerate(layer_of) if name == layer])
+        from_maps = cache.lacks([POOLED], digests)
+        if instead not in cache.layers:
+            instead = architecture.read_by_heads(cache.layers)
+    for layer, of_layer in ((POOLED, np.flatnonzero(~from_maps)), (instead, np.flatnonzero(from_maps))):
         size = max(1, _VALUES_AT_ONCE // int(np.prod(architecture.layer(layer).shape(cache.fingerprint.size))))
-        for positions, outputs in cache.pieces(layer, [digests[i] for i in of_layer], size):
+        for positions, outputs in cache.pieces(layer, digests[of_layer], size):
             yield of_layer[positions], outputs

@@ -154,15 +154,19 @@ class _Similarities:
 
     def __init__(self, samples: Sequence[Sample], pooled: NDArray[np.floating[Any]]) -> None:
         copies: dict[str, list[int]] = {}
+        groups, labels = [], []  # of the first image with the bytes of each file
         for i, sample in enumerate(samples):
+            if sample.digest not in copies:
+                groups.append(sample.group)
+                labels.append(sample.label)
             copies.setdefault(sample.digest, []).append(i)
         self.copies = list(copies.values())
         files = [positions[0] for positions in self.copies]
         roots = np.sqrt(np.maximum(pooled[files], 0).astype(np.float32))
         length = np.linalg.norm(roots, axis=1, keepdims=True)
         self.unit: Floats = roots / np.maximum(length, np.finfo(np.float32).tiny)
-        self.groups = np.unique([samples[i].group for i in files], return_inverse=True)[1]
-        self.labels = np.unique([samples[i].label for i in files], return_inverse=True)[1]
+        self.groups = np.unique(groups, return_inverse=True)[1]
+        self.labels = np.unique(labels, return_inverse=True)[1]
         self.typical = self._typical()
 
     def between(self, rows: Positions, columns: Positions) -> Floats:

@@ -26,7 +26,7 @@ def complete_layers(cache: FeatureCache, dataset: Dataset) -> list[str]:
     Raises:
         VggftError: there is no such layer.
     """
-    digests = [sample.digest for sample in dataset.accepted()]
+    digests = dataset.accepted().digests
     layers = [layer for layer in cache.layers if not cache.missing([layer], digests)]
     if not layers:
         raise VggftError(

@@ -24,8 +24,10 @@ from numpy.typing import NDArray
 from featurize.backbone.architecture import POOLED, Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
-from featurize.cache.shards import Damaged, Stamp
+from featurize.cache.shards import Damaged
 from featurize.disk import durable, forms
+from featurize.disk.digests import pack, unpack
+from featurize.disk.stamp import Stamp
 from featurize.errors import VggftError
 from featurize.process import cores, interrupts
 from featurize.process.workers import Ended, Workers
@@ -35,6 +37,8 @@ FINGERPRINT_FILE = "fingerprint.json"
 INDEX_FILE = "index.h5"
 _TRIES = 10  # to read rows beside a prune
 DISTRUSTED_FILE = "index.old.h5"  # an invalidated index, used only for its list of shards
+
+Digests = Sequence[str] | NDArray[np.bytes_]  # hexadecimal, or packed (`featurize.disk.digests`)
 
 
 class FeatureCache:
@@ -81,47 +85,47 @@ class FeatureCache:
         with self._guard:
             return sorted(self._index.layer_names, key=self.architecture.position)
 
-    def missing(self, layers: Sequence[str], digests: Sequence[str]) -> list[str]:
+    def missing(self, layers: Sequence[str], digests: Digests) -> list[str]:
         """Return the digests without a row for one or more of the layers, in order, without repeats."""
-        digests = list(dict.fromkeys(digests))
-        packed = shards.pack(digests)
-        missing = np.zeros(len(digests), bool)
-        for layer in layers:
-            missing |= self._locate(layer, packed)[0] < 0
-        return [digest for digest, is_missing in zip(digests, missing, strict=True) if is_missing]
+        packed = pack(digests)
+        return list(dict.fromkeys(unpack(packed[self.lacks(layers, packed)])))
 
-    def pieces(
-        self, layer: str, digests: Sequence[str], size: int
-    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
+    def lacks(self, layers: Sequence[str], digests: Digests) -> NDArray[np.bool_]:
+        """Return for each digest whether it has no row for one or more of the layers."""
+        with self._guard:
+            return self._index.lacking(layers, pack(digests))
+
+    def pieces(self, layer: str, digests: Digests, size: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
         """Yield (indices into `digests`, their rows), `size` rows at a time, in the order of the rows on disk.
 
         Raises:
             VggftError: as in `read`.
         """
-        order = self._order(layer, digests)
+        packed = pack(digests)
+        order = self._order(layer, packed)
         for first in range(0, len(order), size):
             indices = order[first : first + size]
-            yield indices, self.read(layer, [digests[i] for i in indices])
+            yield indices, self.read(layer, packed[indices])
 
     def in_order(self, layer: str, digests: Sequence[str]) -> list[str]:
         """Return digests in the order of their rows on disk."""
-        return [digests[i] for i in self._order(layer, digests)]
+        return [digests[i] for i in self._order(layer, pack(digests))]
 
-    def _order(self, layer: str, digests: Sequence[str]) -> NDArray[np.intp]:
-        return np.lexsort(self._locate(layer, shards.pack(digests))[::-1])
+    def _order(self, layer: str, packed: NDArray[np.bytes_]) -> NDArray[np.intp]:
+        return np.lexsort(self._locate(layer, packed)[::-1])
 
     def rows(self, layer: str, digests: Sequence[str], size: int) -> Iterator[tuple[str, NDArray[np.float16]]]:
         """Yield (digest, row) in the order of the rows on disk, reading `size` rows at a time."""
         for indices, rows in self.pieces(layer, digests, size):
             yield from zip((digests[i] for i in indices), rows, strict=True)
 
-    def read(self, layer: str, digests: Sequence[str]) -> NDArray[np.float16]:
+    def read(self, layer: str, digests: Digests) -> NDArray[np.float16]:
         """Return the rows of `digests` as one array (n, height, width, filters); of `POOLED` (n, 2, filters). Digests may repeat.
 
         Raises:
             VggftError: a digest has no row, or a shard is damaged.
         """
-        packed = shards.pack(digests)
+        packed = pack(digests)
         deleted = ""
         for _ in range(_TRIES):
             try:
@@ -143,7 +147,7 @@ class FeatureCache:
             attributes: how the rows were computed (engine, batch size), stored in the shard. Equal rows must have equal
                 attributes, so no times and no host names.
         """
-        packed = shards.pack(digests)
+        packed = pack(digests)
         self.shards.mkdir(parents=True, exist_ok=True)
         with self._guard:
             self.describe()
@@ -303,7 +307,7 @@ class FeatureCache:
         invalidate_index(self.folder)
 
     def _load(self, recheck: bool = False) -> None:
-        """Load the index if it matches the existing shards, else rebuild it."""
+        """Load the index and add new shards to it; rebuild it if shards that it knows are damaged or gone."""
         stored, present = self._stored_and_present()
         if stored is not None and stored.shards == present and not recheck:
             self._index, self._index_saved = stored, True
@@ -313,14 +317,21 @@ class FeatureCache:
         self.lost = [name for name in former.shards if name not in present]
         untrusted = [name for name in present if trusted.get(name) != present[name]]
         self.damaged = dict(find_damaged(self.shards, untrusted))
-        self._index = self._build_index(present)
+        if stored is not None and stored.shards.keys() <= present.keys() - self.damaged.keys():
+            self._index = stored
+            stored.shards.update(
+                {name: present[name] for name in stored.shards}
+            )  # unchanged: their names are their hashes
+            self._add(stored, {name: stamp for name, stamp in present.items() if name not in stored.shards})
+        else:  # a digest of a lost row may have another row, which the index does not know
+            self._index = self._build_index(present)
         self._index_saved = stored is None and not present
         unusable = {*self.lost, *self.damaged}
         for layer in former.layer_names if unusable else ():
             rows = former.rows(layer)
             lost = np.isin(rows.shard, [number for number, name in enumerate(former.shards) if name in unusable])
             if lost.any():
-                self.lost_rows[layer] = frozenset(shards.unpack(rows.digest[lost]))
+                self.lost_rows[layer] = frozenset(unpack(rows.digest[lost]))
 
     def _stored_and_present(self) -> tuple[index.Index | None, dict[str, Stamp]]:
         """Return the stored index and the existing shards, both of one moment, also beside a prune.
@@ -340,16 +351,19 @@ class FeatureCache:
     def _build_index(self, present: Mapping[str, Stamp]) -> index.Index:
         """Build an index of the given shards, except damaged ones and shards of other caches, which are added to `damaged`."""
         built = index.Index()
+        self._add(built, present)
+        return built
+
+    def _add(self, positions: index.Index, present: Mapping[str, Stamp]) -> None:
         for name, stamp in present.items():
             if name not in self.damaged:
                 try:
                     with shards.open_known(self.shards, name, self.fingerprint, self.architecture) as file:
-                        built.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
+                        positions.add(name, stamp, shards.layers_of(file), shards.digests_of(file))
                 except FileNotFoundError:  # pruned in the meantime
                     continue
                 except Damaged as error:
                     self.damaged[name] = str(error)
-        return built
 
 
 def _runs(rows: NDArray[np.int32], targets: NDArray[np.intp]) -> Iterator[tuple[slice, slice]]:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from featurize.cache import shards
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import FEATURE_BOUNDS
+from featurize.disk.digests import pack
 
 
 class Recomputed:
@@ -48,7 +49,7 @@ class Recomputed:
 
     def _note_shards(self, layer: str, digests: Sequence[str], errors: NDArray[np.float64]) -> None:
         index = self._cache.positions
-        names, numbers = list(index.shards), index.locate(layer, shards.pack(digests))[0]
+        names, numbers = list(index.shards), index.locate(layer, pack(digests))[0]
         for number in np.unique(numbers):
             rows = numbers == number
             with self._cache.open(names[number]) as file:

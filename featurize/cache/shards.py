@@ -14,9 +14,8 @@ import hashlib
 import io
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +29,13 @@ from featurize.backbone.architecture import POOLED, Architecture
 from featurize.cache import zstd
 from featurize.cache.fingerprint import Fingerprint
 from featurize.disk import durable
+from featurize.disk.digests import DIGEST
+from featurize.disk.stamp import Stamp
 from featurize.errors import VggftError
 from featurize.process import cores
 
 SHARD_VERSION = 1
 _FILE_NAME = re.compile(r"[0-9a-f]{64}\.h5")
-DIGEST = np.dtype("S32")  # 32 raw bytes; NumPy strips trailing zeros of single elements, so only arrays are used
 
 # Zstandard level 1 compresses float16 outputs of VGG16 for 397 photographs 3.0× for block4_pool and 5.6× for block5_pool (LZ4:
 # 2.1× and 3.7×). LZ4 decompresses faster, but both take far less time than any engine takes to compute the rows.
@@ -49,36 +49,6 @@ _ROWS_PER_CHUNK = {POOLED: 64}
 
 class Damaged(Exception):
     """A file that is not a valid shard; the message is the reason."""
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """Size in bytes, modification time in ns and inode of a file; if they are unchanged, so is the file."""
-
-    size: int
-    mtime_ns: int
-    inode: int
-
-    @classmethod
-    def of(cls, path: Path) -> "Stamp":
-        """Return the stamp of a file.
-
-        Raises:
-            OSError: the file cannot be accessed.
-        """
-        status = path.stat()
-        return cls(status.st_size, status.st_mtime_ns, status.st_ino)
-
-
-def pack(digests: Iterable[str]) -> NDArray[np.bytes_]:
-    """Convert hexadecimal sha256 digests to an array of 32 raw bytes each."""
-    return np.frombuffer(bytes.fromhex("".join(digests)), DIGEST)
-
-
-def unpack(digests: NDArray[np.bytes_]) -> list[str]:
-    """Convert packed digests to hexadecimal."""
-    text = np.ascontiguousarray(digests).tobytes().hex()
-    return [text[i : i + 64] for i in range(0, len(text), 64)]
 
 
 def write(

@@ -2,7 +2,7 @@
 
 import contextlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from featurize.cache.feature_cache import (
     DISTRUSTED_FILE,
     FINGERPRINT_FILE,
     INDEX_FILE,
+    Digests,
     FeatureCache,
     find_damaged,
     invalidate_index,
@@ -23,6 +24,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
 from featurize.cache.shards import Damaged
 from featurize.disk import checked, durable, forms, listing
+from featurize.disk.digests import pack
 from featurize.errors import VggftError
 from featurize.options import records
 
@@ -117,11 +119,10 @@ def _info(folder: Path, fingerprint: Fingerprint | None, architecture: Architect
                     )
         except Damaged as error:
             raise VggftError(f"{cache.shards / name}.h5: {error}. Run: vggft cache verify") from None
-    digests = [cache.positions.rows(layer).digest for layer in cache.layers]
     return Info(
         folder,
         fingerprint,
-        images=len(np.unique(np.concatenate(digests))) if digests else 0,
+        images=cache.positions.images(),
         files=len(cache.positions.shards),
         stored=sum(stamp.size for stamp in cache.positions.shards.values()),
         damaged=len(cache.damaged) + len(cache.lost),
@@ -215,9 +216,9 @@ class Surplus:
     keep: Mapping[str, NDArray[np.bool_]]
 
 
-def surplus(cache: FeatureCache, wanted: Sequence[str]) -> Surplus:
+def surplus(cache: FeatureCache, wanted: Digests) -> Surplus:
     """Find rows of other digests than `wanted`, and rows that another shard has, too. Nothing is changed."""
-    packed = shards.pack(wanted)
+    packed = pack(wanted)
     needed: dict[str, list[NDArray[np.int32]]] = {name: [] for name in cache.positions.shards}
     for layer in cache.layers:
         rows = cache.positions.rows(layer)

@@ -102,47 +102,53 @@ def files_below(
         above: real paths of the folders above, to detect loops of links.
         beside: called with each annotation or note (`SIDE_SUFFIXES`, `SIDE_NAMES`), which is left out.
     """
+    relative = folder.relative_to(root).as_posix()
     if os.path.realpath(folder) in above:
-        yield _unusable(root, folder, template, "a link back to a folder above it")
+        yield _unusable(template, relative, "a link back to a folder above it")
         return
     above = (*above, os.path.realpath(folder))
     try:
         # Only names, because the directory entries take ten times as much memory.
         names = sorted(entry.name for entry in os.scandir(folder))
     except OSError as error:
-        yield _unusable(root, folder, template, f"folder cannot be listed: {error.strerror}")
+        yield _unusable(template, relative, f"folder cannot be listed: {error.strerror}")
         return
+    prefix = "" if relative == "." else f"{relative}/"
     for name in names:
         if name.startswith(".") or name.lower() in LITTER:
             continue
-        path = folder / name
+        # Text, because pathlib took most of the time of this loop.
+        path, relative = os.path.join(folder, name), prefix + name  # noqa: PTH118
         try:
-            status = path.stat()
+            status = os.stat(path)  # noqa: PTH116
         except OSError as error:
-            linked = os.path.islink(path)  # noqa: PTH114  (Path.is_symlink raises without permission for the folder)
+            linked = os.path.islink(path)  # noqa: PTH114
             reason = "broken link" if linked else f"cannot be read: {error.strerror}"
-            yield _unusable(root, path, template, reason)
+            yield _unusable(template, relative, reason)
             continue
         if stat.S_ISDIR(status.st_mode):
             if _of_system(name):
                 continue
-            if path.suffix.lower() in PICTURE_SUFFIXES:
-                yield _unusable(root, path, template, "a folder, not a picture")
+            if _suffix(name) in PICTURE_SUFFIXES:
+                yield _unusable(template, relative, "a folder, not a picture")
             else:
-                yield from files_below(root, path, template, above, beside)
+                yield from files_below(root, folder / name, template, above, beside)
         elif not stat.S_ISREG(status.st_mode):
-            yield _unusable(root, path, template, "not a regular file (a pipe, socket or device)")
-        elif _may_be_note(path) and _is_note(path, status.st_size):
-            beside(path)
+            yield _unusable(template, relative, "not a regular file (a pipe, socket or device)")
+        elif _may_be_note(name) and _is_note(folder / name, status.st_size):
+            beside(folder / name)
         else:
-            relative = path.relative_to(root).as_posix()
             yield replace(
                 template, path=relative, size=status.st_size, mtime_ns=status.st_mtime_ns, inode=status.st_ino
             )
 
 
-def _unusable(root: Path, path: Path, template: Sample, reason: str) -> Sample:
-    return replace(template, path=path.relative_to(root).as_posix(), status="rejected", reason=reason)
+def _unusable(template: Sample, relative: str, reason: str) -> Sample:
+    return replace(template, path=relative, status="rejected", reason=reason)
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()  # noqa: PTH122
 
 
 def ignored(notes: Sequence[Path]) -> str:
@@ -151,8 +157,8 @@ def ignored(notes: Sequence[Path]) -> str:
     return f"ignored beside the images: {counted(len(notes), 'file')} ({suffixes})"
 
 
-def _may_be_note(path: Path) -> bool:
-    return path.suffix.lower() in SIDE_SUFFIXES or path.name.lower() in SIDE_NAMES
+def _may_be_note(name: str) -> bool:
+    return _suffix(name) in SIDE_SUFFIXES or name.lower() in SIDE_NAMES
 
 
 def _is_note(path: Path, size: int) -> bool:

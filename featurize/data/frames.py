@@ -1,7 +1,6 @@
 """The names of frames cut from videos, and the video that a name tells: clip-00012.400.jpg is clip.mp4 after 12.4 seconds."""
 
 import re
-from pathlib import PurePosixPath
 
 # Where two files of this name go into one folder, vggft adds digits of the sha256 to one of them.
 _NAME = re.compile(r"(.+)-\d{5,}\.\d{3}(-[0-9a-f]{8,64})?\.jpg", re.DOTALL)
@@ -24,5 +23,5 @@ def video_of(path: str) -> str | None:
     Args:
         path: of the file, with forward slashes; its folders do not matter, because frames are sorted into class folders.
     """
-    match = _NAME.fullmatch(PurePosixPath(path).name)
+    match = _NAME.fullmatch(path.rpartition("/")[2])
     return match[1] if match else None

@@ -96,9 +96,10 @@ def build(scan: Scan, samples: Sequence[Sample], shares: Shares, assigned: Seque
     """
     with_splits = splits.assign(samples, shares, scan.stored_splits, assigned)
     dataset = Dataset(scan.root, scan.classes, tuple(splits.set_aside_duplicates(with_splits)))
+    trained = dataset.accepted("train").counts("label")
     for name in dataset.classes:
-        if not any(sample.label == name for sample in dataset.accepted("train")):
-            rejected = [sample for sample in dataset.rejected if sample.label == name]
+        if name not in trained:
+            rejected = dataset.rejected.where(label=name)
             first = f" ({len(rejected)} rejected, first {rejected[0].path}: {rejected[0].reason})" if rejected else ""
             raise VggftError(
                 f"class {name!r} has no training images left{first}. Add pictures, or lower --validation or --test. Features "

@@ -87,9 +87,10 @@ def assign(
 
 def _check_contradictions(samples: Sequence[Sample], before: Sequence[Assigned]) -> None:
     """Raise an error if a folder contradicts the split that was drawn for an image before the folder existed."""
-    memory = Memory(entry for entry in before if entry.drawn)
-    for sample in samples:
-        drawn = memory.splits(sample) if sample.split and sample.status != "rejected" else set()
+    given = [sample for sample in samples if sample.split and sample.status != "rejected"]
+    memory = Memory(entry for entry in before if entry.drawn) if given else Memory(())
+    for sample in given:
+        drawn = memory.splits(sample)
         if drawn and sample.split not in drawn:
             raise VggftError(
                 f"{sample.path} is in the {sample.split} split now, but was assigned to {' and '.join(sorted(drawn))} earlier, "
@@ -104,9 +105,11 @@ def _earlier_splits(samples: Sequence[Sample], before: Sequence[Assigned]) -> di
         VggftError: a group, other than copies of one file, joins images that are in different splits.
     """
     memory = Memory(before)
-    known: dict[str, set[str]] = defaultdict(set)
+    known: dict[str, frozenset[str]] = {}
     for sample in samples:
-        known[sample.group] |= memory.splits(sample)
+        found = memory.splits(sample)
+        if not found <= known.setdefault(sample.group, found):
+            known[sample.group] |= found
         if len(known[sample.group]) > 1 and sample.group != sample.digest:
             raise VggftError(
                 f"group {sample.group!r} joins images that were assigned to {' and '.join(sorted(known[sample.group]))} earlier, "
@@ -129,7 +132,9 @@ def _check_groups(groups: Mapping[str, Counter[str]]) -> None:
 
 def _targets(groups: Mapping[str, Counter[str]], shares: Mapping[str, float]) -> dict[str, dict[str, int]]:
     """Return the number of samples of each class that each drawn split should have."""
-    sizes: Counter[str] = sum(groups.values(), Counter())
+    sizes: Counter[str] = Counter()
+    for counts in groups.values():
+        sizes.update(counts)
     return {
         split: {label: max(1, round(share * size)) for label, size in sizes.items()} for split, share in shares.items()
     }
@@ -188,8 +193,10 @@ def set_aside_duplicates(samples: Sequence[Sample]) -> list[Sample]:
 
 def conflicts(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Return lists of samples with the same bytes but different labels or splits."""
+    usable = [sample for sample in samples if sample.status != "rejected"]
+    number = Counter(sample.digest for sample in usable)
     by_digest: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        if sample.status != "rejected":
+    for sample in usable:
+        if number[sample.digest] > 1:
             by_digest[sample.digest].append(sample)
     return [copies for copies in by_digest.values() if len({(s.label, s.split) for s in copies}) > 1]

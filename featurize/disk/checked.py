@@ -1,9 +1,10 @@
 """Files that vggft reads again: their sha256 is kept beside them, so that no damaged number is taken for a measured one."""
 
+import contextlib
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from featurize.disk import durable, forms
 
@@ -39,7 +40,14 @@ def write_checked(
 
 
 def read_checked(path: Path) -> bytes:
-    """Read a file written by `write_checked`, or by a version of vggft that recorded no checksum.
+    """Read a file written by `write_checked`; errors as in `opened`."""
+    with opened(path) as (file, _):
+        return file.read()
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """Open a file written by `write_checked`, or by a version of vggft that recorded no checksum; yield it and its sha256.
 
     Raises:
         OSError: the file cannot be read.
@@ -47,10 +55,13 @@ def read_checked(path: Path) -> bytes:
     """
     before = None
     while True:
-        data = durable.read_bytes(path)
-        checksums = read_checksums(path.parent).get(path.name)
-        if checksums is None or hashlib.sha256(data).hexdigest() in checksums:
-            return data
+        with durable.open_regular(path) as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            checksums = read_checksums(path.parent).get(path.name)
+            if checksums is None or sha256 in checksums:
+                file.seek(0)
+                yield file, sha256
+                return
         if checksums == before:
             break
         before = checksums  # written anew since the file was read, perhaps

@@ -44,7 +44,7 @@ def replacing(path: Path, then: str = AGAIN) -> Iterator[BinaryIO]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.vggft.tmp")
     try:
         try:
-            with temporary.open("wb") as file:
+            with temporary.open("w+b") as file:
                 yield file
                 file.flush()
                 _sync(file.fileno())

@@ -14,6 +14,7 @@ from small_cache import TWO, damage, featurize, files, layers, same, verify
 from tiny import TINY
 
 from featurize.cache import shards
+from featurize.disk.digests import unpack
 from vggft.steps.options import FeaturizeOptions
 from vggft.workspace.workspace import Workspace
 
@@ -90,7 +91,7 @@ def test_prune(base, in_shards):
     assert done["bytes_freed"] > 0
     assert len(list((base / "work" / "cache").iterdir())) == 1
     assert not list((base / "work" / "cache").glob("*/damaged"))
-    held = [d for p in files(base) for d in shards.unpack(shards.digests_of(h5py.File(p)))]
+    held = [d for p in files(base) for d in unpack(shards.digests_of(h5py.File(p)))]
     assert sorted(held) == sorted({s.digest for s in Workspace(base / "work", TINY).dataset.accepted()})
     assert same(layers(base), rows)
     assert verify(base)["ok"]

@@ -16,7 +16,8 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import INDEX_FILE, FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
-from featurize.cache.shards import DIGEST, Stamp, unpack
+from featurize.disk.digests import DIGEST, unpack
+from featurize.disk.stamp import Stamp
 from vggft.steps import featurize as step
 from vggft.steps.options import FeaturizeOptions
 from vggft.ui.console import Ui

@@ -15,6 +15,7 @@ from tiny import TINY
 from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
 from featurize.disk import durable
+from featurize.disk.digests import pack
 from vggft.comparison import fold_files
 from vggft.workspace.workspace import Workspace
 
@@ -71,7 +72,7 @@ def test_prune_refuses_where_the_settled_features_are_not_there(base, in_shards)
 
 
 def test_the_bytes_of_a_shard_do_not_depend_on_the_time(tmp_path):
-    digests = shards.pack(["ab" * 32, "cd" * 32])
+    digests = pack(["ab" * 32, "cd" * 32])
     features = {"block3_pool": np.arange(2 * 3 * 3 * 4, dtype=np.float16).reshape(2, 3, 3, 4)}
     first = shards.write(tmp_path, digests, features, {"fingerprint": "x"})
     time.sleep(1.1)  # HDF5's timestamps are whole seconds

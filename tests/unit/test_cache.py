@@ -12,6 +12,7 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.cache import index, shards
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
+from featurize.disk.digests import pack, unpack
 from featurize.errors import VggftError
 
 SHAPES = {"block4_pool": (4, 4, 8), "block5_pool": (2, 2, 8)}
@@ -192,7 +193,7 @@ def test_rows_in_the_order_of_the_disk(cache):
     found = dict(cache.rows("block5_pool", asked, 7))
     assert sorted(found) == sorted(asked)
     assert all(np.array_equal(found[digest(i)], row("block5_pool", i)) for i in range(50))
-    order = [int(cache.positions.locate("block5_pool", shards.pack([d]))[0][0]) for d in found]
+    order = [int(cache.positions.locate("block5_pool", pack([d]))[0][0]) for d in found]
     assert order == sorted(order)
 
 
@@ -313,7 +314,7 @@ def test_a_prune_between_the_index_and_the_shards_loses_nothing(cache, tmp_path,
             pruned.append(True)
             with cache.open(first) as file:
                 rows = {layer: file[layer][...] for layer in shards.layers_of(file)}
-                digests = shards.unpack(shards.digests_of(file))
+                digests = unpack(shards.digests_of(file))
             cache.write(digests, rows, {"engine": "another"})
             cache.forget([first])  # as prune does: the index first
             shards.path(cache.shards, first).unlink()

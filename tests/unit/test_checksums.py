@@ -63,16 +63,17 @@ def killed_after(write_json):
 
 def test_a_reader_beside_a_writer_sees_the_old_file_or_the_new_one(tmp_path, monkeypatch):
     write(tmp_path, a=b"old")
-    read = durable.read_bytes
+    open_regular = durable.open_regular
 
     def meanwhile(path):
-        data = read(path)
-        if path.name == "a.csv" and data == b"old":
+        file = open_regular(path)
+        if path.name == "a.csv":
+            monkeypatch.undo()
             write(tmp_path, a=b"newer")
             write(tmp_path, a=b"newest")
-        return data
+        return file
 
-    monkeypatch.setattr(durable, "read_bytes", meanwhile)
+    monkeypatch.setattr(durable, "open_regular", meanwhile)
     assert checked.read_checked(tmp_path / "a.csv") == b"newest"
 
 

@@ -26,6 +26,7 @@ from featurize.cache import shards, zstd
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.disk import durable
+from featurize.disk.digests import pack, unpack
 from featurize.engines.compiled import compiled
 from featurize.errors import VggftError
 from featurize.pixels import decoding, images
@@ -131,7 +132,7 @@ def test_a_row_that_the_engine_found_too_large_is_named(work, tmp_path):
 
 def rows_of(n, seed=0):
     values = np.maximum(np.random.default_rng(seed).normal(-1, 1, (n, 4, 4, 64)), 0).astype(np.float16)
-    return shards.pack(hashlib.sha256(bytes([seed, i])).hexdigest() for i in range(n)), {"x": values}
+    return pack(hashlib.sha256(bytes([seed, i])).hexdigest() for i in range(n)), {"x": values}
 
 
 def test_a_shard_has_the_bytes_that_hdf5_alone_would_write(tmp_path, monkeypatch):
@@ -222,7 +223,7 @@ def test_a_writing_process_that_is_killed_costs_no_row(tmp_path):
         for seed in range(3):
             packed, features = rows_of(40, seed)
             rows = {"x": features["x"][:, :1, :1, :3]}
-            pool.submit(cache.write, shards.unpack(packed), rows, {}).result()
+            pool.submit(cache.write, unpack(packed), rows, {}).result()
             started = cache._workers._all
             if not seed:
                 started[0].kill()
@@ -230,7 +231,7 @@ def test_a_writing_process_that_is_killed_costs_no_row(tmp_path):
         assert len(started) == 2
         assert started[1].poll() is None
     for seed in range(3):
-        assert not cache.missing(["x"], shards.unpack(rows_of(40, seed)[0]))
+        assert not cache.missing(["x"], unpack(rows_of(40, seed)[0]))
 
 
 def test_what_a_worker_raises_is_raised_here(tmp_path):

@@ -5,8 +5,8 @@ import os
 import pytest
 from conftest import make_classes, paint
 
-from featurize.data import folders
-from featurize.data.dataset import Dataset, manifest, read_manifest
+from featurize.data import folders, manifest
+from featurize.data.dataset import Dataset
 from featurize.data.scan import Rules, scan
 from featurize.errors import VggftError
 
@@ -196,8 +196,8 @@ def test_manifest_keeps_every_name(tmp_path):
         paint(tmp_path / "a" / f"{name}.png", (0, i, 0))
     make_classes(tmp_path, b=2)
     found = scan(tmp_path)
-    (tmp_path / "manifest.csv").write_bytes(manifest(Dataset(found.root, found.classes, found.samples)))
-    assert tuple(read_manifest(tmp_path / "manifest.csv")) == found.samples
+    (tmp_path / "manifest.csv").write_bytes(manifest.table(Dataset(found.root, found.classes, found.samples)))
+    assert tuple(manifest.read(tmp_path / "manifest.csv")) == found.samples
     assert {f"a/{name}.png" for name in names} <= {s.path for s in found.samples}
 
 

@@ -5,8 +5,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.cache import estimate, shards, sharing
+from featurize.cache import estimate, sharing
 from featurize.cache.feature_cache import FeatureCache
+from featurize.data.dataset import digests_of
 from featurize.engines import CPU_BATCH, Engine
 from featurize.errors import VggftError, reason
 from featurize.options.choices import SHARD_ROWS
@@ -127,7 +128,7 @@ class FeatureScorer(Scorer):
         estimate.require_room(cache.folder, needed, rows)
         others = 0
         if self._layer in cache.layers:
-            known = shards.pack(sample.digest for sample in self._workspace.dataset.samples)
+            known = digests_of(self._workspace.dataset.samples)
             others = int((~np.isin(cache.positions.rows(self._layer).digest, known)).sum())
         if estimate.bytes_needed(cache, [self._layer], others) + needed > MOST_KEPT:
             raise VggftError(

@@ -6,11 +6,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import featurize.cache.export
 from featurize.cache import estimate, sharing, upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.upkeep import Info, Surplus
+from featurize.data.dataset import digests_of
 from featurize.errors import VggftError
 from featurize.pixels import views
 from featurize.wording import counted, size
@@ -146,7 +149,7 @@ def verify(workspace: Workspace, options: VerifyOptions, ui: Ui) -> dict[str, An
         VggftError: images are to be computed again, and cannot be.
     """
     settled = _settled(workspace)
-    accepted = [s.digest for s in workspace.dataset.accepted()] if settled else []
+    dataset = workspace.dataset if settled else None
     findings, files = [], 0
     places = upkeep.fingerprints(workspace.cache_folder)
     if settled:
@@ -164,8 +167,9 @@ def verify(workspace: Workspace, options: VerifyOptions, ui: Ui) -> dict[str, An
     for finding in findings:
         ui.warn(f"{finding.path}: {finding.reason}")
     without: list[str] = []
-    if settled:
-        without = workspace.cache().missing(workspace.settings.layers or [workspace.architecture.top], accepted)
+    if dataset:
+        layers = workspace.settings.layers or [workspace.architecture.top]
+        without = workspace.cache().missing(layers, dataset.accepted().digests)
     if without:
         ui.warn(f"{counted(len(without), 'image')} without features")
     sound = not findings and not without
@@ -220,7 +224,7 @@ def prune(workspace: Workspace, options: PruneOptions, ui: Ui) -> dict[str, Any]
             locks.enter_context(other.writing())
         locks.enter_context(sharing.locked(workspace.cache_folder, ui.say))
         settled, users = workspace.settings.fingerprint, [workspace, *others]
-        wanted = sorted({sample.digest for user in users for sample in user.dataset.samples if sample.digest})
+        wanted = np.unique(np.concatenate([digests_of(user.dataset.samples) for user in users]))
         needed = list(dict.fromkeys(user.settings.fingerprint for user in users))
         places = upkeep.fingerprints(workspace.cache_folder)
         if places and settled not in places.values():

@@ -14,7 +14,7 @@ from featurize.cache import estimate
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cluster.cluster import Cluster
 from featurize.data import split_rules, splits
-from featurize.data.dataset import Dataset, Sample
+from featurize.data.dataset import Dataset, Sample, Samples
 from featurize.data.scan import Scan
 from featurize.data.split_rules import SplitPlan, Wishes
 from featurize.errors import VggftError
@@ -120,8 +120,7 @@ def _featurize(
             f"{workspace.root / earlier.SETTINGS} was missing: it is written again, with the options of this command"
         )
     files = files_of(scan.root, [sample for sample in scan.samples if sample.digest])
-    doubtful = {s.digest: s.reason for s in before.samples if s.status == "rejected" and s.digest}
-    filling = Filling(files, layers, weights_file, {} if options.rehash else doubtful, means)
+    filling = Filling(files, layers, weights_file, {} if options.rehash else _doubtful(before), means)
     _require(workspace, cache, filling, dataset, settings, ui)
     if before.settings is None:
         lock.enter_context(workspace.writing(new=True))
@@ -172,7 +171,7 @@ def _require(
     """
     require(cache, filling)
     caches = views.caches(workspace, settings.views, settings.fingerprint)
-    digests = [sample.digest for sample in dataset.accepted("train")]
+    digests = dataset.accepted("train").digests
     number, needed = views.missing(caches, settings.layers, digests)
     if number:
         ui.say(
@@ -181,6 +180,12 @@ def _require(
         plain = len(cache.missing(settings.layers, list(filling.files)))
         needed += estimate.bytes_needed(cache, settings.layers, plain)
         estimate.require_room(workspace.cache_folder, needed, plain + number)
+
+
+def _doubtful(before: Before) -> dict[str, str]:
+    """Return digest → reason of the files that could not be decoded last time."""
+    rejected = Samples.of(before.samples).where(status="rejected")
+    return {sample.digest: sample.reason for sample in rejected if sample.digest}
 
 
 def _rejected(samples: Sequence[Sample], reasons: Mapping[str, str]) -> list[Sample]:
@@ -212,10 +217,9 @@ def _require_same_data(scan: Scan, before: Before) -> None:
     Raises:
         VggftError: it has no image and no class in common with them.
     """
-    digests = {s.digest for s in before.samples if s.digest}
-    if before.settings and digests and not digests & {s.digest for s in scan.samples}:
-        classes = before.settings.classes
-        if not set(classes) & set(scan.classes):
+    if before.settings and not set(before.settings.classes) & set(scan.classes):
+        classes, digests = before.settings.classes, {s.digest for s in before.samples if s.digest}
+        if digests and not digests & {s.digest for s in scan.samples}:
             raise VggftError(
                 f"{scan.root}: none of its images and classes is known to this workspace, which was made from "
                 f"{before.settings.data} ({', '.join(classes)}). Use another --workspace for other data."
@@ -242,11 +246,13 @@ def _tell_of_changes(workspace: Workspace, split: SplitPlan, before: Before, dat
             f"the features made with version {before.settings.fingerprint.decoder} of the decoder were computed again with "
             f"version {DECODER_VERSION}. To delete the old ones: vggft cache prune{workspace_flag(workspace.root)}"
         )
+    if not (split.reserve_test or split.redraw):
+        return
     splits_before = {(s.path, s.digest): s.split for s in before.samples}
     moved = sum(splits_before.get((s.path, s.digest), s.split) != s.split for s in dataset.samples)
     if split.reserve_test:
         ui.warn(f"{counted(moved, 'image')} moved from training to the new test split")
-    elif split.redraw:
+    else:
         ui.warn(f"the split was drawn again: {counted(moved, 'image')} changed splits")
 
 

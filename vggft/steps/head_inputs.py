@@ -66,7 +66,7 @@ def read(workspace: Workspace, wanted: Collection[Pooling], number: int, ui: Ui)
         if not dataset.accepted(split):
             raise VggftError(f"{workspace.manifest}: no usable image in split {split!r}. Add some: vggft featurize")
     poolings = [pooling for pooling in get_args(Pooling) if pooling in {"avg", *wanted}]
-    everything = _pooled(workspace, [*dataset.accepted("train"), *dataset.accepted("validate")], poolings, ui)
+    everything = _pooled(workspace, dataset.accepted("train") + dataset.accepted("validate"), poolings, ui)
     test = _of_test(workspace, ui)
     learnt = len(dataset.accepted("train"))
     # The training images by themselves: validation images change nothing here.

@@ -67,16 +67,17 @@ def _tell_of_folders(scan: Scan, ui: Ui) -> None:
 
 
 def _tell_of_groups(samples: Sequence[Sample], ui: Ui) -> None:
-    videos = {s.group for s in samples if s.group == video_of(s.path)}
+    grouped = [s for s in samples if s.group != s.digest]
+    videos = {s.group for s in grouped if s.group == video_of(s.path)}
     if videos:
-        frames = sum(s.group in videos for s in samples)
+        frames = sum(s.group in videos for s in grouped)
         ui.say(
             f"{counted(frames, 'frame')} of {counted(len(videos), 'video')}: the frames of a video stay in one split"
         )
     splits_of: dict[str, set[str]] = defaultdict(set)
-    for sample in samples:
+    for sample in grouped:
         splits_of[sample.group].add(sample.split)
-    parted = sorted({s.group for s in samples if s.group != s.digest and len(splits_of[s.group]) > 1})
+    parted = sorted(group for group, found in splits_of.items() if len(found) > 1)
     if parted:
         ui.warn(
             f"{counted(len(parted), 'group')} in several splits, as folders or table say ({', '.join(parted[:_SHOWN])}): metrics "
@@ -92,7 +93,7 @@ def _warn_of_classes(dataset: Dataset, ui: Ui) -> None:
     for same in _same_numbers(dataset.classes):
         ui.warn(f"classes that are one number: {', '.join(same)}. If they are one, give it one name")
     for split in ("validate", "test"):
-        classes = {s.label for s in dataset.accepted(split)}
+        classes = dataset.accepted(split).counts("label")
         for name in dataset.classes:
             if classes and name not in classes:
                 ui.warn(f"class {name!r} has no image in the {split} split: metrics there do not cover it")

@@ -43,7 +43,8 @@ def refuse_overlaps(workspace: Workspace, found: Scan) -> None:
     Raises:
         VggftError: they are not.
     """
-    for folder in {found.root / Path(s.path).parent for s in found.samples}:  # a class folder may be a link
+    folders = {s.path.rpartition("/")[0] for s in found.samples}
+    for folder in (found.root / path for path in folders):  # a class folder may be a link
         if folder.is_dir():
             locations.refuse_overlap(workspace.root, folder)
             locations.refuse_overlap(workspace.cache_folder, folder)

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import featurize.data.assigned
-from featurize.data.dataset import read_manifest
+from featurize.data import manifest
 from featurize.disk import checked
+from featurize.disk.arrays import Stored
 from featurize.errors import VggftError
 from finetune.store import RUN
 from heads.head import HEAD_FILE
@@ -67,7 +68,11 @@ def refuse_foreign_files(root: Path) -> None:
         return
     foreign = [
         root / name
-        for name, read in ((MANIFEST, read_manifest), (SPLITS, featurize.data.assigned.read))
+        for name, read in (
+            (MANIFEST, manifest.read),
+            (manifest.DERIVED, Stored),
+            (SPLITS, featurize.data.assigned.read),
+        )
         if os.path.lexists(root / name) and not _is_readable(root / name, read)
     ]
     if not foreign and (root / MANIFEST).exists():

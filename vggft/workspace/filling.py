@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,12 +69,31 @@ class Filled:
     engine: str | None
 
 
-def files_of(root: Path, samples: Sequence[Sample]) -> Mapping[str, Sequence[Path]]:
+class _Files(Mapping[str, Sequence[Path]]):
+    """Digest → files with those bytes, whose paths are made when they are asked for: a Path takes 390 bytes."""
+
+    def __init__(self, root: Path, samples: Iterable[Sample]) -> None:
+        self._root = root
+        self._paths: dict[str, tuple[str, ...]] = {}
+        for sample in samples:
+            self._paths[sample.digest] = (*self._paths.get(sample.digest, ()), sample.path)
+
+    def __getitem__(self, digest: str) -> Sequence[Path]:
+        return [self._root / path for path in self._paths[digest]]
+
+    def __contains__(self, digest: object) -> bool:
+        return digest in self._paths
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+
+def files_of(root: Path, samples: Iterable[Sample]) -> Mapping[str, Sequence[Path]]:
     """Return digest → files of some images."""
-    files: dict[str, list[Path]] = defaultdict(list)
-    for sample in samples:
-        files[sample.digest].append(root / sample.path)
-    return files
+    return _Files(root, samples)
 
 
 def require(cache: FeatureCache, filling: Filling) -> None:

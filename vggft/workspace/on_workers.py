@@ -23,6 +23,7 @@ from featurize.cache import shards
 from featurize.cache.feature_cache import FINGERPRINT_FILE, FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cluster.cluster import Cluster, Done
+from featurize.disk.digests import pack
 from featurize.engines import Engine
 from featurize.errors import VggftError
 from featurize.options.choices import EngineName
@@ -96,7 +97,7 @@ class _Sink:
     ) -> None:
         """Write one shard."""
         attributes = {"fingerprint": self._fingerprint, **attributes}
-        self.names.append(shards.write(self._folder, shards.pack(digests), features, attributes))
+        self.names.append(shards.write(self._folder, pack(digests), features, attributes))
 
     def writing_in_processes(self) -> contextlib.AbstractContextManager[None]:
         """Write in this process: a task is one shard."""

@@ -1,10 +1,10 @@
 """Views of training images in the cache: how many there are, and computing those that are missing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from featurize.cache import estimate
-from featurize.cache.feature_cache import FeatureCache
+from featurize.cache.feature_cache import Digests, FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.dataset import Sample
 from featurize.engines import Engine, PoolingEngine, rate
@@ -41,10 +41,9 @@ def caches(workspace: Workspace, number: int, fingerprint: Fingerprint | None = 
     return [workspace.cache(replace(fingerprint, probe=views.name(k))) for k in range(1, number + 1)]
 
 
-def missing(found: Sequence[FeatureCache], layers: Sequence[str], digests: Iterable[str]) -> tuple[int, int]:
+def missing(found: Sequence[FeatureCache], layers: Sequence[str], digests: Digests) -> tuple[int, int]:
     """Return how many views of images are not in their caches, and how many bytes on disk they need."""
-    wanted = list(dict.fromkeys(digests))
-    numbers = [len(cache.missing(layers, wanted)) for cache in found]
+    numbers = [len(cache.missing(layers, digests)) for cache in found]
     needed = sum(estimate.bytes_needed(cache, layers, n) for cache, n in zip(found, numbers, strict=True))
     return sum(numbers), needed
 
@@ -64,9 +63,11 @@ def compute(
     Raises:
         VggftError: an image is missing, has changed or cannot be decoded; no weights; or too little disk space.
     """
+    if not number:
+        return []
     found = caches(workspace, number)
     settings, files = workspace.settings, files_of(workspace.dataset.root, samples)
-    rows, needed = missing(found, layers, files)
+    rows, needed = missing(found, layers, list(files))
     if not rows:
         return found
     lacking = {digest for cache in found for digest in cache.missing(layers, list(files))}

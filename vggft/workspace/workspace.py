@@ -28,8 +28,9 @@ from featurize.backbone.architecture import Architecture
 from featurize.cache import sharing, upkeep
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
+from featurize.data import manifest
 from featurize.data.assigned import Assigned
-from featurize.data.dataset import Dataset, manifest, read_manifest
+from featurize.data.dataset import Dataset
 from featurize.data.shares import Shares
 from featurize.disk import checked, durable, forms
 from featurize.errors import VggftError, damaged, reason
@@ -189,17 +190,11 @@ class Workspace:
         """
         settings = self.settings
         try:
-            if durable.sha256(self.manifest) != settings.manifest_sha256:
-                raise ValueError("changed since featurize wrote it")
-            samples = read_manifest(self.manifest)
-            strange = {sample.label for sample in samples} - set(settings.classes)
-            if strange:
-                raise ValueError(f"classes that {self._settings.name} does not have: {', '.join(sorted(strange))}")
+            return manifest.dataset(self.manifest, Path(settings.data), settings.classes, settings.manifest_sha256)
         except (OSError, KeyError, ValueError, TypeError) as error:
             raise VggftError(
                 f"{self.manifest}: missing or damaged ({reason(error)}). Run vggft featurize again."
             ) from None
-        return Dataset(Path(settings.data), settings.classes, tuple(samples))
 
     def cache(self, fingerprint: Fingerprint | None = None, *, recheck: bool = False) -> FeatureCache:
         """Open the feature cache of the workspace's fingerprint or of another; `recheck` reads every file of it again."""
@@ -259,7 +254,7 @@ class Workspace:
 
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
-        samples = manifest(dataset)
+        samples = manifest.table(dataset)
         settings = replace(settings, manifest_sha256=hashlib.sha256(samples).hexdigest())
         files = {
             self.splits.name: featurize.data.assigned.table(assigned),
