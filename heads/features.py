@@ -117,14 +117,13 @@ def _outputs(
 ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
     """Yield positions in `samples` and their outputs: of `POOLED` where that suffices and is there, else of the last layer."""
     digests, architecture = digests_of(samples), cache.architecture
-    instead = architecture.top
     if "flatten" in poolings:
         from_maps = np.ones(len(digests), bool)
-    else:
+    elif architecture.top in cache.layers or POOLED not in cache.layers:
         from_maps = cache.lacks([POOLED], digests)
-        if instead not in cache.layers:
-            instead = architecture.read_by_heads(cache.layers)
-    for layer, of_layer in ((POOLED, np.flatnonzero(~from_maps)), (instead, np.flatnonzero(from_maps))):
+    else:
+        from_maps = np.zeros(len(digests), bool)
+    for layer, of_layer in ((POOLED, np.flatnonzero(~from_maps)), (architecture.top, np.flatnonzero(from_maps))):
         size = max(1, _VALUES_AT_ONCE // int(np.prod(architecture.layer(layer).shape(cache.fingerprint.size))))
         for positions, outputs in cache.pieces(layer, digests[of_layer], size):
             yield of_layer[positions], outputs

@@ -15,6 +15,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
@@ -174,8 +175,9 @@ class Cluster:
             raise self._lost()
         if isinstance(end.error, KilledWorker):
             return None
-        if isinstance(end.error, ModuleNotFoundError) or "deserialization" in str(end.error):
-            lacking = f" ({end.error})" if isinstance(end.error, ModuleNotFoundError) else ""
+        unknown = isinstance(end.error, ModuleNotFoundError)  # on a worker; a scheduler says it in words
+        if unknown or (isinstance(end.error, RuntimeError) and "deserialization" in str(end.error)):
+            lacking = f" ({end.error})" if unknown else ""
             raise VggftError(
                 f"{self.address}: the scheduler or a worker cannot import what it needs{lacking}. Install the same version of "
                 "vggft, with the same extras, for the Python of the scheduler and of all workers."
@@ -313,7 +315,8 @@ def _require_scheduler(address: str) -> None:
         (await comm.connect(address, timeout=_CONNECTING, **arguments)).abort()
 
     try:
-        asyncio.run(attempt())
+        with ThreadPoolExecutor(1) as thread:  # a notebook runs an event loop in its own
+            thread.submit(lambda: asyncio.run(attempt())).result()
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         certificates = " The certificates for tls:// are those of Dask's configuration (distributed.comm.tls)."
         raise VggftError(

@@ -97,13 +97,13 @@ def test_a_suggested_command_quotes_the_workspace(tmp_path):
 
 
 def test_a_file_without_permissions_is_not_to_be_deleted(copied, monkeypatch):
-    settings, read = copied / "work" / "workspace.json", checked.durable.read_bytes
+    settings, read = copied / "work" / "workspace.json", checked.durable.open_regular
 
     def refusing(path):
         if path == settings:
             raise PermissionError(errno.EACCES, "Permission denied", str(path))
         return read(path)
 
-    monkeypatch.setattr(checked.durable, "read_bytes", refusing)
+    monkeypatch.setattr(checked.durable, "open_regular", refusing)
     said = refused("head", "-w", copied / "work")
     assert said == f"error: {settings}: cannot be read (Permission denied). Fix its permissions."

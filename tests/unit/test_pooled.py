@@ -16,6 +16,7 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.pooled import averages_and_maxima
 from featurize.cache.shards import Damaged
 from featurize.data.dataset import Sample
+from featurize.disk.digests import pack
 from featurize.engines import PoolingEngine, rate
 from featurize.errors import VggftError
 from heads import features
@@ -132,20 +133,20 @@ def test_shards_store_many_rows_a_chunk_in_the_bytes_that_hdf5_would_write(tmp_p
     rows = {POOLED: averages_and_maxima(maps_of(n))}
     fingerprint = Fingerprint.of(TINY)
     attributes = {"fingerprint": fingerprint.json}
-    name = shards.write(tmp_path, shards.pack(digests_of(n)), rows, attributes)
+    name = shards.write(tmp_path, pack(digests_of(n)), rows, attributes)
     with shards.open_known(tmp_path, name, fingerprint, TINY) as file:
         assert np.array_equal(file[POOLED][...], rows[POOLED])
         assert file[POOLED].chunks == (min(n, 64), 2, 16)
         assert file[POOLED].id.get_num_chunks() == chunks
     monkeypatch.setattr(zstd, "compressor", lambda level: None)
-    assert shards.write(tmp_path, shards.pack(digests_of(n)), rows, attributes) == name
+    assert shards.write(tmp_path, pack(digests_of(n)), rows, attributes) == name
 
 
 def test_a_shard_that_lacks_chunks_is_damaged(tmp_path):
     fingerprint = Fingerprint.of(TINY)
     with h5py.File(tmp_path / f"{'0' * 64}.h5", "w") as file:
         file.attrs["version"], file.attrs["fingerprint"] = shards.SHARD_VERSION, fingerprint.json
-        file["digest"] = shards.pack(digests_of(100)).view(np.uint8).reshape(-1, 32)
+        file["digest"] = pack(digests_of(100)).view(np.uint8).reshape(-1, 32)
         file.create_dataset(POOLED, (100, 2, 16), np.float16, chunks=(64, 2, 16))[:64] = 1
     with pytest.raises(Damaged, match="pooled has 1 of 2 chunks"):
         shards.open_known(tmp_path, "0" * 64, fingerprint, TINY)
