@@ -16,6 +16,7 @@ from featurize.pixels import images
 from vggft.workspace import on_workers
 
 POISON = b"this picture ends its reader"
+DEADLY = "VGGFT_TEST_DEADLY"  # set: the engine ends its process
 PAUSE = "VGGFT_TEST_PAUSE"  # seconds before each batch
 
 
@@ -31,6 +32,8 @@ DISTURBED = replace(TINY, keras_file=_OfThisModule(TINY.keras_file.url, ""))
 
 class Slow(StandIn):
     def __call__(self, *arguments):
+        if DEADLY in os.environ:
+            os.kill(os.getpid(), signal.SIGKILL)
         time.sleep(float(os.environ.get(PAUSE, "0")))
         return super().__call__(*arguments)
 

@@ -11,12 +11,15 @@ import importlib
 import importlib.util
 import logging
 import queue
+import socket
 import tempfile
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -82,7 +85,8 @@ class Cluster:
         self._open = contextlib.ExitStack()
         self._connected: Any = None
         self._processes: Processes | None = None
-        self._workers, self._counted = self._local or 0, -_COUNTING
+        self._addresses: list[str] = []
+        self._counted = -_COUNTING
         self._waits = False
 
     def __enter__(self) -> Self:
@@ -101,31 +105,45 @@ class Cluster:
 
     @property
     def workers(self) -> int:
-        """The number of workers that are alive, counted at most every two seconds; of `local:N`, N before the first task."""
+        """The number of workers: N of `local:N`, else those that are connected, counted at most every two seconds."""
+        return self._local or len(self._known())
+
+    def _known(self) -> list[str]:
+        """Return the addresses of the workers that are connected."""
         if self._connected is not None and time.monotonic() - self._counted >= _COUNTING:
             with self._names_loss():
-                self._workers = len(self._client.nthreads())
+                self._addresses = list(self._client.nthreads())
             self._counted = time.monotonic()
-        return self._workers
-
-    @property
-    def capacity(self) -> int:
-        """The number of tasks that run at once, also while processes of `local:N` start or are replaced; at least one."""
-        return self._local or max(1, self.workers)
+        return self._addresses
 
     def run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Done[Item, Result]]:
         """Call a function with each item on some worker, and yield the results as they come.
 
         A worker runs one task at a time, on as many cores as it has threads; twice as many tasks as there are workers are in
         flight. A task whose worker dies runs again on another one, so a function has to have the same effect when it is called
-        again.
+        again. A task is blamed for the death of workers only if they also die while nothing else runs.
 
         Raises:
-            VggftError: the scheduler is gone.
-            Exception: what the function raises.
+            VggftError: the scheduler is gone, or vggft is missing or another version on a worker.
+            Exception: what the function raises; a `VggftError` names the machine.
         """
-        client, waiting = self._client, iter(items)
-        in_flight: dict[Any, Item] = {}
+        suspected = []
+        for done in self._run(function, items):
+            if done.result is None:
+                suspected.append(done.item)
+            else:
+                yield done
+        for item in suspected:
+            yield self.run_alone(function, item)
+
+    def run_alone(self, function: Callable[[Item], Result], item: Item) -> Done[Item, Result]:
+        """As `run`, of one item, while no other task of this process runs."""
+        (done,) = self._run(function, [item])
+        return done
+
+    def _run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Done[Item, Result]]:
+        client, waiting, here = self._client, iter(items), version("vggft")
+        in_flight: dict[Any, tuple[Item, str | None]] = {}
         ended: queue.SimpleQueue[tuple[Any, _Ended]] = queue.SimpleQueue()
         # A thread reads a result, because that may take as long as the task: if the worker that has it dies, the task runs again.
         with interrupts.threads(_READERS) as readers:
@@ -135,23 +153,40 @@ class Cluster:
 
             try:
                 while True:
-                    while len(in_flight) < IN_FLIGHT * self.capacity:
+                    while len(in_flight) < IN_FLIGHT * max(1, self.workers):
                         try:
                             item = next(waiting)
                         except StopIteration:
                             break
+                        place = self._least_busy(address for _, address in in_flight.values())
                         with self._names_loss():
-                            future = client.submit(_call, function, item, pure=False)
-                        in_flight[future] = item
+                            future = client.submit(
+                                _call,
+                                here,
+                                function,
+                                item,
+                                pure=False,
+                                workers=place,
+                                allow_other_workers=place is not None,
+                            )
+                        in_flight[future] = item, place
                         future.add_done_callback(read)
                     if not in_flight:
                         return
                     future, end = self._next(ended)
                     future.release()
-                    yield Done(in_flight.pop(future), self._result(end))
+                    yield Done(in_flight.pop(future)[0], self._result(end))
             finally:
                 if in_flight and client.status == "running":
                     client.cancel(list(in_flight))
+
+    def _least_busy(self, busy: Iterable[str | None]) -> str | None:
+        """Return the worker with the fewest tasks; None if there is none.
+
+        Dask itself would give a worker a task for each of its threads, where they wait for each other.
+        """
+        tasks = Counter(busy)
+        return min(self._known(), key=lambda address: tasks[address], default=None)
 
     def _next(self, ended: "queue.SimpleQueue[tuple[Any, _Ended]]") -> "tuple[Any, _Ended]":
         """Wait for a task to end."""
@@ -161,7 +196,7 @@ class Cluster:
                 self._processes.replace_dead()
             with contextlib.suppress(queue.Empty):
                 return ended.get(timeout=_LOOK)
-            if self.workers or self._processes:
+            if self._known() or self._processes:
                 self._waits = False
             elif not self._waits:
                 self._waits = True
@@ -235,12 +270,25 @@ def _ended(future: Any) -> _Ended:
 _ONE_AT_A_TIME = threading.Lock()
 
 
-def _call(function: Callable[[Item], Result], item: Item) -> Result:
-    """Call a function, on a worker."""
+def _call(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
+    """Call a function, on a worker; `expected`: the version of vggft."""
     worker: Any = importlib.import_module("distributed").get_worker()
-    with _ONE_AT_A_TIME:
-        cores.limit(worker.state.nthreads)
-        return function(item)
+    key = worker.get_current_task()
+
+    def require_wanted() -> None:
+        task = worker.state.tasks.get(key)
+        if task is None or task.state != "executing" or worker.status.name not in ("running", "paused"):
+            raise VggftError("the process that wanted this has gone.")
+
+    try:
+        if version("vggft") != expected:
+            raise VggftError(f"vggft {version('vggft')}, expected {expected}. Install the same version everywhere.")
+        with _ONE_AT_A_TIME, interrupts.asking(require_wanted):
+            require_wanted()
+            cores.limit(worker.state.nthreads)
+            return function(item)
+    except (VggftError, OSError) as error:
+        raise VggftError(f"worker on {socket.gethostname()}: {error}") from None
 
 
 @contextlib.contextmanager
@@ -260,13 +308,14 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
         scheduler = distributed.LocalCluster(
             n_workers=0,
             dashboard_address="127.0.0.1:0",
+            scheduler_kwargs={"dashboard": False},
             silence_logs=False,
             security=True,
             protocol="tls",
         )
         opened.callback(_close_quietly, scheduler)
-        threads = max(1, cores.usable() // number)
-        workers = Processes(number, threads, scheduler.scheduler_address, scheduler.security, Path(folder))
+        share = max(1, cores.usable() // number)
+        workers = Processes(number, share, scheduler.scheduler_address, scheduler.security, Path(folder))
         opened.callback(workers.close)
         yield scheduler, workers
 

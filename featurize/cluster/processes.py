@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from featurize.errors import VggftError
-from featurize.process import interrupts
+from featurize.process import cores, interrupts
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from featurize.cluster import processes; processes.serve()"
 _SERVES = b"serves\n"
@@ -26,11 +27,11 @@ _ENDING = 5  # seconds until a process that does not end is killed
 class Processes:
     """A number of worker processes; `replace_dead` is to be called now and then."""
 
-    def __init__(self, number: int, threads: int, scheduler: str, security: Any, folder: Path) -> None:
+    def __init__(self, number: int, share: int, scheduler: str, security: Any, folder: Path) -> None:
         """Start them.
 
         Args:
-            threads: of each.
+            share: of the cores, for each.
             scheduler: address that they connect to.
             security: Dask's certificates for it.
             folder: for temporary files and for what they print.
@@ -38,7 +39,7 @@ class Processes:
         certificates = security.get_tls_config_for_role("worker")
         settings = {
             "scheduler": scheduler,
-            "threads": threads,
+            "cores": share,
             "folder": str(folder),
             "tls": {"ca": certificates["ca_file"], "certificate": certificates["cert"], "key": certificates["key"]},
         }
@@ -119,21 +120,26 @@ def serve() -> None:
 
 async def _serve(settings: Any) -> None:
     import distributed
+    from dask import config
 
     dask: Any = distributed
+    config.set({"distributed.worker.http.routes": []})  # nothing to see for others on this machine
+    cores.limit(settings["cores"])
     tls = settings["tls"]
     security = dask.Security(
         require_encryption=True, tls_ca_file=tls["ca"], tls_worker_cert=tls["certificate"], tls_worker_key=tls["key"]
     )
     worker = dask.Worker(
         settings["scheduler"],
-        nthreads=settings["threads"],
+        host="127.0.0.1",
+        nthreads=1,  # it runs one task at a time, on as many cores as it may use
         memory_limit=0,  # vggft bounds the memory that pictures take; Dask would end workers on a guess
         local_directory=settings["folder"],
         dashboard=False,
+        dashboard_address="127.0.0.1:0",
         security=security,
     )
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, args=(settings["folder"],), daemon=True).start()
     async with worker:
         replies = os.fdopen(os.dup(1), "wb", buffering=0)
         os.dup2(2, 1)  # what libraries print
@@ -141,6 +147,8 @@ async def _serve(settings: Any) -> None:
         await worker.finished()
 
 
-def _end_with_parent() -> None:
+def _end_with_parent(folder: str) -> None:
+    """Exit once the parent has closed standard input, or has died; its folder is then removed here."""
     sys.stdin.buffer.read()
+    shutil.rmtree(folder, ignore_errors=True)
     os._exit(0)

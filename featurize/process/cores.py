@@ -17,7 +17,9 @@ def usable() -> int:
 
 
 def limit(number: int) -> None:
-    """Use at most `number` cores in this process from now on. To be called before Keras is imported."""
+    """Use at most `number` cores in this process from now on; the first limit holds. To be called before Keras is imported."""
+    if _Limit.number is not None:
+        return
     _Limit.number = number
     for name in _VARIABLES:
         os.environ[name] = str(number)

@@ -41,6 +41,19 @@ class _Heard:
     tell: Callable[[str], None] | None = None
 
 
+_asked = threading.local()
+
+
+@contextlib.contextmanager
+def asking(function: Callable[[], None]) -> Iterator[None]:
+    """Inside the context, `check` calls a function in this thread, which raises an error once the work is no longer wanted."""
+    _asked.function = function
+    try:
+        yield
+    finally:
+        _asked.function = None
+
+
 def listen() -> None:
     """Handle SIGTERM and SIGINT until the end of the process; SIGINT not if it is ignored, as after a shell's `&`."""
     watched, written = socket.socketpair()
@@ -62,8 +75,12 @@ def announce(message: str, tell: Callable[[str], None]) -> None:
 def check() -> None:
     """Raise KeyboardInterrupt after a signal. Every loop of the main thread must call this.
 
-    It raises none while one is on its way, so that `except` and `finally` can tidy up.
+    It raises none while one is on its way, so that `except` and `finally` can tidy up. In a thread with `asking`, it raises what
+    the function there raises.
     """
+    ask = getattr(_asked, "function", None)
+    if ask:
+        ask()
     if _Heard.signal and threading.current_thread() is threading.main_thread() and not _on_its_way(sys.exc_info()[1]):
         raise KeyboardInterrupt
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from conftest import drawings, refused, strict_json, vggft
-from disturbed import DISTURBED, POISON
+from disturbed import DEADLY, DISTURBED, POISON
 from tiny import TINY, StandIn
 
 from featurize.cache import shards
@@ -105,10 +105,18 @@ def test_a_picture_that_ends_its_readers_is_found_and_rejected_by_name(data, her
     assert (retried["computed"], retried["rejected"]) == (1, 1)
 
 
-def job(work, **changed):
-    fingerprint = Fingerprint.of(TINY)
-    step = Step(TINY.cached)
-    return Job(TINY, fingerprint, work.cache_folder, step, None, "auto", 512, **changed)
+@pytest.mark.slow
+def test_workers_that_die_whatever_they_compute_blame_no_picture(data, tmp_path, monkeypatch):
+    monkeypatch.setenv(DEADLY, "1")
+    said = refused("featurize", data, "-w", tmp_path / "work", "--on", "local:2", network=DISTURBED)
+    assert said.startswith("error: local:2: workers die whatever they compute")
+    monkeypatch.delenv(DEADLY)
+    done = vggft("featurize", data, "-w", tmp_path / "work", "--on", "local:2", "--json", network=DISTURBED)
+    assert (strict_json(done.stdout)["computed"], strict_json(done.stdout)["rejected"]) == (30, 1)
+
+
+def job(work):
+    return Job(TINY, Fingerprint.of(TINY), work.cache_folder, Step(TINY.cached), None, "auto", 512)
 
 
 def test_what_a_worker_cannot_see_or_read_is_an_error_that_names_it(data, here, tmp_path):
@@ -121,10 +129,8 @@ def test_what_a_worker_cannot_see_or_read_is_an_error_that_names_it(data, here, 
         on_workers._rejected(fingerprint, step, files, blind)
     with pytest.raises(VggftError, match=r"node7 has written 0000\.h5 into .*, and it is not there"):
         on_workers._index(work.cache(), Written(["0000"], {}, "", "node7"))
-    with pytest.raises(VggftError, match=r"worker on .*: vggft 0\.0\.0?.*expected 9\.9|expected 9\.9"):
-        on_workers.compute_shard(job(work, vggft="9.9"), files)
     shutil.move(work.cache_folder, tmp_path / "elsewhere")
-    with pytest.raises(VggftError, match=r"worker on .*: .*not there\. All machines must see the same folder"):
+    with pytest.raises(VggftError, match=r"not there\. All machines must see the same folder"):
         on_workers.compute_shard(job(work), files)
 
 

@@ -1,5 +1,6 @@
 """Running functions on workers: addresses, results, workers that die, Ctrl-C, and schedulers that are not there."""
 
+import asyncio
 import importlib.util
 import os
 import signal
@@ -8,9 +9,9 @@ import time
 
 import pytest
 
-from featurize.cluster import cluster
+from featurize.cluster import cluster, processes
 from featurize.cluster.address import local_workers
-from featurize.cluster.cluster import Cluster, Done
+from featurize.cluster.cluster import Cluster
 from featurize.errors import VggftError
 from featurize.process import cores, interrupts
 
@@ -53,7 +54,10 @@ def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
         share = max(1, cores.usable() // 2)
         assert {result[0] for result in results.values()} == {share}
         assert os.getpid() not in {result[1] for result in results.values()}
-        assert list(workers.run(worker_of, [3])) == [Done(3, None)]
+        # One ends its workers; those that Dask had given to the same worker are not blamed.
+        results = {done.item: done.result for done in workers.run(worker_of, [0, 3, 1, 2, 4])}
+        assert [item for item, result in results.items() if result is None] == [3]
+        assert results.keys() == {0, 1, 2, 3, 4}
         (after,) = workers.run(worker_of, [6])  # a new process has taken the place of the dead one
         assert after.result[0] == share
         with pytest.raises(VggftError, match="five"):
@@ -74,6 +78,53 @@ def test_ctrl_c_ends_the_wait_for_results(monkeypatch):
             next(results)
         monkeypatch.setattr(interrupts._Heard, "signal", False)
     assert time.monotonic() - began < 20
+
+
+def count(path):
+    """Write into a file for a minute, as long as the work is wanted."""
+    if path is None:
+        return
+    for _ in range(600):
+        with path.open("a") as file:
+            file.write("x")
+        interrupts.check()
+        time.sleep(0.1)
+
+
+def test_work_that_nobody_waits_for_any_more_ends(tmp_path):
+    path = tmp_path / "count"
+    with Cluster("local:1", print) as workers:
+        results = workers.run(count, [None, path])
+        next(results)
+        while not path.exists():
+            time.sleep(0.1)
+        results.close()  # cancels what is in flight, as Dask does where this process has gone
+        time.sleep(2)
+        before = path.stat().st_size
+        time.sleep(1)
+        assert path.stat().st_size == before
+        (after,) = workers.run(worker_of, [0])  # the worker is free
+        assert after.result
+
+
+def test_processes_that_do_not_start_are_an_error_with_their_last_words(monkeypatch):
+    monkeypatch.setattr(processes, "_START", "print('first'); raise SystemExit('no such library')")
+    with (
+        Cluster("local:2", print) as workers,
+        pytest.raises(VggftError, match=r"--on local:2: a worker process does not start \(no such library\)"),
+    ):
+        list(workers.run(worker_of, [0]))
+
+
+def test_a_notebook_has_an_event_loop_of_its_own(monkeypatch):
+    monkeypatch.setattr(cluster, "_CONNECTING", 0.5)
+
+    async def cell():
+        Cluster("tcp://127.0.0.1:1", print).__enter__()
+
+    with pytest.raises(VggftError, match="no connection to a Dask scheduler") as error:
+        asyncio.run(cell())
+    assert "event loop" not in str(error.value)
 
 
 @pytest.mark.parametrize("scheme", ["tcp", "tls", "nonsense"])

@@ -26,6 +26,9 @@ def test_a_limit_holds_for_libraries_too_and_grants_no_more_than_there_is(monkey
     granted = cores.usable()
     cores.limit(granted + 5)
     assert cores.usable() == granted
+    monkeypatch.setattr(cores._Limit, "number", None)
     cores.limit(1)
+    assert cores.usable() == 1
+    cores.limit(2)  # of a worker that has been given its share of the cores already
     assert cores.usable() == 1
     assert os.environ["TF_NUM_INTRAOP_THREADS"] == os.environ["NPROC"] == os.environ["OMP_NUM_THREADS"] == "1"

@@ -1,6 +1,7 @@
 """Training the folds of nested cross-validation on the workers of a cluster: a task is a fold.
 
-Workers read the workspace, which all machines share, and write the folds' own folders and results; this process holds the lock.
+Workers read the workspace, which all machines share, and write in the folds' own folders; this process holds the lock, and keeps
+the results.
 """
 
 import functools
@@ -11,6 +12,7 @@ from pathlib import Path
 from featurize.backbone.architecture import Architecture
 from featurize.cluster.cluster import Cluster
 from featurize.errors import VggftError
+from vggft.comparison.fold_files import FoldResult
 from vggft.comparison.nested import NestedCrossValidation, Trainers
 from vggft.prediction import models
 from vggft.ui.collecting import Collecting
@@ -30,7 +32,7 @@ class _Job:
 
 
 def train(cluster: Cluster, nested: NestedCrossValidation, ui: Ui, wanted: Sequence[int]) -> None:
-    """Train folds (numbers from 0) on the workers.
+    """Train folds (numbers from 0) on the workers, and keep their results.
 
     Raises:
         VggftError: the scheduler is gone, every worker that trained a fold died, or a worker finds other folds.
@@ -41,22 +43,23 @@ def train(cluster: Cluster, nested: NestedCrossValidation, ui: Ui, wanted: Seque
     job = _Job(
         workspace.architecture, workspace.root.absolute(), nested.number, nested.trainers, nested.folder.absolute()
     )
-    call: Callable[[int], Sequence[str]] = functools.partial(_train, job)
+    call: Callable[[int], tuple[FoldResult, Sequence[str]]] = functools.partial(_train, job)
     with ui.progress("training folds", len(wanted), "folds") as advance:
         for count, task in enumerate(cluster.run(call, wanted), start=1):
             if task.result is None:
                 raise VggftError(
-                    f"fold {task.item + 1} of {nested.number}: every worker that trained it died, perhaps for want of memory. "
-                    "Finished folds are kept. Run the command again with fewer or larger workers, or without --on."
+                    f"fold {task.item + 1} of {nested.number}: every worker that trained it died, also alone, perhaps for want "
+                    "of memory. Finished folds are kept. Run the command again with larger workers, or without --on."
                 )
-            for warning in task.result:
+            result, warnings = task.result
+            for warning in warnings:
                 ui.warn(warning)
+            nested.keep(task.item, result, 0)
             advance(count)
-            ui.say(f"fold {task.item + 1} of {nested.number} is finished")
 
 
-def _train(job: _Job, k: int) -> Sequence[str]:
-    """Train a fold on a worker, and return the warnings."""
+def _train(job: _Job, k: int) -> tuple[FoldResult, Sequence[str]]:
+    """Train a fold on a worker; return its result, and the warnings."""
     ui = Collecting()
     workspace = Workspace(job.root, job.architecture)
     present = models.load(workspace, on_damage=lambda error: None)  # reported by the process that holds the lock
@@ -64,8 +67,6 @@ def _train(job: _Job, k: int) -> Sequence[str]:
     ui.warnings.clear()  # of grouping: the other process has given them
     if nested.folder.absolute() != job.folder:
         raise VggftError(
-            f"a worker finds other folds in {job.root} than this process: it needs the same files, the same version of vggft, "
-            "and the same KERAS_BACKEND."
+            f"finds other folds in {job.root} than the process that compares. It needs the same files and the same KERAS_BACKEND."
         )
-    nested.finish(k)
-    return ui.warnings
+    return nested.train(k), ui.warnings

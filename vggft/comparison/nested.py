@@ -210,7 +210,10 @@ class NestedCrossValidation:
         durable.write_bytes(self.folder / fold_files.ABOUT, self._about.encode())
         elsewhere([k for k in range(self.number) if self._finished(k) is None])
         for k in range(self.number):
-            result = self._finished(k) or self.finish(k)
+            result = self._finished(k)
+            if result is None:
+                result = self.train(k)
+                self.keep(k, result, self.number - k - 1)
             durable.remove_known(self._place(k), fold_files.is_ours)  # also what a killed process left
             results.append(result)
         fold_files.remove_others(self.folder.parent, but=self.folder)
@@ -238,15 +241,9 @@ class NestedCrossValidation:
             f"{self.number} folds of {len(self.samples)} images{before}: {heads} and {networks} in each, {rest}"
         )
 
-    def finish(self, k: int) -> FoldResult:
-        """Train fold k (from 0), and keep its result."""
-        result = self.train(k)
+    def keep(self, k: int, result: FoldResult, left: int) -> None:
+        """Keep the result of fold k, and say what it has selected; `left`: the number of folds that are trained after it."""
         result.save(self._file(k))
-        self.report(k, result, self.number - k - 1)
-        return result
-
-    def report(self, k: int, result: FoldResult, left: int) -> None:
-        """Say what fold k has selected; `left`: the number of folds that are trained after it."""
         took = f" in {duration(result.seconds)}" if result.seconds else ""
         rest = f"; about {duration(result.seconds * left)} left" if result.seconds and left else ""
         self.ui.say(f"fold {k + 1} of {self.number}{took}: {result.head}, {result.network}{rest}")

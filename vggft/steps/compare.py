@@ -1,5 +1,6 @@
 """Comparing heads, and tuned networks if there are any, on the same images: the recommendation, and a report of all numbers."""
 
+import contextlib
 import shlex
 import webbrowser
 from collections.abc import Callable, Mapping, Sequence
@@ -120,12 +121,11 @@ def _nested(
     workspace: Workspace, present: Models, options: CompareOptions, leave_out: Callable[[str], None], ui: Ui
 ) -> tuple[Comparison, Sequence[FoldResult]]:
     """Compare the ways of selecting a head and a network by nested cross-validation."""
-    nested_folds = NestedCrossValidation(workspace, present, options.cv, StepTrainers(), leave_out, ui)
-    if options.on is None:
-        predictions, results = nested_folds.predict()
-    else:
-        with Cluster(options.on, ui.say) as cluster:
-            predictions, results = nested_folds.predict(partial(fold_tasks.train, cluster, nested_folds, ui))
+    with contextlib.ExitStack() as opened:
+        cluster = opened.enter_context(Cluster(options.on, ui.say)) if options.on is not None else None
+        nested_folds = NestedCrossValidation(workspace, present, options.cv, StepTrainers(), leave_out, ui)
+        elsewhere = partial(fold_tasks.train, cluster, nested_folds, ui) if cluster else lambda folds: None
+        predictions, results = nested_folds.predict(elsewhere)
     unchanged = all(result.unchanged for result in results)
     contrast = Contrast(present.heads[0].name, nested_folds.network.name, unchanged=unchanged)
     return compare_candidates(predictions, contrast), results

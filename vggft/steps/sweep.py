@@ -18,6 +18,7 @@ from featurize.errors import VggftError
 from featurize.process import interrupts
 from featurize.wording import counted
 from finetune import store
+from finetune.plan import Plan
 from finetune.store import Run, Settings
 from heads.head import Head
 from heads.search import merit
@@ -31,6 +32,7 @@ from vggft.ui.collecting import Collecting
 from vggft.ui.console import Ui
 from vggft.ui.table import interval_text
 from vggft.workspace import provenance
+from vggft.workspace.filling import Means
 from vggft.workspace.workspace import Workspace
 
 Decided = tuple[Training, FinetuneOptions]
@@ -60,7 +62,7 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui, o
         todo = [i for i, name in enumerate(names) if not name]
         todo.sort(key=lambda i: Inputs.needed_by(trainings[i]))  # runs with the same inputs follow one another
         wanted, failed = {i: decided[i] for i in todo}, []
-        for i, found in _attempts(workspace, wanted, ui) if on is None else _attempts_on(on, workspace, wanted, ui):
+        for i, found in _attempts_on(on, workspace, wanted, ui) if on and wanted else _attempts(workspace, wanted, ui):
             if isinstance(found, str):
                 failed.append({"name": trainings[i].name, "reason": found})
                 ui.warn(f"{trainings[i].name}: {found}")
@@ -70,6 +72,12 @@ def run(workspace: Workspace, combinations: Sequence[FinetuneOptions], ui: Ui, o
         if not any(names):
             raise VggftError(f"--sweep: no run could be trained. {failed[0]['name']}: {failed[0]['reason']}")
         here = {entry.name: entry for entry in models.load_runs(workspace, on_damage=lambda error: None)}
+        gone = [name for name in names if name and name not in here]
+        if gone:
+            raise VggftError(
+                f"{workspace.finetune / gone[0]}: a worker has trained it, and it is not there. All machines must see the same "
+                "folder under this path, such as on a network file system."
+            )
         runs = [here[name] for name in names if name]
         plot = curves.draw_runs(_ranked(runs))
         for name, content in plot.files.items():
@@ -111,7 +119,7 @@ def _attempts(workspace: Workspace, wanted: Mapping[int, Decided], ui: Ui) -> It
     inputs = Inputs()
     for count, (i, (training, _)) in enumerate(wanted.items(), start=1):
         ui.say(f"run {count} of {len(wanted)}: {training.name}")
-        yield i, _attempt(workspace, training, inputs, ui)
+        yield i, _attempt(workspace, new_run.numbered(workspace, training), inputs, ui)
 
 
 def _attempt(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> Attempt:
@@ -132,49 +140,55 @@ def _attempts_on(
     Workers read the workspace, which all machines share, and write their runs' folders; this process holds the lock.
     """
     inputs = {(t.split_point, t.plan.views) for t, _ in wanted.values() if t.split_point is not None}
-    for split_point, number in sorted(inputs):
-        compute_inputs(workspace, workspace.cache(), split_point, number, ui)
     root = workspace.root.absolute()
     call: Callable[[_Task], tuple[Sequence[str], Attempt]] = partial(_attempt_there, workspace.architecture, root)
-    with Cluster(address, ui.say) as cluster, ui.progress("training runs", len(wanted), "runs") as advance:
-        for count, task in enumerate(cluster.run(call, _tasks(wanted)), start=1):
-            warnings, found = task.result or ((), "every worker that trained it died, perhaps for want of memory")
-            for warning in warnings:
-                ui.warn(warning)
-            advance(count)
-            ui.say(f"run {count} of {len(wanted)}: {task.item.name}")
-            yield task.item.number, found
+    with Cluster(address, ui.say) as cluster:
+        for split_point, number in sorted(inputs):
+            compute_inputs(workspace, workspace.cache(), split_point, number, ui, Means(on=cluster))
+        with ui.progress("training runs", len(wanted), "runs") as advance:
+            for count, task in enumerate(cluster.run(call, _tasks(workspace, wanted)), start=1):
+                dead = (), "every worker that trained it died, also alone, perhaps for want of memory"
+                warnings, found = task.result or dead
+                for warning in warnings:
+                    ui.warn(warning)
+                advance(count)
+                ui.say(f"run {count} of {len(wanted)}: {task.item.name}")
+                yield task.item.number, found
 
 
 @dataclass(frozen=True)
 class _Task:
-    """A run for a worker, which decides again what the options mean: `digest` is that of the head that they have to mean."""
+    """A run for a worker, which decides again what the options mean: `key` is what they have to mean."""
 
     number: int
     name: str
     options: FinetuneOptions
-    digest: str
+    key: tuple[str, Plan, str]
 
 
-def _tasks(wanted: Mapping[int, Decided]) -> Iterator[_Task]:
-    """Yield the tasks, with names that no two of them share: they begin at the same time."""
+def _tasks(workspace: Workspace, wanted: Mapping[int, Decided]) -> Iterator[_Task]:
+    """Yield the tasks, with names that are free and that no two of them share: they begin at the same time."""
     given: set[str] = set()
     for i, (training, options) in wanted.items():
         numbered = (f"{training.name}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([training.name], numbered) if name not in given)
+        name = next(
+            name for name in itertools.chain([training.name], numbered) if name not in given and _free(workspace, name)
+        )
         given.add(name)
-        yield _Task(i, name, options, training.head.digest)
+        yield _Task(i, name, replace(options, precision=training.plan.precision), training.key)
+
+
+def _free(workspace: Workspace, name: str) -> bool:
+    return store.free_name([workspace.finetune, workspace.heads], name) == name
 
 
 def _attempt_there(architecture: Architecture, root: Path, task: _Task) -> tuple[Sequence[str], Attempt]:
     """Train on a worker; return warnings, and what came of it. A run that was begun there before a worker died is resumed."""
     ui, workspace = Collecting(), Workspace(root, architecture)
     training = new_run.decide(workspace, task.options, ui)
-    if training.head.digest != task.digest:
-        return (
-            ui.warnings,
-            f"{socket.gethostname()} sees other heads in {root}. All machines must see the same folder there.",
-        )
+    if training.key != task.key:
+        where = f"{socket.gethostname()} sees other heads or features in {root}"
+        return ui.warnings, f"{where}. All machines must see the same folder under this path."
     return ui.warnings, _attempt(workspace, replace(training, name=task.name), Inputs(), ui)
 
 
@@ -190,7 +204,7 @@ def _train(workspace: Workspace, training: Training, inputs: Inputs, ui: Ui) -> 
             ui.warn(str(error))
             continue
         return resumption.train(workspace, begun, inputs, ui, training.memory)
-    return new_run.begin(workspace, new_run.numbered(workspace, training), inputs, ui)
+    return new_run.begin(workspace, training, inputs, ui)
 
 
 def _ranked(runs: Sequence[Run]) -> list[Run]:

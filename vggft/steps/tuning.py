@@ -34,12 +34,13 @@ from vggft.comparison.plots import curves
 from vggft.ui.console import Ui
 from vggft.workspace import filling, maps, views
 from vggft.workspace.backbone import decoder, load_weights
-from vggft.workspace.filling import Filling, fill
+from vggft.workspace.filling import Filling, Means, fill
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 # Of the GPU's memory, for inputs; weights, activations and their gradients need the rest.
 _INPUTS_ON_GPU = 1 / 4
+_THIS_PROCESS = Means()
 
 
 def files_of(dataset: Dataset) -> Mapping[str, Sequence[Path]]:
@@ -200,21 +201,23 @@ def _pictures(job: Job, prepared: Prepared, run: Run) -> dict[str, bytes]:
     return {**draw(job.settings.name, layers, split_point).files(), **loss.files, **accuracy.files}
 
 
-def compute_inputs(workspace: Workspace, cache: FeatureCache, split_point: str, number: int, ui: Ui) -> None:
+def compute_inputs(
+    workspace: Workspace, cache: FeatureCache, split_point: str, number: int, ui: Ui, means: Means = _THIS_PROCESS
+) -> None:
     """Compute the outputs of the split point that the cache lacks, also of the first `number` views of training images.
 
     Raises:
         VggftError: images are missing, have changed or cannot be decoded; no weights; or too little disk space.
     """
     files = files_of(workspace.dataset)
-    filled = fill(cache, Filling(files, [split_point], workspace.settings.weights_file_path), ui)
+    filled = fill(cache, Filling(files, [split_point], workspace.settings.weights_file_path, means=means), ui)
     if filled.rejected:
         digest, reason = next(iter(filled.rejected.items()))
         raise VggftError(
             f"{split_point} is not cached for all images, and {len(filled.rejected)} of them cannot be computed (the first: "
             f"{files[digest][0]}: {reason}). Put the images back, or run vggft featurize to continue without them."
         )
-    views.compute(workspace, number, workspace.dataset.accepted("train"), [split_point], ui)
+    views.compute(workspace, number, workspace.dataset.accepted("train"), [split_point], ui, means)
 
 
 def _parity_gate(job: Job, network: Any, ui: Ui) -> float:

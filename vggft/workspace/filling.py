@@ -266,7 +266,7 @@ def _announce(cache: FeatureCache, step: Step, number: int, by: Engine | Cluster
     room = size(estimate.bytes_needed(cache, step.layers, number))
     on, took = "", ""
     if isinstance(by, Cluster):
-        on = f" on {counted(by.capacity, 'worker')} of {by.address}"
+        on = f" on {counted(by.workers, 'worker')} of {by.address}"
     elif by is not None and network_runs(cache, [step]):
         on = f" on {by.name}"
     if by is not None and not isinstance(by, Cluster) and number > by.trial:

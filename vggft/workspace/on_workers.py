@@ -11,7 +11,6 @@ import math
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +45,6 @@ class Job:
 
     Attributes:
         folder: the cache folder, with one folder a fingerprint.
-        vggft: the version; another one may compute something else.
     """
 
     architecture: Architecture
@@ -56,7 +54,6 @@ class Job:
     weights_file: Path | None
     engine: EngineName
     shard_rows: int
-    vggft: str = field(default_factory=lambda: version("vggft"))
 
 
 @dataclass(frozen=True)
@@ -134,25 +131,39 @@ def compute(
         return True
 
     suspected = [task.item for task in cluster.run(call, _tasks(cluster, cache, job, files)) if not take(task)]
-    # Their workers died with one of these pictures, or beside it. Now nothing else runs, so that no other picture is blamed.
+    if suspected:
+        _require_sound(cluster, job)
     while suspected:
-        (task,) = cluster.run(call, [suspected.pop()])
-        if take(task):
+        item = suspected.pop()
+        if len(item) > 1:
+            suspected += [half for half in _halves(item) if not take(cluster.run_alone(call, half))]
             continue
-        if len(task.item) > 1:
-            suspected += _halves(task.item)
-            continue
-        ((digest, paths),) = task.item.items()
+        _require_sound(cluster, job)
+        ((digest, paths),) = item.items()
         found.rejected[digest] = f"{FATAL}: tried alone, on workers of {cluster.address}"
         found.done += 1
         warn(f"{paths[0]}: {found.rejected[digest]}")
     return found
 
 
+def _require_sound(cluster: Cluster, job: Job) -> None:
+    """Check that workers do not die whatever they compute, before a picture is blamed.
+
+    Raises:
+        VggftError: they do.
+    """
+    if cluster.run_alone(compute_blank, job).result is None:
+        raise VggftError(
+            f"{cluster.address}: workers die whatever they compute, perhaps for want of memory, or because they cannot run the "
+            "engine. Look at what they print, and start them with more memory (dask worker --memory-limit 0 sets no limit), or "
+            "choose another --engine. Features that are finished are kept."
+        )
+
+
 def _tasks(cluster: Cluster, cache: FeatureCache, job: Job, files: Files) -> Iterator[Files]:
     """Yield the files of each task, fewer than fill a shard where there would not be enough tasks for all workers."""
     digests = cache.in_order(job.step.below, list(files)) if job.step.below else list(files)
-    enough = math.ceil(len(digests) / (_TASKS * cluster.capacity))
+    enough = math.ceil(len(digests) / (_TASKS * max(1, cluster.workers)))
     size = min(job.shard_rows, max(_FEWEST, enough))
     for first in range(0, len(digests), size):
         yield {digest: files[digest] for digest in digests[first : first + size]}
@@ -199,15 +210,18 @@ def compute_shard(job: Job, files: Files) -> Written:
     Raises:
         VggftError: this machine cannot: the message names it.
     """
-    host = socket.gethostname()
-    try:
-        _require_same(job)
-        plain = replace(job.fingerprint, probe="")  # views have the same engine
-        engine, sink = _engine(job.architecture, plain, job.weights_file, job.engine), _Sink(job)
-        outcome = _outcome(job, files, engine, sink)
-    except (VggftError, OSError) as error:
-        raise VggftError(f"worker on {host}: {error}") from None
-    return Written(sink.names, outcome.rejected, engine.name, host)
+    _require_folder(job)
+    engine, sink = _engine_of(job), _Sink(job)
+    outcome = _outcome(job, files, engine, sink)
+    return Written(sink.names, outcome.rejected, engine.name, socket.gethostname())
+
+
+def compute_blank(job: Job) -> bool:
+    """Compute a blank row and keep nothing; called on a worker."""
+    size, below = job.fingerprint.size, job.step.below
+    shape = (size, size, 3) if below is None else job.architecture.layer(below).shape(size)
+    _engine_of(job)(np.zeros((1, *shape), np.uint8 if below is None else np.float16), job.step.layers, below)
+    return True
 
 
 def _outcome(job: Job, files: Files, engine: Engine, sink: _Sink) -> Outcome:
@@ -218,13 +232,15 @@ def _outcome(job: Job, files: Files, engine: Engine, sink: _Sink) -> Outcome:
     return runner.compute(rows, job.step, engine, sink, shard_rows=job.shard_rows)
 
 
-def _require_same(job: Job) -> None:
-    here = version("vggft")
-    if here != job.vggft:
-        raise VggftError(f"vggft {here}, expected {job.vggft}. Install the same version everywhere.")
+def _require_folder(job: Job) -> None:
     folder = job.folder / job.fingerprint.key
     if not (folder / FINGERPRINT_FILE).is_file():
         raise VggftError(f"{folder}: not there. All machines must see the same folder under this path.")
+
+
+def _engine_of(job: Job) -> Engine:
+    plain = replace(job.fingerprint, probe="")  # views have the same engine
+    return _engine(job.architecture, plain, job.weights_file, job.engine)
 
 
 @functools.lru_cache(maxsize=1)
