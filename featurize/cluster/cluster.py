@@ -15,7 +15,6 @@ import socket
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -40,16 +39,18 @@ _CONNECTING = 10  # seconds
 _LOOK = 0.2  # seconds between two looks for a signal
 _COUNTING = 2.0  # seconds between two counts of the workers
 _CLOSING = 5  # seconds
+_TURN = 1.0  # seconds for which a task waits until the one before it on its worker ends
 _READERS = 32  # threads that read results, most of them at once
 _SILENT = logging.CRITICAL + 1
 
 
 @dataclass(frozen=True)
 class Done(Generic[Item, Result]):
-    """The result of a task; None if every worker that ran it died."""
+    """The result of a task; `died`: every worker that ran it died, so that there is none."""
 
     item: Item
     result: Result | None
+    died: bool = False
 
 
 def require() -> None:
@@ -85,7 +86,7 @@ class Cluster:
         self._open = contextlib.ExitStack()
         self._connected: Any = None
         self._processes: Processes | None = None
-        self._addresses: list[str] = []
+        self._connections = 0
         self._counted = -_COUNTING
         self._waits = False
 
@@ -106,15 +107,15 @@ class Cluster:
     @property
     def workers(self) -> int:
         """The number of workers: N of `local:N`, else those that are connected, counted at most every two seconds."""
-        return self._local or len(self._known())
+        return self._local or self._count()
 
-    def _known(self) -> list[str]:
-        """Return the addresses of the workers that are connected."""
+    def _count(self) -> int:
+        """Return how many workers are connected."""
         if self._connected is not None and time.monotonic() - self._counted >= _COUNTING:
             with self._names_loss():
-                self._addresses = list(self._client.nthreads())
+                self._connections = len(self._client.nthreads())
             self._counted = time.monotonic()
-        return self._addresses
+        return self._connections
 
     def run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Done[Item, Result]]:
         """Call a function with each item on some worker, and yield the results as they come.
@@ -129,7 +130,7 @@ class Cluster:
         """
         suspected = []
         for done in self._run(function, items):
-            if done.result is None:
+            if done.died:
                 suspected.append(done.item)
             else:
                 yield done
@@ -143,7 +144,7 @@ class Cluster:
 
     def _run(self, function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Done[Item, Result]]:
         client, waiting, here = self._client, iter(items), version("vggft")
-        in_flight: dict[Any, tuple[Item, str | None]] = {}
+        in_flight: dict[Any, Item] = {}
         ended: queue.SimpleQueue[tuple[Any, _Ended]] = queue.SimpleQueue()
         # A thread reads a result, because that may take as long as the task: if the worker that has it dies, the task runs again.
         with interrupts.threads(_READERS) as readers:
@@ -158,35 +159,18 @@ class Cluster:
                             item = next(waiting)
                         except StopIteration:
                             break
-                        place = self._least_busy(address for _, address in in_flight.values())
                         with self._names_loss():
-                            future = client.submit(
-                                _call,
-                                here,
-                                function,
-                                item,
-                                pure=False,
-                                workers=place,
-                                allow_other_workers=place is not None,
-                            )
-                        in_flight[future] = item, place
+                            future = client.submit(_call, here, function, item, pure=False)
+                        in_flight[future] = item
                         future.add_done_callback(read)
                     if not in_flight:
                         return
                     future, end = self._next(ended)
                     future.release()
-                    yield Done(in_flight.pop(future)[0], self._result(end))
+                    yield self._done(in_flight.pop(future), end)
             finally:
                 if in_flight and client.status == "running":
                     client.cancel(list(in_flight))
-
-    def _least_busy(self, busy: Iterable[str | None]) -> str | None:
-        """Return the worker with the fewest tasks; None if there is none.
-
-        Dask itself would give a worker a task for each of its threads, where they wait for each other.
-        """
-        tasks = Counter(busy)
-        return min(self._known(), key=lambda address: tasks[address], default=None)
 
     def _next(self, ended: "queue.SimpleQueue[tuple[Any, _Ended]]") -> "tuple[Any, _Ended]":
         """Wait for a task to end."""
@@ -196,20 +180,20 @@ class Cluster:
                 self._processes.replace_dead()
             with contextlib.suppress(queue.Empty):
                 return ended.get(timeout=_LOOK)
-            if self._known() or self._processes:
+            if self._processes or self._count():
                 self._waits = False
             elif not self._waits:
                 self._waits = True
                 self._say(f"waiting for a worker at {self.address}")
 
-    def _result(self, end: "_Ended") -> Any:
+    def _done(self, item: Item, end: "_Ended") -> Done[Item, Any]:
         """Return the result of a task, or raise what it raised."""
         from distributed.scheduler import KilledWorker
 
         if end.cancelled:
             raise self._lost()
         if isinstance(end.error, KilledWorker):
-            return None
+            return Done(item, None, died=True)
         unknown = isinstance(end.error, ModuleNotFoundError)  # on a worker; a scheduler says it in words
         if unknown or (isinstance(end.error, RuntimeError) and "deserialization" in str(end.error)):
             lacking = f" ({end.error})" if unknown else ""
@@ -219,7 +203,7 @@ class Cluster:
             )
         if end.error is not None:
             raise end.error
-        return end.result
+        return Done(item, end.result)
 
     @property
     def _client(self) -> Any:
@@ -272,7 +256,8 @@ _ONE_AT_A_TIME = threading.Lock()
 
 def _call(expected: str, function: Callable[[Item], Result], item: Item) -> Result:
     """Call a function, on a worker; `expected`: the version of vggft."""
-    worker: Any = importlib.import_module("distributed").get_worker()
+    distributed: Any = importlib.import_module("distributed")
+    worker = distributed.get_worker()
     key = worker.get_current_task()
 
     def require_wanted() -> None:
@@ -283,10 +268,15 @@ def _call(expected: str, function: Callable[[Item], Result], item: Item) -> Resu
     try:
         if version("vggft") != expected:
             raise VggftError(f"vggft {version('vggft')}, expected {expected}. Install the same version everywhere.")
-        with _ONE_AT_A_TIME, interrupts.asking(require_wanted):
-            require_wanted()
-            cores.limit(worker.state.nthreads)
-            return function(item)
+        if not _ONE_AT_A_TIME.acquire(timeout=_TURN):  # another worker may be free by now
+            raise distributed.Reschedule
+        try:
+            with interrupts.asking(require_wanted):
+                require_wanted()
+                cores.limit(worker.state.nthreads)
+                return function(item)
+        finally:
+            _ONE_AT_A_TIME.release()
     except (VggftError, OSError) as error:
         raise VggftError(f"worker on {socket.gethostname()}: {error}") from None
 

@@ -46,7 +46,7 @@ def train(cluster: Cluster, nested: NestedCrossValidation, ui: Ui, wanted: Seque
     call: Callable[[int], tuple[FoldResult, Sequence[str]]] = functools.partial(_train, job)
     with ui.progress("training folds", len(wanted), "folds") as advance:
         for count, task in enumerate(cluster.run(call, wanted), start=1):
-            if task.result is None:
+            if task.result is None:  # its workers died
                 raise VggftError(
                     f"fold {task.item + 1} of {nested.number}: every worker that trained it died, also alone, perhaps for want "
                     "of memory. Finished folds are kept. Run the command again with larger workers, or without --on."

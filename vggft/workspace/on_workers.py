@@ -121,7 +121,7 @@ def compute(
 
     def take(task: Done[Files, Written]) -> bool:
         """Return whether there is a result."""
-        if task.result is None:
+        if task.result is None:  # its workers died
             return False
         _index(cache, task.result)
         found.rejected |= _rejected(cache.fingerprint, job.step, task.item, task.result)
@@ -152,7 +152,7 @@ def _require_sound(cluster: Cluster, job: Job) -> None:
     Raises:
         VggftError: they do.
     """
-    if cluster.run_alone(compute_blank, job).result is None:
+    if cluster.run_alone(compute_blank, job).died:
         raise VggftError(
             f"{cluster.address}: workers die whatever they compute, perhaps for want of memory, or because they cannot run the "
             "engine. Look at what they print, and start them with more memory (dask worker --memory-limit 0 sets no limit), or "
@@ -216,12 +216,11 @@ def compute_shard(job: Job, files: Files) -> Written:
     return Written(sink.names, outcome.rejected, engine.name, socket.gethostname())
 
 
-def compute_blank(job: Job) -> bool:
+def compute_blank(job: Job) -> None:
     """Compute a blank row and keep nothing; called on a worker."""
     size, below = job.fingerprint.size, job.step.below
     shape = (size, size, 3) if below is None else job.architecture.layer(below).shape(size)
     _engine_of(job)(np.zeros((1, *shape), np.uint8 if below is None else np.float16), job.step.layers, below)
-    return True
 
 
 def _outcome(job: Job, files: Files, engine: Engine, sink: _Sink) -> Outcome:
