@@ -182,6 +182,20 @@ def test_the_full_layers_are_added_later_and_change_no_head(base, work):
     assert heads_of(upgraded) == trained
 
 
+def test_maps_of_another_engine_change_no_prediction(base, work):
+    """They differ by rounding, here by more: predict reads what the heads were trained on."""
+    command = ["predict", base / "data", "--json", "--model", "logistic-avgmax", "-w", work.root]
+    before = strict_json(vggft(*command).stdout)["predictions"]
+    cache, layers = work.cache(), [word for name in TINY.cached for word in ("--layers", name)]
+    cache.write(digests(work), {TINY.top: np.ones((24, 4, 4, 16), np.float16)}, {"engine": "test"})
+    cache.save_index()
+    assert vggft("featurize", base / "data", *layers, "-w", work.root).returncode == 0
+    assert Workspace(work.root, TINY).settings.layers == TINY.cached
+    assert strict_json(vggft(*command).stdout)["predictions"] == before
+    assert strict_json(vggft("head", *NAMED, "--retrain", "--json", "-w", work.root).stdout)["heads"]
+    assert strict_json(vggft(*command).stdout)["predictions"] == before
+
+
 @pytest.mark.slow
 def test_fine_tuning_goes_on_from_the_full_layers(base, work):
     assert vggft("featurize", base / "data", "-w", work.root).returncode == 0
