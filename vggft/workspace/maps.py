@@ -4,7 +4,7 @@ import shlex
 
 from featurize.backbone.architecture import POOLED
 from vggft.workspace import views
-from vggft.workspace.folder import workspace_flag
+from vggft.workspace.folder import layers_flag, workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -29,5 +29,6 @@ def reason(workspace: Workspace) -> str:
 
 
 def command(workspace: Workspace) -> str:
-    """Return the command that computes the outputs."""
-    return f"vggft featurize {shlex.quote(workspace.settings.data)}{workspace_flag(workspace.root)}"
+    """Return the command that computes the outputs, for heads and for fine-tuning."""
+    layers = layers_flag(workspace.architecture.cached)
+    return f"vggft featurize {shlex.quote(workspace.settings.data)}{layers}{workspace_flag(workspace.root)}"

@@ -30,7 +30,7 @@ def wanted(workspace: Workspace, asked: int | None) -> int:
     if asked is not None and asked > present:
         raise VggftError(
             f"--views {asked}: {counted(present, 'view')} of each training image in the cache. Compute more: vggft featurize "
-            f"{workspace.settings.data} --views {asked}{workspace.layers_flag}{workspace_flag(workspace.root)}"
+            f"{workspace.settings.data} --views {asked}{workspace_flag(workspace.root)}"
         )
     return present if asked is None else asked
 

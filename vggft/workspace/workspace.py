@@ -202,15 +202,9 @@ class Workspace:
         return FeatureCache(self.cache_folder, fingerprint, self.architecture, recheck=recheck)
 
     def read_by_heads(self, poolings: Iterable[str]) -> list[str]:
-        """Return the layers that heads with these poolings read here, as far as the last featurize has kept them."""
+        """Return the layers that heads with these poolings need here, of those that featurize computes for every image."""
         pooled = self.architecture.read_by_heads(self.settings.layers)
         return list(dict.fromkeys(self.architecture.top if each == "flatten" else pooled for each in poolings))
-
-    @property
-    def layers_flag(self) -> str:
-        """The options with which featurize keeps the same layers again; empty for the default ones."""
-        kept = self.settings.layers
-        return "" if kept == self.architecture.cached else "".join(f" --layers {layer}" for layer in kept)
 
     def sharing(self) -> list["Workspace"]:
         """Return the other workspaces that use the same cache folder.
