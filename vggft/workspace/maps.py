@@ -17,10 +17,10 @@ def lacking(workspace: Workspace, number: int = 0) -> bool:
     kept, top, dataset = workspace.settings.layers, workspace.architecture.top, workspace.dataset
     if top in kept or POOLED not in kept:
         return False  # what is missing is computed, or reported as missing
-    if workspace.cache().missing([top], [sample.digest for sample in dataset.accepted()]):
+    if workspace.cache().lacks([top], dataset.accepted().digests).any():
         return True
-    train = [sample.digest for sample in dataset.accepted("train")]
-    return any(cache.missing([top], train) for cache in views.caches(workspace, number))
+    train = dataset.accepted("train").digests
+    return any(cache.lacks([top], train).any() for cache in views.caches(workspace, number))
 
 
 def reason(workspace: Workspace) -> str:
