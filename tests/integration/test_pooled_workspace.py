@@ -10,6 +10,7 @@ from small_cache import damage, files
 from tiny import TINY
 
 from featurize.backbone.architecture import POOLED
+from featurize.cache.pooled import averages_and_maxima
 from vggft.labelling.pooled import PooledFeatures
 from vggft.prediction import models
 from vggft.steps import featurize, head
@@ -234,6 +235,27 @@ def test_from_a_full_cache_no_network_runs(copied, monkeypatch):
     said = vggft("head", "--grid", grid, "--epochs", 1, "-w", full.root)
     assert said.returncode == 0, said.stderr
     assert "left out" not in said.stderr
+
+
+def test_lost_rows_of_cached_maps_come_from_these_again(copied, monkeypatch):
+    """Also where other rows were computed from pixels, whichever shard that says so comes first."""
+    full = Workspace(copied / "work", TINY)
+    names = digests(full)
+    rows = averages_and_maxima(full.cache().read(TINY.top, names))
+    for some, source in ((slice(0, 12), "pixels"), (slice(12, 24), TINY.top)):
+        cache = full.cache()
+        cache.write(names[some], {POOLED: rows[some]}, {"engine": "test", "computed_from": source})
+        cache.save_index()
+    for path in files(copied):
+        with h5py.File(path) as file:
+            lost = POOLED in file and file.attrs["computed_from"] == TINY.top
+        if lost:
+            path.unlink()
+    monkeypatch.setattr(filling, "start_engine", None)
+    done = vggft("featurize", copied / "data", "--layers", POOLED, "-w", full.root, "--json")
+    assert done.returncode == 0, done.stderr
+    assert (strict_json(done.stdout)["computed"], strict_json(done.stdout)["engine"]) == (12, None)
+    assert np.array_equal(Workspace(full.root, TINY).cache().read(POOLED, names), rows)
 
 
 def test_a_head_whose_maps_are_gone_is_left_out_of_the_comparison(copied):
