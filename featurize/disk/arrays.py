@@ -8,6 +8,7 @@ protects from damage, and nobody gains by forging a file that is derived from ot
 import contextlib
 import io
 import os
+import re
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from featurize.disk.digests import DIGEST
 
 _END = "crc32 {:08x}\n"  # what follows the last byte of HDF5
 _END_BYTES = len(_END.format(0))
+_AN_END = re.compile(rb"crc32 [0-9a-f]{8}\n")
 _BLOCK = 1 << 20
 _WRONG = "damaged: its checksum is wrong"
 
@@ -52,6 +54,16 @@ def open_regular(path: Path) -> io.BufferedReader:
         file.close()
         raise
     return file
+
+
+def may_be_replaced(path: Path) -> bool:
+    """Return whether there is no file, or one that ends as those of `write` do, and so is no file of a person."""
+    try:
+        with durable.open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            return _AN_END.fullmatch(file.read()) is not None
+    except OSError:  # also what is no file
+        return not os.path.lexists(path)
 
 
 @contextlib.contextmanager

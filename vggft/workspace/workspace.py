@@ -249,13 +249,16 @@ class Workspace:
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
         samples = manifest.table(dataset)
-        settings = replace(settings, manifest_sha256=hashlib.sha256(samples).hexdigest())
+        sha256 = hashlib.sha256(samples).hexdigest()
+        settings = replace(settings, manifest_sha256=sha256)
         files = {
             self.splits.name: featurize.data.assigned.table(assigned),
             self.manifest.name: samples,
             self._settings.name: _described(settings),
         }
         checked.write_checked(self.root, files)
+        del samples, files  # 400 bytes an image, before the columns are written
+        manifest.derive(self.manifest, dataset, sha256)
         self._forget()
 
     def require_same(self, settings: Settings) -> None:
