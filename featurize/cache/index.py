@@ -6,7 +6,7 @@ together have the same rows, and share their arrays: 40 bytes a row, in the file
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from featurize.disk.digests import DIGEST
 from featurize.disk.stamp import Stamp
 
 INDEX_VERSION = 3
+_NUMBERS = 1 << 64  # of 64 bits: an inode may use all of them, and a time before 1970 is negative
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,8 @@ class Index:
         def fill(file: h5py.File) -> None:
             file.attrs["version"] = INDEX_VERSION
             file["shards"] = np.array(list(self.shards), "S64")
-            file["stamps"] = np.array([astuple(stamp) for stamp in self.shards.values()], np.uint64).reshape(-1, 3)
+            stamps = [(stamp.size, stamp.mtime_ns % _NUMBERS, stamp.inode) for stamp in self.shards.values()]
+            file["stamps"] = np.array(stamps, np.uint64).reshape(-1, 3)
             written: dict[int, h5py.Group] = {}
             for layer, rows in self.layers.items():
                 if id(rows) in written:
@@ -171,7 +173,8 @@ def load(path: Path) -> Index | None:
 
 def _read(file: h5py.File, array: Callable[[h5py.Dataset], NDArray[Any]]) -> Index:
     names = [name.decode() for name in file["shards"][...]]
-    stamps = [Stamp(*row) for row in file["stamps"][...].tolist()]
+    sizes, times, inodes = file["stamps"][...].T
+    stamps = map(Stamp, sizes.tolist(), times.astype(np.int64).tolist(), inodes.tolist())
     read: dict[int, Rows] = {}  # address of a group in the file → its arrays
     layers = {}
     for name, group in file.items():

@@ -81,10 +81,17 @@ def reading(path: Path) -> Iterator[tuple[h5py.File, bytearray]]:
 
 
 def array(dataset: h5py.Dataset, data: bytearray) -> NDArray[Any]:
-    """Return a dataset of a file whose bytes are in memory, without copying them."""
+    """Return a dataset of a file whose bytes are in memory, without copying them.
+
+    Raises:
+        ValueError: it is not stored as it is in memory, so that `write` did not write it.
+    """
     if not dataset.size:
         return np.empty(dataset.shape, dataset.dtype)
-    return np.frombuffer(data, dataset.dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.id.get_storage_size() != dataset.nbytes:
+        raise ValueError(f"{dataset.name}: not one block of numbers")
+    return np.frombuffer(data, dataset.dtype, dataset.size, offset).reshape(dataset.shape)
 
 
 class Stored(Mapping[str, NDArray[Any]]):

@@ -13,6 +13,7 @@ from featurize.cache import index, shards
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.index import Index
+from featurize.disk import arrays
 from featurize.disk.digests import DIGEST
 from featurize.disk.stamp import Stamp
 from featurize.errors import VggftError
@@ -92,6 +93,29 @@ def test_layers_with_the_same_rows_share_their_arrays(tmp_path):
     assert loaded.rows(BOTH[0]) is loaded.rows(BOTH[1])  # also after more rows of both
     loaded.add("f" * 64, Stamp(1, 2, 3), BOTH[:1], random_digests(rng, 10))
     assert len(loaded.rows(BOTH[0]).digest) == len(loaded.rows(BOTH[1]).digest) + 10
+
+
+def test_times_before_1970_and_large_inodes_are_kept(tmp_path):
+    stored = Index()
+    stored.add("0" * 64, Stamp(5, -1_000_000_007, 2**64 - 1), BOTH, random_digests(np.random.default_rng(0), 3))
+    stored.save(tmp_path / "index.h5")
+    assert index.load(tmp_path / "index.h5").shards == stored.shards
+
+
+def test_arrays_in_chunks_are_damage(mixed, tmp_path):
+    """With a checksum that is right: of another program, or a later version."""
+    stored, path = made(mixed), tmp_path / "index.h5"
+
+    def fill(file):
+        file.attrs["version"] = index.INDEX_VERSION
+        file["shards"], file["stamps"] = np.array(list(stored.shards), "S64"), np.zeros((len(mixed), 3), np.uint64)
+        group = file.create_group(BOTH[0])
+        for name, values in (("shard", stored.rows(BOTH[0]).shard), ("row", stored.rows(BOTH[0]).row)):
+            group.create_dataset(name, data=values, chunks=(8,), compression="gzip")
+        group["digest"] = stored.rows(BOTH[0]).digest.view(np.uint8).reshape(-1, DIGEST.itemsize)
+
+    arrays.write(path, fill)
+    assert index.load(path) is None
 
 
 def test_a_file_whose_checksum_is_wrong_is_never_given_to_hdf5(mixed, tmp_path, monkeypatch):
