@@ -54,7 +54,7 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
         cache = workspace.cache(fingerprint)
         cache.quarantine()  # the parts may have sound copies
         cache.refresh()
-        before = _rows(cache)
+        before = cache.positions.images()
         with ui.progress("merging", total, "files") as advance:
             for source in sources:
 
@@ -65,7 +65,7 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
                 added, present, damaged = added + merged.added, present + merged.present, damaged | merged.damaged
         cache.refresh()
         cache.save_index()
-        rows = _rows(cache)
+        rows = cache.positions.images()
     for path, why in damaged.items():
         ui.warn(f"left out: {path} is damaged ({why})")
     already = f", {present} there before" if present else ""
@@ -175,8 +175,3 @@ def _layers_option(workspace: Workspace, sources: Sequence[_Source], cache: Feat
     ]
     layers = sorted({*chain(*of_sources)} or cache.layers, key=workspace.architecture.position)
     return "" if layers == [*workspace.architecture.cached] else layers_flag(layers)
-
-
-def _rows(cache: FeatureCache) -> int:
-    """Return the number of images with features of some layer."""
-    return max((len(cache.positions.rows(layer).digest) for layer in cache.layers), default=0)
