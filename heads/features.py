@@ -1,13 +1,13 @@
 """What heads read of a set of images, from the cache, once for all heads."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.architecture import POOLED
+from featurize.backbone.architecture import POOLED, Architecture
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.pooled import averages_and_maxima
 from featurize.data.dataset import Sample, digests_of
@@ -78,6 +78,7 @@ def read(
     targets: Sequence[int],
     poolings: Sequence[Pooling],
     progress: Callable[[int], None] = lambda count: None,
+    kept: Collection[str] = (),
 ) -> Features:
     """Read and pool the cached features of some images. Besides the result, only a few feature maps are in memory at a time.
 
@@ -85,13 +86,14 @@ def read(
         targets: index of each sample's class.
         poolings: the poolings to compute.
         progress: called with the number of images read so far.
+        kept: layers that featurize caches for every image; an image without features is reported to lack one of these.
 
     Raises:
         VggftError: an image has no cached features, or features that are not finite; the message names the image.
     """
     pooled: dict[Pooling, NDArray[Any]] = {}
     count = 0
-    for positions, outputs in _outputs(cache, samples, poolings):
+    for of_poolings, positions, outputs in _outputs(cache, samples, poolings, kept):
         finite = np.isfinite(outputs.reshape(len(outputs), -1)).all(axis=1)
         if not finite.all():
             bad = samples[positions[int(np.argmin(finite))]]
@@ -99,31 +101,61 @@ def read(
                 f"{bad.path}: the cached features are NaN or infinite. Expected outputs below 65,504. Check the weights: "
                 "featurize with other --weights, or remove the image."
             )
-        pools = outputs.ndim == 4 and set(poolings) != {"flatten"}
+        pools = outputs.ndim == 4 and of_poolings != ["flatten"]
         rows = averages_and_maxima(outputs) if pools else outputs  # once for all poolings
-        for pooling in poolings:
+        for pooling in of_poolings:
             values = vectors(outputs if pooling == "flatten" else rows, pooling)
             if pooling not in pooled:
                 pooled[pooling] = np.empty((len(samples), values.shape[1]), values.dtype)
             pooled[pooling][positions] = values
-        count += len(positions)
         interrupts.check()
-        progress(count)
+        if "flatten" in of_poolings or "flatten" not in poolings:  # else these images are read once more
+            count += len(positions)
+            progress(count)
     return Features(pooled, np.asarray(targets, np.int64), samples)
 
 
+def layers_of(architecture: Architecture, pooling: Pooling) -> Sequence[str]:
+    """Return the layers that heads with this pooling can read, in the order in which `sources` prefers them."""
+    return [architecture.top] if pooling == "flatten" else [POOLED, architecture.top]
+
+
+def sources(
+    cache: FeatureCache, digests: NDArray[np.bytes_], layers: Sequence[str], otherwise: str
+) -> Iterator[tuple[str, NDArray[np.intp]]]:
+    """Yield each layer and the positions of the digests that are read from it: the first of `layers` that is cached.
+
+    All that reads features of heads asks here: rows of two engines differ by rounding, so it must not depend on the reader
+    which of them it gets.
+
+    Args:
+        otherwise: the layer of digests that have a row in none of them.
+    """
+    left = np.arange(len(digests))
+    for layer in layers:
+        lacking = cache.lacks([layer], digests[left])
+        yield layer, left[~lacking]
+        left = left[lacking]
+    yield otherwise, left
+
+
 def _outputs(
-    cache: FeatureCache, samples: Sequence[Sample], poolings: Sequence[Pooling]
-) -> Iterator[tuple[NDArray[np.intp], NDArray[np.float16]]]:
-    """Yield positions in `samples` and their outputs: of `POOLED` where that suffices and is there, else of the last layer."""
+    cache: FeatureCache, samples: Sequence[Sample], poolings: Sequence[Pooling], kept: Collection[str]
+) -> Iterator[tuple[Sequence[Pooling], NDArray[np.intp], NDArray[np.float16]]]:
+    """Yield poolings, positions in `samples` and the outputs that these poolings read."""
     digests, architecture = digests_of(samples), cache.architecture
+    halves = [pooling for pooling in poolings if pooling != "flatten"]
+    reads: list[tuple[Sequence[Pooling], str, NDArray[np.intp]]] = []
+    unread = np.ones(len(digests), bool)  # by flatten
+    if halves:
+        otherwise = architecture.read_by_heads(kept)
+        for layer, positions in sources(cache, digests, layers_of(architecture, halves[0]), otherwise):
+            maps = layer == architecture.top  # read once for all poolings
+            reads.append((poolings if maps else halves, layer, positions))
+            unread[positions] &= not maps
     if "flatten" in poolings:
-        from_maps = np.ones(len(digests), bool)
-    elif architecture.top in cache.layers or POOLED not in cache.layers:
-        from_maps = cache.lacks([POOLED], digests)
-    else:
-        from_maps = np.zeros(len(digests), bool)
-    for layer, of_layer in ((POOLED, np.flatnonzero(~from_maps)), (architecture.top, np.flatnonzero(from_maps))):
+        reads.append((["flatten"], architecture.top, np.flatnonzero(unread)))
+    for of_poolings, layer, positions in reads:
         size = max(1, _VALUES_AT_ONCE // int(np.prod(architecture.layer(layer).shape(cache.fingerprint.size))))
-        for positions, outputs in cache.pieces(layer, digests[of_layer], size):
-            yield of_layer[positions], outputs
+        for indices, outputs in cache.pieces(layer, digests[positions], size):
+            yield of_poolings, positions[indices], outputs

@@ -55,6 +55,7 @@ MUTATIONS = [
     Mutation(
         "heads/features.py", 'rows[:, 0], "max": rows[:, 1]', 'rows[:, 1], "max": rows[:, 0]', "unit/test_pooled.py"
     ),
+    Mutation("heads/features.py", "[POOLED, architecture.top]", "[architecture.top, POOLED]", "unit/test_pooled.py"),
     Mutation(
         "vggft/workspace/filling.py",
         "any(step.below != cache.architecture.top for step in steps)",
@@ -152,8 +153,8 @@ MUTATIONS = [
     Mutation("heads/logistic.py", "np.full(len(x), 1 / copies)", "np.full(len(x), 1.0)", "unit/test_views.py"),
     Mutation(
         "vggft/workspace/views.py",
-        "if not rows:\n        return found",
-        "if rows:\n        return found",
+        "if not rows:\n        return of_views",
+        "if rows:\n        return of_views",
         "integration/test_views_command.py",
     ),
     Mutation(

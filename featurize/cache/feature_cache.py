@@ -21,7 +21,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone.architecture import POOLED, Architecture
+from featurize.backbone.architecture import Architecture
 from featurize.cache import index, shards
 from featurize.cache.fingerprint import Fingerprint
 from featurize.cache.shards import Damaged
@@ -260,10 +260,8 @@ class FeatureCache:
             names = list(self._index.shards)
         if (at < 0).any() or not len(packed):
             damaged = f" ({counted(len(self.damaged), 'damaged file')} not counted)" if self.damaged else ""
-            option = f" DATA --layers {POOLED}" if layer == POOLED else ""
             raise VggftError(
-                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damaged}. Run: vggft "
-                f"featurize{option}"
+                f"{self.folder}: no {layer} for {int((at < 0).sum())} of {len(packed)} images{damaged}. Run: vggft featurize"
             )
         result: NDArray[np.float16] | None = None
         for number in np.unique(at):

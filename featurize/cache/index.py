@@ -5,9 +5,8 @@ stamp of each shard when it was last verified, so that unchanged files need not 
 together have the same rows, and share their arrays: 40 bytes a row, in the file and in memory.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,12 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.disk import arrays, durable
+from featurize.disk import arrays
 from featurize.disk.digests import DIGEST
 from featurize.disk.stamp import Stamp
 
 INDEX_VERSION = 3
-_BEFORE_CRC = 2  # the last version with a sha256 of the arrays in an attribute, and separate arrays for each layer
+_NUMBERS = 1 << 64  # of 64 bits: an inode may use all of them, and a time before 1970 is negative
 
 
 @dataclass(frozen=True)
@@ -30,13 +29,6 @@ class Rows:
     digest: NDArray[np.bytes_]
     shard: NDArray[np.int32]
     row: NDArray[np.int32]
-
-    def is_same(self, other: "Rows") -> bool:
-        """Return whether the arrays have equal values."""
-        return all(
-            np.array_equal(mine, its)
-            for mine, its in ((self.shard, other.shard), (self.row, other.row), (self.digest, other.digest))
-        )
 
     def with_new(self, new: "Rows") -> "Rows":
         """Return these rows and those of `new`, in any order, whose digests are not among these."""
@@ -127,9 +119,8 @@ class Index:
         if rows is None or not len(rows.digest):
             none = np.full(len(digests), -1, np.int32)
             return none, none
-        order = np.argsort(
-            digests
-        )  # neighbours are searched in the same part of memory: 10 million take a third of the time
+        # Neighbours are searched in the same part of memory: 10 million take a third of the time.
+        order = np.argsort(digests)
         at = np.empty(len(digests), np.intp)
         at[order] = np.searchsorted(rows.digest, digests[order])
         np.minimum(at, len(rows.digest) - 1, out=at)
@@ -154,7 +145,8 @@ class Index:
         def fill(file: h5py.File) -> None:
             file.attrs["version"] = INDEX_VERSION
             file["shards"] = np.array(list(self.shards), "S64")
-            file["stamps"] = np.array([astuple(stamp) for stamp in self.shards.values()], np.uint64).reshape(-1, 3)
+            stamps = [(stamp.size, stamp.mtime_ns % _NUMBERS, stamp.inode) for stamp in self.shards.values()]
+            file["stamps"] = np.array(stamps, np.uint64).reshape(-1, 3)
             written: dict[int, h5py.Group] = {}
             for layer, rows in self.layers.items():
                 if id(rows) in written:
@@ -168,21 +160,21 @@ class Index:
 
 
 def load(path: Path) -> Index | None:
-    """Read an index; return None if it is missing, damaged or of another version."""
+    """Read an index; return None if it is missing, damaged or of another version.
+
+    HDF5 may hang in a damaged file, so it gets none whose checksum is wrong.
+    """
     try:
-        try:
-            with arrays.reading(path) as (file, data):
-                return _read(file, lambda x: arrays.array(x, data)) if file.attrs["version"] == INDEX_VERSION else None
-        except ValueError:  # no checksum at its end
-            with durable.open_regular(path) as before, h5py.File(before, "r") as file:
-                return _read_before_crc(file)
+        with arrays.reading(path) as (file, data):
+            return _read(file, lambda x: arrays.array(x, data)) if file.attrs["version"] == INDEX_VERSION else None
     except (OSError, KeyError, ValueError, RuntimeError):  # what h5py raises for missing and damaged files
         return None
 
 
 def _read(file: h5py.File, array: Callable[[h5py.Dataset], NDArray[Any]]) -> Index:
     names = [name.decode() for name in file["shards"][...]]
-    stamps = [Stamp(*row) for row in file["stamps"][...].tolist()]
+    sizes, times, inodes = file["stamps"][...].T
+    stamps = map(Stamp, sizes.tolist(), times.astype(np.int64).tolist(), inodes.tolist())
     read: dict[int, Rows] = {}  # address of a group in the file → its arrays
     layers = {}
     for name, group in file.items():
@@ -193,19 +185,3 @@ def _read(file: h5py.File, array: Callable[[h5py.Dataset], NDArray[Any]]) -> Ind
                 read[address] = Rows(digests, array(group["shard"]), array(group["row"]))
             layers[name] = read[address]
     return Index(dict(zip(names, stamps, strict=True)), layers)
-
-
-def _read_before_crc(file: h5py.File) -> Index | None:
-    """Read an index of an earlier version, whose shards need not be verified again; None if it is damaged."""
-    index = _read(file, lambda x: x[...]) if file.attrs["version"] == _BEFORE_CRC else Index()
-    sha256 = hashlib.sha256("\n".join(f"{name} {stamp}" for name, stamp in index.shards.items()).encode())
-    for name in sorted(index.layers):
-        rows = index.layers[name]
-        sha256.update(name.encode())
-        for array in (rows.digest, rows.shard, rows.row):
-            sha256.update(np.ascontiguousarray(array).view(np.uint8).data)
-    if file.attrs["checksum"] != sha256.hexdigest():
-        return None
-    for name, rows in index.layers.items():
-        index.layers[name] = next(other for other in index.layers.values() if other is rows or other.is_same(rows))
-    return index

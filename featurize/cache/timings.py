@@ -56,10 +56,13 @@ def read(folder: Path) -> Sequence[Timing]:
         raise damaged(folder / FILE, error, advice) from None
 
 
-def seconds_an_image(folder: Path) -> float | None:
+def seconds_an_image(folder: Path, top: str) -> float | None:
     """Return the seconds per image to compute all layers that were ever computed, from the file; None if unknown.
 
     Raises VggftError as `read`.
+
+    Args:
+        top: the last layer, from whose outputs `POOLED` is computed in no time.
 
     This is the sum over the runs that are needed to get all layers: first the run from pixels with the most layers, then the
     runs that add missing layers. Each counts with the mean time of all runs of its kind, so a layer that was requested later
@@ -75,7 +78,7 @@ def seconds_an_image(folder: Path) -> float | None:
         if from_cache and not covered:
             return None
         added = set(layers) - covered
-        if added and not (covered and added == {POOLED}):  # which takes no time where the layers are there
+        if added and not (top in covered and added == {POOLED}):
             covered.update(layers)
             same = runs[from_cache, layers]
             total += sum(run.seconds for run in same) / sum(run.images for run in same)

@@ -86,6 +86,13 @@ class Samples(Sequence[Sample]):
         return self._arrays
 
     @property
+    def whole(self) -> Arrays:
+        """The columns of these samples alone, in their order."""
+        if np.array_equal(self._rows, np.arange(len(self._arrays["status/number"]))):
+            return self._arrays
+        return Samples.of(list(self)).arrays
+
+    @property
     def digests(self) -> NDArray[np.bytes_]:
         """The packed digests; zeros for a file that could not be read."""
         digests: NDArray[np.bytes_] = self._arrays["digest"][self._rows]

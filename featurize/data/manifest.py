@@ -1,7 +1,7 @@
 """`manifest.csv`: all samples of a data folder, and the columns that are read instead of it while it does not change.
 
 A large manifest has `manifest.h5` beside it, from which a million rows are opened in tenths of a second. It is derived: it is
-used only while size, time and inode of the CSV file are those it was made from, and may be deleted at any time.
+used only while size, time and inode of the CSV file are those it belongs to, and may be deleted at any time.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, get_args
+from typing import Any, BinaryIO, get_args
 
 from featurize.data.columns import Builder
 from featurize.data.dataset import COLUMNS, Dataset, Samples, Status
@@ -53,23 +53,43 @@ def dataset(path: Path, root: Path, classes: tuple[str, ...], sha256: str) -> Da
     Raises:
         OSError, KeyError, ValueError: it is missing or damaged, has another sha256, or a class that is not among `classes`.
     """
-    derived = path.with_name(DERIVED)
-    belongs = {"version": _VERSION, "stamp": str(Stamp.of(path)), "manifest": sha256, "classes": _digest(classes)}
-    stored = _stored(derived)
+    belongs = _belonging(Stamp.of(path), sha256, classes)
+    stored = _stored(path.with_name(DERIVED))
     if stored is not None and all(stored.attributes.get(name) == value for name, value in belongs.items()):
         return Dataset(root, classes, Samples(stored), str(stored.attributes["identity"]))
-    with checked.opened(path) as (file, found):
-        if found != sha256:
+    with checked.opened(path) as (file, sha256_now):
+        if sha256_now != sha256:
             raise ValueError("changed since featurize wrote it")
         samples = _parsed(file)
     strange = samples.counts("label").keys() - set(classes)
     if strange:
         raise ValueError(f"classes that workspace.json does not have: {', '.join(sorted(strange))}")
-    made = Dataset(root, classes, samples)
-    if len(samples) >= _LARGE:
+    from_csv = Dataset(root, classes, samples)
+    _derive(path, from_csv, belongs)
+    return from_csv
+
+
+def derive(path: Path, dataset: Dataset, sha256: str) -> None:
+    """Write the columns of a manifest beside it, so that it is not read before it changes.
+
+    Args:
+        path: the file of `table` of this data set.
+        sha256: of the file.
+    """
+    _derive(path, dataset, _belonging(Stamp.of(path), sha256, dataset.classes))
+
+
+def _derive(path: Path, dataset: Dataset, belongs: Mapping[str, Any]) -> None:
+    """Write the columns, if there are many rows, and if no file is in their place that vggft did not write."""
+    derived = path.with_name(DERIVED)
+    if len(dataset.samples) >= _LARGE and arrays.may_be_replaced(derived):
         with contextlib.suppress(VggftError):  # a full disk, or a folder that may only be read: only slower next time
-            arrays.write_all(derived, samples.arrays, {**belongs, "identity": made.identity})
-    return made
+            arrays.write_all(derived, dataset.columns.whole, {**belongs, "identity": dataset.identity})
+
+
+def _belonging(stamp: Stamp, sha256: str, classes: Sequence[str]) -> dict[str, Any]:
+    """Return what the columns record of the manifest that they belong to."""
+    return {"version": _VERSION, "stamp": str(stamp), "manifest": sha256, "classes": _digest(classes)}
 
 
 def _stored(path: Path) -> Stored | None:

@@ -8,6 +8,7 @@ protects from damage, and nobody gains by forging a file that is derived from ot
 import contextlib
 import io
 import os
+import re
 import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -23,6 +24,7 @@ from featurize.disk.digests import DIGEST
 
 _END = "crc32 {:08x}\n"  # what follows the last byte of HDF5
 _END_BYTES = len(_END.format(0))
+_AN_END = re.compile(rb"crc32 [0-9a-f]{8}\n")
 _BLOCK = 1 << 20
 _WRONG = "damaged: its checksum is wrong"
 
@@ -54,6 +56,16 @@ def open_regular(path: Path) -> io.BufferedReader:
     return file
 
 
+def may_be_replaced(path: Path) -> bool:
+    """Return whether there is no file, or one that ends as those of `write` do, and so is no file of a person."""
+    try:
+        with durable.open_regular(path) as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - _END_BYTES))
+            return _AN_END.fullmatch(file.read()) is not None
+    except OSError:  # also what is no file
+        return not os.path.lexists(path)
+
+
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[tuple[h5py.File, bytearray]]:
     """Read a file of `write` into memory; yield it as HDF5, and its bytes, for `array`. Errors as in `open_regular`."""
@@ -69,10 +81,17 @@ def reading(path: Path) -> Iterator[tuple[h5py.File, bytearray]]:
 
 
 def array(dataset: h5py.Dataset, data: bytearray) -> NDArray[Any]:
-    """Return a dataset of a file whose bytes are in memory, without copying them."""
+    """Return a dataset of a file whose bytes are in memory, without copying them.
+
+    Raises:
+        ValueError: it is not stored as it is in memory, so that `write` did not write it.
+    """
     if not dataset.size:
         return np.empty(dataset.shape, dataset.dtype)
-    return np.frombuffer(data, dataset.dtype, dataset.size, dataset.id.get_offset()).reshape(dataset.shape)
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.id.get_storage_size() != dataset.nbytes:
+        raise ValueError(f"{dataset.name}: not one block of numbers")
+    return np.frombuffer(data, dataset.dtype, dataset.size, offset).reshape(dataset.shape)
 
 
 class Stored(Mapping[str, NDArray[Any]]):

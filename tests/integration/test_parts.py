@@ -7,6 +7,7 @@ import pytest
 from conftest import drawings, paint, refused, snapshot, strict_json, vggft
 from tiny import TINY
 
+from featurize.backbone.architecture import POOLED
 from featurize.errors import VggftError
 from vggft.steps import featurize, merge, parts
 from vggft.steps.options import FeaturizeOptions, MergeOptions
@@ -87,6 +88,15 @@ def test_a_missing_part_and_one_that_is_there_twice_are_named(base):
     assert f"part 1/3 is given 2 times: {base / 'part1'}, {base / 'part9'}" in done.stderr
     completed = vggft("featurize", base / "data", "-w", base / "work", "--json")
     assert strict_json(completed.stdout)["computed"] == 30 - found["images"]
+
+
+def test_images_of_parts_with_other_layers_are_counted(base):
+    options = ("--part", "1/3", "--layers", POOLED)
+    assert vggft("featurize", base / "data", *options, "-w", base / "part9").returncode == 0
+    done = merged(base, 2, 3, 9)
+    joined = strict_json(done.stdout)
+    assert (joined["images"], joined["new_images"]) == (30, 30)
+    assert "has other layers than" in done.stderr
 
 
 def test_a_damaged_file_is_named_and_computed_again(base):

@@ -10,14 +10,16 @@ from small_cache import damage, files
 from tiny import TINY
 
 from featurize.backbone.architecture import POOLED
+from featurize.cache.pooled import averages_and_maxima
 from vggft.labelling.pooled import PooledFeatures
 from vggft.prediction import models
-from vggft.steps import featurize, head, merge
-from vggft.steps.options import FeaturizeOptions, HeadOptions, MergeOptions
+from vggft.steps import featurize, head
+from vggft.steps.options import FeaturizeOptions, HeadOptions
 from vggft.workspace import filling, views
 from vggft.workspace.workspace import Workspace
 
 HEADS = ("logistic-avg", "logistic-avgmax")
+FULL = [word for name in TINY.cached for word in ("--layers", name)]
 NAMED = [word for name in HEADS for word in ("--head", name)]
 
 
@@ -109,7 +111,9 @@ def test_every_command_that_reads_pooled_features_works(base, work):
         assert "Traceback" not in done.stderr
         if command[0] == "compare":
             flag = f"-w {work.root}"
-            assert f"vggft featurize {work.settings.data} {flag} && vggft finetune {flag}" in done.stdout
+            assert (
+                f"vggft featurize {work.settings.data} {' '.join(FULL)} {flag} && vggft finetune {flag}" in done.stdout
+            )
     assert layers_in(work) == {POOLED}  # also of perturbed and of predicted images
     with h5py.File(base / "features.h5") as exported:
         assert exported[f"features/{POOLED}"].shape == (24, 2, 16)
@@ -135,7 +139,7 @@ def test_heads_on_all_positions_are_left_out_and_named(work):
         "left out: flatten-256-classic, which needs block3_pool: only averages and maxima of block3_pool are cached"
         in done.stderr
     )
-    assert f"vggft featurize {work.settings.data} -w {work.root}" in done.stderr
+    assert f"vggft featurize {work.settings.data} {' '.join(FULL)} -w {work.root}" in done.stderr
     before = snapshot(work.root / "heads")
     message = refused("head", "--head", "flatten-256-classic", "-w", work.root)
     assert "flatten-256-classic: needs block3_pool" in message
@@ -145,11 +149,15 @@ def test_heads_on_all_positions_are_left_out_and_named(work):
     assert snapshot(work.root / "heads") == before
 
 
-def test_advice_keeps_the_layers(base, work):
+def test_featurize_keeps_to_the_layers(base, work):
     message = refused("head", "--views", 2, "-w", work.root)
-    assert f"vggft featurize {work.settings.data} --views 2 --layers pooled -w {work.root}" in message
+    assert f"vggft featurize {work.settings.data} --views 2 -w {work.root}" in message
+    shutil.copytree(drawings(base / "others", 2, "bugs", "flowers"), base / "data", dirs_exist_ok=True)
     damage("deleted", files(base)[0])
-    assert "Run vggft featurize --layers pooled: it quarantines" in vggft("cache", "verify", "-w", work.root).stdout
+    done = vggft("featurize", base / "data", "--views", 1, "--json", "-w", work.root)
+    assert done.returncode == 0, done.stderr
+    assert strict_json(done.stdout)["layers"] == [POOLED]
+    assert layers_in(Workspace(work.root, TINY)) == {POOLED}
 
 
 @pytest.mark.parametrize("options", [[], ["--unfreeze", "all"], ["--from", "scratch"], ["--sweep", "lr=1e-3,1e-4"]])
@@ -157,14 +165,14 @@ def test_fine_tuning_names_the_command_that_computes_its_inputs(work, options):
     before = snapshot(work.root / "cache")
     message = refused("finetune", *options, "-w", work.root)
     assert "fine-tuning needs block2_pool and block3_pool" in message
-    assert f"vggft featurize {work.settings.data} -w {work.root}" in message
+    assert f"vggft featurize {work.settings.data} {' '.join(FULL)} -w {work.root}" in message
     assert snapshot(work.root / "cache") == before
     assert not list(work.finetune.glob("*/*"))
 
 
 def test_the_full_layers_are_added_later_and_change_no_head(base, work):
     rows, trained = work.cache().read(POOLED, digests(work)), heads_of(work)
-    done = vggft("featurize", base / "data", "-w", work.root, "--json")
+    done = vggft("featurize", base / "data", *FULL, "-w", work.root, "--json")
     assert (done.returncode, strict_json(done.stdout)["computed"]) == (0, 24), done.stderr
     assert "stale" not in done.stderr
     upgraded = Workspace(work.root, TINY)
@@ -182,9 +190,23 @@ def test_the_full_layers_are_added_later_and_change_no_head(base, work):
     assert heads_of(upgraded) == trained
 
 
+def test_maps_of_another_engine_change_no_prediction(base, work):
+    """They differ by rounding, here by more: predict reads what the heads were trained on."""
+    command = ["predict", base / "data", "--json", "--model", "logistic-avgmax", "-w", work.root]
+    before = strict_json(vggft(*command).stdout)["predictions"]
+    cache = work.cache()
+    cache.write(digests(work), {TINY.top: np.ones((24, 4, 4, 16), np.float16)}, {"engine": "test"})
+    cache.save_index()
+    assert vggft("featurize", base / "data", *FULL, "-w", work.root).returncode == 0
+    assert Workspace(work.root, TINY).settings.layers == TINY.cached
+    assert strict_json(vggft(*command).stdout)["predictions"] == before
+    assert strict_json(vggft("head", *NAMED, "--retrain", "--json", "-w", work.root).stdout)["heads"]
+    assert strict_json(vggft(*command).stdout)["predictions"] == before
+
+
 @pytest.mark.slow
 def test_fine_tuning_goes_on_from_the_full_layers(base, work):
-    assert vggft("featurize", base / "data", "-w", work.root).returncode == 0
+    assert vggft("featurize", base / "data", *FULL, "-w", work.root).returncode == 0
     tuned = strict_json(vggft("finetune", "--epochs", 1, "--from", "logistic-avg", "--json", "-w", work.root).stdout)
     start = next(model for model in models.load(work).heads if model.name == "logistic-avg")
     assert tuned["start_validation"]["log_loss"] == pytest.approx(start.validation.log_loss, abs=1e-3)
@@ -213,6 +235,27 @@ def test_from_a_full_cache_no_network_runs(copied, monkeypatch):
     said = vggft("head", "--grid", grid, "--epochs", 1, "-w", full.root)
     assert said.returncode == 0, said.stderr
     assert "left out" not in said.stderr
+
+
+def test_lost_rows_of_cached_maps_come_from_these_again(copied, monkeypatch):
+    """Also where other rows were computed from pixels, whichever shard that says so comes first."""
+    full = Workspace(copied / "work", TINY)
+    names = digests(full)
+    rows = averages_and_maxima(full.cache().read(TINY.top, names))
+    for some, source in ((slice(0, 12), "pixels"), (slice(12, 24), TINY.top)):
+        cache = full.cache()
+        cache.write(names[some], {POOLED: rows[some]}, {"engine": "test", "computed_from": source})
+        cache.save_index()
+    for path in files(copied):
+        with h5py.File(path) as file:
+            lost = POOLED in file and file.attrs["computed_from"] == TINY.top
+        if lost:
+            path.unlink()
+    monkeypatch.setattr(filling, "start_engine", None)
+    done = vggft("featurize", copied / "data", "--layers", POOLED, "-w", full.root, "--json")
+    assert done.returncode == 0, done.stderr
+    assert (strict_json(done.stdout)["computed"], strict_json(done.stdout)["engine"]) == (12, None)
+    assert np.array_equal(Workspace(full.root, TINY).cache().read(POOLED, names), rows)
 
 
 def test_a_head_whose_maps_are_gone_is_left_out_of_the_comparison(copied):
@@ -245,7 +288,7 @@ def test_a_lost_shard_is_computed_again_to_the_same_bytes(base, work):
     before = shards(work.root)
     damage("deleted", files(base)[0])
     assert vggft("cache", "verify", "-w", work.root).returncode == 1
-    done = vggft("featurize", base / "data", "--layers", POOLED, "-w", work.root, "-q")
+    done = vggft("featurize", base / "data", "-w", work.root, "-q")
     assert done.returncode == 0, done.stderr
     assert shards(work.root) == before
 
@@ -255,7 +298,8 @@ def test_parts_are_merged(base, ui):
         done = vggft("featurize", base / "data", "--layers", POOLED, "--part", f"{number}/2", "-w", base / f"p{number}")
         assert done.returncode == 0, done.stderr
     merged = Workspace(base / "merged", TINY)
-    merge.run(merged, MergeOptions((base / "p1", base / "p2")), ui)
+    joined = vggft("cache", "merge", base / "p1", base / "p2", "-w", merged.root)
+    assert f"Next: vggft featurize DATA --layers pooled -w {merged.root}, which" in joined.stdout
     found = featurize.run(merged, FeaturizeOptions(base / "data", layers=(POOLED,)), ui)
     assert (found["computed"], found["reused"]) == (0, 24)
     assert layers_in(merged) == {POOLED}

@@ -89,7 +89,7 @@ def test_features_that_cannot_be_kept(again, others, monkeypatch):
         locked = vggft(*words)
         waiting = Workspace(again.root, TINY, waiting=pytest.fail)  # as that of `evaluate` would
         scorer = feature_scorer.FeatureScorer(
-            lambda rows: rows, waiting, TINY.top, lambda: StandIn(TINY), waiting.cache
+            lambda rows: rows, waiting, [TINY.top], lambda: StandIn(TINY), waiting.cache
         )
         scorer(np.zeros((1, 32, 32, 3), np.uint8), ["ab" * 32])
         scorer.close()

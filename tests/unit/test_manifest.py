@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiny import TINY
 
+from featurize.cache.fingerprint import Fingerprint
 from featurize.data import manifest
 from featurize.data.dataset import Dataset, Sample, Samples, digests_of
 from featurize.disk import arrays, checked
 from featurize.disk.digests import unpack
 from featurize.errors import VggftError
 from vggft.workspace import earlier
+from vggft.workspace.workspace import Settings, Workspace
 
 CLASSES = ("ants", "bees", "été")
 ODD = (
@@ -113,6 +116,28 @@ def opened_again(folder):
     return manifest.dataset(folder / "manifest.csv", Path("data"), CLASSES, sha256)
 
 
+def test_columns_are_written_from_those_that_are_there(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "_LARGE", 1)
+    monkeypatch.setattr(manifest, "_parsed", lambda file: pytest.fail("the CSV file was read"))
+    rows = samples()
+    some = Samples.of(rows)[::-3][::-1]
+    for given in (tuple(rows), Samples.of(rows), some):
+        path, sha256 = written(tmp_path, given)
+        manifest.derive(path, Dataset(Path("data"), CLASSES, given), sha256)
+        dataset = opened_again(tmp_path)
+        assert dataset.samples == list(given)
+        assert dataset.known_identity == identity(CLASSES, given)
+
+
+def test_a_workspace_that_was_just_written_is_opened_from_columns(tmp_path, monkeypatch):
+    monkeypatch.setattr(manifest, "_LARGE", 1)
+    rows, workspace = samples(), Workspace(tmp_path, TINY)
+    settings = Settings("data", CLASSES, Fingerprint.of(TINY))
+    workspace.settle(Dataset(Path("data"), CLASSES, rows), settings, ())
+    monkeypatch.setattr(manifest, "_parsed", lambda file: pytest.fail("the CSV file was read"))
+    check(workspace.dataset, rows)
+
+
 def test_columns_of_another_file_are_not_used(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "_LARGE", 1)
     rows = samples()
@@ -154,10 +179,17 @@ def test_a_flipped_byte_anywhere_in_the_columns_changes_nothing(tmp_path, monkey
         file.write_bytes(sound[:at] + bytes([sound[at] ^ 1 << at % 8]) + sound[at + 1 :])
         with pytest.raises((ValueError, OSError)):
             arrays.Stored(file)
-    for damaged in (sound[:100] + b"x" + sound[101:], sound[:-1], b"", sound + b"\0"):
-        file.write_bytes(damaged)
+    file.write_bytes(sound[:100] + b"x" + sound[101:])
+    check(opened_again(tmp_path), rows)
+    arrays.Stored(file)
+    for foreign in (sound[:-1], b"", sound + b"\0", b"of a person"):  # it may be
+        file.write_bytes(foreign)
         check(opened_again(tmp_path), rows)
-        arrays.Stored(file)
+        assert file.read_bytes() == foreign
+    file.unlink()
+    file.symlink_to("nowhere")
+    check(opened_again(tmp_path), rows)
+    assert file.is_symlink()
     file.unlink()
     check(opened_again(tmp_path), rows)
     arrays.Stored(file)
@@ -218,6 +250,9 @@ def test_a_new_workspace_replaces_no_columns_that_vggft_did_not_write(tmp_path, 
     with pytest.raises(VggftError, match=r"manifest\.h5: not provably written by vggft"):
         earlier.refuse_foreign_files(tmp_path)
     rows = samples(60)
+    check(opened(tmp_path, rows), rows)
+    assert (tmp_path / "manifest.h5").read_bytes() == b"of somebody else"
+    (tmp_path / "manifest.h5").unlink()
     check(opened(tmp_path, rows), rows)
     (tmp_path / "checksums.json").unlink()
     earlier.refuse_foreign_files(tmp_path)

@@ -181,13 +181,32 @@ def test_heads_read_the_same_from_either(cache):
     assert np.array_equal(flat["avg"], features.vectors(maps_of(20)[[3, 9]].astype(np.float16), "avg"))
 
 
+def test_what_is_read_depends_on_no_other_reader(cache):
+    """Rows of two engines differ by rounding, here by more: those of `POOLED` are read wherever they are."""
+    cache.write(digests_of(20)[10:], {TINY.top: maps_of(20)[10:].astype(np.float16) + np.float16(1)}, {})
+    order, told = [19, 0, 7, 12], []
+    alone = features.read(cache, samples(order), [0] * 4, ALL).pooled
+    beside = features.read(cache, samples(order), [0] * 4, ["avg", "flatten", "avgmax", "max"], told.append).pooled
+    expected = averages_and_maxima(maps_of(20))[order]
+    assert np.array_equal(alone["avg"], expected[:, 0].astype(np.float32))
+    for pooling in ALL:
+        assert np.array_equal(beside[pooling], alone[pooling])
+    assert np.array_equal(beside["flatten"], cache.read(TINY.top, [s.digest for s in samples(order)]).reshape(4, -1))
+    assert told == [1, 4]
+
+
 def test_what_is_missing_is_named(cache, tmp_path):
     with pytest.raises(VggftError, match=r"no block3_pool for 2 of 3 images.* Run: vggft featurize$"):
         features.read(cache, samples([3, 12, 13]), [0] * 3, ["flatten"])
     only = FeatureCache(tmp_path / "only", Fingerprint.of(TINY), TINY)
+    empty = FeatureCache(tmp_path / "empty", Fingerprint.of(TINY), TINY)
     only.write(digests_of(20)[:10], {POOLED: averages_and_maxima(maps_of(10))}, {})
-    with pytest.raises(VggftError, match=r"no pooled for 1 of 3 images.* Run: vggft featurize DATA --layers pooled$"):
-        features.read(only, samples([3, 4, 12]), [0] * 3, ["avg"])
+    only.write(digests_of(20)[18:], {TINY.top: maps_of(2).astype(np.float16)}, {})  # two of them have maps
+    for lost, named in ((only, "no pooled for 1 of 1 images"), (empty, "no pooled for 3 of 3 images")):
+        with pytest.raises(VggftError, match=named):
+            features.read(lost, samples([3, 4, 12]), [0] * 3, ["avg"], kept=[POOLED])
+    with pytest.raises(VggftError, match="no block3_pool for 3 of 3 images"):
+        features.read(empty, samples([3, 4, 12]), [0] * 3, ["avg"], kept=TINY.cached)
 
 
 def test_rows_that_are_no_numbers_are_named(cache):

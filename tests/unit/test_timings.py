@@ -24,10 +24,12 @@ FIRST = Timing("block4_pool block5_pool", "", "mnn", 100, 20.0)
         ([Timing("pooled", "", "mnn", 100, 18.0)], 0.18),
         ([Timing("pooled", "", "mnn", 100, 18.0), FIRST], 0.2),  # then all of the last layer
         ([FIRST, Timing("pooled", "block5_pool", "pooling", 100, 1.0)], 0.2),
+        ([Timing("block1_pool", "", "mnn", 100, 2.0), Timing("pooled", "", "mnn", 100, 18.0)], 0.2),
+        ([Timing("block4_pool", "", "mnn", 100, 16.0), Timing("pooled", "block4_pool", "mnn", 100, 3.0)], 0.19),
     ],
 )
 def test_seconds_an_image(tmp_path, runs, expected):
     for run in runs:
         timings.add(tmp_path, run)
     assert timings.read(tmp_path) == runs
-    assert timings.seconds_an_image(tmp_path) == (expected and pytest.approx(expected))
+    assert timings.seconds_an_image(tmp_path, "block5_pool") == (expected and pytest.approx(expected))

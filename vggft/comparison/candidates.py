@@ -111,7 +111,8 @@ def on_split(
     networks = [network.name for network in models.networks if network.name in probabilities]
     if not networks and failure:
         raise failure
-    grouped, grouping = near_duplicates.together(features.read(cache, samples, targets, ["avg"]))
+    read = features.read(cache, samples, targets, ["avg"], kept=workspace.settings.layers)
+    grouped, grouping = near_duplicates.together(read)
     for sentence in grouping.sentences():
         ui.warn(sentence)
     return CandidatePredictions(

@@ -67,7 +67,7 @@ def featurizing(workspace: Workspace, ui: Ui) -> float | None:
     None if nothing was recorded, or, with a warning, if the record is damaged.
     """
     try:
-        per_image = timings.seconds_an_image(workspace.cache().folder)
+        per_image = timings.seconds_an_image(workspace.cache().folder, workspace.architecture.top)
     except VggftError as error:
         ui.warn(str(error))
         return None

@@ -8,11 +8,13 @@ from numpy.typing import NDArray
 from featurize.cache import estimate, sharing
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import digests_of
+from featurize.disk.digests import pack
 from featurize.engines import CPU_BATCH, Engine
 from featurize.errors import VggftError, reason
 from featurize.options.choices import SHARD_ROWS
 from featurize.process.per_process import PerProcess
 from featurize.wording import counted, size
+from heads import features
 from vggft.prediction.model import Predictor
 from vggft.prediction.scoring import Scorer
 from vggft.workspace.workspace import Busy, Workspace
@@ -32,20 +34,22 @@ class FeatureScorer(Scorer):
         self,
         predict: Predictor,
         workspace: Workspace,
-        layer: str,
+        layers: Sequence[str],
         start: Callable[[], Engine],
         opened: Callable[[], FeatureCache],
     ) -> None:
         """Get ready.
 
         Args:
-            predict: outputs of `layer` → class probabilities.
+            predict: outputs of any of `layers` → class probabilities.
+            layers: the first that the cache has is read; of pictures that are not there, the outputs of the last one are
+                computed.
             start: returns a running engine with the workspace's weights.
             opened: opens the cache of the workspace that these pictures belong in.
         """
         self._predict = predict
         self._workspace = workspace
-        self._layer = layer
+        self._layers, self._layer = list(dict.fromkeys(layers)), layers[-1]
         self._engine = PerProcess(start)
         self._cache = PerProcess(opened)
         self._new: dict[str, NDArray[np.float16]] = {}  # computed, and not written yet
@@ -73,7 +77,7 @@ class FeatureScorer(Scorer):
     def knows(self, digest: str) -> bool:
         """See `Scorer`; a cache that cannot be read is reported in `note`, and not tried again."""
         try:
-            return self._reads and not self._cache().missing([self._layer], [digest])
+            return self._reads and any(not self._cache().missing([layer], [digest]) for layer in self._layers)
         except (OSError, VggftError) as error:  # of the cache, not of the picture
             self._reads = self._writes = False
             why = (
@@ -88,13 +92,18 @@ class FeatureScorer(Scorer):
         """See `Scorer`; damaged files of the cache are reported in `note`, and not read again."""
         if not digests:
             return {}
+        predicted: dict[str, NDArray[np.float64]] = {}
         try:
-            rows = self._cache().read(self._layer, digests)
+            cache = self._cache()
+            for layer, positions in features.sources(cache, pack(digests), self._layers, self._layer):
+                if len(positions):
+                    known = [digests[i] for i in positions]
+                    predicted |= zip(known, self._predict(cache.read(layer, known)), strict=True)
         except VggftError as error:
             self._reads = False
             self.note = f"some features were computed again: {error}"
             return {}
-        return dict(zip(digests, self._predict(rows), strict=True))
+        return predicted
 
     def close(self) -> None:
         """Write the features computed so far into the workspace's cache, unless another process is writing there: never wait."""

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from featurize.cache.feature_cache import FeatureCache
 from featurize.data.dataset import Sample
 from featurize.engines import Engine
+from heads import features
 from vggft.prediction.feature_scorer import FeatureScorer
 from vggft.prediction.model import CachedImages, Model
 from vggft.prediction.scoring import PixelScorer, Scorer
@@ -71,7 +72,8 @@ def from_pixels(
     if layer is None:
         return PixelScorer(predict)
     opened = partial(workspace.cache, replace(workspace.settings.fingerprint, probe=perturbation))
-    return FeatureScorer(predict, workspace, layer, start or partial(start_its_engine, workspace), opened)
+    readable = features.layers_of(workspace.architecture, model.poolings[0]) if model.poolings else ()
+    return FeatureScorer(predict, workspace, [*readable, layer], start or partial(start_its_engine, workspace), opened)
 
 
 def start_its_engine(workspace: Workspace) -> Engine:

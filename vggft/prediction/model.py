@@ -56,7 +56,8 @@ class CachedImages:
     def pooled(self) -> Mapping[Pooling, NDArray[Any]]:
         """Pooling → pooled features (n, inputs), as `heads.features.read` returns them."""
         targets = self.workspace.dataset.targets(self.samples)
-        return features.read(self.cache, self.samples, targets, self.poolings).pooled
+        kept = self.workspace.settings.layers
+        return features.read(self.cache, self.samples, targets, self.poolings, kept=kept).pooled
 
     def outputs(self, layer: str | None) -> Iterator[NDArray[Any]]:
         """Yield the cached outputs of a layer, some hundred images at a time; None: the decoded pictures, from their files."""

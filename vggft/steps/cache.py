@@ -177,8 +177,7 @@ def verify(workspace: Workspace, options: VerifyOptions, ui: Ui) -> dict[str, An
         ui.print(f"✓ {counted(files, 'file')}, all checksums match")
     in_use = [finding for finding in findings if settled is None or settled.key in finding.path.parts]
     if without or in_use:
-        option = workspace.layers_flag if settled else ""
-        ui.print(f"Run vggft featurize{option}: it quarantines damaged files and recomputes missing rows.")
+        ui.print("Run vggft featurize: it quarantines damaged files and recomputes missing rows.")
     folders = [path.name for path, fingerprint in places.items() if _is_perturbation(fingerprint, settled)]
     perturbed = [finding for finding in findings if not set(folders).isdisjoint(finding.path.parts)]
     if perturbed:

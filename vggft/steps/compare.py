@@ -221,4 +221,4 @@ def _more_evidence(workspace: Workspace, present: Models) -> Sequence[Advice]:
 
 def _reserve(workspace: Workspace) -> ReserveTest:
     data = shlex.quote(str(workspace.settings.data))
-    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace.layers_flag}{workspace_flag(workspace.root)}")
+    return ReserveTest(f"vggft featurize {data} --test 0.2{workspace_flag(workspace.root)}")

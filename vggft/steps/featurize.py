@@ -77,7 +77,7 @@ def _featurize(
 ) -> dict[str, Any]:
     architecture = workspace.architecture
     engines.require(options.engine)
-    layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
+    layers = sources.layers(options, architecture, before.settings)
     locations.refuse_overlap(workspace.root, options.data)
     shared = locations.choose_cache(workspace, options)
     wishes = Wishes(options.validation, options.test, options.seed, options.group_by)

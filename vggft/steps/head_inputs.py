@@ -90,18 +90,18 @@ def _of_test(workspace: Workspace, ui: Ui) -> Features | None:
 def _pooled(workspace: Workspace, samples: Sequence[Sample], poolings: Sequence[Pooling], ui: Ui) -> Features:
     targets = workspace.dataset.targets(samples)
     with ui.progress("reading features", len(samples)) as advance:
-        return features.read(workspace.cache(), samples, targets, poolings, progress=advance)
+        return features.read(workspace.cache(), samples, targets, poolings, advance, workspace.settings.layers)
 
 
 def _with_views(workspace: Workspace, number: int, train: Features, ui: Ui) -> Features:
     """Return the training images with views of each, computed where they are missing."""
     if not number:
         return train
-    poolings, found = list(train.pooled), []
+    poolings, kept, targets, pooled = list(train.pooled), workspace.settings.layers, train.targets.tolist(), []
     for cache in views.compute(workspace, number, train.samples, workspace.read_by_heads(poolings), ui):
         with ui.progress("reading views", len(train)) as advance:
-            found.append(features.read(cache, train.samples, train.targets.tolist(), poolings, progress=advance).pooled)
-    return replace(train, views=tuple(found))
+            pooled.append(features.read(cache, train.samples, targets, poolings, advance, kept).pooled)
+    return replace(train, views=tuple(pooled))
 
 
 def _leaks(dataset: Dataset, everything: Features, test: Features | None, ui: Ui) -> list[Leak]:

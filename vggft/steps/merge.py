@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from featurize.wording import counted
 from vggft.steps.options import MergeOptions
 from vggft.ui.console import Ui
 from vggft.workspace import earlier, part
-from vggft.workspace.folder import workspace_flag
+from vggft.workspace.folder import layers_flag, workspace_flag
 from vggft.workspace.part import Finished
 from vggft.workspace.workspace import Workspace
 
@@ -53,7 +54,7 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
         cache = workspace.cache(fingerprint)
         cache.quarantine()  # the parts may have sound copies
         cache.refresh()
-        before = _rows(cache)
+        before = cache.positions.images()
         with ui.progress("merging", total, "files") as advance:
             for source in sources:
 
@@ -64,14 +65,15 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
                 added, present, damaged = added + merged.added, present + merged.present, damaged | merged.damaged
         cache.refresh()
         cache.save_index()
-        rows = _rows(cache)
+        rows = cache.positions.images()
     for path, why in damaged.items():
         ui.warn(f"left out: {path} is damaged ({why})")
     already = f", {present} there before" if present else ""
     ui.print(
         f"merged {counted(added, 'file')}{already}: features of {counted(rows, 'image')}, {rows - before} of them new"
     )
-    ui.print(f"Next: vggft featurize DATA{workspace_flag(workspace.root)}, which computes what is missing.")
+    flags = f"{_layers_option(workspace, sources, cache)}{workspace_flag(workspace.root)}"
+    ui.print(f"Next: vggft featurize DATA{flags}, which computes what is missing.")
     return {
         "files": added,
         "present": present,
@@ -162,6 +164,14 @@ def _problems(sources: Sequence[_Source], ui: Ui) -> list[dict[str, str]]:
     return problems
 
 
-def _rows(cache: FeatureCache) -> int:
-    """Return the number of images with features of some layer."""
-    return max((len(cache.positions.rows(layer).digest) for layer in cache.layers), default=0)
+def _layers_option(workspace: Workspace, sources: Sequence[_Source], cache: FeatureCache) -> str:
+    """Return the options with which featurize computes the layers of the parts; empty where it does so without."""
+    if workspace.exists:
+        return ""  # it keeps to its layers
+    of_sources = [
+        source.finished.layers if source.finished else Workspace(source.root, workspace.architecture).settings.layers
+        for source in sources
+        if source.finished or source.settled
+    ]
+    layers = sorted({*chain(*of_sources)} or cache.layers, key=workspace.architecture.position)
+    return "" if layers == [*workspace.architecture.cached] else layers_flag(layers)

@@ -79,7 +79,7 @@ class FeaturizeOptions(Options):
         Option(
             f"Layer to cache; repeat for more. {POOLED}: averages and maxima of the last one, which suffice for heads.",
             metavar="LAYER",
-            default=", ".join(VGG16.cached),
+            default=f"those of the workspace; {', '.join(VGG16.cached)} {_NEW}",
         ),
     ] = ()
     validation: Annotated[float | None, replace(shares.VALIDATION, default=f"{Shares.validate} {_NEW}")] = None

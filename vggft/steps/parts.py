@@ -29,7 +29,7 @@ def featurize(workspace: Workspace, options: FeaturizeOptions, ui: Ui) -> dict[s
     _require_apart(workspace, wanted)
     architecture = workspace.architecture
     engines.require(options.engine)
-    layers = list(dict.fromkeys(architecture.layer(name).name for name in options.layers or architecture.cached))
+    layers = sources.layers(options, architecture, None)
     locations.refuse_overlap(workspace.root, options.data)
     fingerprint, weights_file = sources.fingerprint(options, workspace, None)
     began = time.perf_counter()

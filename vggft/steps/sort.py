@@ -166,7 +166,7 @@ def _correct_table(workspace: Workspace, destination: Unmoved, decided: Decision
     number = write_corrected(destination.table, destination.folder, list(decided.rows.values()), copy)
     data = shlex.quote(workspace.settings.data)
     ui.print(f"{counted(number, 'label')} corrected in a copy of {destination.table}: {copy}")
-    options = f"--labels {shlex.quote(str(copy))}{workspace.layers_flag}{workspace_flag(workspace.root)}"
+    options = f"--labels {shlex.quote(str(copy))}{workspace_flag(workspace.root)}"
     ui.say(f"To use it: vggft featurize {data} {options}")
     return {"labels": str(copy), "corrected": number}
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import featurize.data.scan
 from featurize import engines
 from featurize.backbone import weights
+from featurize.backbone.architecture import POOLED, Architecture
 from featurize.cache import shards, upkeep
 from featurize.cache.fingerprint import Fingerprint
 from featurize.data.assigned import Assigned
@@ -75,6 +76,16 @@ def fingerprint(
     loaded = weights.load(architecture, weights.locate(architecture, options.weights))
     elsewhere = loaded.published and weights.available(architecture)
     return replace(default, weights=loaded.digest), None if elsewhere else places.resolved(options.weights)
+
+
+def layers(options: FeaturizeOptions, architecture: Architecture, before: Settings | None) -> list[str]:
+    """Return the layers to cache: those of the options, else of the workspace if heads can be trained on them, else the default.
+
+    Raises:
+        VggftError: an unknown layer.
+    """
+    kept = before.layers if before and {architecture.top, POOLED} & set(before.layers) else architecture.cached
+    return list(dict.fromkeys(architecture.layer(name).name for name in options.layers or kept))
 
 
 def rules(options: FeaturizeOptions, before: Before, group_by: str | None) -> Rules:

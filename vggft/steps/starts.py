@@ -61,6 +61,6 @@ def scratch(workspace: Workspace, cache: FeatureCache, seed: int, spec: DenseSpe
     samples = dataset.accepted("train")
     if not spec.standardise:
         samples = samples[:1]  # only the number of features matters; of "flatten", all images would fill the memory
-    train = features.read(cache, samples, dataset.targets(samples), [spec.pooling])
+    train = features.read(cache, samples, dataset.targets(samples), [spec.pooling], kept=workspace.settings.layers)
     head = untrained(spec, dataset.classes, train, seed)
     return Head(SCRATCH, head.kind, head.pooling, head.classes, head.layers, head.dropout, {}, head.scaler)

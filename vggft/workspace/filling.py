@@ -119,13 +119,14 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
         without: digests to leave out.
     """
     architecture = cache.architecture
-    starts: dict[str, dict[str, str]] = defaultdict(
-        dict
-    )  # layer → digest → the layer it is computed from, "" for pixels
+    # Layer → digest → the layer it is computed from, "" for pixels.
+    starts: dict[str, dict[str, str]] = defaultdict(dict)
     for layer in sorted({*filling.layers, *cache.lost_rows}, key=architecture.position):
         lost = cache.lost_rows.get(layer, frozenset())
         wanted = [digest for digest in filling.files if layer in filling.layers or digest in lost]
         lacking = [digest for digest in cache.missing([layer], wanted) if digest not in without]
+        if layer == POOLED:  # also what is lost: heads read from the maps what they would read from these rows
+            lacking = _starting_from(architecture.top, cache, lacking, starts[layer])
         if lost:  # from the layer they were computed from before, to the same bits
             before = cache.computed_from(layer)
             unfit = set(cache.missing([before], lacking) if before else ())
@@ -135,19 +136,22 @@ def plan(cache: FeatureCache, filling: Filling, without: frozenset[str]) -> dict
             lacking = [digest for digest in lacking if digest not in lost or digest in unfit]
         for below in reversed(architecture.names[: architecture.position(layer)]):
             if lacking and below in cache.layers:
-                still = set(cache.missing([below], lacking))
-                for digest in lacking:
-                    if digest not in still:
-                        starts[layer][digest] = below
-                lacking = [digest for digest in lacking if digest in still]
+                lacking = _starting_from(below, cache, lacking, starts[layer])
         for digest in lacking:
             starts[layer][digest] = ""
     work: dict[tuple[str, tuple[str, ...]], list[str]] = defaultdict(list)
     for digest in filling.files:
-        own = [(start[digest], layer) for layer, start in starts.items() if digest in start]
-        for below in dict.fromkeys(start for start, _ in own):
-            work[below, tuple(layer for start, layer in own if start == below)].append(digest)
+        lacking_layers = [(start[digest], layer) for layer, start in starts.items() if digest in start]
+        for below in dict.fromkeys(start for start, _ in lacking_layers):
+            work[below, tuple(layer for start, layer in lacking_layers if start == below)].append(digest)
     return {Step(layers, below or None): digests for (below, layers), digests in work.items()}
+
+
+def _starting_from(below: str, cache: FeatureCache, lacking: Sequence[str], starts: dict[str, str]) -> list[str]:
+    """Note in `starts` the digests that have a row of the layer `below`, and return the others."""
+    without = set(cache.missing([below], lacking))
+    starts.update((digest, below) for digest in lacking if digest not in without)
+    return [digest for digest in lacking if digest in without]
 
 
 def network_runs(cache: FeatureCache, steps: Iterable[Step]) -> bool:
@@ -197,7 +201,7 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
         if not announced:
             _announce(cache, step, len(files), engine or filling.means.on, ui)
         try:
-            found = (
+            outcome = (
                 _compute(cache, step, files, engine, filling, ui)
                 if engine
                 else _compute_on(cache, step, files, filling, ui)
@@ -207,9 +211,9 @@ def _fill(cache: FeatureCache, filling: Filling, ui: Ui, engine: Engine | None) 
                 cache.save_index()
             raise
         cache.save_index()
-        rejected |= found.rejected
-        computed |= files.keys() - found.rejected.keys()
-        engines |= found.engines
+        rejected |= outcome.rejected
+        computed |= files.keys() - outcome.rejected.keys()
+        engines |= outcome.engines
     return Filled(len(computed), rejected, ", ".join(sorted(engines)) if network_runs(cache, work) else None)
 
 

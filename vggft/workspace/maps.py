@@ -4,7 +4,7 @@ import shlex
 
 from featurize.backbone.architecture import POOLED
 from vggft.workspace import views
-from vggft.workspace.folder import workspace_flag
+from vggft.workspace.folder import layers_flag, workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -17,10 +17,10 @@ def lacking(workspace: Workspace, number: int = 0) -> bool:
     kept, top, dataset = workspace.settings.layers, workspace.architecture.top, workspace.dataset
     if top in kept or POOLED not in kept:
         return False  # what is missing is computed, or reported as missing
-    if workspace.cache().missing([top], [sample.digest for sample in dataset.accepted()]):
+    if workspace.cache().lacks([top], dataset.accepted().digests).any():
         return True
-    train = [sample.digest for sample in dataset.accepted("train")]
-    return any(cache.missing([top], train) for cache in views.caches(workspace, number))
+    train = dataset.accepted("train").digests
+    return any(cache.lacks([top], train).any() for cache in views.caches(workspace, number))
 
 
 def reason(workspace: Workspace) -> str:
@@ -29,5 +29,6 @@ def reason(workspace: Workspace) -> str:
 
 
 def command(workspace: Workspace) -> str:
-    """Return the command that computes the outputs."""
-    return f"vggft featurize {shlex.quote(workspace.settings.data)}{workspace_flag(workspace.root)}"
+    """Return the command that computes the outputs, for heads and for fine-tuning."""
+    layers = layers_flag(workspace.architecture.cached)
+    return f"vggft featurize {shlex.quote(workspace.settings.data)}{layers}{workspace_flag(workspace.root)}"

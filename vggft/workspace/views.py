@@ -30,7 +30,7 @@ def wanted(workspace: Workspace, asked: int | None) -> int:
     if asked is not None and asked > present:
         raise VggftError(
             f"--views {asked}: {counted(present, 'view')} of each training image in the cache. Compute more: vggft featurize "
-            f"{workspace.settings.data} --views {asked}{workspace.layers_flag}{workspace_flag(workspace.root)}"
+            f"{workspace.settings.data} --views {asked}{workspace_flag(workspace.root)}"
         )
     return present if asked is None else asked
 
@@ -41,10 +41,10 @@ def caches(workspace: Workspace, number: int, fingerprint: Fingerprint | None = 
     return [workspace.cache(replace(fingerprint, probe=views.name(k))) for k in range(1, number + 1)]
 
 
-def missing(found: Sequence[FeatureCache], layers: Sequence[str], digests: Digests) -> tuple[int, int]:
+def missing(of_views: Sequence[FeatureCache], layers: Sequence[str], digests: Digests) -> tuple[int, int]:
     """Return how many views of images are not in their caches, and how many bytes on disk they need."""
-    numbers = [len(cache.missing(layers, digests)) for cache in found]
-    needed = sum(estimate.bytes_needed(cache, layers, n) for cache, n in zip(found, numbers, strict=True))
+    numbers = [len(cache.missing(layers, digests)) for cache in of_views]
+    needed = sum(estimate.bytes_needed(cache, layers, n) for cache, n in zip(of_views, numbers, strict=True))
     return sum(numbers), needed
 
 
@@ -65,12 +65,12 @@ def compute(
     """
     if not number:
         return []
-    found = caches(workspace, number)
+    of_views = caches(workspace, number)
     settings, files = workspace.settings, files_of(workspace.dataset.root, samples)
-    rows, needed = missing(found, layers, list(files))
+    rows, needed = missing(of_views, layers, list(files))
     if not rows:
-        return found
-    lacking = {digest for cache in found for digest in cache.missing(layers, list(files))}
+        return of_views
+    lacking = {digest for cache in of_views for digest in cache.missing(layers, list(files))}
     gone = [digest for digest in files if digest in lacking and not any(path.is_file() for path in files[digest])]
     if gone:
         raise VggftError(
@@ -81,7 +81,7 @@ def compute(
     filling = Filling(files, layers, settings.weights_file_path, means=means)
     engine: Engine | None = None
     took = ""
-    if not any(network_runs(cache, plan(cache, filling, frozenset())) for cache in found):
+    if not any(network_runs(cache, plan(cache, filling, frozenset())) for cache in of_views):
         engine = PoolingEngine(workspace.architecture)
     elif means.on is None:
         engine = start_engine(
@@ -91,7 +91,7 @@ def compute(
             pixels = settings.fingerprint.size
             took = f" and {duration(rows / rate(engine, (pixels, pixels, 3), layers, None))}"
     ui.say(f"computing {counted(rows, 'view')} of training images: about {size(needed)} on disk{took}")
-    for cache in found:
+    for cache in of_views:
         rejected = fill(cache, filling, ui, engine).rejected
         if rejected:
             digest, reason = next(iter(rejected.items()))

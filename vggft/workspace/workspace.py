@@ -202,15 +202,9 @@ class Workspace:
         return FeatureCache(self.cache_folder, fingerprint, self.architecture, recheck=recheck)
 
     def read_by_heads(self, poolings: Iterable[str]) -> list[str]:
-        """Return the layers that heads with these poolings read here, as far as the last featurize has kept them."""
+        """Return the layers that heads with these poolings need here, of those that featurize computes for every image."""
         pooled = self.architecture.read_by_heads(self.settings.layers)
         return list(dict.fromkeys(self.architecture.top if each == "flatten" else pooled for each in poolings))
-
-    @property
-    def layers_flag(self) -> str:
-        """The options with which featurize keeps the same layers again; empty for the default ones."""
-        kept = self.settings.layers
-        return "" if kept == self.architecture.cached else "".join(f" --layers {layer}" for layer in kept)
 
     def sharing(self) -> list["Workspace"]:
         """Return the other workspaces that use the same cache folder.
@@ -255,13 +249,16 @@ class Workspace:
     def settle(self, dataset: Dataset, settings: Settings, assigned: Sequence[Assigned]) -> None:
         """Write splits, manifest and settings, in this order: the settings name the manifest that they belong to."""
         samples = manifest.table(dataset)
-        settings = replace(settings, manifest_sha256=hashlib.sha256(samples).hexdigest())
+        sha256 = hashlib.sha256(samples).hexdigest()
+        settings = replace(settings, manifest_sha256=sha256)
         files = {
             self.splits.name: featurize.data.assigned.table(assigned),
             self.manifest.name: samples,
             self._settings.name: _described(settings),
         }
         checked.write_checked(self.root, files)
+        del samples, files  # 400 bytes an image, before the columns are written
+        manifest.derive(self.manifest, dataset, sha256)
         self._forget()
 
     def require_same(self, settings: Settings) -> None:
