@@ -125,7 +125,12 @@ class NestedCrossValidation:
         self.samples.sort(key=lambda sample: (sample.digest, sample.label, sample.path))  # files may be renamed
         with ui.progress("reading features", len(self.samples)) as advance:
             read = features.read(
-                workspace.cache(), self.samples, dataset.targets(self.samples), ["avg"], progress=advance
+                workspace.cache(),
+                self.samples,
+                dataset.targets(self.samples),
+                ["avg"],
+                progress=advance,
+                kept=workspace.settings.layers,
             )
         together, grouping = near_duplicates.together(read)
         for sentence in grouping.sentences():
