@@ -28,6 +28,32 @@ class Mutation(NamedTuple):
 
 MUTATIONS = [
     Mutation(
+        "featurize/cluster/cluster.py",
+        "        for item in suspected:\n            yield self.run_alone(function, item)",
+        "        for item in suspected:\n            yield Done(item, None, died=True)",
+        "unit/test_cluster.py",
+    ),
+    Mutation(
+        "featurize/cluster/cluster.py",
+        "with interrupts.asking(require_wanted):",
+        "with contextlib.nullcontext():",
+        "unit/test_cluster.py",
+    ),
+    Mutation("featurize/cluster/processes.py", "self._all[i] = self._start()", "pass", "unit/test_cluster.py"),
+    Mutation(
+        "vggft/workspace/on_workers.py",
+        "        _require_sound(cluster, job)\n        ((digest",
+        "        ((digest",
+        "integration/test_on_cluster.py",
+    ),
+    Mutation(
+        "vggft/workspace/on_workers.py",
+        "if not isinstance(picture, str):",
+        "if False:",
+        "integration/test_on_cluster.py",
+    ),
+    Mutation("vggft/workspace/filling.py", "reason.startswith(FATAL)", "False", "integration/test_on_cluster.py"),
+    Mutation(
         "featurize/video/lists.py",
         "(record.identity, record.modified) == (source.identity, source.modified)",
         "record.identity == source.identity",

@@ -131,8 +131,6 @@ def compute(
         return True
 
     suspected = [task.item for task in cluster.run(call, _tasks(cluster, cache, job, files)) if not take(task)]
-    if suspected:
-        _require_sound(cluster, job)
     while suspected:
         item = suspected.pop()
         if len(item) > 1:
