@@ -287,14 +287,15 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
     import dask
 
     distributed = _dask()
-    settings = {
-        "distributed.scheduler.allowed-failures": DEATHS - 1,
-        "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
-        "distributed.comm.timeouts.connect": f"{_CONNECTING}s",  # to a worker that has died
-    }
     with contextlib.ExitStack() as opened:
-        opened.enter_context(dask.config.set(settings))
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True))
+        settings = {
+            "distributed.scheduler.allowed-failures": DEATHS - 1,
+            "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
+            "distributed.comm.timeouts.connect": f"{_CONNECTING}s",  # to a worker that has died
+            "temporary-directory": folder,
+        }
+        opened.enter_context(dask.config.set(settings))
         scheduler = distributed.LocalCluster(
             n_workers=0,
             dashboard_address="127.0.0.1:0",
