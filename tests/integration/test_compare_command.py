@@ -367,7 +367,7 @@ def test_folds_say_whether_fine_tuning_was_of_use_and_not_the_run_of_the_workspa
         def __init__(self, *arguments):
             pass
 
-        def predict(self):
+        def predict(self, elsewhere):
             merged = replace(predictions(2.0), source="folds", fold=np.arange(300) % 2)
             return merged, [FoldResult({}, "head", "net", unchanged, 1.0) for unchanged in kept]
 
