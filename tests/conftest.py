@@ -236,6 +236,16 @@ def untraced():
     tf.config.run_functions_eagerly(False)
 
 
+@pytest.fixture
+def traced():
+    """Steps are traced in a test of a file with `untraced`: as in processes of their own, whose bits are those of this one."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(False)
+    yield
+    tf.config.run_functions_eagerly(True)
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A workspace on 16 drawings each of birds and fruit that went through all four stages; tests only read it and predict."""

@@ -200,7 +200,7 @@ def test_bad_input_changes_nothing(here):
 
 
 @pytest.mark.slow
-def test_killed_again_and_again_it_ends_as_the_undisturbed_one(here, tmp_path):
+def test_killed_again_and_again_it_ends_as_the_undisturbed_one(here, tmp_path, traced):
     undisturbed, killed = tmp_path / "undisturbed", here / "work"
     shutil.copytree(killed, undisturbed)
     command = ["finetune", "--sweep", TWO, "--epochs", "2", "--batch-size", "5"]
