@@ -317,9 +317,8 @@ class FeatureCache:
         self.damaged = dict(find_damaged(self.shards, untrusted))
         if stored is not None and stored.shards.keys() <= present.keys() - self.damaged.keys():
             self._index = stored
-            stored.shards.update(
-                {name: present[name] for name in stored.shards}
-            )  # unchanged: their names are their hashes
+            # Files that were copied have another stamp, and the same contents: their names are their hashes.
+            stored.shards.update({name: present[name] for name in stored.shards})
             self._add(stored, {name: stamp for name, stamp in present.items() if name not in stored.shards})
         else:  # a digest of a lost row may have another row, which the index does not know
             self._index = self._build_index(present)

@@ -8,7 +8,6 @@ are started here accept only connections with a certificate that exists in the m
 import asyncio
 import contextlib
 import importlib
-import importlib.util
 import logging
 import queue
 import socket
@@ -25,15 +24,14 @@ from typing import Any, Generic, Self, TypeVar
 from featurize.cluster.address import local_workers
 from featurize.cluster.processes import Processes
 from featurize.errors import VggftError
-from featurize.process import cores, interrupts
+from featurize.process import cores, extras, interrupts
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-PACKAGES = "'vggft[dask]'"
 # A task is given up once this many workers have died with it; where a scheduler is not started here, it decides (4 by default).
-DEATHS = 2
-IN_FLIGHT = 2  # tasks for each worker: one runs, the next is there when it ends
+_DEATHS = 2
+_IN_FLIGHT = 2  # tasks for each worker: one runs, the next is there when it ends
 
 _CONNECTING = 10  # seconds
 _LOOK = 0.2  # seconds between two looks for a signal
@@ -51,16 +49,6 @@ class Done(Generic[Item, Result]):
     item: Item
     result: Result | None
     died: bool = False
-
-
-def require() -> None:
-    """Check that Dask is installed.
-
-    Raises:
-        VggftError: it is not.
-    """
-    if importlib.util.find_spec("distributed") is None:
-        raise VggftError(f"--on needs dask.distributed. Run: pip install {PACKAGES}")
 
 
 class Cluster:
@@ -81,7 +69,8 @@ class Cluster:
         """
         self.address = address
         self._local = local_workers(address)
-        require()
+        # Dask makes the certificates of `local:N` with cryptography.
+        extras.require("--on", ("distributed", "cryptography"), "dask")
         self._say = say
         self._open = contextlib.ExitStack()
         self._connected: Any = None
@@ -154,7 +143,7 @@ class Cluster:
 
             try:
                 while True:
-                    while len(in_flight) < IN_FLIGHT * max(1, self.workers):
+                    while len(in_flight) < _IN_FLIGHT * max(1, self.workers):
                         try:
                             item = next(waiting)
                         except StopIteration:
@@ -290,7 +279,7 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
     with contextlib.ExitStack() as opened:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True))
         settings = {
-            "distributed.scheduler.allowed-failures": DEATHS - 1,
+            "distributed.scheduler.allowed-failures": _DEATHS - 1,
             "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
             "distributed.comm.timeouts.connect": f"{_CONNECTING}s",  # to a worker that has died
             "temporary-directory": folder,

@@ -91,10 +91,10 @@ def _entries(cells: Mapping[str, Sequence[str]]) -> Iterator[Assigned]:
     by = cells.get("by", [""] * len(paths))
     strange = [*set(splits).difference(SPLITS), *set(by).difference(get_args(By))]
     if strange:
-        raise ValueError(f"{strange[0]!r} instead of a split, or of who gave it")
-    for digest, path, label, group, split, who in zip(digests, paths, labels, groups, splits, by, strict=True):
-        own = digest if group == digest else group
-        yield Assigned(digest, path, intern(label), own, cast(Split, intern(split)), cast(By, intern(who)))
+        raise ValueError(f"{strange[0]!r} instead of a split, or of what gave it")
+    for digest, path, label, group, split, given_by in zip(digests, paths, labels, groups, splits, by, strict=True):
+        group_name = digest if group == digest else group  # one string, where both are the same
+        yield Assigned(digest, path, intern(label), group_name, cast(Split, intern(split)), cast(By, intern(given_by)))
 
 
 _ONLY: Mapping[str, frozenset[str]] = {split: frozenset({split}) for split in SPLITS}

@@ -5,7 +5,6 @@ PyAV is imported by the functions that read videos, because it is an optional pa
 
 import contextlib
 import errno
-import importlib.util
 import os
 import re
 from collections.abc import Iterator
@@ -15,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from featurize.disk import durable
 from featurize.errors import VggftError
+from featurize.process import extras
 from featurize.video.damage import Damage
 
 if TYPE_CHECKING:
     import av
 
-PACKAGES = "'vggft[video]'"
 
 # Containers in which a seek ends at a keyframe of known time. The times of others, such as MPEG-TS, are guesses after a seek.
 _SEEKABLE = ("mov", "matroska")
@@ -60,8 +59,7 @@ def require_package() -> None:
     Raises:
         VggftError: it is not.
     """
-    if importlib.util.find_spec("av") is None:
-        raise VggftError(f"reading videos needs a package that is not installed: av. Run: pip install {PACKAGES}")
+    extras.require("reading videos", ("av",), "video")
 
 
 class Video:

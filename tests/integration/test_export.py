@@ -327,8 +327,10 @@ def test_a_damaged_head_is_reported_once(again, tmp_path):
 
 
 def test_a_missing_package_names_the_extra(work, tmp_path, monkeypatch):
-    find = formats.importlib.util.find_spec
-    monkeypatch.setattr(formats.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name))
+    find = formats.extras.importlib.util.find_spec
+    monkeypatch.setattr(
+        formats.extras.importlib.util, "find_spec", lambda name: None if name == "onnxruntime" else find(name)
+    )
     with pytest.raises(
         VggftError, match=r"--format onnx needs .* not installed: onnxruntime. Run: pip install 'vggft\[export\]'"
     ):

@@ -91,8 +91,10 @@ def test_a_port_that_is_taken_is_refused(root):
 
 
 def test_a_missing_package_is_named_with_the_command(root, monkeypatch):
-    find = server.importlib.util.find_spec
-    monkeypatch.setattr(server.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name))
+    find = server.extras.importlib.util.find_spec
+    monkeypatch.setattr(
+        server.extras.importlib.util, "find_spec", lambda name: None if name == "uvicorn" else find(name)
+    )
     message = refused("sort", root, "--no-open")
     assert "not installed: uvicorn. Run: pip install 'vggft[sort]'" in message
 

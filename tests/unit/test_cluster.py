@@ -38,10 +38,11 @@ def test_other_addresses_are_refused(address):
         local_workers(address)
 
 
-def test_without_dask_the_error_says_what_to_install(monkeypatch):
+@pytest.mark.parametrize("name", ["distributed", "cryptography"])
+def test_without_a_package_of_dask_the_error_says_what_to_install(name, monkeypatch):
     find = importlib.util.find_spec
-    monkeypatch.setattr(cluster.importlib.util, "find_spec", lambda name: None if name == "distributed" else find(name))
-    with pytest.raises(VggftError, match=r"pip install 'vggft\[dask\]'"):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda wanted: None if wanted == name else find(wanted))
+    with pytest.raises(VggftError, match=rf"--on needs .*not installed: {name}\. Run: pip install 'vggft\[dask\]'"):
         Cluster("local:2", print)
 
 

@@ -5,7 +5,6 @@ Nothing is reported to anyone. ONNX Runtime (1.29 and later) and OpenVINO's Pyth
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import sys
@@ -21,12 +20,11 @@ from numpy.typing import NDArray
 
 from featurize.backend import load_keras, load_quietly
 from featurize.errors import VggftError
-from featurize.process import descriptors, interrupts
+from featurize.process import descriptors, extras, interrupts
 from vggft.export.choices import FormatName, StoredPrecision
 from vggft.export.network import INPUT
 
 OUTPUT = "probabilities"
-PACKAGES = "'vggft[export]'"
 
 # Facts about the model that are written into the file, where its format has room for them: name → text, number, list or None.
 About = Mapping[str, Any]
@@ -88,11 +86,7 @@ class Format:
                 f"--format {self.name} --precision {precision}: expected {' or '.join(self.precisions)}. Other precisions are "
                 f"possible with {' and '.join(others)}."
             )
-        missing = [name for name in self.modules if importlib.util.find_spec(name) is None]
-        if missing:
-            raise VggftError(
-                f"--format {self.name} needs packages that are not installed: {', '.join(missing)}. Run: pip install {PACKAGES}"
-            )
+        extras.require(f"--format {self.name}", self.modules, "export")
         if self.tensorflow and (backend := load_keras().backend.backend()) != "tensorflow":
             raise VggftError(
                 f"--format {self.name} with KERAS_BACKEND={backend}: Keras writes it only on TensorFlow. Set "

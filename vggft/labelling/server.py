@@ -1,7 +1,6 @@
 """Running the page's server: on this machine only, in a thread, while the main thread looks for signals."""
 
 import contextlib
-import importlib.util
 import logging
 import socket
 import threading
@@ -10,11 +9,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from featurize.errors import VggftError, reason
-from featurize.process import interrupts
+from featurize.process import extras, interrupts
 from vggft.ui.console import Ui
 
 HOST = "127.0.0.1"
-PACKAGES = "'vggft[sort]'"
 _MODULES = ("starlette", "uvicorn")
 _LOOK = 0.1  # seconds between two looks for a signal
 _STARTING = 30.0  # seconds
@@ -27,11 +25,7 @@ def require() -> None:
     Raises:
         VggftError: one is missing.
     """
-    missing = [name for name in _MODULES if importlib.util.find_spec(name) is None]
-    if missing:
-        raise VggftError(
-            f"vggft sort needs packages that are not installed: {', '.join(missing)}. Run: pip install {PACKAGES}"
-        )
+    extras.require("vggft sort", _MODULES, "sort")
 
 
 def listening(port: int, wanted: int) -> socket.socket:
