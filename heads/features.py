@@ -125,8 +125,7 @@ def sources(
 ) -> Iterator[tuple[str, NDArray[np.intp]]]:
     """Yield each layer and the positions of the digests that are read from it: the first of `layers` that is cached.
 
-    All that reads features of heads asks here: rows of two engines differ by rounding, so it must not depend on the reader
-    which of them it gets.
+    Training, prediction and comparison all use this: rows of two engines differ by rounding, so all have to read the same ones.
 
     Args:
         otherwise: the layer of digests that have a row in none of them.

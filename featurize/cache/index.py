@@ -5,10 +5,9 @@ stamp of each shard when it was last verified, so that unchanged files need not 
 together have the same rows, and share their arrays: 40 bytes a row, in the file and in memory.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -166,12 +165,12 @@ def load(path: Path) -> Index | None:
     """
     try:
         with arrays.reading(path) as (file, data):
-            return _read(file, lambda x: arrays.array(x, data)) if file.attrs["version"] == INDEX_VERSION else None
+            return _read(file, data) if file.attrs["version"] == INDEX_VERSION else None
     except (OSError, KeyError, ValueError, RuntimeError):  # what h5py raises for missing and damaged files
         return None
 
 
-def _read(file: h5py.File, array: Callable[[h5py.Dataset], NDArray[Any]]) -> Index:
+def _read(file: h5py.File, data: bytearray) -> Index:
     names = [name.decode() for name in file["shards"][...]]
     sizes, times, inodes = file["stamps"][...].T
     stamps = map(Stamp, sizes.tolist(), times.astype(np.int64).tolist(), inodes.tolist())
@@ -181,7 +180,7 @@ def _read(file: h5py.File, array: Callable[[h5py.Dataset], NDArray[Any]]) -> Ind
         if isinstance(group, h5py.Group):
             address = h5py.h5o.get_info(group.id).addr
             if address not in read:
-                digests = array(group["digest"]).reshape(-1).view(DIGEST)
-                read[address] = Rows(digests, array(group["shard"]), array(group["row"]))
+                digest, shard, row = (arrays.array(group[part], data) for part in ("digest", "shard", "row"))
+                read[address] = Rows(digest.reshape(-1).view(DIGEST), shard, row)
             layers[name] = read[address]
     return Index(dict(zip(names, stamps, strict=True)), layers)
