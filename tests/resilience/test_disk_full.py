@@ -124,7 +124,7 @@ class Noise:
             for values in (
                 (1, "workspace.json", 3),
                 (3, "splits.csv", 3),
-                (5, "checksums.json", 3),
+                (4, "checksums.json", 3),
                 (300, "shards/.*.h5", 1),
             )
         ),
