@@ -1,6 +1,6 @@
 """Workers against one process: `vggft featurize` with and without `--on local:N`, in turn, on the same photographs.
 
-    python benchmarks/cluster.py FOLDER [--images 800] [--rounds 3] [--workers 2] [--engine winograd]
+    python -m benchmarks.cluster FOLDER [--images 800] [--rounds 3] [--workers 2] [--engine winograd]
 
 FOLDER is a folder of class folders. Where it has fewer pictures than wanted, they are encoded again as other JPEG files. All
 processes together use the cores of the machine. Two rates are printed: of the whole command, with the start of its processes and
@@ -18,10 +18,10 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from engines import machine
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.machine import machine
 from featurize.data.folders import PICTURE_SUFFIXES
 
 Rates = tuple[float, float]

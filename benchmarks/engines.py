@@ -1,6 +1,6 @@
 """Throughput in images per second, from files on disk: vggft's engines and Keras's `model.predict`.
 
-    python benchmarks/engines.py FOLDER [--rounds 5] [--images 64] [--engines winograd,mnn,keras] [--json]
+    python -m benchmarks.engines FOLDER [--rounds 5] [--images 64] [--engines winograd,mnn,keras] [--json]
 
 FOLDER contains photographs at any depth. The outputs block4_pool and block5_pool of VGG16 are computed for the same files by
 
@@ -17,8 +17,6 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import platform
-import re
 import shutil
 import statistics
 import subprocess
@@ -34,6 +32,7 @@ from typing import Any, cast
 
 import numpy as np
 
+from benchmarks.machine import machine
 from featurize import engines, runner
 from featurize.backbone import weights
 from featurize.backbone.vgg16 import VGG16
@@ -88,7 +87,7 @@ def compare(folder: Path, rounds: int, names: list[str]) -> dict[str, Any]:
     children: dict[str, subprocess.Popen[str]] = {}
     results: dict[str, dict[str, Any]] = {}
     for name in (PREDICT, *names):
-        command = [sys.executable, __file__, str(folder), "--contender", name]
+        command = [sys.executable, "-m", "benchmarks.engines", str(folder), "--contender", name]
         children[name] = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         results[name] = reply(name, children[name]) | {"rounds": []}
         print(f"{name}: {results[name].get('skipped', 'warmed up')}", file=sys.stderr)
@@ -188,13 +187,6 @@ def vggft(name: str, folder: Path) -> tuple[Callable[[], object], dict[str, Any]
 def files(folder: Path) -> list[Path]:
     """Return the selected pictures."""
     return sorted((folder / "pictures" / "all").iterdir())
-
-
-def machine() -> str:
-    """Return processor, number of cores and Python version."""
-    cpuinfo = Path("/proc/cpuinfo")
-    models = re.findall("model name\t: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else []
-    return f"{[*models, platform.machine()][0]}, {os.cpu_count()} cores, Python {platform.python_version()}"
 
 
 def table(result: dict[str, Any]) -> str:

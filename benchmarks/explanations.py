@@ -1,6 +1,6 @@
 """How well Grad-CAM and LayerCAM point at what a model sees, for models of a workspace.
 
-    python benchmarks/explanations.py WORKSPACE [--models NAME,NAME] [--pictures 60]
+    python -m benchmarks.explanations WORKSPACE [--models NAME,NAME] [--pictures 60]
 
 Two measurements on validation images that the model classifies correctly:
 

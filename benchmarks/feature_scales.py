@@ -1,6 +1,6 @@
 """What heads gain if features that vary little are not divided by their own standard deviation (`heads.head.scales`).
 
-    python benchmarks/feature_scales.py WORK [FOLDER ...] [--images 1200] [--scales 0,1,2.5,6]
+    python -m benchmarks.feature_scales WORK [FOLDER ...] [--images 1200] [--scales 0,1,2.5,6]
 
 The data sets are those of tuning_defaults.py; FOLDERs with one folder for each class are further ones. Five of the default heads
 are trained with each of some values of `LEAST_SCALE`; 0 is plain standardisation. Printed is the log-loss on the test split, 30%
@@ -13,9 +13,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from tuning_defaults import MADE, SIDE, made
-
 import heads.head
+from benchmarks.tuning_defaults import MADE, SIDE, made
 from featurize.backbone.vgg16 import VGG16
 from heads import features, search
 from heads.metrics import measure

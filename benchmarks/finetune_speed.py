@@ -1,6 +1,6 @@
 """Seconds per epoch of fine-tuning: from cached outputs, in memory and streamed, and from pixels with Keras's `fit`.
 
-    python benchmarks/finetune_speed.py FOLDER [--unfreeze block5] [--train 160] [--validate 80] [--batch-size 16] [--rounds 5]
+    python -m benchmarks.finetune_speed FOLDER [--unfreeze block5] [--train 160] [--validate 80] [--batch-size 16] [--rounds 5]
                                         [--memory 20MB] [--json]
 
 FOLDER contains class folders of photographs, or train/ and validate/ with class folders. `--train` and `--validate` images are

@@ -1,6 +1,6 @@
 """Everything that a GPU is there for, measured in one go: features, heads, fine-tuning from the cache, their errors.
 
-    python benchmarks/gpu.py FOLDER [--images N] [--weights FILE] [--quick] [--json FILE]
+    python -m benchmarks.gpu FOLDER [--images N] [--weights FILE] [--quick] [--json FILE]
 
 FOLDER holds JPEG photographs in class folders, at any depth. They are copied until there are N files, each with a few bytes
 of its own after its end, so that each has its own digest and none is found in the cache; copies of one photograph stay in
@@ -38,10 +38,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import machine
-from gpu_contenders import CORES, OUTPUTS, SIZE, TorchProcess, fit_from_pixels, keras_predict
 from numpy.typing import NDArray
 
+from benchmarks.gpu_contenders import CORES, OUTPUTS, SIZE, TorchProcess, fit_from_pixels, keras_predict
+from benchmarks.machine import machine
 from featurize import backend, engines, runner
 from featurize.backbone import network, weights
 from featurize.backbone.vgg16 import VGG16

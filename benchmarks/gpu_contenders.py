@@ -3,7 +3,7 @@
 Each reads the same files, computes in the same precision and keeps its outputs in memory. PyTorch runs in a process of its
 own, which `benchmarks/gpu.py` starts:
 
-    python benchmarks/gpu_contenders.py FOLDER WEIGHTS.npz
+    python -m benchmarks.gpu_contenders FOLDER WEIGHTS.npz
 """
 
 import importlib.util
@@ -106,7 +106,7 @@ class TorchProcess:
             return
         flat = {f"{name}/{i}": array for name, pair in arrays.items() for i, array in enumerate(pair)}
         np.savez(folder / "weights.npz", **flat)  # type: ignore[arg-type]
-        command = [sys.executable, __file__, str(folder / "data"), str(folder / "weights.npz")]
+        command = [sys.executable, "-m", "benchmarks.gpu_contenders", str(folder / "data"), str(folder / "weights.npz")]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = self._answer()
 

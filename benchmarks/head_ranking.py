@@ -1,6 +1,6 @@
 """How well few validation images rank heads, with and without folds of the training images (`heads.search.cross_validate`).
 
-    python benchmarks/head_ranking.py WORK [FOLDER ...] [--sets digits,textures] [--images 160] [--draws 2] [--size 112]
+    python -m benchmarks.head_ranking WORK [FOLDER ...] [--sets digits,textures] [--images 160] [--draws 2] [--size 112]
 
 The data sets are those of tuning_defaults.py; FOLDERs with one folder for each class are further ones. In each draw, --images
 random images are taken: three quarters train the default heads, a quarter validates them; up to 1,000 others judge them. For each
@@ -18,8 +18,8 @@ from time import perf_counter
 from typing import get_args
 
 import numpy as np
-from tuning_defaults import MADE, SIDE, made
 
+from benchmarks.tuning_defaults import MADE, SIDE, made
 from featurize.backbone.vgg16 import VGG16
 from heads import features, folds, near_duplicates, search
 from heads.features import Features

@@ -1,6 +1,6 @@
 """Seconds to train heads on cached features: the baseline, one head, twelve heads, the classic head with and without a cache.
 
-    python benchmarks/head_speed.py FOLDER [--images 2000] [--rounds 3] [--pixels 96] [--json]
+    python -m benchmarks.head_speed FOLDER [--images 2000] [--rounds 3] [--pixels 96] [--json]
 
 FOLDER contains class folders of photographs, or train/ and validate/ with class folders. `--images` random crops of them, all of
 one photograph in one group, are featurized; this is not timed. Then, in alternating rounds, each in its own process:
@@ -107,7 +107,7 @@ def compare(source: Path, folder: Path, options: argparse.Namespace) -> dict[str
             wall[name].append(time.perf_counter() - start)
             reading[name].append(result["seconds"].pop("reading"))
             training[name].append(sum(result["seconds"].values()))
-        command = [sys.executable, __file__, str(few), "--without-cache"]
+        command = [sys.executable, "-m", "benchmarks.head_speed", str(few), "--without-cache"]
         process = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
         pixels.append(json.loads(process.stdout.splitlines()[-1]))
     return {

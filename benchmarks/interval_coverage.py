@@ -1,6 +1,6 @@
 """Coverage of the intervals of a comparison, on losses as they occur: with a few that are very large.
 
-    python benchmarks/interval_coverage.py vggft-work/report [--images 40 80 150 300] [--rounds 200]
+    python -m benchmarks.interval_coverage vggft-work/report [--images 40 80 150 300] [--rounds 200]
 
 The predictions of a comparison (predictions.csv) are the population. Samples are drawn from it, and for each sample and each pair
 of models, 95% intervals of the differences in log-loss and accuracy are computed by `vggft.comparison.statistics` and by the

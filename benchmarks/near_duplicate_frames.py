@@ -1,6 +1,6 @@
 """How many different frames are taken for near-duplicates, and how many repetitions are not, by hashes and by features.
 
-    python benchmarks/near_duplicate_frames.py PHOTOGRAPHS DRAWINGS [--pictures 100]
+    python -m benchmarks.near_duplicate_frames PHOTOGRAPHS DRAWINGS [--pictures 100]
 
 Each picture of the two folders becomes a shot of three frames, and each kind of shot one H.264 video for each folder:
 

@@ -1,6 +1,6 @@
 """How many modified copies are found as near-duplicates, and how many different pictures are taken for some.
 
-    python benchmarks/near_duplicates.py FOLDER [--images 40]
+    python -m benchmarks.near_duplicates FOLDER [--images 40]
 
 FOLDER contains class folders. The first line of the result counts the near-duplicates among the pictures themselves, which are
 few where the pictures are different. The other lines say how many of evenly selected pictures stay together with a modified

@@ -1,6 +1,6 @@
 """The original experiment beside vggft's defaults on the same images, and what each slip of the script costs.
 
-    python benchmarks/original_experiment.py WORK [FOLDER] [--trainings original,vggft] [--seeds 1] [--rounds 3]
+    python -m benchmarks.original_experiment WORK [FOLDER] [--trainings original,vggft] [--seeds 1] [--rounds 3]
         [--image-folder docs/images]
 
 FOLDER holds class folders; without it, the bundled drawings are used. 30% of the images are kept out of everything (the test
@@ -25,10 +25,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import machine
 
 import finetune.network
 import finetune.train
+from benchmarks.machine import machine
 from featurize import runner
 from featurize.backbone.vgg16 import VGG16
 from featurize.disk import forms

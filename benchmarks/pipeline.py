@@ -1,6 +1,6 @@
 """What featurize costs besides the network: each stage alone, and all of it with an engine that computes nothing.
 
-    python benchmarks/pipeline.py FOLDER [--images 400] [--rounds 5] [--large N] [--against CHECKOUT] [--json FILE]
+    python -m benchmarks.pipeline FOLDER [--images 400] [--rounds 5] [--large N] [--against CHECKOUT] [--json FILE]
 
 FOLDER contains JPEG photographs at any depth. They are copied until there are as many files as asked for, each with a few bytes
 of its own after its end. The engine hands out float16 outputs of block4_pool and block5_pool that Keras computed before.
@@ -28,10 +28,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import machine
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.machine import machine
 from featurize import engines
 from featurize.backbone import weights
 from featurize.backbone.vgg16 import VGG16

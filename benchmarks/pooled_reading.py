@@ -1,6 +1,6 @@
 """Disk space of cached features, and how long `vggft head` takes to read them, for workspaces of the same images.
 
-    python benchmarks/pooled_reading.py WORK WORK [...] [--rounds 11]
+    python -m benchmarks.pooled_reading WORK WORK [...] [--rounds 11]
 
 WORKs are workspaces, such as one of `vggft featurize DATA` and one of `vggft featurize DATA --layers pooled`. In each round the
 workspaces take turns, and all that heads with pooling read is read; files are in the system's memory. Printed are the bytes an

@@ -1,6 +1,6 @@
 """How far rounding averages to float16 moves what heads read and predict (`heads.features.vectors`).
 
-    python benchmarks/pooled_rounding.py WORK [...]
+    python -m benchmarks.pooled_rounding WORK [...]
 
 WORKs are workspaces with outputs of the last layer and with heads. Printed are, over all their images and heads, the largest
 relative error of the averages of an image, and the largest differences of a probability and of a head's log-loss.

@@ -1,6 +1,6 @@
 """What the index and the manifest of many images cost: time, and the peak memory of a new process for each action.
 
-    python benchmarks/rows.py [--rows 1000000 10000000] [--rounds 3] [--folder FOLDER] [--json FILE]
+    python -m benchmarks.rows [--rows 1000000 10000000] [--rounds 3] [--folder FOLDER] [--json FILE]
 
 Index and manifest are files as vggft writes them, of random digests: two layers in shards of 512 rows. The shards are empty
 files, which is enough where only their names and stamps matter. The files of 10 million rows take 4 GB. Each action runs once
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import machine
 
+from benchmarks.machine import machine
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.feature_cache import INDEX_FILE, FeatureCache
 from featurize.cache.fingerprint import Fingerprint
@@ -206,7 +206,7 @@ def measured(action: Action) -> dict[str, float]:
 
 def in_new_processes(action: str, folder: Path, rounds: int) -> dict[str, Any]:
     """Run an action in new processes; return the medians and all seconds."""
-    command = [sys.executable, __file__, "--action", action, "--folder", str(folder)]
+    command = [sys.executable, "-m", "benchmarks.rows", "--action", action, "--folder", str(folder)]
     once = ACTIONS[action] is first_opening
     found = [json.loads(subprocess.check_output(command)) for _ in range(1 if once else rounds + 1)][not once :]
     print(folder.name, action, *(f"{one['seconds']:.2f} ({one['processor']:.2f}) s" for one in found), file=sys.stderr)

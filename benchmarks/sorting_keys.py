@@ -1,7 +1,7 @@
 """How many keys it takes to sort a collection of pictures, with and without suggestions, and how honest suggestions are.
 
     vggft featurize FOLDER -w WORKSPACE
-    python benchmarks/sorting_keys.py WORKSPACE [WORKSPACE ...] [--orders 5] [--policies] [--probabilities]
+    python -m benchmarks.sorting_keys WORKSPACE [WORKSPACE ...] [--orders 5] [--policies] [--probabilities]
 
 A simulated person who makes no mistakes sorts all pictures of each workspace into its classes, as the page of `vggft sort` shows
 them. Counted are: one key a picture that is sorted by itself; in a grid of sure suggestions of one class, one key for each wrong

@@ -1,6 +1,6 @@
 """Settings of fine-tuning on data sets of several kinds, judged by images that chose nothing.
 
-    python benchmarks/tuning_defaults.py WORK [FOLDER ...] --setting "lr=1e-4" --setting "lr=1e-3 schedule=cosine"
+    python -m benchmarks.tuning_defaults WORK [FOLDER ...] --setting "lr=1e-4" --setting "lr=1e-3 schedule=cosine"
         [--sets digits,textures] [--images 500] [--seeds 2] [--size 112] [--json FILE]
 
 A setting is what `vggft.Experiment.finetune` takes. The sets are made here (digits of scikit-learn, textures, aerial pictures,
@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from engines import machine
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from benchmarks.machine import machine
 from featurize.backbone.vgg16 import VGG16
 from featurize.disk import forms
 from vggft import Experiment

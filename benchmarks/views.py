@@ -1,6 +1,6 @@
 """What views of training images bring heads and fine-tuning, and what they cost.
 
-    python benchmarks/views.py WORK [FOLDER ...] [--sets textures,aerial] [--images 500] [--views 4] [--size 112]
+    python -m benchmarks.views WORK [FOLDER ...] [--sets textures,aerial] [--images 500] [--views 4] [--size 112]
 
 The data sets are those of tuning_defaults.py; FOLDERs with one folder for each class are further ones. Of each, 30% of the images
 judge; they have no part in anything else. Printed are the log-loss and accuracy on them of the best logistic regression, the best
@@ -17,8 +17,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from tuning_defaults import MADE, SIDE, made
-
+from benchmarks.tuning_defaults import MADE, SIDE, made
 from featurize.backbone.vgg16 import VGG16
 from vggft import Experiment
 from vggft.prediction import models

@@ -257,9 +257,20 @@ def test_a_file_of_published_weights_is_remembered_where_there_are_no_others(pub
 
 @pytest.mark.slow
 def test_the_benchmark_runs_on_a_cpu(tmp_path, hymenoptera):
-    script = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
-    command = [sys.executable, script, hymenoptera, "--quick", "--images", "10", "--json", tmp_path / "found.json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.gpu",
+        hymenoptera,
+        "--quick",
+        "--images",
+        "10",
+        "--json",
+        tmp_path / "found.json",
+    ]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=500, check=False, cwd=Path(__file__).parents[2]
+    )
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "found.json").read_text())
     assert found["failed"] == {}

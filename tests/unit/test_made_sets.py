@@ -1,12 +1,8 @@
 """The data sets that benchmarks draw: the same pictures each time, and no two alike."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-import tuning_defaults
+from benchmarks import tuning_defaults
 
 
 @pytest.mark.parametrize("name", tuning_defaults.MADE)

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
+
 
 @pytest.mark.slow
 def test_the_benchmark_of_the_pipeline(hymenoptera, tmp_path):
-    script, kept = Path(__file__).parents[2] / "benchmarks" / "pipeline.py", tmp_path / "found.json"
+    kept = tmp_path / "found.json"
+    command = [sys.executable, "-m", "benchmarks.pipeline", hymenoptera]
     words = ["--images", "64", "--rounds", "1", "--large", "4", "--json", kept]
-    done = subprocess.run(
-        [sys.executable, script, hymenoptera, *words], capture_output=True, text=True, timeout=300, check=False
-    )
+    done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found = json.loads(kept.read_text())
     assert len(found["stages"]) == 6
