@@ -1,5 +1,6 @@
 """What a figure was measured on."""
 
+import importlib.metadata
 import os
 import platform
 import re
@@ -11,3 +12,11 @@ def machine() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     models = re.findall("model name\t: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else []
     return f"{[*models, platform.machine()][0]}, {os.cpu_count()} cores, Python {platform.python_version()}"
+
+
+PACKAGES = "vggft tensorflow keras numpy scipy scikit-learn h5py pillow numba MNN torch torchvision timm fastai".split()
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the packages that take part, as far as they are installed here."""
+    return {d.name: d.version for name in PACKAGES for d in importlib.metadata.distributions(name=name)}

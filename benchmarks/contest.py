@@ -1,0 +1,208 @@
+"""Running contenders in turn, each in a process of its own: seconds, peak memory, bytes on disk, and scores."""
+
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contenders.entry import JUDGED, VALIDATE, Task, listed
+from heads.metrics import measure
+
+VGGFT = "vggft"
+_SAMPLED = 0.5  # seconds between two looks at the memory
+
+
+@dataclass(frozen=True)
+class Score:
+    """How good a model was that a contender had after some seconds."""
+
+    name: str
+    clock: float
+    validation: Mapping[str, float]
+    unseen: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a contender has done.
+
+    Attributes:
+        seconds: from the start of the process to its last event, without those in `Entry.judge`.
+        epochs: seconds of each epoch.
+        memory: peak of all its processes together, in bytes (proportional set size, looked at twice a second).
+        disk: bytes that it keeps in its folder.
+        said: the last event.
+    """
+
+    seconds: float
+    epochs: Sequence[float] = ()
+    scores: Sequence[Score] = ()
+    memory: int = 0
+    disk: int = 0
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Contest:
+    """What all questions share.
+
+    Attributes:
+        data: see `Task.data`; `unseen` and `weights` alike.
+        place: folder for what contenders keep.
+        rounds: how often each contender does a task.
+        quick: a few images, to see that everything runs.
+        interpreters: contender → Python, where it is not this one.
+        only: contenders that take part; empty for all.
+        missing: contender → why it could not take part.
+    """
+
+    data: Path
+    unseen: Path
+    weights: Path
+    place: Path
+    rounds: int = 3
+    quick: bool = False
+    epochs: int = 20
+    minutes: Sequence[float] = (10,)
+    interpreters: Mapping[str, str] = field(default_factory=dict)
+    only: Sequence[str] = ()
+    missing: dict[str, str] = field(default_factory=dict)
+
+    def task(self, do: str, **fields: Any) -> Task:
+        """Return a task on the files of this contest; `work` is each contender's own folder."""
+        return Task(do, self.data, self.unseen, self.weights, self.place, **fields)
+
+    def work(self, contender: str) -> Path:
+        """Return the folder of a contender."""
+        return self.place / contender
+
+    def run(self, contender: str, task: Task) -> Run | None:
+        """Let a contender do a task in its folder; None, and the reason in `missing`, if it cannot."""
+        print(f"{contender}: {task.do} …", file=sys.stderr, end=" ", flush=True)
+        run = _run(contender, task, self.work(contender), self.interpreters.get(contender, sys.executable))
+        if "reason" in run.said:
+            self.missing[contender] = run.said["reason"]
+            print(f"left out: {run.said['reason']}", file=sys.stderr)
+            return None
+        print(f"{run.seconds:.1f} s", file=sys.stderr)
+        return run
+
+    def in_turn(
+        self, contenders: Iterable[str], task: Task, before: Callable[[str], None] | None = None
+    ) -> dict[str, list[Run]]:
+        """Let contenders do a task in turn, as many rounds as asked for; those that cannot are left out.
+
+        Args:
+            before: called with the contender's name before each of its turns; by default its folder is removed.
+        """
+        runs: dict[str, list[Run]] = {}
+        for number in range(self.rounds):
+            for name in contenders:
+                if (self.only and name not in self.only) or name in self.missing:
+                    continue
+                (before or self.clear)(name)
+                run = self.run(name, task)
+                if run is not None:
+                    runs.setdefault(name, []).append(run)
+                elif number:
+                    raise RuntimeError(f"{name}: {self.missing[name]}")
+        return runs
+
+    def clear(self, contender: str) -> None:
+        """Remove what a contender has kept."""
+        shutil.rmtree(self.work(contender), ignore_errors=True)
+
+
+def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
+    work.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "task.json"
+        replace(task, work=work).write(file)
+        command = [interpreter, "-m", f"benchmarks.contenders.{contender}", str(file)]
+        printed = (work.parent / f"{contender}.log").open("ab")
+        with printed, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=printed, text=True) as process:
+            memory = _Memory(process.pid)
+            assert process.stdout
+            events = [json.loads(line) for line in process.stdout]
+            peak = memory.stop()
+    if process.returncode or not events or events[-1]["event"] not in ("done", "missing"):
+        raise RuntimeError(f"{contender} ended with status {process.returncode}; see {printed.name}")
+    scores = [_score(task, event) for event in events if event["event"] == "judged"]
+    for path in work.glob("judged-*.npz"):
+        path.unlink()
+    epochs = [event["seconds"] for event in events if event["event"] == "epoch"]
+    disk = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
+    return Run(events[-1]["clock"], epochs, scores, peak, disk, events[-1])
+
+
+def _score(task: Task, event: Mapping[str, Any]) -> Score:
+    folders = dict(zip(JUDGED, (task.data / VALIDATE, task.unseen), strict=True))
+    with np.load(event["file"]) as stored:
+        found = {split: measure(stored[split], listed(folder)[1]) for split, folder in folders.items()}
+    validation, unseen = ({"log_loss": m.log_loss, "accuracy": m.accuracy} for m in found.values())
+    return Score(event["name"], event["at"], validation, unseen)
+
+
+class _Memory:
+    """The largest memory that a process and those that it started have had together, looked at now and then."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid, self._peak, self._ended = pid, 0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+
+    def stop(self) -> int:
+        """Return the peak in bytes; 0 where the system does not tell."""
+        self._ended.set()
+        self._thread.join()
+        return self._peak
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLED):
+            self._peak = max(self._peak, sum(map(_memory, _family(self._pid))))
+
+
+def _family(pid: int) -> list[int]:
+    """Return a process and all its descendants."""
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found += [each for child in task.read_text().split() for each in _family(int(child))]
+        except OSError:  # it has ended
+            continue
+    return found
+
+
+def _memory(pid: int) -> int:
+    """Return the memory of a process in bytes; memory that processes share is divided among them."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:  # it has ended, or this system has no such file
+        return 0
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def spread(values: Sequence[float], form: str = ".1f") -> str:
+    """Return the median, with minimum and maximum where there are several values."""
+    middle = format(statistics.median(values), form)
+    return middle if len(values) == 1 else f"{middle} ({min(values):{form}}–{max(values):{form}})"
+
+
+def ratios(values: Sequence[float], to: Sequence[float]) -> str:
+    """Return values relative to others, pair by pair."""
+    return spread([a / b for a, b in zip(values, to, strict=True)], ".2f")
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table in Markdown, the first column aligned left."""
+    lines = [f"| {' | '.join(heads)} |", "|---|" + "--:|" * (len(heads) - 1)]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

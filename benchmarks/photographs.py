@@ -1,0 +1,64 @@
+"""The files that all contenders read: one folder of labelled pictures, divided once into train, validate and unseen."""
+
+import random
+import shutil
+from pathlib import Path
+
+from benchmarks.contenders.entry import TRAIN, VALIDATE, classes, listed
+
+UNSEEN = "unseen"
+_SHARES = {UNSEEN: 0.25, VALIDATE: 0.15}  # of each class; the rest trains
+
+
+def divide(source: Path, target: Path, images: int | None = None) -> tuple[Path, Path]:
+    """Copy pictures to `target/data/{train,validate}/CLASS` and `target/unseen/CLASS`; return the folders data and unseen.
+
+    Args:
+        source: class folders; or folders of splits with class folders inside, which are kept: `train`, one that begins with
+            "val", and `test`, whose images are the unseen ones.
+        images: at most so many in train and validate together, taken evenly from all classes; unseen ones stay.
+    """
+    data, unseen = target / "data", target / UNSEEN
+    splits = {path.name: path for path in sorted(source.iterdir()) if path.is_dir()}
+    given = {UNSEEN: splits.get("test"), TRAIN: splits.get(TRAIN)}
+    given[VALIDATE] = next((path for name, path in splits.items() if name.startswith("val")), None)
+    parts = _given(given) if all(given.values()) else _drawn(source)
+    folders = {TRAIN: data / TRAIN, VALIDATE: data / VALIDATE, UNSEEN: unseen}
+    total = sum(len(files) for part in (TRAIN, VALIDATE) for files in parts[part].values())
+    share = min(1.0, images / total) if images else 1.0
+    for part, by_class in parts.items():
+        for name, files in by_class.items():
+            folder = folders[part] / name
+            folder.mkdir(parents=True)
+            kept = files if part == UNSEEN else files[: max(1, round(share * len(files)))]
+            for number, file in enumerate(sorted(kept)):
+                shutil.copy(file, folder / f"{number:05}{file.suffix.lower()}")
+    return data, unseen
+
+
+def _given(folders: dict[str, Path | None]) -> dict[str, dict[str, list[Path]]]:
+    return {part: _by_class(folder) for part, folder in folders.items() if folder}
+
+
+def _drawn(source: Path) -> dict[str, dict[str, list[Path]]]:
+    parts: dict[str, dict[str, list[Path]]] = {TRAIN: {}, **{part: {} for part in _SHARES}}
+    for name, files in _by_class(source).items():
+        first = 0
+        for part, share in _SHARES.items():
+            number = max(1, round(share * len(files)))
+            parts[part][name] = files[first : first + number]
+            first += number
+        parts[TRAIN][name] = files[first:]
+    return parts
+
+
+def _by_class(folder: Path) -> dict[str, list[Path]]:
+    """Return the pictures of each class in an order drawn once."""
+    files, numbers = listed(folder)
+    names = classes(folder)
+    by_class: dict[str, list[Path]] = {name: [] for name in names}
+    for file, number in zip(files, numbers, strict=True):
+        by_class[names[number]].append(file)
+    for name in names:
+        random.Random(name).shuffle(by_class[name])
+    return by_class
