@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
 from featurize.cluster.address import local_workers
-from featurize.cluster.processes import Processes
+from featurize.cluster.processes import SETTINGS, Processes
 from featurize.errors import VggftError
 from featurize.process import cores, extras, interrupts
 
@@ -279,8 +279,8 @@ def _started(number: int) -> Iterator[tuple[Any, Processes]]:
     with contextlib.ExitStack() as opened:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True))
         settings = {
+            **SETTINGS,
             "distributed.scheduler.allowed-failures": _DEATHS - 1,
-            "distributed.scheduler.http.routes": [],  # nothing to see for others on this machine
             "distributed.comm.timeouts.connect": f"{_CONNECTING}s",  # to a worker that has died
             "temporary-directory": folder,
         }
