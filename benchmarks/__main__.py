@@ -13,6 +13,7 @@ runs a contender with another Python, where its libraries do not go together wit
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -21,12 +22,14 @@ from typing import Any
 from benchmarks.contest import Contest
 from benchmarks.machine import machine, versions
 from benchmarks.photographs import divide
-from benchmarks.questions import features
-from benchmarks.weight_files import write_weights
+from benchmarks.questions import classic, epoch, experiment, features, population, race
 from featurize.disk import forms
 from vggft.steps.demo import PICTURES
 
-QUESTIONS = {"features": features.ask}
+QUESTIONS = {
+    question.__name__.rpartition(".")[2]: question.ask
+    for question in (features, classic, population, epoch, experiment, race)
+}
 QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5]}
 
 
@@ -54,10 +57,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vggft-benchmarks-") as temporary:
         place = options.work or Path(temporary)
         data, unseen = divide(options.folder, place / "pictures", options.images)
+        writing = [sys.executable, "-m", "benchmarks.weight_files", place / "weights"]
+        subprocess.run(writing, check=True, stderr=subprocess.DEVNULL)
         contest = Contest(
             data,
             unseen,
-            write_weights(place / "weights"),
+            place / "weights",
             place / "contenders",
             options.rounds,
             options.quick,
