@@ -56,7 +56,7 @@ def main() -> None:
         parser.error(f"--questions {','.join(sorted(unknown))}: expected some of {', '.join(QUESTIONS)}")
     with tempfile.TemporaryDirectory(prefix="vggft-benchmarks-") as temporary:
         place = options.work or Path(temporary)
-        data, unseen = divide(options.folder, place / "pictures", options.images)
+        data, unseen = divide(options.folder, place / "pictures", options.images, 224 if options.quick else None)
         writing = [sys.executable, "-m", "benchmarks.weight_files", place / "weights"]
         subprocess.run(writing, check=True, stderr=subprocess.DEVNULL)
         contest = Contest(

@@ -4,19 +4,23 @@ import random
 import shutil
 from pathlib import Path
 
+from PIL import Image
+
 from benchmarks.contenders.entry import TRAIN, VALIDATE, classes, listed
 
 UNSEEN = "unseen"
 _SHARES = {UNSEEN: 0.25, VALIDATE: 0.15}  # of each class; the rest trains
 
 
-def divide(source: Path, target: Path, images: int | None = None) -> tuple[Path, Path]:
+def divide(source: Path, target: Path, images: int | None = None, side: int | None = None) -> tuple[Path, Path]:
     """Copy pictures to `target/data/{train,validate}/CLASS` and `target/unseen/CLASS`; return the folders data and unseen.
 
     Args:
         source: class folders; or folders of splits with class folders inside, which are kept: `train`, one that begins with
             "val", and `test`, whose images are the unseen ones.
         images: at most so many in train and validate together, taken evenly from all classes; unseen ones stay.
+        side: write PNG files of so many pixels in both directions instead, at most one unseen one of a class: every program reads
+            the same numbers from them.
     """
     data, unseen = target / "data", target / UNSEEN
     splits = {path.name: path for path in sorted(source.iterdir()) if path.is_dir()}
@@ -31,8 +35,11 @@ def divide(source: Path, target: Path, images: int | None = None) -> tuple[Path,
             folder = folders[part] / name
             folder.mkdir(parents=True)
             kept = files if part == UNSEEN else files[: max(1, round(share * len(files)))]
-            for number, file in enumerate(sorted(kept)):
-                shutil.copy(file, folder / f"{number:05}{file.suffix.lower()}")
+            for number, file in enumerate(sorted(kept[:1] if side and part == UNSEEN else kept)):
+                if side:
+                    Image.open(file).convert("RGB").resize((side, side)).save(folder / f"{number:05}.png")
+                else:
+                    shutil.copy(file, folder / f"{number:05}{file.suffix.lower()}")
     return data, unseen
 
 
