@@ -1,5 +1,6 @@
 """The benchmarks' contest: what is timed, what is measured, who is left out, and how pictures are divided."""
 
+import shutil
 import sys
 import textwrap
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import make_classes
+from PIL import Image
 
 from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
 from benchmarks.contest import Contest, Score, ratios, spread
@@ -118,6 +120,16 @@ def test_splits_that_exist_are_kept(tmp_path):
         make_classes(tmp_path / "source" / name, a=number, b=number)
     data, unseen = divide(tmp_path / "source", tmp_path / "target")
     assert [len(listed(folder)[0]) for folder in (data / TRAIN, data / VALIDATE, unseen)] == [10, 6, 8]
+    shutil.rmtree(tmp_path / "source" / "test")  # without unseen images, all are divided again
+    data, unseen = divide(tmp_path / "source", tmp_path / "again")
+    assert [len(listed(folder)[0]) for folder in (data / TRAIN, data / VALIDATE, unseen)] == [10, 2, 4]
+
+
+def test_pictures_of_one_size_for_programs_that_resize_differently(divided, tmp_path):
+    data, unseen = divide(divided[0].parents[1] / "source", tmp_path, images=8, side=32)
+    files = [file for folder in (data / TRAIN, data / VALIDATE, unseen) for file in listed(folder)[0]]
+    assert {(file.suffix, Image.open(file).size) for file in files} == {(".png", (32, 32))}
+    assert len(listed(unseen)[0]) == 2
 
 
 def test_what_was_reached_in_a_time_is_selected_by_validation():
