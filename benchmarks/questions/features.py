@@ -14,7 +14,8 @@ from featurize.disk import durable
 from vggft.workspace.workspace import Workspace
 
 CONTENDERS = ("vggft", "keras_npy", "torchvision_vgg16")
-ARRAY = f"features-{VALIDATE}.npy"  # of contenders that store arrays: (images, 7, 7, 512), in the order of `listed`
+COMPARABLE = ("keras_npy",)  # reads pictures as vggft does, but for the programs that decode and resize
+ARRAY = f"features-{VALIDATE}.npy"  # what it stores: (images, 7, 7, 512), in the order of `listed`
 _SAME = 2e-3  # relative difference of the features of an image, of pictures that every program reads alike
 
 
@@ -23,7 +24,7 @@ def ask(contest: Contest) -> Answer:
     runs = contest.in_turn(CONTENDERS, contest.task("features"), contest.clear)
     images = sum(len(listed(contest.data / split)[0]) for split in (TRAIN, VALIDATE))
     text, measured = seconds_table(runs, images), numbers(runs)
-    others = [name for name in runs if name != VGGFT]
+    others = [name for name in COMPARABLE if name in runs]
     if VGGFT in runs and others:
         apart = {name: difference(contest, name) for name in others}
         wrong = [f"{name}: {value:.1e}" for name, value in apart.items() if contest.quick and value > _SAME]
