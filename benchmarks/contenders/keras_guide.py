@@ -4,9 +4,9 @@ After https://keras.io/guides/transfer_learning/: with flipped and rotated pictu
 dense layer on the frozen base, then the whole network with learning rate 1e-5. There are 20 epochs and 10, as in the guide's
 explanation of the workflow; its example runs 2 and 1.
 
-Changed for this comparison: VGG16, its preprocessing and pictures of 224 pixels replace Xception, rescaling and 150 pixels. There may
-be more than two classes. Training pictures are shuffled, and cached before augmentation and not after it, so that augmentation is
-random in each epoch.
+Changed for this comparison: VGG16, its preprocessing and pictures of 224 pixels replace Xception, rescaling and 150 pixels.
+There may be more than two classes. Training pictures are shuffled, and cached before augmentation and not after it, so that
+augmentation is random in each epoch.
 
 `epoch` is the second phase, with batches of 32. It trains the whole network, where other contenders train block5 only.
 """

@@ -68,9 +68,10 @@ def pictures(folder: Path, batch_size: int | None = 32, seed: int | None = None)
     )
 
 
-def probabilities(outputs: NDArray[Any]) -> NDArray[Any]:
-    """Return a column for each class, also where the model has one sigmoid unit."""
-    return np.hstack([1 - outputs, outputs]) if outputs.shape[1] == 1 else outputs
+def probabilities(outputs: NDArray[Any]) -> NDArray[np.float64]:
+    """Return a column for each class, also where the model has one sigmoid unit; rows sum to 1 in float64."""
+    p = outputs.astype(np.float64)
+    return np.hstack([1 - p, p]) if p.shape[1] == 1 else p / p.sum(axis=1, keepdims=True)
 
 
 def predictor(model: Any) -> Predict:

@@ -5,7 +5,7 @@ pipeline of StandardScaler and logistic regression), scikit-learn's reference of
 https://keras.io/api/callbacks/early_stopping/. A list of the files beside the features tells when pictures or labels have
 changed: everything is then computed again.
 
-`population` trains the default heads of vggft, written down here, one after the other: dense heads for 50 epochs each,
+`population` trains the default heads of vggft, listed below, one after another. Dense heads train for at most 50 epochs and are
 restored to the epoch with the lowest validation log-loss.
 """
 
@@ -61,7 +61,7 @@ DENSE = (
     Dense("flatten", 256, 1e-4, dropout=0.5, standardise=False),
 )
 LOGISTIC = ("avg", "max", "avgmax")
-EPOCHS = 50
+EPOCHS, PATIENCE = 50, 15  # as vggft has them
 
 
 def features(entry: Entry) -> None:
@@ -99,8 +99,8 @@ def population(entry: Entry) -> None:
     def validation(head: tuple[str, Scores]) -> float:
         pooling, scores = head
         x, targets = inputs[pooling][VALIDATE]
-        p = scores(x).astype(np.float64)
-        return float(log_loss(targets, p / p.sum(axis=1, keepdims=True), labels=np.arange(p.shape[1])))
+        p = scores(x)
+        return float(log_loss(targets, p, labels=np.arange(p.shape[1])))
 
     pooling, scores = min(heads, key=validation)
     entry.say("population", heads=len(heads))
@@ -134,8 +134,8 @@ def logistic(x: NDArray[Any], targets: NDArray[Any]) -> Scores:
     regression = LogisticRegressionCV(
         cv=folds, l1_ratios=(0,), max_iter=1000, scoring="neg_log_loss", use_legacy_attributes=False
     )
-    predict: Scores = make_pipeline(StandardScaler(), regression).fit(x, targets).predict_proba
-    return predict
+    model = make_pipeline(StandardScaler(), regression).fit(x, targets)
+    return lambda x: probabilities(model.predict_proba(x))
 
 
 def dense(spec: Dense, data: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) -> Scores:
@@ -157,9 +157,10 @@ def dense(spec: Dense, data: Mapping[str, tuple[NDArray[Any], NDArray[Any]]]) ->
     head.add(layers.Dense(outputs, activation, kernel_regularizer=penalty))
     head.compile(keras.optimizers.Adam(spec.learning_rate), loss(number), metrics=[loss(number)])
     best = keras.callbacks.EarlyStopping(  # by the metric, because the loss contains the penalty
-        f"val_{loss(number)}", mode="min", patience=EPOCHS, restore_best_weights=True
+        f"val_{loss(number)}", mode="min", patience=PATIENCE, restore_best_weights=True
     )
-    head.fit(x, targets, epochs=EPOCHS, validation_data=data[VALIDATE], callbacks=[best], verbose=0)
+    validation = data[VALIDATE][0], data[VALIDATE][1][:, None]
+    head.fit(x, targets[:, None], epochs=EPOCHS, validation_data=validation, callbacks=[best], verbose=0)
     return lambda x: probabilities(head.predict(x, verbose=0))
 
 
