@@ -114,7 +114,7 @@ def _notes(few: int) -> str:
         f"An exponent is the slope of the logarithm of a measure over that of the number of images, by least squares: 1 means "
         f"proportional. Rows of {few} images show what a start costs; these are not part of the fit, and in brackets their "
         f"measures are subtracted from the others. Seconds of features include the start of the program; those of an epoch are "
-        f"of epochs 2 to {_EPOCHS}, validation included, while processor time, memory and disk are of the whole run of {_EPOCHS}. "
-        f"`prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG files of at most 96 "
-        f"pixels."
+        f"of epochs 2 to {_EPOCHS}, validation included, while processor time, memory and disk are of the whole run of "
+        f"{_EPOCHS}. `prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG files of at most "
+        f"96 pixels."
     )

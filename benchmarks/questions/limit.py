@@ -107,8 +107,8 @@ def _machine(best: float, size: str, medians: Sequence[str], image: int) -> str:
     kernels = os.environ.get(rates.CORETYPE)
     return (
         f"The fastest product of float32 matrices with NumPy and all cores, before or after the contenders: {best:.0f} "
-        f"GFLOP/s ({size}). At that rate, direct convolutions would compute {best * 1e9 / (2 * image):.1f} images/s. Matrices as large as "
-        f"those of the layers, GFLOP/s: {'; '.join(medians)}. {rates.CORETYPE} is "
+        f"GFLOP/s ({size}). At that rate, direct convolutions would compute {best * 1e9 / (2 * image):.1f} images/s. Matrices "
+        f"as large as those of the layers, GFLOP/s: {'; '.join(medians)}. {rates.CORETYPE} is "
         f"{f'{kernels} for the contenders' if kernels else 'not set'}; for the products and the engine alone it is unset."
     )
 
