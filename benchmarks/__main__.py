@@ -1,6 +1,7 @@
 """vggft beside what else people use, on the same files, in turn.
 
     python -m benchmarks [FOLDER] [--questions features,epoch] [--images 400] [--rounds 3] [--minutes 10,30]
+        [--sizes 500,1000,2000] [--files 10000,100000]
         [--contenders vggft,keras_npy] [--python NAME=INTERPRETER] [--json FILE] [--quick]
 
 FOLDER has a folder for each class, or `train`, `validation` and `test` with class folders inside; without it, the bundled
@@ -22,15 +23,15 @@ from typing import Any
 from benchmarks.contest import Contest
 from benchmarks.machine import machine, versions
 from benchmarks.photographs import divide
-from benchmarks.questions import classic, epoch, experiment, features, population, race
+from benchmarks.questions import changes, classic, epoch, experiment, features, growth, limit, population, race
 from featurize.disk import forms
 from vggft.steps.demo import PICTURES
 
 QUESTIONS = {
     question.__name__.rpartition(".")[2]: question.ask
-    for question in (features, classic, population, epoch, experiment, race)
+    for question in (features, changes, classic, population, epoch, experiment, race, limit, growth)
 }
-QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5]}
+QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5], "sizes": [32, 64], "files": [128, 256]}
 
 
 def main() -> None:
@@ -45,6 +46,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=20, help="of the original experiment (default: 20)")
     parser.add_argument("--minutes", type=_minutes, default=[10], help="of the race: such as 10,30,60 (default: 10)")
+    parser.add_argument("--sizes", type=_sizes, default=[500, 1_000, 2_000], help="of growth (default: 500,1000,2000)")
+    parser.add_argument(
+        "--files", type=_sizes, default=[10_000, 100_000], help="of growth, without the network (default: 10000,100000)"
+    )
     parser.add_argument("--python", action="append", default=[], metavar="NAME=INTERPRETER")
     parser.add_argument("--work", type=Path, help="new folder for files and features (default: a temporary one)")
     parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
@@ -70,6 +75,8 @@ def main() -> None:
             options.minutes,
             dict(pair.split("=", 1) for pair in options.python),
             options.contenders,
+            sizes=options.sizes,
+            files=options.files,
         )
         found: dict[str, Any] = {"machine": machine(), "versions": versions(), "command": sys.argv[1:], "answers": {}}
         print(f"{found['machine']}\n{', '.join(f'{name} {version}' for name, version in found['versions'].items())}")
@@ -90,6 +97,10 @@ def _names(text: str) -> list[str]:
 
 def _minutes(text: str) -> list[float]:
     return sorted(float(number) for number in text.split(","))
+
+
+def _sizes(text: str) -> list[int]:
+    return sorted(int(number) for number in text.split(","))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Running contenders in turn, each in a process of its own: seconds, peak memory, bytes on disk, and scores."""
 
 import json
+import resource
 import shutil
 import statistics
 import subprocess
@@ -41,6 +42,7 @@ class Run:
         memory: peak of all its processes together, in bytes (proportional set size, looked at twice a second).
         disk: bytes that it keeps in its folder.
         events: all of them.
+        processor: seconds of processor time of all its processes, those in `Entry.judge` included.
     """
 
     seconds: float
@@ -49,6 +51,7 @@ class Run:
     memory: int = 0
     disk: int = 0
     events: Sequence[Mapping[str, Any]] = ()
+    processor: float = 0.0
 
 
 @dataclass
@@ -63,6 +66,7 @@ class Contest:
         interpreters: contender → Python, where it is not this one.
         only: contenders that take part; empty for all.
         missing: contender → why it could not take part.
+        sizes: numbers of images at which the growth of costs is measured; `files`: the same without the network.
     """
 
     data: Path
@@ -76,6 +80,8 @@ class Contest:
     interpreters: Mapping[str, str] = field(default_factory=dict)
     only: Sequence[str] = ()
     missing: dict[str, str] = field(default_factory=dict)
+    sizes: Sequence[int] = (500, 1_000, 2_000)
+    files: Sequence[int] = (10_000, 100_000)
 
     def task(self, do: str, **fields: Any) -> Task:
         """Return a task on the files of this contest; `work` is each contender's own folder."""
@@ -139,11 +145,13 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
         replace(task, work=work).write(file)
         command = [interpreter, "-m", f"benchmarks.contenders.{contender}", str(file)]
         printed = (work.parent / f"{contender}.log").open("ab")
+        used = _processor()
         with printed, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=printed, text=True) as process:
             memory = _Memory(process.pid)
             assert process.stdout
             events = [json.loads(line) for line in process.stdout]
             peak = memory.stop()
+    used = _processor() - used
     if process.returncode or not events or events[-1]["event"] not in ("done", "missing"):
         raise RuntimeError(f"{contender} ended with status {process.returncode}; see {printed.name}")
     scores = [_score(task, event) for event in events if event["event"] == "judged"]
@@ -151,7 +159,13 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
         path.unlink()
     epochs = [event["seconds"] for event in events if event["event"] == "epoch"]
     disk = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-    return Run(events[-1]["clock"], epochs, scores, peak, disk, events)
+    return Run(events[-1]["clock"], epochs, scores, peak, disk, events, used)
+
+
+def _processor() -> float:
+    """Return the processor time in seconds of all processes that have ended and were started from here, directly or not."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def _score(task: Task, event: Mapping[str, Any]) -> Score:

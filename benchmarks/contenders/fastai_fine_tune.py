@@ -25,7 +25,9 @@ BATCH = 64  # fastai's default
 SMALL_BATCH = 32
 BLOCK4 = 17  # the first module of block4 in `features`: where fastai divides VGG16
 RATE, SLOWER = 2e-3, 100  # `fine_tune`'s base_lr and lr_mult
-UNFROZEN = 3  # an epoch of all layers takes so many times that of the head: the gradients cost twice what the outputs do
+UNFROZEN = (
+    3  # an epoch of all layers takes so many times that of the head: the gradients cost twice what the outputs do
+)
 USED = 0.9  # of the time that is left, by plan: that is an estimate
 
 
@@ -85,7 +87,7 @@ def learner(entry: Entry, batch: int, second: int) -> Any:
 
 def watched(entry: Entry) -> Any:
     """Return a callback that reports and judges epochs, and stops training when the time is up."""
-    from fastai.vision.all import CancelFitException, Callback
+    from fastai.vision.all import Callback, CancelFitException
 
     class Clock(Callback):  # type: ignore[misc]
         epochs, seconds = 0, 0.0

@@ -27,7 +27,12 @@ from benchmarks.contenders.entry import PICTURES, TRAIN, VALIDATE, Entry, classe
 from benchmarks.contenders.torch_weights import MEAN, STD, vgg16
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
-KINDS = ((1, False), (1, True), (4, False), (4, True))  # blocks whose averages count, and whether the last block's maxima do
+KINDS = (
+    (1, False),
+    (1, True),
+    (4, False),
+    (4, True),
+)  # blocks whose averages count, and whether the last block's maxima do
 BATCH, EPOCHS = 128, 10
 _USED = 0.9  # of the time that is left, by plan: the seconds of a batch vary
 

@@ -36,7 +36,9 @@ def published(weights, pixels):
     with np.load(weights / ARRAYS) as arrays:
         for block, (_, _, convolutions) in enumerate(BLOCKS, 1):
             for number in range(1, convolutions + 1):
-                kernel, bias = (torch.from_numpy(arrays[f"block{block}_conv{number}/{name}"]) for name in ("kernel", "bias"))
+                kernel, bias = (
+                    torch.from_numpy(arrays[f"block{block}_conv{number}/{name}"]) for name in ("kernel", "bias")
+                )
                 images = torch.relu(torch.conv2d(images, kernel.permute(3, 2, 0, 1), bias, padding=1))
             images = torch.max_pool2d(images, 2)
     return images.numpy()

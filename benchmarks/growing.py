@@ -1,0 +1,86 @@
+"""Folders of any number of distinct labelled pictures, from one folder of them; and how a measure grows with the number."""
+
+import itertools
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
+
+_THUMBNAIL = (96, 96)  # pixels at most: files of some 3 kB, so that a million fit on a disk
+
+
+def mixed(data: Path) -> list[Path]:
+    """Return the pictures of `data/{train,validate}/CLASS` so that the first N contain about the same share of each folder.
+
+    The first picture of each folder comes before the second of any.
+    """
+    places: list[tuple[float, Path]] = []
+    for split in (TRAIN, VALIDATE):
+        for _, group in itertools.groupby(listed(data / split)[0], lambda path: path.parent):
+            paths = list(group)
+            places += [(number / len(paths), path) for number, path in enumerate(paths)]
+    return [path for _, path in sorted(places)]
+
+
+def fewest(data: Path) -> int:
+    """Return how many pictures it takes to have one of each class in train and in validate."""
+    return len({path.parent for path in mixed(data)})
+
+
+def lay_out(data: Path, target: Path, sizes: Sequence[int]) -> dict[int, Path]:
+    """Write folders like `data` with so many distinct pictures, and return them.
+
+    Where there are fewer pictures, they are used again with a few bytes after their end, which make another file of them and
+    change no pixel. The files of a smaller folder are hard links to those of the largest.
+    """
+    pictures = mixed(data)
+    largest = target / str(max(sizes))
+    names = []
+    for number in range(max(sizes)):
+        again, place = divmod(number, len(pictures))
+        source = pictures[place]
+        names.append(Path(source.relative_to(data).parent, f"{number:07}{source.suffix}"))
+        path = largest / names[-1]
+        if not again:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(source.read_bytes() + (str(again).encode() if again else b""))
+    for size in set(sizes) - {max(sizes)}:
+        for folder in {name.parent for name in names[:size]}:
+            (target / str(size) / folder).mkdir(parents=True)
+        for name in names[:size]:
+            os.link(largest / name, target / str(size) / name)
+    return {size: target / str(size) for size in sorted(set(sizes))}
+
+
+def thumbnails(data: Path, target: Path, number: int) -> Path:
+    """Write small JPEG files of the first pictures of `mixed`, in the same folders, and return `target`."""
+    for path in mixed(data)[:number]:
+        small = (target / path.relative_to(data)).with_suffix(".jpg")
+        small.parent.mkdir(parents=True, exist_ok=True)
+        with Image.open(path) as picture:
+            whole = picture.convert("RGB")
+        whole.thumbnail(_THUMBNAIL)
+        whole.save(small, quality=80)
+    return target
+
+
+def exponent(measured: Mapping[int, float], fixed: float = 0.0) -> float | None:
+    """Return the slope of the logarithm of a measure over that of the number of images, by least squares: 1 is proportional.
+
+    Args:
+        measured: number of images → measure.
+        fixed: part of each measure that does not grow, subtracted before.
+
+    Returns:
+        None for fewer than two numbers of images, or where nothing is left without the fixed part.
+    """
+    left = {images: value - fixed for images, value in measured.items()}
+    if len(left) < 2 or min(left.values()) <= 0:
+        return None
+    across, up = ([math.log(value) for value in values] for values in (left.keys(), left.values()))
+    return float(np.polyfit(across, up, 1)[0])

@@ -1,0 +1,107 @@
+"""How fast this machine is: NumPy's product of float32 matrices, and vggft's engine alone, each in a process of its own.
+
+`OPENBLAS_CORETYPE`, which makes OpenBLAS use the kernels of another processor, is unset for that process.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.contenders.entry import TRAIN, listed
+from benchmarks.operations import Convolution, convolutions
+from featurize import engines
+from featurize.backbone import weights
+from featurize.backbone.vgg16 import VGG16
+from featurize.cache.fingerprint import Fingerprint
+from featurize.pixels import images
+
+CORETYPE = "OPENBLAS_CORETYPE"
+_PICTURES = 64  # that the engine gets at once, all decoded before
+
+
+def products(times: int) -> dict[str, list[float]]:
+    """Return GFLOP/s of matrix products as large as those of VGG16's convolutions, with all cores.
+
+    Args:
+        times: how often each is measured, in turn, after one that is not.
+
+    Returns:
+        shapes as text → rates; a multiply-add counts as two operations.
+    """
+    return _apart("products", str(times))
+
+
+def engine(data: Path, times: int) -> dict[str, Any]:
+    """Return the images a second of the engine that vggft chooses here: pictures in memory to float32 outputs in memory.
+
+    Args:
+        data: folder with `train/CLASS`, from which pictures are decoded before the measurement.
+        times: see `products`.
+
+    Returns:
+        "name" of the engine, "pictures" in each measurement, and "rates".
+    """
+    return _apart("engine", str(times), str(data))
+
+
+def _apart(*words: str) -> dict[str, Any]:
+    environment = {name: value for name, value in os.environ.items() if name != CORETYPE}
+    command = [sys.executable, "-m", "benchmarks.rates", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def _products(times: int) -> dict[str, list[float]]:
+    layers = convolutions(weights.load(VGG16, weights.locate(VGG16)), VGG16.size)
+    largest = max(layer.positions * layer.depth for layer in layers)
+    shapes = {_shape(layer, largest): None for layer in layers}  # in order, each once
+    rates: dict[str, list[float]] = {}
+    draw = np.random.default_rng(0)
+    for rows, depth, filters in shapes:
+        left = draw.random((rows, depth), np.float32)
+        right = draw.random((depth, filters), np.float32)
+        out = np.empty((rows, filters), np.float32)
+        seconds = _timed(times, lambda a=left, b=right, c=out: np.matmul(a, b, out=c))  # type: ignore[misc]
+        rates[f"{rows}×{depth} · {depth}×{filters}"] = [2 * rows * depth * filters / each / 1e9 for each in seconds]
+    return rates
+
+
+def _shape(layer: Convolution, largest: int) -> tuple[int, int, int]:
+    """Return rows, depth and filters for so many pictures that all layers' inputs are about as large as the largest."""
+    pictures = max(1, largest // (layer.positions * layer.depth))
+    return pictures * layer.positions, layer.depth, layer.filters
+
+
+def _engine(times: int, data: Path) -> dict[str, Any]:
+    choice = engines.choose(VGG16)
+    fingerprint = Fingerprint.of(VGG16, precision=choice.precision)
+    computing = engines.create(choice.name, weights.load(VGG16, weights.locate(VGG16)), fingerprint)
+    files = listed(data / TRAIN)[0][:_PICTURES]
+    pictures = np.stack([images.decode_resized(path.read_bytes(), VGG16.size) for path in files])
+    seconds = _timed(times, lambda: computing(pictures, VGG16.cached))
+    return {"name": computing.name, "pictures": len(files), "rates": [len(files) / each for each in seconds]}
+
+
+def _timed(times: int, play: Callable[[], object]) -> list[float]:
+    seconds = []
+    for number in range(times + 1):
+        began = time.perf_counter()
+        play()
+        if number:
+            seconds.append(time.perf_counter() - began)
+    return seconds
+
+
+if __name__ == "__main__":
+    what, how_often, *folder = sys.argv[1:]
+    found = _engine(int(how_often), Path(folder[0])) if what == "engine" else _products(int(how_often))
+    print(json.dumps(found))
