@@ -20,7 +20,7 @@ BLOCK5 = 24  # the first module of block5 in `features`
 
 def vgg16(weights: Path) -> Any:
     """Return torchvision's VGG16 with the published convolutions; its classifier is random."""
-    from torchvision import models
+    from torchvision import models  # type: ignore[import-not-found]
 
     model = models.vgg16(init_weights=False)
     model.features.load_state_dict(features_state(weights))
