@@ -1,8 +1,8 @@
 """fastai's `vision_learner`, fine-tuned as in its tutorial.
 
 After https://docs.fast.ai/tutorial.vision.html: `ImageDataLoaders` with `item_tfms=Resize(460)` and
-`batch_tfms=aug_transforms(size=224)`, `vision_learner` with its own head, and `fine_tune` with its default learning rate: an epoch
-of the head on the frozen body, then epochs of all layers, along one cycle. Changed for this comparison:
+`batch_tfms=aug_transforms(size=224)`, `vision_learner` with its own head, and `fine_tune` with its default learning rate: one
+epoch of the head on the frozen body, then epochs of all layers. Changed for this comparison:
 
 - The body is VGG16 with the given weights. fastai knows VGG16 with batch normalisation only: the normalisation of pixels and
   the groups of layers, with their learning rates, are those that it has for that.
@@ -25,10 +25,8 @@ BATCH = 64  # fastai's default
 SMALL_BATCH = 32
 BLOCK4 = 17  # the first module of block4 in `features`: where fastai divides VGG16
 RATE, SLOWER = 2e-3, 100  # `fine_tune`'s base_lr and lr_mult
-UNFROZEN = (
-    3  # an epoch of all layers takes so many times that of the head: the gradients cost twice what the outputs do
-)
-USED = 0.9  # of the time that is left, by plan: that is an estimate
+UNFROZEN = 3  # times the seconds of an epoch of the head: gradients cost twice what outputs do
+USED = 0.9  # of the time that is left, by plan: the seconds of an epoch are estimated
 
 
 def race(entry: Entry) -> None:
@@ -52,7 +50,7 @@ def epoch(entry: Entry) -> None:
 
 def learner(entry: Entry, batch: int, second: int) -> Any:
     """Return a learner with VGG16 in two groups of layers, the second from a module of `features` on, and a head."""
-    from fastai.vision.all import (
+    from fastai.vision.all import (  # type: ignore[import-not-found]
         ImageDataLoaders,
         L,
         Normalize,
@@ -116,7 +114,7 @@ def predict(learn: Any, folder: Path) -> Any:
     learn.model.eval()
     with torch.inference_mode():
         batches = learn.dls.test_dl(listed(folder)[0])
-        return torch.cat([learn.model(images).softmax(1) for (images,) in batches]).numpy()
+        return torch.cat([learn.model(images).double().softmax(1) for (images,) in batches]).numpy()
 
 
 if __name__ == "__main__":

@@ -6,14 +6,13 @@ learning rates times batch size / 256, falling to 0 along a cosine; batches of 1
 accuracy counts. Changed for this comparison:
 
 - The network is VGG16. DINOv2 concatenates the class tokens of the last block or of the last four, with or without the average of
-  the last block's patches. VGG16 has no class token: these are the averages of the last block's output or of those of the last
-  four, with or without the maxima of the last block.
+  the last block's patches, all after the network's layer normalisation. VGG16 has no class token: these are the averages of the
+  last block's output or of those of the last four, with or without the maxima of the last block, each set normalised likewise.
 - An epoch is one pass over the training pictures, where DINOv2 takes 1250 batches, and validation follows each.
 - Where the time is limited, there are as many batches as fit by the seconds of the first one, so that the cosine ends in time.
 - Of heads with the same accuracy, the one with the lowest log-loss counts, not the first.
 """
 
-import os
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,18 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from benchmarks.contenders.entry import PICTURES, TRAIN, VALIDATE, Entry, classes, listed, main
-from benchmarks.contenders.torch_weights import MEAN, STD, vgg16
+from benchmarks.contenders.entry import TRAIN, VALIDATE, Entry, classes, listed, main
+from benchmarks.contenders.torch_pictures import loader
+from benchmarks.contenders.torch_weights import vgg16
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
-KINDS = (
-    (1, False),
-    (1, True),
-    (4, False),
-    (4, True),
-)  # blocks whose averages count, and whether the last block's maxima do
+KINDS = ((1, False), (1, True), (4, False), (4, True))  # blocks that are averaged; the last block's maxima, or not
 BATCH, EPOCHS = 128, 10
 _USED = 0.9  # of the time that is left, by plan: the seconds of a batch vary
 
@@ -90,28 +84,30 @@ class Grid:
         losses = -np.log(np.maximum(found[:, np.arange(len(targets)), targets], 1e-30)).mean(1)
         return int(np.lexsort((losses, -accuracy))[0])
 
-    def predict(self, head: int, folder: Path) -> NDArray[Any]:
+    def predict(self, head: int, folder: Path) -> Any:
         """Return the probabilities of a head for the pictures of a folder with class folders."""
         return self._probabilities(folder)[head]
 
-    def _probabilities(self, folder: Path) -> NDArray[Any]:
+    def _probabilities(self, folder: Path) -> Any:
         import torch
 
+        batches = loader(folder, self.batch, interpolation="bicubic")
         with torch.inference_mode():
-            found = [torch.stack(self.outputs(images)).softmax(-1) for images, _ in loader(folder, self.batch)]
+            found = [torch.stack(self.outputs(images)).double().softmax(-1) for images, _ in batches]
             return torch.cat(found, 1).numpy()
 
     def _features(self, images: Any) -> list[Any]:
         """Return the features of each of `KINDS`."""
         import torch
+        from torch.nn.functional import layer_norm
 
         averages = []
         with torch.no_grad():
             for layer in self._layers:
                 images = layer(images)
                 if isinstance(layer, torch.nn.MaxPool2d):
-                    averages.append(images.mean((2, 3)))
-            maxima = images.amax((2, 3))
+                    averages.append(layer_norm(images.mean((2, 3)), images.shape[1:2]))
+            maxima = layer_norm(images.amax((2, 3)), images.shape[1:2])
             return [torch.cat(averages[-blocks:] + [maxima] * wanted, 1) for blocks, wanted in KINDS]
 
 
@@ -121,7 +117,7 @@ def train(entry: Entry, grid: Grid, epochs: int) -> Iterator[int]:
     from torch.optim import SGD
     from torch.optim.lr_scheduler import CosineAnnealingLR
 
-    batches = loader(entry.task.data / TRAIN, grid.batch, augmented=True)
+    batches = loader(entry.task.data / TRAIN, grid.batch, augmented=True, interpolation="bicubic")
     optimizer, step, steps = SGD(grid.groups, momentum=0.9, weight_decay=0), 0, epochs * len(batches)
     while step < steps:
         began = time.perf_counter()
@@ -133,7 +129,8 @@ def train(entry: Entry, grid: Grid, epochs: int) -> Iterator[int]:
             optimizer.step()
             step += 1
             if step == 1:
-                steps = min(steps, _fitting(entry, len(batches), grid.batch, time.perf_counter() - began))
+                fitting = _fitting(entry, len(batches), grid.batch, time.perf_counter() - began)
+                steps = max(1, int(min(steps, fitting)))
                 schedule = CosineAnnealingLR(optimizer, steps)
             schedule.step()
             if step == steps:
@@ -144,32 +141,13 @@ def train(entry: Entry, grid: Grid, epochs: int) -> Iterator[int]:
 
 
 def _fitting(entry: Entry, epoch: int, batch: int, seconds: float) -> float:
-    """Return how many batches fit into the time that is left, with validation after each epoch; one at least.
+    """Return how many batches fit into the time that is left, with validation after each epoch.
 
     Args:
         epoch: batches of an epoch; seconds: of the first batch.
     """
     validation = len(listed(entry.task.data / VALIDATE)[0]) / batch
-    fitting = _USED * entry.seconds_left / seconds / (1 + validation / epoch)
-    return max(1.0, fitting // 1)
-
-
-def loader(folder: Path, batch: int, augmented: bool = False) -> Any:
-    """Return batches of the pictures of a folder with class folders, prepared as DINOv2 does."""
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    bicubic = transforms.InterpolationMode.BICUBIC
-    crop = (
-        [transforms.RandomResizedCrop(224, interpolation=bicubic), transforms.RandomHorizontalFlip()]
-        if augmented
-        else [transforms.Resize(256, interpolation=bicubic), transforms.CenterCrop(224)]
-    )
-    prepare = transforms.Compose([*crop, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    pictures = ImageFolder(folder, prepare, is_valid_file=lambda path: Path(path).suffix.lower() in PICTURES)
-    workers = len(os.sched_getaffinity(0))
-    return DataLoader(pictures, batch, shuffle=augmented, drop_last=augmented, num_workers=workers)
+    return _USED * entry.seconds_left / seconds / (1 + validation / epoch)
 
 
 if __name__ == "__main__":

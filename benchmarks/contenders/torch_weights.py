@@ -19,11 +19,17 @@ BLOCK5 = 24  # the first module of block5 in `features`
 
 
 def vgg16(weights: Path) -> Any:
-    """Return torchvision's VGG16 with the published convolutions; its classifier is random."""
-    from torchvision import models
+    """Return torchvision's VGG16 with the published convolutions; its classifier has no values and must be replaced.
 
-    model = models.vgg16(init_weights=False)
-    model.features.load_state_dict(features_state(weights))
+    As https://docs.pytorch.org/tutorials/recipes/recipes/module_load_state_dict_tips.html recommends, layers are made on the
+    device "meta", so that no random values are drawn for them.
+    """
+    import torch
+    from torchvision import models  # type: ignore[import-not-found]
+
+    with torch.device("meta"):
+        model = models.vgg16()
+    model.features.load_state_dict(features_state(weights), assign=True)
     return model
 
 

@@ -6,13 +6,12 @@ Changed for this comparison:
 
 - VGG16 instead of ResNet-18. The given weights have no fully connected layers, so the head is that of the tutorial's ResNet:
   average pooling and one new linear layer.
-- As many loading processes as there are cores; more of them only draw PyTorch's warning.
+- As many loading processes as there are cores, not four.
 - The tutorial keeps the epoch with the best validation accuracy. Here each epoch is judged, and the best of them counts.
 
 `epoch` freezes everything below block5 with `requires_grad`, as the tutorial's second part does, and has batches of 32.
 """
 
-import os
 import sys
 import time
 from collections.abc import Iterable
@@ -22,8 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders.entry import PICTURES, TRAIN, VALIDATE, Entry, classes, listed, main
-from benchmarks.contenders.torch_weights import BLOCK5, MEAN, STD, vgg16
+from benchmarks.contenders.entry import TRAIN, VALIDATE, Entry, classes, listed, main
+from benchmarks.contenders.torch_pictures import loader
+from benchmarks.contenders.torch_weights import BLOCK5, vgg16
 
 BATCH, EPOCHS = 4, 25  # the tutorial's
 LARGE_BATCH = 32
@@ -76,22 +76,6 @@ def freeze(layers: Any) -> None:
         parameter.requires_grad = False
 
 
-def loader(folder: Path, batch: int, augmented: bool = False) -> Any:
-    """Return batches of the pictures of a folder with class folders, shuffled if they are augmented."""
-    from torch.utils.data import DataLoader
-    from torchvision import transforms
-    from torchvision.datasets import ImageFolder
-
-    crop = (
-        [transforms.RandomResizedCrop(224), transforms.RandomHorizontalFlip()]
-        if augmented
-        else [transforms.Resize(256), transforms.CenterCrop(224)]
-    )
-    prepare = transforms.Compose([*crop, transforms.ToTensor(), transforms.Normalize(MEAN, STD)])
-    pictures = ImageFolder(folder, prepare, is_valid_file=lambda path: Path(path).suffix.lower() in PICTURES)
-    return DataLoader(pictures, batch, shuffle=augmented, num_workers=len(os.sched_getaffinity(0)))
-
-
 def train(entry: Entry, model: Any, batch: int, epochs: int) -> None:
     """Train what is not frozen until the epochs are done or the time is up; validate and judge after each epoch."""
     from torch import nn, optim
@@ -129,7 +113,7 @@ def probabilities(model: Any, batches: Iterable[Any]) -> Any:
 
     model.eval()
     with torch.inference_mode():
-        return torch.cat([model(images).softmax(1) for images, _ in batches]).numpy()
+        return torch.cat([model(images).double().softmax(1) for images, _ in batches]).numpy()
 
 
 if __name__ == "__main__":

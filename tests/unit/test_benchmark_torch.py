@@ -1,14 +1,15 @@
-"""The benchmarks' PyTorch contenders start from the same network as all others."""
+"""The benchmarks' PyTorch contenders start from the same network and pictures as all others."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from benchmarks.contenders.entry import ARRAYS
+from benchmarks.contenders.entry import ARRAYS, listed
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("torchvision")
 
-from benchmarks.contenders import torch_weights  # noqa: E402
+from benchmarks.contenders import torch_pictures, torch_weights  # noqa: E402
 
 BLOCKS = ((3, 64, 2), (64, 128, 2), (128, 256, 3), (256, 512, 3), (512, 512, 3))  # channels in and out, convolutions
 MEANS = np.array([103.939, 116.779, 123.68])  # BGR
@@ -19,12 +20,12 @@ def weights(tmp_path_factory):
     """Random weights with the spread that keeps activations as large as pixels, and biases of that size."""
     random = np.random.default_rng(0)
     arrays = {}
-    for block, (channels, width, convolutions) in enumerate(BLOCKS, 1):
+    for block, (first, width, convolutions) in enumerate(BLOCKS, 1):
         for number in range(1, convolutions + 1):
-            spread = np.sqrt(2 / (9 * channels))
-            arrays[f"block{block}_conv{number}/kernel"] = random.normal(0, spread, (3, 3, channels, width)).astype("f4")
-            arrays[f"block{block}_conv{number}/bias"] = random.normal(0, 10, width).astype("f4")
-            channels = width
+            channels = first if number == 1 else width
+            layer, spread = f"block{block}_conv{number}", np.sqrt(2 / (9 * channels))
+            arrays[f"{layer}/kernel"] = random.normal(0, spread, (3, 3, channels, width)).astype("f4")
+            arrays[f"{layer}/bias"] = random.normal(0, 10, width).astype("f4")
     folder = tmp_path_factory.mktemp("weights")
     np.savez(folder / ARRAYS, **arrays)
     return folder
@@ -36,9 +37,8 @@ def published(weights, pixels):
     with np.load(weights / ARRAYS) as arrays:
         for block, (_, _, convolutions) in enumerate(BLOCKS, 1):
             for number in range(1, convolutions + 1):
-                kernel, bias = (
-                    torch.from_numpy(arrays[f"block{block}_conv{number}/{name}"]) for name in ("kernel", "bias")
-                )
+                layer = f"block{block}_conv{number}"
+                kernel, bias = (torch.from_numpy(arrays[f"{layer}/{name}"]) for name in ("kernel", "bias"))
                 images = torch.relu(torch.conv2d(images, kernel.permute(3, 2, 0, 1), bias, padding=1))
             images = torch.max_pool2d(images, 2)
     return images.numpy()
@@ -51,5 +51,17 @@ def test_torchvision_computes_the_features_of_the_published_network(weights):
         model = torch_weights.vgg16(weights)
         found = model.features(torch.from_numpy(prepared.transpose(0, 3, 1, 2).astype("f4"))).numpy()
     wanted = published(weights, pixels)
-    print(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
     assert np.linalg.norm(found - wanted) < 1e-3 * np.linalg.norm(wanted)
+
+
+def test_pictures_are_those_of_the_task_in_its_order(tmp_path):
+    for name in ("b/2.png", "b/10.GIF", "a/x.jpg", "a/B.bmp"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (40, 30), (200, 0, 0)).save(tmp_path / name)
+    (tmp_path / "a" / "notes.tiff").write_bytes(b"no picture of the task")
+    pictures = torch_pictures.loader(tmp_path, 3).dataset
+    files, classes = listed(tmp_path)
+    assert [path for path, _ in pictures.samples] == list(map(str, files))
+    assert pictures.targets == classes.tolist()
+    red = (torch.tensor([200 / 255, 0, 0]) - torch.tensor(torch_weights.MEAN)) / torch.tensor(torch_weights.STD)
+    assert torch.allclose(pictures[2][0], red[:, None, None].expand(3, 224, 224))
