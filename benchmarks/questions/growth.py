@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks import pipeline
 from benchmarks.contenders.prepared import OUTPUTS
 from benchmarks.contest import Contest, Run, spread, table
-from benchmarks.growing import exponent, fewest, lay_out, mixed, thumbnails
+from benchmarks.growing import SIDE, exponent, fewest, lay_out, mixed, thumbnails
 from benchmarks.questions.answer import Answer, numbers
 from benchmarks.restoring import keep, restore
 
@@ -43,7 +43,7 @@ def ask(contest: Contest) -> Answer:
         for images, data in lay_out(small, Path(folder) / "files", [few, *contest.files]).items():
             _features(replace(contest, only=()), WITHOUT_NETWORK, data, images, grown)
     left_out = [f"{name} ({why})" for name, why in tuning.missing.items() if name not in contest.missing]
-    text = "\n\n".join([_costs(grown), _exponents(grown), _notes(few)])
+    text = "\n\n".join([_costs(grown), _exponents(grown, few), _notes(few)])
     if left_out:
         text += f" No epochs of {', '.join(left_out)}."
     measured = {what: numbers({str(images): runs for images, runs in each.items()}) for what, each in grown.items()}
@@ -90,31 +90,31 @@ MEASURES: Mapping[str, Callable[[Run], float]] = {
 }
 
 
-def _exponents(grown: Grown) -> str:
-    """Return for each measure the exponent as measured and, where the start was measured, without what the start costs."""
+def _exponents(grown: Grown, few: int) -> str:
+    """Return for each measure the exponent as measured and, where the start was measured, of what comes on top of it."""
     rows = []
     for what, each in grown.items():
         row = [what]
-        start = each.get(min(each)) if what.endswith("features") else None
         for measure in MEASURES.values():
             sizes = {images: statistics.median(map(measure, runs)) for images, runs in each.items()}
-            fixed = sizes.pop(min(sizes)) if start else 0.0
-            row.append(_two(exponent(sizes), exponent(sizes, fixed) if start else None))
+            start = sizes.pop(few, None)
+            more = {images - few: value - start for images, value in sizes.items()} if start is not None else {}
+            row.append(_pair(exponent(sizes), exponent(more)))
         rows.append(row)
     return table(["exponent (without the start)", *MEASURES], rows)
 
 
-def _two(whole: float | None, without: float | None) -> str:
-    first, second = ("–" if value is None else f"{value:.2f}" for value in (whole, without))
-    return f"{first} ({second})"
+def _pair(whole: float | None, without: float | None) -> str:
+    text = "–" if whole is None else f"{whole:z.2f}"
+    return text if without is None else f"{text} ({without:z.2f})"
 
 
 def _notes(few: int) -> str:
     return (
         f"An exponent is the slope of the logarithm of a measure over that of the number of images, by least squares: 1 means "
-        f"proportional. Rows of {few} images show what a start costs; these are not part of the fit, and in brackets their "
-        f"measures are subtracted from the others. Seconds of features include the start of the program; those of an epoch are "
-        f"of epochs 2 to {_EPOCHS}, validation included, while processor time, memory and disk are of the whole run of "
-        f"{_EPOCHS}. `prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG files of at most "
-        f"96 pixels."
+        f"proportional. Rows of {few} images show what a start costs. They are not part of the fit; in brackets is the "
+        f"exponent of what further images add to them. Seconds of features include the start of the program; those of an epoch "
+        f"are of epochs 2 to {_EPOCHS}, validation included, while processor time, memory and disk are of the whole run of "
+        f"{_EPOCHS}. `prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG "
+        f"files of at most {SIDE} pixels a side."
     )

@@ -75,6 +75,7 @@ def ask(contest: Contest) -> Answer:
 def _epochs(contest: Contest) -> dict[str, list[float]]:
     """Return the seconds of an epoch, of each round, of those that fine-tune; the features are computed before."""
     seconds = {}
+    contest.place.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(prefix="limit-", dir=contest.place) as folder:
         names = [name for name in TUNING if contest.work(name).exists()]
         for name in names:
