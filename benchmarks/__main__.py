@@ -14,6 +14,7 @@ runs a contender with another Python, where its libraries do not go together wit
 """
 
 import argparse
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -22,16 +23,13 @@ from typing import Any
 from benchmarks.contest import Contest
 from benchmarks.machine import machine, versions
 from benchmarks.photographs import divide
-from benchmarks.questions import changes, features, growth, limit
-from benchmarks.weight_files import write_weights
+from benchmarks.questions import changes, classic, epoch, experiment, features, growth, limit, population, race
 from featurize.disk import forms
 from vggft.steps.demo import PICTURES
 
 QUESTIONS = {
-    "features": features.ask,
-    "changes": changes.ask,
-    "limit": limit.ask,
-    "growth": growth.ask,
+    question.__name__.rpartition(".")[2]: question.ask
+    for question in (features, changes, classic, population, epoch, experiment, race, limit, growth)
 }
 QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5], "sizes": [32, 64], "files": [128, 256]}
 
@@ -63,11 +61,13 @@ def main() -> None:
         parser.error(f"--questions {','.join(sorted(unknown))}: expected some of {', '.join(QUESTIONS)}")
     with tempfile.TemporaryDirectory(prefix="vggft-benchmarks-") as temporary:
         place = options.work or Path(temporary)
-        data, unseen = divide(options.folder, place / "pictures", options.images)
+        data, unseen = divide(options.folder, place / "pictures", options.images, 224 if options.quick else None)
+        writing = [sys.executable, "-m", "benchmarks.weight_files", place / "weights"]
+        subprocess.run(writing, check=True, stderr=subprocess.DEVNULL)
         contest = Contest(
             data,
             unseen,
-            write_weights(place / "weights"),
+            place / "weights",
             place / "contenders",
             options.rounds,
             options.quick,

@@ -41,7 +41,7 @@ class Run:
         epochs: seconds of each epoch.
         memory: peak of all its processes together, in bytes (proportional set size, looked at twice a second).
         disk: bytes that it keeps in its folder.
-        said: the last event.
+        events: all of them.
         processor: seconds of processor time of all its processes, those in `Entry.judge` included.
     """
 
@@ -50,7 +50,7 @@ class Run:
     scores: Sequence[Score] = ()
     memory: int = 0
     disk: int = 0
-    said: Mapping[str, Any] = field(default_factory=dict)
+    events: Sequence[Mapping[str, Any]] = ()
     processor: float = 0.0
 
 
@@ -95,33 +95,43 @@ class Contest:
         """Let a contender do a task in its folder; None, and the reason in `missing`, if it cannot."""
         print(f"{contender}: {task.do} …", file=sys.stderr, end=" ", flush=True)
         run = _run(contender, task, self.work(contender), self.interpreters.get(contender, sys.executable))
-        if "reason" in run.said:
-            self.missing[contender] = run.said["reason"]
-            print(f"left out: {run.said['reason']}", file=sys.stderr)
+        if run.events[-1]["event"] == "missing":
+            self.missing[contender] = run.events[-1]["reason"]
+            print(f"left out: {self.missing[contender]}", file=sys.stderr)
             return None
         print(f"{run.seconds:.1f} s", file=sys.stderr)
         return run
 
     def in_turn(
-        self, contenders: Iterable[str], task: Task, before: Callable[[str], None] | None = None
+        self,
+        contenders: Iterable[str],
+        task: Task,
+        before: Callable[[str], None] | None = None,
+        rounds: int | None = None,
     ) -> dict[str, list[Run]]:
-        """Let contenders do a task in turn, as many rounds as asked for; those that cannot are left out.
+        """Let contenders do a task in turn, round by round; those that cannot are left out.
 
         Args:
-            before: called with the contender's name before each of its turns; by default its folder is removed.
+            before: called with the contender's name before each of its turns.
+            rounds: None for those of the contest.
         """
         runs: dict[str, list[Run]] = {}
-        for number in range(self.rounds):
+        for number in range(rounds or self.rounds):
             for name in contenders:
                 if (self.only and name not in self.only) or name in self.missing:
                     continue
-                (before or self.clear)(name)
+                if before:
+                    before(name)
                 run = self.run(name, task)
                 if run is not None:
                     runs.setdefault(name, []).append(run)
                 elif number:
                     raise RuntimeError(f"{name}: {self.missing[name]}")
         return runs
+
+    def prepare(self, contenders: Iterable[str]) -> None:
+        """Let contenders compute features that later tasks begin with, into empty folders."""
+        self.in_turn(contenders, self.task("features"), self.clear, rounds=1)
 
     def clear(self, contender: str) -> None:
         """Remove what a contender has kept."""
@@ -149,7 +159,7 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
         path.unlink()
     epochs = [event["seconds"] for event in events if event["event"] == "epoch"]
     disk = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
-    return Run(events[-1]["clock"], epochs, scores, peak, disk, events[-1], used)
+    return Run(events[-1]["clock"], epochs, scores, peak, disk, events, used)
 
 
 def _processor() -> float:

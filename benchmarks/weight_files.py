@@ -1,5 +1,6 @@
-"""The published VGG16 weights, as files for contenders that do not know vggft."""
+"""The published VGG16 weights, as files for contenders that do not know vggft; a program, so that Keras is not in the caller."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,11 @@ from featurize.backbone import weights
 from featurize.backbone.vgg16 import VGG16
 from featurize.backend import load_keras
 
+NAMES = ("kernel", "bias")
 
-def write_weights(folder: Path) -> Path:
-    """Write what `Task.weights` describes, and return the folder."""
+
+def write_weights(folder: Path) -> None:
+    """Write what `Task.weights` describes."""
     keras = load_keras()
     arrays = weights.load(VGG16, weights.locate(VGG16)).arrays
     folder.mkdir(parents=True, exist_ok=True)
@@ -25,4 +28,7 @@ def write_weights(folder: Path) -> Path:
     for layer, pair in arrays.items():
         model.get_layer(layer).set_weights(pair)
     model.save_weights(folder / KERAS_WEIGHTS)
-    return folder
+
+
+if __name__ == "__main__":
+    write_weights(Path(sys.argv[1]))

@@ -110,10 +110,7 @@ class Entry:
         self.say("judged", name=name, at=clock, file=str(path))
 
     def run(self, tasks: Mapping[str, Callable[["Entry"], None]]) -> None:
-        """Do the task, or say why that is not possible here."""
-        if self.task.do not in tasks:
-            self.say("missing", reason=f"does not do {self.task.do}")
-            return
+        """Do the task, or say which library is not installed."""
         self.task.work.mkdir(parents=True, exist_ok=True)
         try:
             tasks[self.task.do](self)

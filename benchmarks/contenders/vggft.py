@@ -1,7 +1,29 @@
 """vggft, by its commands' Python interface and with their defaults."""
 
-from benchmarks.contenders.entry import Entry, main
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from numpy.typing import NDArray
+
+import finetune.train
+from benchmarks.contenders.entry import Entry, listed, main
+from featurize import runner
+from featurize.backbone.vgg16 import VGG16
+from finetune.train import Callbacks, State
 from vggft import Experiment
+from vggft.prediction.inference import start_its_engine
+from vggft.workspace.backbone import decoder
+
+CLASSIC = "flatten-256-classic"
+_AT_ONCE = 32  # pictures computed at once for `judge`
+
+
+class _TimeIsUp(Exception):
+    """The time of the task is over."""
 
 
 def experiment(entry: Entry) -> Experiment:
@@ -15,5 +37,108 @@ def features(entry: Entry) -> None:
     entry.say("features", computed=result["computed"], engine=result["engine"])
 
 
+def classic(entry: Entry) -> None:
+    """Train the classic head from the cache."""
+    # As many epochs as asked for, and no cross-validation: what other contenders do.
+    epochs = entry.task.epochs
+    experiment(entry).fit_heads(head=[CLASSIC], epochs=epochs, patience=epochs, cv=0, retrain=True)
+
+
+def population(entry: Entry) -> None:
+    """Train the default heads from the cache, cross-validated where there are few validation images."""
+    work = experiment(entry)
+    trained = work.fit_heads(retrain=True)["heads"]
+    entry.say("population", heads=len(trained))
+    entry.judge("best", _of(work))
+
+
+def epoch(entry: Entry) -> None:
+    """Tune block5 and a head from the cache."""
+    work = experiment(entry)
+    if not (work.workspace.heads / "logistic-avg").exists():
+        work.fit_heads(head=["logistic-avg"], cv=0)
+    with _each_epoch(lambda state, program: entry.epoch(state.history[-1].seconds)):
+        work.finetune(epochs=entry.task.epochs, patience=entry.task.epochs, batch_size=32)
+
+
+def original(entry: Entry) -> None:
+    """Repeat the original experiment: the recipe, which uses every training image in every epoch, on cached features."""
+    work = experiment(entry)
+    work.featurize(entry.task.data, preprocess="raw")
+    with _each_epoch(lambda state, program: entry.epoch(state.history[-1].seconds)):
+        run = work.finetune(recipe="original", epochs=entry.task.epochs)
+    entry.judge("last", _of(work, run["name"]))
+
+
+def race(entry: Entry) -> None:
+    """Do the commands of the README: featurize, head, finetune."""
+    work = experiment(entry)
+    features(entry)
+    work.fit_heads()
+    entry.judge("best head", _of(work))
+
+    @cache
+    def below(folder: Path) -> NDArray[np.float16]:
+        return _outputs(work, folder)
+
+    def on_epoch(state: State, program: Any) -> None:
+        entry.epoch(state.history[-1].seconds)
+        current = program.weights()
+        program.set_weights(state.best)  # what vggft keeps, with the temperature
+        entry.judge(f"epoch {state.epoch}", lambda folder: _in_batches(program.predict, below(folder)))
+        program.set_weights(current)
+
+    def on_step(*_: Any) -> None:
+        if entry.seconds_left <= 0:
+            raise _TimeIsUp
+
+    try:
+        with _each_epoch(on_epoch, on_step):
+            work.finetune()
+    except _TimeIsUp:
+        pass
+
+
+def _of(work: Experiment, name: str | None = None) -> Callable[[Path], NDArray[np.float64]]:
+    """Return what predicts the pictures of a folder with a model; None: the best."""
+    return lambda folder: work.model(name).predict(listed(folder)[0])
+
+
+def _each_epoch(on_epoch: Callable[[State, Any], None], on_step: Callable[..., None] = lambda *_: None) -> Any:
+    """Return a context in which fine-tuning also calls these: after each step, and after each epoch of training."""
+    train = finetune.train.train
+
+    def watched(program: Any, data: Any, plan: Any, state: Any, callbacks: Callbacks) -> State:
+        def each(now: State) -> None:
+            callbacks.epoch(now)
+            if now.epoch:
+                on_epoch(now, program)
+
+        def step(*values: Any) -> None:
+            callbacks.step(*values)
+            on_step(*values)
+
+        return train(program, data, plan, state, Callbacks(step, each))
+
+    return mock.patch.object(finetune.train, "train", watched)
+
+
+def _outputs(work: Experiment, folder: Path) -> NDArray[np.float16]:
+    """Compute what fine-tuning reads of the pictures of a folder, as `featurize` does."""
+    layer = VGG16.split_point(VGG16.unfreeze)
+    assert layer
+    files, engine = listed(folder)[0], start_its_engine(work.workspace)
+    numbered = {str(number): [file] for number, file in enumerate(files)}
+    decode = decoder(work.workspace.settings.fingerprint)
+    pictures = dict(runner.decoded(numbered, decode, _AT_ONCE))
+    rows = np.stack([pictures[name] for name in numbered])
+    return _in_batches(lambda some: engine(some, [layer])[0].astype(np.float16), rows)
+
+
+def _in_batches(function: Callable[[Any], NDArray[Any]], rows: Sequence[Any] | NDArray[Any]) -> NDArray[Any]:
+    return np.concatenate([function(rows[first : first + _AT_ONCE]) for first in range(0, len(rows), _AT_ONCE)])
+
+
 if __name__ == "__main__":
-    main({"features": features})
+    tasks = (features, classic, population, epoch, race)
+    main({task.__name__: task for task in tasks} | {"experiment": original})

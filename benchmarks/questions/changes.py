@@ -31,7 +31,7 @@ def ask(contest: Contest) -> Answer:
         kept, data = Path(folder) / "kept", Path(folder) / "data"
         shutil.copytree(contest.data, data)
         task = replace(contest.task("features"), data=data)
-        first = {name: runs[0] for name, runs in replace(contest, rounds=1).in_turn(CONTENDERS, task).items()}
+        first = {name: runs[0] for name, runs in contest.in_turn(CONTENDERS, task, contest.clear, rounds=1).items()}
         for name in first:
             keep(contest, name, kept)
         again = {what: _again(contest, first, task, change, kept) for what, change in CHANGES.items()}

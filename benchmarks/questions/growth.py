@@ -52,7 +52,7 @@ def ask(contest: Contest) -> Answer:
 
 def _features(contest: Contest, contenders: Sequence[str], data: Path, images: int, grown: Grown) -> None:
     task = replace(contest.task("features"), data=data)
-    for name, runs in contest.in_turn(contenders, task).items():
+    for name, runs in contest.in_turn(contenders, task, contest.clear).items():
         grown.setdefault(f"{name}: features", {})[images] = runs
 
 

@@ -45,7 +45,7 @@ def ask(contest: Contest) -> Answer:
     image = forward(convolutions(loaded, VGG16.size))
     counted = epoch(loaded, VGG16.size, train, validate)
     products = [rates.products(times)]
-    runs = contest.in_turn(CONTENDERS, contest.task("features"))
+    runs = contest.in_turn(CONTENDERS, contest.task("features"), contest.clear)
     rows = [
         _Row(f"{name}: features", [(train + validate) / run.seconds for run in each], image)
         for name, each in runs.items()

@@ -1,0 +1,150 @@
+"""The benchmarks' contest: what is timed, what is measured, who is left out, and how pictures are divided."""
+
+import shutil
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import make_classes
+from PIL import Image
+
+from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
+from benchmarks.contest import Contest, Score, ratios, spread
+from benchmarks.photographs import divide
+from benchmarks.questions.race import best_until, reached
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def divided(tmp_path_factory):
+    """Return the folders of training and validation, and of unseen images: 12 pictures in each of two classes."""
+    base = tmp_path_factory.mktemp("divided")
+    return divide(make_classes(base / "source", a=12, b=12), base / "target")
+
+
+def contest_with(divided, place, body):
+    """Return a contest in which the contender "tried" does what `body` says with `entry`."""
+    interpreter = place / "interpreter"  # it is called as Python is, and plays the contender
+    lines = [f"#!{sys.executable}", "import sys, time", f"sys.path.insert(0, {str(ROOT)!r})", "import numpy as np"]
+    lines += [
+        "from pathlib import Path",
+        "from benchmarks.contenders.entry import Entry, Task, listed",
+        "def do(entry):",
+    ]
+    last = "Entry(Task.read(Path(sys.argv[3]))).run({'try': do})"
+    interpreter.write_text("\n".join([*lines, textwrap.indent(textwrap.dedent(body), "    "), last]) + "\n")
+    interpreter.chmod(0o755)
+    data, unseen = divided
+    return Contest(data, unseen, place, place / "contenders", 2, interpreters={"tried": str(interpreter)})
+
+
+def test_judging_takes_no_time_and_scores_are_those_of_the_probabilities(divided, tmp_path):
+    contest = contest_with(
+        divided,
+        tmp_path,
+        """
+        held = bytearray(300_000_000)
+        held[::4096] = b"x" * len(held[::4096])
+        time.sleep(1)
+        entry.epoch(0.25)
+        def predict(folder):
+            time.sleep(3)
+            files, targets = listed(folder)
+            right = 0.8 if folder.name == "validate" else 0.6
+            return np.where(np.arange(2) == targets[:, None], right, 1 - right)
+        entry.judge("epoch 1", predict)
+        (entry.task.work / "kept").write_bytes(bytes(1000))
+        """,
+    )
+    run = contest.run("tried", contest.task("try"))
+    assert 1 < run.seconds < 4  # 6 more were spent in `predict`
+    assert run.epochs == [0.25]
+    (score,) = run.scores
+    assert score.name == "epoch 1"
+    assert 1 < score.clock <= run.seconds
+    assert score.validation == pytest.approx({"log_loss": -np.log(0.8), "accuracy": 1})
+    assert score.unseen == pytest.approx({"log_loss": -np.log(0.6), "accuracy": 1})
+    assert run.disk == 1000
+    if Path("/proc/self/smaps_rollup").exists():
+        assert 300e6 < run.memory < 600e6
+
+
+def test_a_contender_whose_library_is_not_installed_is_left_out(divided, tmp_path):
+    contest = contest_with(divided, tmp_path, "import no_such_library")
+    assert contest.in_turn(["tried"], contest.task("try")) == {}
+    assert contest.missing == {"tried": "No module named 'no_such_library'"}
+
+
+def test_a_contender_that_fails_ends_the_contest(divided, tmp_path):
+    contest = contest_with(divided, tmp_path, "raise SystemExit(3)")
+    with pytest.raises(RuntimeError, match="tried ended with status 3"):
+        contest.in_turn(["tried"], contest.task("try"))
+
+
+def test_rounds_alternate_and_folders_are_cleared(divided, tmp_path):
+    contest = contest_with(
+        divided,
+        tmp_path,
+        "entry.say('found', files=len(list(entry.task.work.iterdir()))); (entry.task.work / 'x').touch()",
+    )
+    contest.interpreters["other"] = contest.interpreters["tried"]
+    turns = []
+
+    def before(name):
+        turns.append(name)
+        contest.clear(name)
+
+    runs = contest.in_turn(["tried", "other"], contest.task("try"), before)
+    assert turns == ["tried", "other"] * 2
+    assert [event["files"] for each in runs.values() for run in each for event in run.events[:1]] == [0] * 4
+
+
+def test_pictures_are_divided_once_and_each_is_in_one_part(divided, tmp_path):
+    data, unseen = divided
+    folders = (data / TRAIN, data / VALIDATE, unseen)
+    contents = [[path.read_bytes() for path in listed(folder)[0]] for folder in folders]
+    assert [len(part) for part in contents] == [14, 4, 6]
+    assert len({one for part in contents for one in part}) == 24
+    assert [np.bincount(listed(folder)[1]).tolist() for folder in folders] == [[7, 7], [2, 2], [3, 3]]
+    again, _ = divide(data.parents[1] / "source", tmp_path / "again")
+    assert [path.read_bytes() for path in listed(again / TRAIN)[0]] == contents[0]
+    fewer, as_many = divide(data.parents[1] / "source", tmp_path / "fewer", images=9)
+    assert [len(listed(folder)[0]) for folder in (fewer / TRAIN, fewer / VALIDATE, as_many)] == [8, 2, 6]
+
+
+def test_splits_that_exist_are_kept(tmp_path):
+    for name, number in (("train", 5), ("validation", 3), ("test", 4)):
+        make_classes(tmp_path / "source" / name, a=number, b=number)
+    data, unseen = divide(tmp_path / "source", tmp_path / "target")
+    assert [len(listed(folder)[0]) for folder in (data / TRAIN, data / VALIDATE, unseen)] == [10, 6, 8]
+    shutil.rmtree(tmp_path / "source" / "test")  # without unseen images, all are divided again
+    data, unseen = divide(tmp_path / "source", tmp_path / "again")
+    assert [len(listed(folder)[0]) for folder in (data / TRAIN, data / VALIDATE, unseen)] == [10, 2, 4]
+
+
+def test_pictures_of_one_size_for_programs_that_resize_differently(divided, tmp_path):
+    data, unseen = divide(divided[0].parents[1] / "source", tmp_path, images=8, side=32)
+    files = [file for folder in (data / TRAIN, data / VALIDATE, unseen) for file in listed(folder)[0]]
+    assert {(file.suffix, Image.open(file).size) for file in files} == {(".png", (32, 32))}
+    assert len(listed(unseen)[0]) == 2
+
+
+def test_what_was_reached_in_a_time_is_selected_by_validation():
+    scores = [
+        Score(str(clock), clock, {"log_loss": validation}, {"log_loss": unseen})
+        for clock, validation, unseen in ((10, 0.5, 0.9), (20, 0.3, 0.8), (30, 0.4, 0.1))
+    ]
+    assert best_until(scores, 5) is None
+    assert best_until(scores, 15).name == "10"
+    assert best_until(scores, 60).name == "20"
+    assert reached(scores, 0.4) == 20
+    assert reached(scores, 0.2) is None
+
+
+def test_values_are_shown_with_their_spread_and_pair_by_pair():
+    assert spread([3.0, 1.0, 2.0]) == "2.0 (1.0–3.0)"
+    assert spread([3.0]) == "3.0"
+    assert ratios([2.0, 9.0, 4.0], [1.0, 3.0, 4.0]) == "2.00 (1.00–3.00)"
