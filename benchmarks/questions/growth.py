@@ -1,5 +1,7 @@
 """How costs grow with the number of images: of features, of an epoch of fine-tuning, and of all that is not the network."""
 
+import math
+import shutil
 import statistics
 import sys
 import tempfile
@@ -12,12 +14,15 @@ from benchmarks.contenders.prepared import OUTPUTS
 from benchmarks.contest import Contest, Run, spread, table
 from benchmarks.growing import SIDE, exponent, fewest, lay_out, mixed, thumbnails
 from benchmarks.questions.answer import Answer, numbers
+from benchmarks.questions.epoch import EPOCHS
 from benchmarks.restoring import keep, restore
+from featurize.backbone.vgg16 import VGG16
+from featurize.wording import size
 
 CONTENDERS = ("vggft", "keras_npy")
 TUNING = ("vggft",)
 WITHOUT_NETWORK = ("prepared",)
-_EPOCHS = 3  # the first compiles and does not count
+_BLOCK = 4096  # bytes on disk of a small JPEG file
 _THUMBNAILS = 500  # distinct ones; more files have bytes of their own after them
 
 Grown = dict[str, dict[int, list[Run]]]  # what was done → images → runs
@@ -29,10 +34,10 @@ def ask(contest: Contest) -> Answer:
     if min(*contest.sizes, *contest.files) <= few:
         sys.exit(f"--sizes and --files: expected more than {few} images, one of each class in train and in validate")
     contest.place.mkdir(parents=True, exist_ok=True)
+    _require_room(contest)
     grown: Grown = {}
-    tuning = replace(
-        contest, missing=dict(contest.missing)
-    )  # a contender that does not fine-tune stays in other questions
+    # A contender that does not fine-tune stays in other questions.
+    tuning = replace(contest, missing=dict(contest.missing))
     with tempfile.TemporaryDirectory(prefix="growth-", dir=contest.place) as folder:
         for images, data in lay_out(contest.data, Path(folder) / "pictures", [few, *contest.sizes]).items():
             _features(contest, CONTENDERS, data, images, grown)
@@ -50,6 +55,19 @@ def ask(contest: Contest) -> Answer:
     return Answer("How costs grow with the number of images", text, measured)
 
 
+def _require_room(contest: Contest) -> None:
+    """End the program now where the disk has no room for the most files, and not when it is full."""
+    layers = [VGG16.layer(name) for name in VGG16.cached]
+    row = sum(math.prod(layer.shape(VGG16.size)) * 2 / layer.compression for layer in layers)  # of float16
+    needed = int(max(contest.files) * (row + _BLOCK))
+    free = shutil.disk_usage(contest.place).free
+    if needed > free:
+        sys.exit(
+            f"--files {max(contest.files)}: about {size(needed)} needed in {contest.place}, {size(free)} free. Use "
+            "fewer files, or --work FOLDER on another disk."
+        )
+
+
 def _features(contest: Contest, contenders: Sequence[str], data: Path, images: int, grown: Grown) -> None:
     task = replace(contest.task("features"), data=data)
     for name, runs in contest.in_turn(contenders, task, contest.clear).items():
@@ -58,17 +76,16 @@ def _features(contest: Contest, contenders: Sequence[str], data: Path, images: i
 
 def _tuning(contest: Contest, data: Path, images: int, grown: Grown, kept: Path) -> None:
     """Fine-tune from the features that `_features` left in the contenders' folders."""
-    names = [name for name in TUNING if name not in contest.missing and contest.work(name).exists()]
-    for name in names:
+    for name in set(TUNING) & set(CONTENDERS) - set(contest.missing):
         keep(contest, name, kept)
-    task = replace(contest.task("epoch", epochs=_EPOCHS), data=data)
-    for name, runs in contest.in_turn(names, task, lambda name: restore(contest, name, kept)).items():
+    task = replace(contest.task("epoch", epochs=EPOCHS), data=data)
+    for name, runs in contest.in_turn(TUNING, task, lambda name: restore(contest, name, kept)).items():
         grown.setdefault(f"{name}: an epoch", {})[images] = runs
 
 
 def _seconds(run: Run) -> float:
-    """Return the seconds of an epoch after the first, or of all where there are no epochs."""
-    return statistics.median(run.epochs[1:]) if run.epochs[1:] else run.seconds
+    """Return the seconds of the fastest epoch after the first, which compiles, or of all where there are no epochs."""
+    return min(run.epochs[1:]) if run.epochs[1:] else run.seconds
 
 
 def _costs(grown: Grown) -> str:
@@ -114,7 +131,7 @@ def _notes(few: int) -> str:
         f"An exponent is the slope of the logarithm of a measure over that of the number of images, by least squares: 1 means "
         f"proportional. Rows of {few} images show what a start costs. They are not part of the fit; in brackets is the "
         f"exponent of what further images add to them. Seconds of features include the start of the program; those of an epoch "
-        f"are of epochs 2 to {_EPOCHS}, validation included, while processor time, memory and disk are of the whole run of "
-        f"{_EPOCHS}. `prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG "
+        f"are of the faster of epochs 2 to {EPOCHS}, validation included; processor time, memory and disk are of all {EPOCHS} "
+        f"epochs. `prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG "
         f"files of at most {SIDE} pixels a side."
     )
