@@ -11,7 +11,7 @@ from PIL import Image
 
 from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
 
-_THUMBNAIL = (96, 96)  # pixels at most: files of some 3 kB, so that a million fit on a disk
+SIDE = 96  # pixels of a thumbnail: files of some 3 kB, so that a million fit on a disk
 
 
 def mixed(data: Path) -> list[Path]:
@@ -35,20 +35,19 @@ def fewest(data: Path) -> int:
 def lay_out(data: Path, target: Path, sizes: Sequence[int]) -> dict[int, Path]:
     """Write folders like `data` with so many distinct pictures, and return them.
 
-    Where there are fewer pictures, they are used again with a few bytes after their end, which make another file of them and
+    Where there are fewer pictures, they are used again. Each file has a few bytes after its end, which make it distinct and
     change no pixel. The files of a smaller folder are hard links to those of the largest.
     """
     pictures = mixed(data)
     largest = target / str(max(sizes))
     names = []
     for number in range(max(sizes)):
-        again, place = divmod(number, len(pictures))
-        source = pictures[place]
+        source = pictures[number % len(pictures)]
         names.append(Path(source.relative_to(data).parent, f"{number:07}{source.suffix}"))
         path = largest / names[-1]
-        if not again:
+        if number < len(pictures):
             path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(source.read_bytes() + (str(again).encode() if again else b""))
+        path.write_bytes(source.read_bytes() + str(number).encode())
     for size in set(sizes) - {max(sizes)}:
         for folder in {name.parent for name in names[:size]}:
             (target / str(size) / folder).mkdir(parents=True)
@@ -64,23 +63,21 @@ def thumbnails(data: Path, target: Path, number: int) -> Path:
         small.parent.mkdir(parents=True, exist_ok=True)
         with Image.open(path) as picture:
             whole = picture.convert("RGB")
-        whole.thumbnail(_THUMBNAIL)
+        whole.thumbnail((SIDE, SIDE))
         whole.save(small, quality=80)
     return target
 
 
-def exponent(measured: Mapping[int, float], fixed: float = 0.0) -> float | None:
+def exponent(measured: Mapping[int, float]) -> float | None:
     """Return the slope of the logarithm of a measure over that of the number of images, by least squares: 1 is proportional.
 
     Args:
         measured: number of images → measure.
-        fixed: part of each measure that does not grow, subtracted before.
 
     Returns:
-        None for fewer than two numbers of images, or where nothing is left without the fixed part.
+        None for fewer than two numbers of images, or a measure that is not positive.
     """
-    left = {images: value - fixed for images, value in measured.items()}
-    if len(left) < 2 or min(left.values()) <= 0:
+    if len(measured) < 2 or min(measured.values()) <= 0:
         return None
-    across, up = ([math.log(value) for value in values] for values in (left.keys(), left.values()))
+    across, up = ([math.log(value) for value in values] for values in (measured.keys(), measured.values()))
     return float(np.polyfit(across, up, 1)[0])

@@ -7,11 +7,13 @@ from benchmarks.contest import Contest
 
 
 def keep(contest: Contest, contender: str, place: Path) -> None:
-    """Copy what a contender keeps to `place`."""
-    shutil.copytree(contest.work(contender), place / contender)
+    """Copy what a contender keeps to `place`, if there is anything."""
+    if contest.work(contender).exists():
+        shutil.copytree(contest.work(contender), place / contender)
 
 
 def restore(contest: Contest, contender: str, place: Path) -> None:
-    """Replace what a contender keeps by the copy in `place`."""
+    """Replace what a contender keeps by the copy in `place`, or by nothing where there is none."""
     contest.clear(contender)
-    shutil.copytree(place / contender, contest.work(contender))
+    if (place / contender).exists():
+        shutil.copytree(place / contender, contest.work(contender))
