@@ -50,7 +50,7 @@ def epoch(entry: Entry) -> None:
 
 def learner(entry: Entry, batch: int, second: int) -> Any:
     """Return a learner with VGG16 in two groups of layers, the second from a module of `features` on, and a head."""
-    from fastai.vision.all import (  # type: ignore[import-not-found]
+    from fastai.vision.all import (
         ImageDataLoaders,
         L,
         Normalize,

@@ -18,8 +18,8 @@ def loader(folder: Path, batch: int, augmented: bool = False, interpolation: str
         interpolation: a value of torchvision's `InterpolationMode`.
     """
     from torch.utils.data import DataLoader
-    from torchvision import transforms  # type: ignore[import-not-found]
-    from torchvision.datasets import ImageFolder  # type: ignore[import-not-found]
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
 
     mode = transforms.InterpolationMode(interpolation)
     crop = (

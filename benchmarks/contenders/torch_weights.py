@@ -25,7 +25,7 @@ def vgg16(weights: Path) -> Any:
     device "meta", so that no random values are drawn for them.
     """
     import torch
-    from torchvision import models  # type: ignore[import-not-found]
+    from torchvision import models
 
     with torch.device("meta"):
         model = models.vgg16()
