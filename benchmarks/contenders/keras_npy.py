@@ -12,6 +12,7 @@ restored to the epoch with the lowest validation log-loss.
 import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -185,8 +186,14 @@ def stored(entry: Entry, split: str) -> tuple[NDArray[Any], NDArray[Any]]:
 
 def computed(task: Task, folder: Path, callbacks: Any = None) -> NDArray[Any]:
     """Run the frozen network over the pictures of a folder with class folders."""
-    x: NDArray[Any] = on_top(vgg16(task), []).predict(pictures(folder), callbacks=callbacks, verbose=0)
+    x: NDArray[Any] = extractor(task).predict(pictures(folder), callbacks=callbacks, verbose=0)
     return x
+
+
+@cache
+def extractor(task: Task) -> Any:
+    """Return the frozen network, loaded once."""
+    return on_top(vgg16(task), [])
 
 
 @contextmanager
