@@ -121,13 +121,15 @@ def test_the_original_sees_half_of_the_images_and_moves_two_convolutions(entry, 
     assert changed == {"block5_conv2", "block5_conv3"}
 
 
-def test_the_corrected_original_keeps_its_best_epoch(entry):
+def test_the_corrected_original_keeps_its_best_epoch(entry, monkeypatch):
     import keras
 
+    # Of the head: with more, probabilities are 0 or 1, and look alike whatever is wrong.
+    monkeypatch.setattr(original_corrected, "EPOCHS", 1)
     contender = entry(epochs=2)
     original_corrected.experiment(contender)
     assert contender.count("epoch") == 2
-    assert contender.count("head epoch") >= 1
+    assert contender.count("head epoch") == 1
     base = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIDE, SIDE, 3))
     head = keras_network.classic_head(len(listed(contender.task.unseen)[0]))
     model = keras_network.on_top(base, head)
