@@ -1,4 +1,4 @@
-"""vggft beside what else people use, on the same files, in turn.
+"""vggft and what people use instead of it, on the same files, in turn.
 
     python -m benchmarks [FOLDER] [--questions features,epoch] [--images 400] [--rounds 3] [--minutes 10,30]
         [--sizes 500,1000,2000] [--files 10000,100000]
@@ -20,7 +20,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks.contest import Contest
+from benchmarks import contenders
+from benchmarks.contenders.entry import classes, listed
+from benchmarks.contest import ROOT, VGGFT, Contest
 from benchmarks.machine import machine, versions
 from benchmarks.photographs import divide
 from benchmarks.questions import changes, classic, epoch, experiment, features, growth, limit, population, race
@@ -35,7 +37,55 @@ QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5], "sizes": [32,
 
 
 def main() -> None:
-    """Parse the command line, ask, print."""
+    """Ask the questions and print the answers."""
+    options, interpreters = parsed()
+    with tempfile.TemporaryDirectory(prefix="vggft-benchmarks-") as temporary:
+        place = (options.work or Path(temporary)).resolve()
+        data, unseen = divide(options.folder, place / "pictures", options.images, 224 if options.quick else None)
+        command = [sys.executable, "-m", "benchmarks.weight_files", place / "weights"]
+        written = subprocess.run(command, check=False, capture_output=True, text=True, cwd=ROOT)
+        if written.returncode:
+            sys.exit(f"the weights cannot be written:\n{written.stderr}")
+        contest = Contest(
+            data,
+            unseen,
+            place / "weights",
+            place / "contenders",
+            options.rounds,
+            options.quick,
+            options.epochs,
+            options.minutes,
+            interpreters,
+            options.contenders,
+            sizes=options.sizes,
+            files=options.files,
+        )
+        if "growth" in options.questions:
+            growth.check(contest)
+        report: dict[str, Any] = {"machine": machine(), "versions": versions(), "command": sys.argv[1:], "answers": {}}
+        report["images"] = {path.name: len(listed(path)[0]) for path in (*sorted(data.iterdir()), unseen)}
+        print(f"{report['machine']}\n{', '.join(f'{name} {version}' for name, version in report['versions'].items())}")
+        counts = ", ".join(f"{number} {name}" for name, number in report["images"].items())
+        print(f"{counts} images of {len(classes(unseen))} classes; rounds: {options.rounds}", flush=True)
+        # The first run of vggft on a machine compiles its engine; all others find it compiled.
+        first = contest.run(VGGFT, contest.task("features")) if VGGFT in (options.contenders or [VGGFT]) else None
+        for name in options.questions:
+            answer = QUESTIONS[name](contest)
+            report["answers"][name] = {"title": answer.title, "text": answer.text, **answer.numbers}
+            report["missing"] = contest.missing
+            if options.json:
+                forms.write_json(options.json, report)
+            print(f"\n## {answer.title}\n\n{answer.text}", flush=True)
+        if first:
+            print(f"\nThe very first run of vggft (features): {first.seconds:.1f} s")
+        for name, reason in contest.missing.items():
+            print(f"\nleft out: {name} ({reason})")
+        if any(reason.startswith("failed") for reason in contest.missing.values()):
+            sys.exit(1)
+
+
+def parsed() -> tuple[argparse.Namespace, dict[str, str]]:
+    """Return the options, and contender → interpreter, or end the program where they make no sense."""
     parser = argparse.ArgumentParser(
         "python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -57,38 +107,18 @@ def main() -> None:
     options = parser.parse_args()
     if options.quick:
         vars(options).update(QUICK)
-    if unknown := set(options.questions) - set(QUESTIONS):
-        parser.error(f"--questions {','.join(sorted(unknown))}: expected some of {', '.join(QUESTIONS)}")
-    with tempfile.TemporaryDirectory(prefix="vggft-benchmarks-") as temporary:
-        place = options.work or Path(temporary)
-        data, unseen = divide(options.folder, place / "pictures", options.images, 224 if options.quick else None)
-        writing = [sys.executable, "-m", "benchmarks.weight_files", place / "weights"]
-        subprocess.run(writing, check=True, stderr=subprocess.DEVNULL)
-        contest = Contest(
-            data,
-            unseen,
-            place / "weights",
-            place / "contenders",
-            options.rounds,
-            options.quick,
-            options.epochs,
-            options.minutes,
-            dict(pair.split("=", 1) for pair in options.python),
-            options.contenders,
-            sizes=options.sizes,
-            files=options.files,
-        )
-        found: dict[str, Any] = {"machine": machine(), "versions": versions(), "command": sys.argv[1:], "answers": {}}
-        print(f"{found['machine']}\n{', '.join(f'{name} {version}' for name, version in found['versions'].items())}")
-        for name in options.questions:
-            answer = QUESTIONS[name](contest)
-            found["answers"][name] = {"title": answer.title, "text": answer.text, **answer.numbers}
-            found["missing"] = contest.missing
-            if options.json:
-                forms.write_json(options.json, found)
-            print(f"\n## {answer.title}\n\n{answer.text}", flush=True)
-        for name, reason in contest.missing.items():
-            print(f"\nleft out: {name} ({reason})")
+    interpreters = dict(pair.partition("=")[::2] for pair in options.python)
+    known = {path.stem for path in Path(contenders.__file__).parent.glob("*.py")}
+    for flag, names, allowed in (
+        ("--questions", options.questions, QUESTIONS),
+        ("--contenders", options.contenders, known),
+        ("--python", interpreters, known),
+    ):
+        if unknown := set(names) - set(allowed):
+            parser.error(f"{flag} {','.join(sorted(unknown))}: expected some of {', '.join(sorted(allowed))}")
+    if options.work and options.work.exists():
+        parser.error(f"--work {options.work}: expected a folder that does not exist yet")
+    return options, interpreters
 
 
 def _names(text: str) -> list[str]:

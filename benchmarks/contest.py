@@ -1,25 +1,30 @@
 """Running contenders in turn, each in a process of its own: seconds, peak memory, bytes on disk, and scores."""
 
 import json
+import os
 import resource
 import shutil
+import signal
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.contenders.entry import JUDGED, VALIDATE, Task, listed
+from benchmarks.contenders.entry import UNSEEN, VALIDATE, Task, listed
 from heads.metrics import measure
 
 VGGFT = "vggft"
-_SAMPLED = 0.5  # seconds between two looks at the memory
+ROOT = Path(__file__).parents[1]
+_SAMPLED = 0.5  # seconds between two samples of the memory
+_LINES = 5  # of what a failed contender printed
 
 
 @dataclass(frozen=True)
@@ -39,7 +44,8 @@ class Run:
     Attributes:
         seconds: from the start of the process to its last event, without those in `Entry.judge`.
         epochs: seconds of each epoch.
-        memory: peak of all its processes together, in bytes (proportional set size, looked at twice a second).
+        memory: peak of all its processes together, in bytes (proportional set size, sampled twice a second, not in
+            `Entry.judge`).
         disk: bytes that it keeps in its folder.
         events: all of them.
         processor: seconds of processor time of all its processes, those in `Entry.judge` included.
@@ -94,66 +100,86 @@ class Contest:
     def run(self, contender: str, task: Task) -> Run | None:
         """Let a contender do a task in its folder; None, and the reason in `missing`, if it cannot."""
         print(f"{contender}: {task.do} …", file=sys.stderr, end=" ", flush=True)
-        run = _run(contender, task, self.work(contender), self.interpreters.get(contender, sys.executable))
-        if run.events[-1]["event"] == "missing":
+        try:
+            run = _run(contender, task, self.work(contender), self.interpreters.get(contender, sys.executable))
+        except Failed as failed:
+            self.missing[contender] = f"failed: {failed}"
+        else:
+            if run.events[-1]["event"] == "done":
+                print(f"{run.seconds:.1f} s", file=sys.stderr)
+                return run
             self.missing[contender] = run.events[-1]["reason"]
-            print(f"left out: {self.missing[contender]}", file=sys.stderr)
-            return None
-        print(f"{run.seconds:.1f} s", file=sys.stderr)
-        return run
+        print(f"left out: {self.missing[contender]}", file=sys.stderr)
+        return None
 
     def in_turn(
-        self,
-        contenders: Iterable[str],
-        task: Task,
-        before: Callable[[str], None] | None = None,
-        rounds: int | None = None,
+        self, contenders: Sequence[str], tasks: Task | Mapping[str, Task], before: Callable[[str], None] | None = None
     ) -> dict[str, list[Run]]:
         """Let contenders do a task in turn, round by round; those that cannot are left out.
 
+        The seed of a task is the number of the round, and each round begins with another contender.
+
         Args:
+            tasks: one for all, or contender → task.
             before: called with the contender's name before each of its turns.
-            rounds: None for those of the contest.
         """
-        runs: dict[str, list[Run]] = {}
-        for number in range(rounds or self.rounds):
-            for name in contenders:
+        runs: dict[str, list[Run]] = {name: [] for name in contenders}
+        for number in range(self.rounds):
+            first = number % max(1, len(contenders))
+            for name in (*contenders[first:], *contenders[:first]):
                 if (self.only and name not in self.only) or name in self.missing:
                     continue
                 if before:
                     before(name)
-                run = self.run(name, task)
+                task = tasks if isinstance(tasks, Task) else tasks[name]
+                run = self.run(name, replace(task, seed=number))
                 if run is not None:
-                    runs.setdefault(name, []).append(run)
-                elif number:
-                    raise RuntimeError(f"{name}: {self.missing[name]}")
-        return runs
+                    runs[name].append(run)
+        return {name: each for name, each in runs.items() if each and name not in self.missing}
 
-    def prepare(self, contenders: Iterable[str]) -> None:
-        """Let contenders compute features that later tasks begin with, into empty folders."""
-        self.in_turn(contenders, self.task("features"), self.clear, rounds=1)
+    def prepare(self, contenders: Sequence[str]) -> None:
+        """Let contenders compute the features that later tasks begin with, into empty folders."""
+        replace(self, rounds=1).in_turn(contenders, self.task("features"), self.clear)
 
     def clear(self, contender: str) -> None:
         """Remove what a contender has kept."""
         shutil.rmtree(self.work(contender), ignore_errors=True)
 
 
+class Failed(Exception):
+    """A contender has not done its task; the message has the last lines that it printed."""
+
+
 def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
     work.mkdir(parents=True, exist_ok=True)
+    # Caches in the home folder, such as the engines that vggft has measured, are those of this contest only.
+    environment = {**os.environ, "XDG_CACHE_HOME": str(work.parent / "caches"), "PYTHONPATH": str(ROOT)}
     with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "task.json"
+        file, printed = Path(folder) / "task.json", Path(folder) / "stderr.txt"
         replace(task, work=work).write(file)
         command = [interpreter, "-m", f"benchmarks.contenders.{contender}", str(file)]
-        printed = (work.parent / f"{contender}.log").open("ab")
         used = _processor()
-        with printed, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=printed, text=True) as process:
-            memory = _Memory(process.pid)
+        with printed.open("wb") as stderr:
+            process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, start_new_session=True
+            )
+        memory = Memory(process.pid)
+        try:
             assert process.stdout
-            events = [json.loads(line) for line in process.stdout]
+            events = []
+            for line in process.stdout:
+                events.append(json.loads(line))
+                memory.watches = events[-1]["event"] != "judging"
+            status = process.wait()
+        finally:
             peak = memory.stop()
-    used = _processor() - used
-    if process.returncode or not events or events[-1]["event"] not in ("done", "missing"):
-        raise RuntimeError(f"{contender} ended with status {process.returncode}; see {printed.name}")
+            with suppress(ProcessLookupError):  # whatever it has started, and all of it after Ctrl-C
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        used = _processor() - used
+        if status or not events or events[-1]["event"] not in ("done", "missing"):
+            lines = printed.read_text(errors="replace").strip().splitlines()
+            raise Failed(f"status {status}; " + " / ".join(lines[-_LINES:]))
     scores = [_score(task, event) for event in events if event["event"] == "judged"]
     for path in work.glob("judged-*.npz"):
         path.unlink()
@@ -169,17 +195,22 @@ def _processor() -> float:
 
 
 def _score(task: Task, event: Mapping[str, Any]) -> Score:
-    folders = dict(zip(JUDGED, (task.data / VALIDATE, task.unseen), strict=True))
+    folders = {VALIDATE: task.data / VALIDATE, UNSEEN: task.unseen}
     with np.load(event["file"]) as stored:
-        found = {split: measure(stored[split], listed(folder)[1]) for split, folder in folders.items()}
-    validation, unseen = ({"log_loss": m.log_loss, "accuracy": m.accuracy} for m in found.values())
+        metrics = [measure(stored[split], listed(folder)[1]) for split, folder in folders.items()]
+    validation, unseen = ({"log_loss": each.log_loss, "accuracy": each.accuracy} for each in metrics)
     return Score(event["name"], event["at"], validation, unseen)
 
 
-class _Memory:
-    """The largest memory that a process and those that it started have had together, looked at now and then."""
+class Memory:
+    """The peak memory of a process and of those that it has started, together; sampled twice a second.
+
+    Attributes:
+        watches: whether samples count.
+    """
 
     def __init__(self, pid: int) -> None:
+        self.watches = True
         self._pid, self._peak, self._ended = pid, 0, threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
@@ -192,7 +223,9 @@ class _Memory:
 
     def _watch(self) -> None:
         while not self._ended.wait(_SAMPLED):
-            self._peak = max(self._peak, sum(map(_memory, _family(self._pid))))
+            memory = sum(map(_memory, _family(self._pid)))
+            if self.watches:
+                self._peak = max(self._peak, memory)
 
 
 def _family(pid: int) -> list[int]:
@@ -221,9 +254,16 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
     return middle if len(values) == 1 else f"{middle} ({min(values):{form}}–{max(values):{form}})"
 
 
-def ratios(values: Sequence[float], to: Sequence[float]) -> str:
-    """Return values relative to others, pair by pair."""
-    return spread([a / b for a, b in zip(values, to, strict=True)], ".2f")
+def relative(seconds: Mapping[str, Sequence[float]], name: str) -> str:
+    """Return the seconds of a contender relative to vggft in the same round; – without vggft."""
+    if VGGFT not in seconds:
+        return "–"
+    return spread([a / b for a, b in zip(seconds[name], seconds[VGGFT], strict=True)], ".2f")
+
+
+def fastest_first(seconds: Mapping[str, Sequence[float]]) -> list[str]:
+    """Return contenders in the order of their medians: those that are faster than vggft are above it."""
+    return sorted(seconds, key=lambda name: statistics.median(seconds[name]))
 
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,7 +1,6 @@
-"""Folders of any number of distinct labelled pictures, from one folder of them; and how a measure grows with the number."""
+"""Folders with any number of distinct labelled pictures, made from one folder; and how a measure grows with that number."""
 
 import itertools
-import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from PIL import Image
 
 from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
 
-SIDE = 96  # pixels of a thumbnail: files of some 3 kB, so that a million fit on a disk
+SIDE = 96  # pixels of a thumbnail: files of about 3 kB, so that a million fit on a disk
 
 
 def mixed(data: Path) -> list[Path]:
@@ -28,15 +27,15 @@ def mixed(data: Path) -> list[Path]:
 
 
 def fewest(data: Path) -> int:
-    """Return how many pictures it takes to have one of each class in train and in validate."""
+    """Return the smallest number of pictures with one of each class in train and one in validate."""
     return len({path.parent for path in mixed(data)})
 
 
 def lay_out(data: Path, target: Path, sizes: Sequence[int]) -> dict[int, Path]:
-    """Write folders like `data` with so many distinct pictures, and return them.
+    """Write a folder like `data` for each number of pictures in `sizes`, and return size → folder.
 
-    Where there are fewer pictures, they are used again. Each file has a few bytes after its end, which make it distinct and
-    change no pixel. The files of a smaller folder are hard links to those of the largest.
+    Pictures are repeated where there are too few. Bytes appended to each file make it distinct and change no pixel. The files of
+    smaller folders are hard links to those of the largest.
     """
     pictures = mixed(data)
     largest = target / str(max(sizes))
@@ -79,5 +78,5 @@ def exponent(measured: Mapping[int, float]) -> float | None:
     """
     if len(measured) < 2 or min(measured.values()) <= 0:
         return None
-    across, up = ([math.log(value) for value in values] for values in (measured.keys(), measured.values()))
-    return float(np.polyfit(across, up, 1)[0])
+    images, values = np.log(list(measured)), np.log(list(measured.values()))
+    return float(np.polyfit(images, values, 1)[0])

@@ -1,7 +1,7 @@
 """How much a network has to compute: multiply-adds, counted from the shapes of its kernels and outputs.
 
 The counts are those of direct convolutions. Winograd's algorithm F(m×m, 3×3) gives the same outputs with (m + 2)² multiplications
-instead of 9 m², and needs some additions more.
+instead of 9 m², at the cost of more additions.
 """
 
 import math
@@ -16,8 +16,8 @@ class Convolution:
     """A convolution of one picture as a product of matrices: (positions, depth) times (depth, filters).
 
     Attributes:
-        positions: places of the output, its height times its width.
-        depth: numbers of the input that one place reads, over all channels.
+        positions: height times width of the output.
+        depth: number of input values that one position reads, over all channels.
     """
 
     name: str
@@ -27,7 +27,7 @@ class Convolution:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiplications, each with an addition, for one picture."""
+        """Number of multiplications, each with an addition, for one picture."""
         return self.positions * self.depth * self.filters
 
 
@@ -49,7 +49,8 @@ def forward(layers: Sequence[Convolution]) -> int:
 def backward(layers: Sequence[Convolution]) -> int:
     """Return the multiply-adds for the gradients of consecutive layers of which all are trained, for one picture.
 
-    The gradients of a layer's kernel and of its input take as many as its output. Nothing needs those of the lowest input.
+    The gradient of a layer's kernel takes as many as its output, and so does that of its input. The lowest layer's input needs no
+    gradient.
     """
     return 2 * forward(layers) - layers[0].multiply_adds
 
@@ -68,7 +69,11 @@ class Epoch:
 
 
 def epoch(weights: Weights, size: int, train: int, validate: int) -> Epoch:
-    """Count an epoch of fine-tuning the part that the architecture unfreezes by default, for numbers of pictures."""
+    """Count an epoch of fine-tuning the layers that the architecture unfreezes by default.
+
+    Args:
+        train, validate: number of pictures.
+    """
     architecture = weights.architecture
     above = {layer.name for layer in architecture.above(architecture.split_point(architecture.unfreeze))}
     layers = convolutions(weights, size)

@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,16 +20,17 @@ def divide(source: Path, target: Path, images: int | None = None, side: int | No
     Args:
         source: class folders; or folders of splits with class folders inside: `train`, one that begins with "val", and `test`,
             whose images are the unseen ones. These splits are kept; if one is missing, the images of all are divided again.
-        images: at most so many in train and validate together, taken evenly from all classes; unseen ones stay.
-        side: write PNG files of so many pixels in both directions instead, at most one unseen one of a class: every program reads
-            the same numbers from them.
+        images: the most in train and validate together, taken evenly from all classes; unseen ones stay.
+        side: write PNG files of this width and height instead, and one unseen image of a class: every program reads the same
+            numbers from them.
     """
     data, unseen = target / "data", target / UNSEEN
-    splits = {path.name: path for path in sorted(source.iterdir()) if path.is_dir()}
+    splits = {path.name: path for path in sorted(source.iterdir()) if path.is_dir() and classes(path)}
     given = {UNSEEN: splits.get("test"), TRAIN: splits.get(TRAIN)}
     given[VALIDATE] = next((path for name, path in splits.items() if name.startswith("val")), None)
     folders = [folder for folder in given.values() if folder]
     parts = _given(given) if len(folders) == len(given) else _drawn(folders or [source])
+    _require_alike(source, parts)
     targets = {TRAIN: data / TRAIN, VALIDATE: data / VALIDATE, UNSEEN: unseen}
     total = sum(len(files) for part in (TRAIN, VALIDATE) for files in parts[part].values())
     share = min(1.0, images / total) if images else 1.0
@@ -43,6 +45,14 @@ def divide(source: Path, target: Path, images: int | None = None, side: int | No
                 else:
                     shutil.copy(file, folder / f"{number:05}{file.suffix.lower()}")
     return data, unseen
+
+
+def _require_alike(source: Path, parts: dict[str, dict[str, list[Path]]]) -> None:
+    """Check that every part has pictures of every class, or scores would be those of other classes."""
+    names = {part: {name for name, files in by_class.items() if files} for part, by_class in parts.items()}
+    if not names[TRAIN] or any(each != names[TRAIN] for each in names.values()):
+        listed_names = "; ".join(f"{part}: {', '.join(sorted(each)) or 'none'}" for part, each in names.items())
+        sys.exit(f"{source}: expected pictures of the same classes in every part, but there are {listed_names}")
 
 
 def _given(folders: dict[str, Path | None]) -> dict[str, dict[str, list[Path]]]:

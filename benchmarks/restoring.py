@@ -1,4 +1,4 @@
-"""A contender's folder as it was after a task: kept once, and brought back before each round."""
+"""Saving a contender's folder after a task, and restoring it before each round."""
 
 import shutil
 from pathlib import Path
@@ -7,13 +7,13 @@ from benchmarks.contest import Contest
 
 
 def keep(contest: Contest, contender: str, place: Path) -> None:
-    """Copy what a contender keeps to `place`, if there is anything."""
+    """Copy a contender's folder to `place`, if it exists."""
     if contest.work(contender).exists():
         shutil.copytree(contest.work(contender), place / contender)
 
 
 def restore(contest: Contest, contender: str, place: Path) -> None:
-    """Replace what a contender keeps by the copy in `place`, or by nothing where there is none."""
+    """Replace a contender's folder by the copy in `place`, or remove it where there is no copy."""
     contest.clear(contender)
     if (place / contender).exists():
         shutil.copytree(place / contender, contest.work(contender))

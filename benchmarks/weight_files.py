@@ -1,4 +1,7 @@
-"""The published VGG16 weights, as files for contenders that do not know vggft; a program, so that Keras is not in the caller."""
+"""Write the published VGG16 weights to files that contenders without vggft can read.
+
+It runs in a process of its own, so that the caller does not import Keras.
+"""
 
 import sys
 from pathlib import Path
@@ -10,11 +13,9 @@ from featurize.backbone import weights
 from featurize.backbone.vgg16 import VGG16
 from featurize.backend import load_keras
 
-NAMES = ("kernel", "bias")
-
 
 def write_weights(folder: Path) -> None:
-    """Write what `Task.weights` describes."""
+    """Write the files that `Task.weights` describes."""
     keras = load_keras()
     arrays = weights.load(VGG16, weights.locate(VGG16)).arrays
     folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a contender gets and tells: a task, a clock, and events for the process that started it.
+"""A contender's side of a benchmark: its task, a clock, and events for the process that started it.
 
 A contender is started as `python -m benchmarks.contenders.NAME TASK`, where TASK is a file with the fields of `Task` as JSON.
 Events are lines of JSON on standard output; whatever libraries print goes to standard error. This module needs NumPy only, so
@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 PICTURES = {".jpg", ".jpeg", ".png", ".bmp", ".gif"}  # what Keras's image_dataset_from_directory reads
 TRAIN, VALIDATE = "train", "validate"
 KERAS_WEIGHTS, ARRAYS = "vgg16.weights.h5", "vgg16.npz"  # of the 13 convolutions, in the folder `Task.weights`
-JUDGED = ("validate", "unseen")
+UNSEEN = "unseen"
+_VERSIONS = ("tensorflow", "keras", "torch", "torchvision", "fastai", "sklearn", "numpy")
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,7 @@ class Task:
             weights expect them (BGR from 0 to 255 less the means 103.939, 116.779, 123.68).
         work: folder for what the contender keeps from one task to the next.
         epochs: of training; 0 where the contender decides.
+        seed: differs from round to round.
         seconds: for all of it, by `Entry.clock`; None for as long as it takes.
         began: when the process was started, `time.time()`.
     """
@@ -102,7 +104,8 @@ class Entry:
                 order of `listed`, classes sorted.
         """
         clock, stopped = self.clock, time.time()
-        folders = {"validate": self.task.data / VALIDATE, "unseen": self.task.unseen}
+        self.say("judging")  # memory does not count from here on
+        folders = {VALIDATE: self.task.data / VALIDATE, UNSEEN: self.task.unseen}
         path = self.task.work / f"judged-{self._judged}.npz"
         np.savez(path, **{split: np.asarray(predict(folder), np.float64) for split, folder in folders.items()})  # type: ignore[arg-type]
         self._judged += 1
@@ -117,7 +120,8 @@ class Entry:
         except ModuleNotFoundError as error:
             self.say("missing", reason=str(error))
             return
-        self.say("done")
+        loaded = {name: sys.modules[name] for name in _VERSIONS if name in sys.modules}
+        self.say("done", versions={name: getattr(module, "__version__", "?") for name, module in loaded.items()})
 
 
 def main(tasks: Mapping[str, Callable[[Entry], None]]) -> None:

@@ -126,15 +126,18 @@ def race(entry: Entry) -> None:
 
 
 def logistic(x: NDArray[Any], targets: NDArray[Any]) -> Scores:
-    """Fit logistic regression to standardised features; C is chosen by cross-validation."""
-    from sklearn.linear_model import LogisticRegressionCV
+    """Fit logistic regression to standardised features; cross-validation chooses C if each class has two images or more."""
+    from sklearn.linear_model import LogisticRegression, LogisticRegressionCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     folds = min(5, int(np.bincount(targets).min()))
-    regression = LogisticRegressionCV(
-        cv=folds, l1_ratios=(0,), max_iter=1000, scoring="neg_log_loss", use_legacy_attributes=False
-    )
+    if folds < 2:
+        regression = LogisticRegression(max_iter=1000)
+    else:
+        regression = LogisticRegressionCV(
+            cv=folds, l1_ratios=(0,), max_iter=1000, scoring="neg_log_loss", use_legacy_attributes=False, n_jobs=-1
+        )
     model = make_pipeline(StandardScaler(), regression).fit(x, targets)
     return lambda x: probabilities(model.predict_proba(x))
 
@@ -198,7 +201,7 @@ def extractor(task: Task) -> Any:
 
 @contextmanager
 def interrupted(entry: Entry) -> Iterator[None]:
-    """Raise `TimeIsUpError` inside, between two iterations of the solver, when the seconds of the task are over."""
+    """Raise `TimeIsUpError` inside, between iterations of the solver or while folds are fitted, when the time is up."""
     if entry.task.seconds is None:
         yield
         return

@@ -2,17 +2,21 @@
 
 After https://github.com/facebookresearch/dinov2/blob/main/dinov2/eval/linear.py: 13 learning rates times 4 kinds of features, 52
 heads that see the same augmented pictures; one pass of the frozen network a batch; SGD with momentum 0.9, no weight decay,
-learning rates times batch size / 256, falling to 0 along a cosine; batches of 128, 10 epochs; the head with the best validation
-accuracy counts. Changed for this comparison:
+learning rates times batch size / 256, falling to 0 along a cosine; batches of 128, 12,500 of them (10 epochs of 1,250); the head
+with the best validation accuracy counts. Changed for this comparison:
 
 - The network is VGG16. DINOv2 concatenates the class tokens of the last block or of the last four, with or without the average of
   the last block's patches, all after the network's layer normalisation. VGG16 has no class token: these are the averages of the
   last block's output or of those of the last four, with or without the maxima of the last block, each set normalised likewise.
-- An epoch is one pass over the training pictures, where DINOv2 takes 1250 batches, and validation follows each.
-- Where the time is limited, there are as many batches as fit by the seconds of the first one, so that the cosine ends in time.
+- An epoch is one pass over the training pictures, where DINOv2 takes 1,250 batches, and validation follows each.
+- Where the time is limited, there are 12,500 batches or as many as fit, so that the cosine ends in time. Each batch from the
+  second on updates the estimate of how many fit, by the mean seconds of a batch so far. The first one waits for the loading
+  processes and does not count.
+- Where it is not limited, there are 10 passes over the training pictures.
 - Of heads with the same accuracy, the one with the lowest log-loss counts, not the first.
 """
 
+import math
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -27,22 +31,23 @@ from benchmarks.contenders.torch_weights import vgg16
 
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 KINDS = ((1, False), (1, True), (4, False), (4, True))  # blocks that are averaged; the last block's maxima, or not
-BATCH, EPOCHS = 128, 10
+BATCH, STEPS = 128, 12_500
+PASSES = 10  # over the training pictures, where the time is not limited
 _USED = 0.9  # of the time that is left, by plan: the seconds of a batch vary
 
 
 def population(entry: Entry) -> None:
     """Train all heads, then judge the best."""
     grid = Grid(entry)
-    *_, best = train(entry, grid, entry.task.epochs or EPOCHS)
-    entry.say("population", heads=len(grid.heads))
+    *_, (steps, best) = train(entry, grid)
+    entry.say("population", heads=len(grid.heads), steps=steps)
     entry.judge("best", partial(grid.predict, best))
 
 
 def race(entry: Entry) -> None:
     """Train all heads; judge the best after each epoch."""
     grid = Grid(entry)
-    for number, best in enumerate(train(entry, grid, EPOCHS), 1):
+    for number, (_, best) in enumerate(train(entry, grid), 1):
         entry.judge(f"epoch {number}", partial(grid.predict, best))
 
 
@@ -111,43 +116,50 @@ class Grid:
             return [torch.cat(averages[-blocks:] + [maxima] * wanted, 1) for blocks, wanted in KINDS]
 
 
-def train(entry: Entry, grid: Grid, epochs: int) -> Iterator[int]:
-    """Train all heads until the epochs are done or the time is up; yield the number of the best head after each epoch."""
+def train(entry: Entry, grid: Grid) -> Iterator[tuple[int, int]]:
+    """Train all heads; after each pass over the pictures, yield the steps so far and the number of the best head."""
     from torch.nn.functional import cross_entropy
     from torch.optim import SGD
-    from torch.optim.lr_scheduler import CosineAnnealingLR
+    from torch.optim.lr_scheduler import LambdaLR
 
     batches = loader(entry.task.data / TRAIN, grid.batch, augmented=True, interpolation="bicubic")
-    optimizer, step, steps = SGD(grid.groups, momentum=0.9, weight_decay=0), 0, epochs * len(batches)
+    validation = len(listed(entry.task.data / VALIDATE)[0]) / grid.batch
+    limited = entry.task.seconds is not None
+    step, steps, first = 0, STEPS if limited else PASSES * len(batches), 0.0
+    optimizer = SGD(grid.groups, momentum=0.9, weight_decay=0)
+    schedule = LambdaLR(optimizer, lambda number: (1 + math.cos(math.pi * number / steps)) / 2)
     while step < steps:
         began = time.perf_counter()
         for images, targets in batches:
-            if entry.seconds_left <= 0:
-                return
             optimizer.zero_grad()
             sum(cross_entropy(each, targets) for each in grid.outputs(images)).backward()
             optimizer.step()
             step += 1
             if step == 1:
-                fitting = _fitting(entry, len(batches), grid.batch, time.perf_counter() - began)
-                steps = max(1, int(min(steps, fitting)))
-                schedule = CosineAnnealingLR(optimizer, steps)
+                first = entry.clock
+            elif limited:
+                steps = min(STEPS, step + _fitting(entry, step, first, (len(batches), validation)))
             schedule.step()
             if step == steps:
                 break
         best = grid.best()
         entry.epoch(time.perf_counter() - began)
-        yield best
+        yield step, best
 
 
-def _fitting(entry: Entry, epoch: int, batch: int, seconds: float) -> float:
-    """Return how many batches fit into the time that is left, with validation after each epoch.
+def _fitting(entry: Entry, step: int, first: float, batches: tuple[int, float]) -> int:
+    """Return how many more steps fit into the time that is left, with validation after each pass and after the last step.
 
     Args:
-        epoch: batches of an epoch; seconds: of the first batch.
+        step: steps so far; first: `Entry.clock` after the first one.
+        batches: of a pass over the training pictures, and of a validation, which take as long each.
     """
-    validation = len(listed(entry.task.data / VALIDATE)[0]) / batch
-    return _USED * entry.seconds_left / seconds / (1 + validation / epoch)
+    training, validation = batches
+    seconds = (entry.clock - first) / (step - 1 + (step - 1) // training * validation)  # of a batch
+    fitting = _USED * entry.seconds_left / seconds
+    # n steps take n batches and, with the rest of this pass, at most 2 + (n - rest) / training validations
+    rest = -step % training
+    return max(0, int((fitting - validation * (2 - rest / training)) / (1 + validation / training)))
 
 
 if __name__ == "__main__":

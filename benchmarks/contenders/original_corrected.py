@@ -5,8 +5,9 @@ layers are unfrozen. Nothing is augmented, so the head trains on features comput
 Each epoch trains and validates on every image. The epoch with the lowest validation log-loss is kept, as in
 https://keras.io/api/callbacks/model_checkpoint/ and https://keras.io/api/callbacks/early_stopping/.
 
-The network, the layers that train, SGD and the number of epochs are those of the script. `epoch` unfreezes all of block5, with
-batches of 32 and a random head, because only its seconds count.
+The network, the layers that train, SGD and the number of epochs are those of the script. The head trains for at most 50 epochs
+and stops after 5 without improvement. `epoch` unfreezes all of block5, with batches of 32 and a random head, because only its
+seconds count.
 """
 
 from contextlib import suppress
@@ -27,7 +28,7 @@ from benchmarks.contenders.keras_network import (
 
 FROZEN, BLOCK5 = 16, 15  # layers below block5_conv2, and below block5_conv1
 BATCH, EPOCHS = 64, 20
-PATIENCE = 3  # epochs of the head
+HEAD_EPOCHS, HEAD_PATIENCE = 50, 5
 
 
 def experiment(entry: Entry) -> None:
@@ -90,12 +91,12 @@ def trained_head(entry: Entry, base: Any) -> tuple[list[Any], float]:
     head = keras.Sequential([keras.Input(base.output_shape[1:]), *classic_head(number)])
     head.compile(keras.optimizers.Adam(1e-4), loss(number), metrics=["accuracy"])
     validation = features[VALIDATE], targets[VALIDATE]
-    best = keras.callbacks.EarlyStopping(patience=PATIENCE, restore_best_weights=True)
+    best = keras.callbacks.EarlyStopping(patience=HEAD_PATIENCE, restore_best_weights=True)
     head.fit(
         features[TRAIN],
         targets[TRAIN],
         batch_size=BATCH,
-        epochs=EPOCHS,
+        epochs=HEAD_EPOCHS,
         validation_data=validation,
         callbacks=[best, reporting(entry, "head epoch")],
         verbose=0,

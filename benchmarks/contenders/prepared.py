@@ -1,4 +1,8 @@
-"""vggft with an engine that computes nothing but returns outputs computed before, so that only the rest takes time."""
+"""vggft with an engine that returns precomputed outputs, so that a run measures everything except the network.
+
+`benchmarks.pipeline.RUN` has such an engine, too. Its program limits the number of processors, runs other checkouts of vggft, and
+excludes imports from its times; a contender uses all cores, and its times include the start of the program.
+"""
 
 from typing import Any
 
@@ -10,7 +14,7 @@ OUTPUTS = "outputs.npz"  # in `Task.weights`: float16 outputs of a batch of pict
 
 
 class Prepared:
-    """An engine that has all outputs already."""
+    """An engine that returns the same precomputed outputs for every batch."""
 
     name, trial, in_flight = "prepared", 1, 1
 
@@ -19,7 +23,7 @@ class Prepared:
         self.batch_size = min(map(len, outputs.values()))
 
     def __call__(self, inputs: Any, layers: Any, below: str | None = None) -> list[Any]:
-        """Return prepared outputs for each picture, see `featurize.engines.Engine`."""
+        """Return one array of precomputed outputs a layer; see `featurize.engines.Engine`."""
         return [self._outputs[layer][: len(inputs)] for layer in layers]
 
 

@@ -40,14 +40,14 @@ def features(entry: Entry) -> None:
 def classic(entry: Entry) -> None:
     """Train the classic head from the cache."""
     # As many epochs as asked for, and no cross-validation: what other contenders do.
-    epochs = entry.task.epochs
-    experiment(entry).fit_heads(head=[CLASSIC], epochs=epochs, patience=epochs, cv=0, retrain=True)
+    epochs, seed = entry.task.epochs, entry.task.seed
+    experiment(entry).fit_heads(head=[CLASSIC], epochs=epochs, patience=epochs, cv=0, retrain=True, seed=seed)
 
 
 def population(entry: Entry) -> None:
     """Train the default heads from the cache, cross-validated where there are few validation images."""
     work = experiment(entry)
-    trained = work.fit_heads(retrain=True)["heads"]
+    trained = work.fit_heads(retrain=True, seed=entry.task.seed)["heads"]
     entry.say("population", heads=len(trained))
     entry.judge("best", _of(work))
 
@@ -57,16 +57,17 @@ def epoch(entry: Entry) -> None:
     work = experiment(entry)
     if not (work.workspace.heads / "logistic-avg").exists():
         work.fit_heads(head=["logistic-avg"], cv=0)
-    with _each_epoch(lambda state, program: entry.epoch(state.history[-1].seconds)):
-        work.finetune(epochs=entry.task.epochs, patience=entry.task.epochs, batch_size=32)
+    epochs, seed = entry.task.epochs, entry.task.seed
+    with _each_epoch(entry, lambda state, program: None):
+        work.finetune(epochs=epochs, patience=epochs, batch_size=32, seed=seed)
 
 
 def original(entry: Entry) -> None:
     """Repeat the original experiment: the recipe, which uses every training image in every epoch, on cached features."""
     work = experiment(entry)
     work.featurize(entry.task.data, preprocess="raw")
-    with _each_epoch(lambda state, program: entry.epoch(state.history[-1].seconds)):
-        run = work.finetune(recipe="original", epochs=entry.task.epochs)
+    with _each_epoch(entry, lambda state, program: None):
+        run = work.finetune(recipe="original", epochs=entry.task.epochs, seed=entry.task.seed)
     entry.judge("last", _of(work, run["name"]))
 
 
@@ -74,7 +75,7 @@ def race(entry: Entry) -> None:
     """Do the commands of the README: featurize, head, finetune."""
     work = experiment(entry)
     features(entry)
-    work.fit_heads()
+    work.fit_heads(seed=entry.task.seed)
     entry.judge("best head", _of(work))
 
     @cache
@@ -82,7 +83,6 @@ def race(entry: Entry) -> None:
         return _outputs(work, folder)
 
     def on_epoch(state: State, program: Any) -> None:
-        entry.epoch(state.history[-1].seconds)
         current = program.weights()
         program.set_weights(state.best)  # what vggft keeps, with the temperature
         entry.judge(f"epoch {state.epoch}", lambda folder: _in_batches(program.predict, below(folder)))
@@ -93,8 +93,8 @@ def race(entry: Entry) -> None:
             raise _TimeIsUp
 
     try:
-        with _each_epoch(on_epoch, on_step):
-            work.finetune()
+        with _each_epoch(entry, on_epoch, on_step):
+            work.finetune(seed=entry.task.seed)
     except _TimeIsUp:
         pass
 
@@ -104,15 +104,25 @@ def _of(work: Experiment, name: str | None = None) -> Callable[[Path], NDArray[n
     return lambda folder: work.model(name).predict(listed(folder)[0])
 
 
-def _each_epoch(on_epoch: Callable[[State, Any], None], on_step: Callable[..., None] = lambda *_: None) -> Any:
-    """Return a context in which fine-tuning also calls these: after each step, and after each epoch of training."""
+def _each_epoch(
+    entry: Entry, on_epoch: Callable[[State, Any], None], on_step: Callable[..., None] = lambda *_: None
+) -> Any:
+    """Return a context in which fine-tuning reports its epochs, each with its checkpoint, and also calls these functions.
+
+    They are called after each step, and after each epoch but epoch 0.
+    """
     train = finetune.train.train
 
     def watched(program: Any, data: Any, plan: Any, state: Any, callbacks: Callbacks) -> State:
+        clock = entry.clock
+
         def each(now: State) -> None:
+            nonlocal clock
             callbacks.epoch(now)
             if now.epoch:
+                entry.epoch(entry.clock - clock)
                 on_epoch(now, program)
+            clock = entry.clock
 
         def step(*values: Any) -> None:
             callbacks.step(*values)

@@ -8,14 +8,14 @@ remembers about its files, such as their times, is true again.
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.contenders.entry import TRAIN, Task, classes, listed
-from benchmarks.contest import VGGFT, Contest, Run, ratios, spread, table
-from benchmarks.questions.answer import Answer, numbers
+from benchmarks.contest import Contest, Run, relative, spread, table
+from benchmarks.questions.answer import Answer, numbers, seconds_of
 from benchmarks.restoring import keep, restore
 
 CONTENDERS = ("vggft", "keras_npy")
@@ -31,10 +31,12 @@ def ask(contest: Contest) -> Answer:
         kept, data = Path(folder) / "kept", Path(folder) / "data"
         shutil.copytree(contest.data, data)
         task = replace(contest.task("features"), data=data)
-        first = {name: runs[0] for name, runs in contest.in_turn(CONTENDERS, task, contest.clear, rounds=1).items()}
+        first = {
+            name: runs[0] for name, runs in replace(contest, rounds=1).in_turn(CONTENDERS, task, contest.clear).items()
+        }
         for name in first:
             keep(contest, name, kept)
-        again = {what: _again(contest, first, task, change, kept) for what, change in CHANGES.items()}
+        again = {what: _again(contest, tuple(first), task, change, kept) for what, change in CHANGES.items()}
     images = sum(len(listed(path)[0]) for path in contest.data.iterdir())
     text = (
         f"{_table(first, again)}\n\nSeconds, the start of the program included; the first run, which computes everything, was "
@@ -42,10 +44,10 @@ def ask(contest: Contest) -> Answer:
     )
     measured = {"first": {name: asdict(run) for name, run in first.items()}}
     measured |= {what: numbers(runs) for what, runs in again.items()}
-    return Answer(f"Features of {images} images once more, after a change", text, measured)
+    return Answer(f"Featurizing {images} images again after a change", text, measured)
 
 
-def _again(contest: Contest, contenders: Iterable[str], task: Task, change: Change, kept: Path) -> dict[str, list[Run]]:
+def _again(contest: Contest, contenders: Sequence[str], task: Task, change: Change, kept: Path) -> dict[str, list[Run]]:
     """Time the task after a change, each time from the state in `kept`."""
     with ExitStack() as changed:
 
@@ -103,7 +105,7 @@ def _table(first: Mapping[str, Run], again: Mapping[str, Mapping[str, list[Run]]
     for name, run in first.items():
         row = [name, f"{run.seconds:.1f}"]
         for runs in again.values():
-            seconds = [each.seconds for each in runs[name]]
-            row += [spread(seconds), ratios(seconds, [each.seconds for each in runs[VGGFT]]) if VGGFT in runs else "–"]
+            seconds = seconds_of(runs)
+            row += [spread(seconds[name]), relative(seconds, name)]
         rows.append(row)
     return table(["", "first run", *(head for what in again for head in (what, "× vggft"))], rows)

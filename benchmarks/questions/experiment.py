@@ -1,20 +1,21 @@
-"""The whole original experiment, with as many epochs for each contender, the start of the program included."""
+"""The whole original experiment, as many epochs for each contender, the start of the program included."""
 
-from benchmarks.contest import Contest, ratios, spread, table
-from benchmarks.questions.answer import Answer, numbers
+from benchmarks.contenders.entry import listed
+from benchmarks.contest import Contest
+from benchmarks.questions.answer import Answer, memory_of, numbers, seconds_table, unseen_of
 
 CONTENDERS = ("vggft", "original", "original_corrected")
 
 
 def ask(contest: Contest) -> Answer:
-    """Let each contender repeat the experiment; once, because it takes long."""
-    runs = contest.in_turn(CONTENDERS, contest.task("experiment", epochs=contest.epochs), contest.clear, rounds=1)
-    rows = []
-    for name, each in runs.items():
-        score, seconds = each[-1].scores[-1], [run.seconds for run in each]
-        relative = ratios(seconds, [run.seconds for run in runs["vggft"]]) if "vggft" in runs else "–"
-        unseen = [f"{score.unseen[quantity]:.3f}" for quantity in ("log_loss", "accuracy")]
-        memory = max(run.memory for run in each)
-        rows.append([name, spread(seconds), relative, *unseen, f"{memory / 1e9:.1f} GB"])
-    heads = ["", "seconds", "× vggft", "log-loss, unseen images", "accuracy", "peak memory"]
-    return Answer(f"The original experiment, {contest.epochs} epochs", table(heads, rows), numbers(runs))
+    """Measure the whole experiment."""
+    runs = contest.in_turn(CONTENDERS, contest.task("experiment", epochs=contest.epochs), contest.clear)
+    columns = {
+        title: {name: unseen_of(each)[number] for name, each in runs.items()}
+        for number, title in enumerate(("log-loss", "accuracy"))
+    }
+    columns["peak memory"] = {name: memory_of(each) for name, each in runs.items()}
+    title = (
+        f"The original experiment, {contest.epochs} epochs; scores on {len(listed(contest.unseen)[0])} unseen images"
+    )
+    return Answer(title, seconds_table(runs, columns), numbers(runs))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
 from benchmarks.contest import VGGFT, Contest
-from benchmarks.questions.answer import Answer, numbers, seconds_table
+from benchmarks.questions.answer import Answer, disk_of, memory_of, numbers, seconds_table
 from featurize.backbone.vgg16 import VGG16
 from featurize.disk import durable
 from vggft.workspace.workspace import Workspace
@@ -20,22 +20,25 @@ _SAME = 2e-3  # relative difference of the features of an image, of pictures tha
 
 
 def ask(contest: Contest) -> Answer:
-    """Let each contender compute and store the features of all pictures."""
+    """Measure what it takes to compute and store the features of all pictures."""
     runs = contest.in_turn(CONTENDERS, contest.task("features"), contest.clear)
     images = sum(len(listed(contest.data / split)[0]) for split in (TRAIN, VALIDATE))
-    text, measured = seconds_table(runs, images), numbers(runs)
-    others = [name for name in COMPARABLE if name in runs]
-    if VGGFT in runs and others:
-        apart = {name: difference(contest, name) for name in others}
-        wrong = [f"{name}: {value:.1e}" for name, value in apart.items() if contest.quick and value > _SAME]
-        if wrong:
-            sys.exit(f"features of the same pixels differ: {', '.join(wrong)}; expected {_SAME:.0e} at most")
-        lines = [f"{name} {value:.1e}" for name, value in apart.items()]
+    memory = {name: memory_of(each) for name, each in runs.items()}
+    disk = {name: disk_of(each, images) for name, each in runs.items()}
+    text, measured = seconds_table(runs, {"peak memory": memory, "on disk an image": disk}), numbers(runs)
+    if VGGFT in runs:
+        engines = {event["engine"] for run in runs[VGGFT] for event in run.events if event["event"] == "features"}
         text += (
-            f"\n\nFeatures of an image differ from those of vggft by a relative error of at most (validation images): "
-            f"{', '.join(lines)}. Programs decode JPEG files and resize differently; of PNG files of 224 × 224 pixels (--quick), "
-            f"they may differ by {_SAME:.0e}."
+            f"\n\nvggft stores {' and '.join(VGG16.cached)} as float16, computed by {', '.join(sorted(engines))}; the others "
+            f"store {VGG16.top} as float32."
         )
+        apart = {name: difference(contest, name) for name in COMPARABLE if name in runs}
+        text += "".join(
+            f" Features of {name} differ by a relative error of up to {value:.1e} from those of vggft, on validation images."
+            for name, value in apart.items()
+        )
+        if contest.quick and any(value > _SAME for value in apart.values()):
+            sys.exit(f"features of the same pixels differ: {apart}; expected {_SAME:.0e} at most")
         measured["apart"] = apart
     return Answer(f"Features of {images} images, files to disk", text, measured)
 

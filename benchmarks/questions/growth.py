@@ -1,9 +1,8 @@
-"""How costs grow with the number of images: of features, of an epoch of fine-tuning, and of all that is not the network."""
+"""How costs grow with the number of images: of features, of an epoch of fine-tuning, and of featurizing without the network."""
 
 import math
 import shutil
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from pathlib import Path
 
 from benchmarks import pipeline
 from benchmarks.contenders.prepared import OUTPUTS
-from benchmarks.contest import Contest, Run, spread, table
+from benchmarks.contest import VGGFT, Contest, Run, spread, table
 from benchmarks.growing import SIDE, exponent, fewest, lay_out, mixed, thumbnails
 from benchmarks.questions.answer import Answer, numbers
 from benchmarks.questions.epoch import EPOCHS
@@ -19,53 +18,66 @@ from benchmarks.restoring import keep, restore
 from featurize.backbone.vgg16 import VGG16
 from featurize.wording import size
 
-CONTENDERS = ("vggft", "keras_npy")
-TUNING = ("vggft",)
+CONTENDERS = (VGGFT, "keras_npy")
+TUNING = (VGGFT,)
 WITHOUT_NETWORK = ("prepared",)
 _BLOCK = 4096  # bytes on disk of a small JPEG file
-_THUMBNAILS = 500  # distinct ones; more files have bytes of their own after them
+_THUMBNAILS = 500  # distinct pictures; further files repeat them, with other bytes appended
 
-Grown = dict[str, dict[int, list[Run]]]  # what was done → images → runs
+Grown = dict[str, dict[int, list[Run]]]  # what was measured → images → runs
 
 
 def ask(contest: Contest) -> Answer:
-    """Measure at each of `contest.sizes` and, with an engine that computes nothing, at each of `contest.files`."""
+    """Measure at each of `contest.sizes` and, with precomputed outputs, at each of `contest.files`; call `check` first."""
     few = fewest(contest.data)
-    if min(*contest.sizes, *contest.files) <= few:
-        sys.exit(f"--sizes and --files: expected more than {few} images, one of each class in train and in validate")
+    sizes, files = _numbers_of_images(contest)
     contest.place.mkdir(parents=True, exist_ok=True)
-    _require_room(contest)
     grown: Grown = {}
-    # A contender that does not fine-tune stays in other questions.
-    tuning = replace(contest, missing=dict(contest.missing))
     with tempfile.TemporaryDirectory(prefix="growth-", dir=contest.place) as folder:
-        for images, data in lay_out(contest.data, Path(folder) / "pictures", [few, *contest.sizes]).items():
+        for images, data in lay_out(contest.data, Path(folder) / "pictures", [few, *sizes]).items():
             _features(contest, CONTENDERS, data, images, grown)
             if images != few:
-                _tuning(tuning, data, images, grown, Path(folder) / f"kept-{images}")
+                _tuning(contest, data, images, grown, Path(folder) / f"features-{images}")
         small = thumbnails(contest.data, Path(folder) / "thumbnails", _THUMBNAILS)
         pipeline.prepare(mixed(small), contest.weights / OUTPUTS)
-        for images, data in lay_out(small, Path(folder) / "files", [few, *contest.files]).items():
+        for images, data in lay_out(small, Path(folder) / "files", [few, *files]).items():
             _features(replace(contest, only=()), WITHOUT_NETWORK, data, images, grown)
-    left_out = [f"{name} ({why})" for name, why in tuning.missing.items() if name not in contest.missing]
     text = "\n\n".join([_costs(grown), _exponents(grown, few), _notes(few)])
-    if left_out:
-        text += f" No epochs of {', '.join(left_out)}."
     measured = {what: numbers({str(images): runs for images, runs in each.items()}) for what, each in grown.items()}
     return Answer("How costs grow with the number of images", text, measured)
 
 
-def _require_room(contest: Contest) -> None:
-    """End the program now where the disk has no room for the most files, and not when it is full."""
+def check(contest: Contest) -> None:
+    """Check what `ask` needs before any question is measured.
+
+    Raises:
+        SystemExit: too few images for all classes, or too little free disk space for the largest number of files.
+    """
+    few = fewest(contest.data)
+    sizes, files = _numbers_of_images(contest)
+    for option, images in (("--sizes", sizes), ("--files", files)):
+        if min(images) <= few:
+            raise SystemExit(
+                f"{option} {min(images)}: expected more than {few} images, one of each class in train and one in validate. Use "
+                "larger numbers."
+            )
     layers = [VGG16.layer(name) for name in VGG16.cached]
     row = sum(math.prod(layer.shape(VGG16.size)) * 2 / layer.compression for layer in layers)  # of float16
-    needed = int(max(contest.files) * (row + _BLOCK))
+    needed = int(max(files) * (row + _BLOCK))
+    contest.place.mkdir(parents=True, exist_ok=True)
     free = shutil.disk_usage(contest.place).free
     if needed > free:
-        sys.exit(
-            f"--files {max(contest.files)}: about {size(needed)} needed in {contest.place}, {size(free)} free. Use "
-            "fewer files, or --work FOLDER on another disk."
+        raise SystemExit(
+            f"--files {max(files)}: about {size(needed)} needed in {contest.place}, {size(free)} free. Use fewer files, or "
+            "--work FOLDER on another disk."
         )
+
+
+def _numbers_of_images(contest: Contest) -> tuple[list[int], list[int]]:
+    """Return `contest.sizes` and `contest.files`; those of --quick are multiplied where there are many classes."""
+    smallest = min(*contest.sizes, *contest.files)
+    factor = fewest(contest.data) // smallest + 1 if contest.quick else 1
+    return [factor * number for number in contest.sizes], [factor * number for number in contest.files]
 
 
 def _features(contest: Contest, contenders: Sequence[str], data: Path, images: int, grown: Grown) -> None:
@@ -74,17 +86,16 @@ def _features(contest: Contest, contenders: Sequence[str], data: Path, images: i
         grown.setdefault(f"{name}: features", {})[images] = runs
 
 
-def _tuning(contest: Contest, data: Path, images: int, grown: Grown, kept: Path) -> None:
-    """Fine-tune from the features that `_features` left in the contenders' folders."""
-    for name in set(TUNING) & set(CONTENDERS) - set(contest.missing):
-        keep(contest, name, kept)
+def _tuning(contest: Contest, data: Path, images: int, grown: Grown, saved: Path) -> None:
+    """Fine-tune from the features that `_features` left in the folder of vggft."""
+    keep(contest, VGGFT, saved)
     task = replace(contest.task("epoch", epochs=EPOCHS), data=data)
-    for name, runs in contest.in_turn(TUNING, task, lambda name: restore(contest, name, kept)).items():
+    for name, runs in contest.in_turn(TUNING, task, lambda name: restore(contest, name, saved)).items():
         grown.setdefault(f"{name}: an epoch", {})[images] = runs
 
 
 def _seconds(run: Run) -> float:
-    """Return the seconds of the fastest epoch after the first, which compiles, or of all where there are no epochs."""
+    """Return the seconds of the fastest epoch after the first, which compiles; of the whole run where there are no epochs."""
     return min(run.epochs[1:]) if run.epochs[1:] else run.seconds
 
 
@@ -108,15 +119,15 @@ MEASURES: Mapping[str, Callable[[Run], float]] = {
 
 
 def _exponents(grown: Grown, few: int) -> str:
-    """Return for each measure the exponent as measured and, where the start was measured, of what comes on top of it."""
+    """Return a table of the exponents of each measure, and of its increase over the fewest images where these were measured."""
     rows = []
     for what, each in grown.items():
         row = [what]
         for measure in MEASURES.values():
             sizes = {images: statistics.median(map(measure, runs)) for images, runs in each.items()}
             start = sizes.pop(few, None)
-            more = {images - few: value - start for images, value in sizes.items()} if start is not None else {}
-            row.append(_pair(exponent(sizes), exponent(more)))
+            added = {images - few: value - start for images, value in sizes.items()} if start is not None else {}
+            row.append(_pair(exponent(sizes), exponent(added)))
         rows.append(row)
     return table(["exponent (without the start)", *MEASURES], rows)
 
@@ -129,9 +140,9 @@ def _pair(whole: float | None, without: float | None) -> str:
 def _notes(few: int) -> str:
     return (
         f"An exponent is the slope of the logarithm of a measure over that of the number of images, by least squares: 1 means "
-        f"proportional. Rows of {few} images show what a start costs. They are not part of the fit; in brackets is the "
-        f"exponent of what further images add to them. Seconds of features include the start of the program; those of an epoch "
-        f"are of the faster of epochs 2 to {EPOCHS}, validation included; processor time, memory and disk are of all {EPOCHS} "
-        f"epochs. `prepared` is `vggft featurize` with an engine that returns outputs computed before, on JPEG "
-        f"files of at most {SIDE} pixels a side."
+        f"proportional. Rows of {few} images show the cost of a start. They are not part of the fit; the exponent in "
+        f"parentheses is that of the cost of further images. Seconds of features include the start of the program; those of "
+        f"an epoch are of the fastest of epochs 2 to {EPOCHS}, validation included; processor time, memory and disk are of all "
+        f"{EPOCHS} epochs. `prepared` is `vggft featurize` with an engine that returns precomputed outputs, on JPEG files of at "
+        f"most {SIDE} pixels a side."
     )
