@@ -20,7 +20,6 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import contenders
 from benchmarks.contenders.entry import classes, listed
 from benchmarks.contest import ROOT, VGGFT, Contest
 from benchmarks.machine import machine, versions
@@ -108,7 +107,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, str]]:
     if options.quick:
         vars(options).update(QUICK)
     interpreters = dict(pair.partition("=")[::2] for pair in options.python)
-    known = {path.stem for path in Path(contenders.__file__).parent.glob("*.py")}
+    known = {*race.CONTENDERS, *growth.WITHOUT_NETWORK}
     for flag, names, allowed in (
         ("--questions", options.questions, QUESTIONS),
         ("--contenders", options.contenders, known),

@@ -10,14 +10,13 @@ import pytest
 from PIL import Image
 
 from benchmarks.contenders import keras_guide, keras_network, keras_npy, original, original_corrected
-from benchmarks.contenders.entry import JUDGED, TRAIN, VALIDATE, Entry, Task, listed
+from benchmarks.contenders.entry import TRAIN, UNSEEN, VALIDATE, Entry, Task, listed
 from benchmarks.weight_files import write_weights
 from heads import specs
 from heads.metrics import measure
 
 pytestmark = pytest.mark.slow
 SIDE = 32  # the smallest that Keras's VGG16 takes
-UNSEEN = "unseen"
 
 
 class Recorded(Entry):
@@ -39,7 +38,7 @@ class Recorded(Entry):
         for event in self.events:
             if event["event"] == "judged":
                 with np.load(event["file"]) as stored:
-                    found.append((event["name"], {split: stored[split] for split in JUDGED}))
+                    found.append((event["name"], {split: stored[split] for split in (VALIDATE, UNSEEN)}))
         return found
 
 
@@ -77,7 +76,7 @@ def entry(request, place, tmp_path, monkeypatch):
 
 
 def folders(entry):
-    return dict(zip(JUDGED, (entry.task.data / VALIDATE, entry.task.unseen), strict=True))
+    return dict(zip((VALIDATE, UNSEEN), (entry.task.data / VALIDATE, entry.task.unseen), strict=True))
 
 
 def pixels(folder):
@@ -125,7 +124,7 @@ def test_the_corrected_original_keeps_its_best_epoch(entry, monkeypatch):
     import keras
 
     # Of the head: with more, probabilities are 0 or 1, and look alike whatever is wrong.
-    monkeypatch.setattr(original_corrected, "EPOCHS", 1)
+    monkeypatch.setattr(original_corrected, "HEAD_EPOCHS", 1)
     contender = entry(epochs=2)
     original_corrected.experiment(contender)
     assert contender.count("epoch") == 2
