@@ -25,6 +25,14 @@ def worker_of(number):
     return cores.usable(), os.getpid()
 
 
+def sampled_by_dask(_):
+    """Return whether Dask samples the stacks of this worker, and the milliseconds between two looks at its event loop."""
+    import distributed
+
+    callbacks = distributed.get_worker().periodic_callbacks
+    return "profile" in callbacks, callbacks["tick"].callback_time
+
+
 @pytest.mark.parametrize(
     ("address", "workers"), [("local:1", 1), ("local:1000", 1000), ("tcp://host:8786", None), ("tls://[::1]:1", None)]
 )
@@ -60,6 +68,8 @@ def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
         assert died == {0: False, 1: False, 2: False, 3: True, 4: False}
         (after,) = workers.run(worker_of, [6])  # a new process has taken the place of the dead one
         assert after.result[0] == share
+        (sampled,) = workers.run(sampled_by_dask, [0])
+        assert sampled.result == (False, 1000)  # samples took a tenth of the processor time
         with pytest.raises(VggftError, match="five"):
             list(workers.run(worker_of, [5]))
         (pid,) = {done.result[1] for done in workers.run(worker_of, [7])}
