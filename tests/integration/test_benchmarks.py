@@ -7,12 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.__main__ import parsed
+
 ROOT = Path(__file__).parents[2]
-
-
-def benchmarks(*arguments):
-    command = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, cwd=ROOT)
 
 
 @pytest.mark.slow
@@ -26,7 +23,8 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
         "--json",
         tmp_path / "report.json",
     )
-    done = benchmarks(*words)
+    command = [sys.executable, "-m", "benchmarks", *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["images"] == {"train": 20, "validate": 4, "unseen": 4}
@@ -41,13 +39,19 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
     assert f"\n## {epoch['title']}\n\n{epoch['text']}" in done.stdout
 
 
-def test_mistakes_are_named_before_anything_runs(tmp_path):
-    for words, message in (
-        (("--questions", "speed"), "--questions speed: expected some of changes, classic,"),
-        (("--contenders", "vgft"), "--contenders vgft: expected some of fastai_fine_tune,"),
-        (("--python", "torch=/usr/bin/python"), "--python torch: expected some of fastai_fine_tune,"),
-        (("--work", tmp_path), f"--work {tmp_path}: expected a folder that does not exist yet"),
-    ):
-        done = benchmarks(*words)
-        assert done.returncode == 2
-        assert message in done.stderr
+@pytest.mark.parametrize(
+    ("flag", "value", "message"),
+    [
+        ("--questions", "speed", "expected some of changes, classic,"),
+        ("--contenders", "vgft", "expected some of fastai_fine_tune,"),
+        ("--python", "torch=/usr/bin/python", "expected some of fastai_fine_tune,"),
+        ("--work", "tests", "expected a folder that does not exist yet"),
+    ],
+)
+def test_mistakes_are_named_before_anything_runs(flag, value, message, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", flag, value])
+    with pytest.raises(SystemExit):
+        parsed()
+    error = capsys.readouterr().err
+    assert f"error: {flag} {value.split('=')[0]}: {message}" in error
