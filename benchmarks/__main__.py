@@ -72,8 +72,7 @@ def main() -> None:
             answer = QUESTIONS[name](contest)
             report["answers"][name] = {"title": answer.title, "text": answer.text, **answer.numbers}
             report["missing"] = contest.missing
-            if options.json:
-                forms.write_json(options.json, report)
+            forms.write_json(options.json, report)
             print(f"\n## {answer.title}\n\n{answer.text}", flush=True)
         if first:
             print(f"\nThe very first run of vggft (features): {first.seconds:.1f} s")
@@ -101,7 +100,12 @@ def parsed() -> tuple[argparse.Namespace, dict[str, str]]:
     )
     parser.add_argument("--python", action="append", default=[], metavar="NAME=INTERPRETER")
     parser.add_argument("--work", type=Path, help="new folder for files and features (default: a temporary one)")
-    parser.add_argument("--json", type=Path, help="write everything that was measured to this file")
+    parser.add_argument(
+        "--json",
+        type=Path,
+        default="benchmarks.json",
+        help="file for everything that was measured (default: benchmarks.json)",
+    )
     parser.add_argument("--quick", action="store_true", help="a few images, one round")
     options = parser.parse_args()
     if options.quick:

@@ -24,7 +24,6 @@ from heads.metrics import measure
 VGGFT = "vggft"
 ROOT = Path(__file__).parents[1]
 _SAMPLED = 0.5  # seconds between two samples of the memory
-_LINES = 5  # of what a failed contender printed
 
 
 @dataclass(frozen=True)
@@ -147,7 +146,7 @@ class Contest:
 
 
 class Failed(Exception):
-    """A contender has not done its task; the message has the last lines that it printed."""
+    """A contender has not done its task; the message has the last line that it printed."""
 
 
 def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
@@ -179,7 +178,7 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
         used = _processor() - used
         if status or not events or events[-1]["event"] not in ("done", "missing"):
             lines = printed.read_text(errors="replace").strip().splitlines()
-            raise Failed(f"status {status}; " + " / ".join(lines[-_LINES:]))
+            raise Failed(f"status {status}; {lines[-1] if lines else 'nothing was printed'}")
     scores = [_score(task, event) for event in events if event["event"] == "judged"]
     for path in work.glob("judged-*.npz"):
         path.unlink()

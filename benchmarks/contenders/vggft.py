@@ -13,6 +13,7 @@ import finetune.train
 from benchmarks.contenders.entry import Entry, listed, main
 from featurize import runner
 from featurize.backbone.vgg16 import VGG16
+from featurize.disk import durable
 from finetune.train import Callbacks, State
 from vggft import Experiment
 from vggft.prediction.inference import start_its_engine
@@ -138,10 +139,12 @@ def _outputs(work: Experiment, folder: Path) -> NDArray[np.float16]:
     layer = VGG16.split_point(VGG16.unfreeze)
     assert layer
     files, engine = listed(folder)[0], start_its_engine(work.workspace)
-    numbered = {str(number): [file] for number, file in enumerate(files)}
+    digests = [durable.sha256(file) for file in files]
     decode = decoder(work.workspace.settings.fingerprint)
-    pictures = dict(runner.decoded(numbered, decode, _AT_ONCE))
-    rows = np.stack([pictures[name] for name in numbered])
+    pictures = dict(
+        runner.decoded({digest: [file] for digest, file in zip(digests, files, strict=True)}, decode, _AT_ONCE)
+    )
+    rows = np.stack([pictures[digest] for digest in digests])
     return _in_batches(lambda some: engine(some, [layer])[0].astype(np.float16), rows)
 
 

@@ -5,9 +5,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from conftest import make_classes
 
 from benchmarks.__main__ import parsed
+from benchmarks.contenders import vggft
+from benchmarks.contenders.entry import listed
+from featurize.disk import durable
+from vggft import Experiment
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +23,7 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
     words = (
         "--quick",
         "--questions",
-        "features,epoch",
+        "features,epoch,race",
         "--contenders",
         "vggft,keras_npy",
         "--json",
@@ -29,14 +35,26 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["images"] == {"train": 20, "validate": 4, "unseen": 4}
     assert report["missing"] == {}
-    features, epoch = report["answers"]["features"], report["answers"]["epoch"]
+    features, epoch, race = (report["answers"][name] for name in ("features", "epoch", "race"))
     assert features["apart"]["keras_npy"] < 2e-3
     for name, kilobytes in (("vggft", 77), ("keras_npy", 101)):
         (run,) = features[name]
         assert run["seconds"] > 0
         assert 0 < run["disk"] / 24 < 1000 * kilobytes
     assert [len(run["epochs"]) for run in epoch["vggft"]] == [3]
+    names = [score["name"] for score in race["0.5 min"]["vggft"][0]["scores"]]
+    assert names[0] == "best head"  # where the machine is fast enough, epochs follow
     assert f"\n## {epoch['title']}\n\n{epoch['text']}" in done.stdout
+
+
+@pytest.mark.slow
+def test_vggft_is_scored_on_the_features_that_it_trains_on(tmp_path):
+    folder = make_classes(tmp_path / "data", a=4, b=3)
+    work = Experiment(tmp_path / "work")
+    work.featurize(folder)
+    digests = [durable.sha256(file) for file in listed(folder)[0]]
+    cached = work.workspace.cache().read("block4_pool", digests)
+    np.testing.assert_array_equal(vggft._outputs(work, folder), cached)
 
 
 @pytest.mark.parametrize(
