@@ -179,7 +179,7 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
         if status or not events or events[-1]["event"] not in ("done", "missing"):
             lines = printed.read_text(errors="replace").strip().splitlines()
             raise Failed(f"status {status}; {lines[-1] if lines else 'nothing was printed'}")
-    scores = [_score(task, event) for event in events if event["event"] == "judged"]
+    scores = [score for event in events if event["event"] == "judged" and (score := _score(task, event))]
     for path in work.glob("judged-*.npz"):
         path.unlink()
     epochs = [event["seconds"] for event in events if event["event"] == "epoch"]
@@ -193,9 +193,18 @@ def _processor() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def _score(task: Task, event: Mapping[str, Any]) -> Score:
+def _score(task: Task, event: Mapping[str, Any]) -> Score | None:
+    """Return the scores of a model; None, with a message, if it has diverged."""
     folders = {VALIDATE: task.data / VALIDATE, UNSEEN: task.unseen}
     with np.load(event["file"]) as stored:
+        if not all(np.isfinite(stored[split]).all() for split in folders):
+            print(
+                f"{event['name']} has diverged: its probabilities are not finite …",
+                file=sys.stderr,
+                end=" ",
+                flush=True,
+            )
+            return None
         metrics = [measure(stored[split], listed(folder)[1]) for split, folder in folders.items()]
     validation, unseen = ({"log_loss": each.log_loss, "accuracy": each.accuracy} for each in metrics)
     return Score(event["name"], event["at"], validation, unseen)

@@ -11,7 +11,7 @@ import pytest
 from conftest import make_classes
 from PIL import Image
 
-from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
+from benchmarks.contenders.entry import TRAIN, VALIDATE, Task, listed
 from benchmarks.contest import Contest, Score, fastest_first, relative, spread
 from benchmarks.photographs import divide
 from benchmarks.questions.race import best_until, reached
@@ -72,6 +72,13 @@ def test_judging_takes_no_time_and_scores_are_those_of_the_probabilities(divided
     assert run.disk == 1000
     if Path("/proc/self/smaps_rollup").exists():
         assert 300e6 < run.memory < 600e6  # without what is held while judging
+
+
+def test_a_model_that_has_diverged_has_no_scores(divided, tmp_path, capsys):
+    body = "for value in (np.nan, 0.5): entry.judge(str(value), lambda f: np.full((len(listed(f)[0]), 2), value))"
+    run = contest_with(divided, tmp_path, body).run("tried", Task("try", *divided, tmp_path, tmp_path))
+    assert [score.name for score in run.scores] == ["0.5"]
+    assert "nan has diverged" in capsys.readouterr().err
 
 
 def test_a_contender_whose_library_is_not_installed_is_left_out(divided, tmp_path):
