@@ -23,7 +23,7 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
     words = (
         "--quick",
         "--questions",
-        "features,epoch,race",
+        "features,epoch",
         "--contenders",
         "vggft,keras_npy",
         "--json",
@@ -35,15 +35,13 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["images"] == {"train": 20, "validate": 4, "unseen": 4}
     assert report["missing"] == {}
-    features, epoch, race = (report["answers"][name] for name in ("features", "epoch", "race"))
+    features, epoch = (report["answers"][name] for name in ("features", "epoch"))
     assert features["apart"]["keras_npy"] < 2e-3
     for name, kilobytes in (("vggft", 77), ("keras_npy", 101)):
         (run,) = features[name]
         assert run["seconds"] > 0
         assert 0 < run["disk"] / 24 < 1000 * kilobytes
     assert [len(run["epochs"]) for run in epoch["vggft"]] == [3]
-    names = [score["name"] for score in race["0.5 min"]["vggft"][0]["scores"]]
-    assert names[0] == "best head"  # where the machine is fast enough, epochs follow
     assert f"\n## {epoch['title']}\n\n{epoch['text']}" in done.stdout
 
 
