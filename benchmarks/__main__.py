@@ -6,8 +6,8 @@
 
 FOLDER has a folder for each class, or `train`, `validation` and `test` with class folders inside; without it, the bundled
 drawings are used. Each contender runs in a process of its own, with all cores; rounds alternate. Medians are printed, with
-minimum and maximum, and ratios to vggft in the same round. --quick runs everything on a few images to see that it works: its
-times mean nothing.
+minimum and maximum, and ratios to vggft in the same round. --quick is a test on a few images, in one round; its times are
+meaningless.
 
 A contender whose libraries are not installed is left out, and the reason is printed. --python NAME=INTERPRETER
 runs a contender with another Python, where its libraries do not go together with those of vggft.
@@ -91,12 +91,14 @@ def parsed() -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument("--questions", type=_names, default=list(QUESTIONS), help=f"default: {','.join(QUESTIONS)}")
     parser.add_argument("--contenders", type=_names, default=[], help="only these; default: all")
     parser.add_argument("--images", type=int, help="to train and validate with; default: all")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20, help="of the original experiment (default: 20)")
-    parser.add_argument("--minutes", type=_minutes, default=[10], help="of the race: such as 10,30,60 (default: 10)")
-    parser.add_argument("--sizes", type=_sizes, default=[500, 1_000, 2_000], help="of growth (default: 500,1000,2000)")
+    parser.add_argument("--rounds", type=int, default=Contest.rounds)
+    parser.add_argument("--epochs", type=int, default=Contest.epochs, help="of the original experiment (default: 20)")
     parser.add_argument(
-        "--files", type=_sizes, default=[10_000, 100_000], help="of growth, without the network (default: 10000,100000)"
+        "--minutes", type=_minutes, default=Contest.minutes, help="of the race: such as 10,30,60 (default: 10)"
+    )
+    parser.add_argument("--sizes", type=_sizes, default=Contest.sizes, help="of growth (default: 500,1000,2000)")
+    parser.add_argument(
+        "--files", type=_sizes, default=Contest.files, help="of growth, without the network (default: 10000,100000)"
     )
     parser.add_argument("--python", action="append", default=[], metavar="NAME=INTERPRETER")
     parser.add_argument("--work", type=Path, help="new folder for files and features (default: a temporary one)")

@@ -28,7 +28,7 @@ _SAMPLED = 0.5  # seconds between two samples of the memory
 
 @dataclass(frozen=True)
 class Score:
-    """How good a model was that a contender had after some seconds."""
+    """Metrics of a model that a contender had trained after `clock` seconds."""
 
     name: str
     clock: float
@@ -38,7 +38,7 @@ class Score:
 
 @dataclass(frozen=True)
 class Run:
-    """What a contender has done.
+    """A task that a contender has done.
 
     Attributes:
         seconds: from the start of the process to its last event, without those in `Entry.judge`.
@@ -67,7 +67,7 @@ class Contest:
         data: see `Task.data`; `unseen` and `weights` alike.
         place: folder for what contenders keep.
         rounds: how often each contender does a task.
-        quick: a few images, to see that everything runs.
+        quick: whether this is a test on a few images, whose times are meaningless.
         interpreters: contender → Python, where it is not this one.
         only: contenders that take part; empty for all.
         missing: contender → why it could not take part.

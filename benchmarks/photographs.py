@@ -8,9 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.contenders.entry import TRAIN, VALIDATE, classes, listed
+from benchmarks.contenders.entry import TRAIN, UNSEEN, VALIDATE, classes, listed
 
-UNSEEN = "unseen"
 _SHARES = {UNSEEN: 0.25, VALIDATE: 0.15}  # of each class; the rest trains
 
 
@@ -51,8 +50,8 @@ def _require_alike(source: Path, parts: dict[str, dict[str, list[Path]]]) -> Non
     """Check that every part has pictures of every class, or scores would be those of other classes."""
     names = {part: {name for name, files in by_class.items() if files} for part, by_class in parts.items()}
     if not names[TRAIN] or any(each != names[TRAIN] for each in names.values()):
-        listed_names = "; ".join(f"{part}: {', '.join(sorted(each)) or 'none'}" for part, each in names.items())
-        sys.exit(f"{source}: expected pictures of the same classes in every part, but there are {listed_names}")
+        by_part = "; ".join(f"{part}: {', '.join(sorted(each)) or 'none'}" for part, each in names.items())
+        sys.exit(f"{source}: expected pictures of the same classes in every part, but there are {by_part}")
 
 
 def _given(folders: dict[str, Path | None]) -> dict[str, dict[str, list[Path]]]:

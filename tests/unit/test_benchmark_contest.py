@@ -1,4 +1,4 @@
-"""The benchmarks' contest: what is timed, what is measured, who is left out, and how pictures are divided."""
+"""The benchmarks: the clock, the measurements, contenders that are left out, and the division of pictures into splits."""
 
 import shutil
 import sys
