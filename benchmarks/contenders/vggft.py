@@ -15,8 +15,10 @@ from featurize import runner
 from featurize.backbone.vgg16 import VGG16
 from featurize.disk import durable
 from finetune.train import Callbacks, State
+from heads.search import Result
 from vggft import Experiment
 from vggft.prediction.inference import start_its_engine
+from vggft.steps.board import Board
 from vggft.workspace.backbone import decoder
 
 CLASSIC = "flatten-256-classic"
@@ -76,7 +78,8 @@ def race(entry: Entry) -> None:
     """Do the commands of the README: featurize, head, finetune."""
     work = experiment(entry)
     features(entry)
-    work.fit_heads(seed=entry.task.seed)
+    with _first_head(entry, work):
+        work.fit_heads(seed=entry.task.seed)
     entry.judge("best head", _of(work))
 
     @cache
@@ -103,6 +106,18 @@ def race(entry: Entry) -> None:
 def _of(work: Experiment, name: str | None = None) -> Callable[[Path], NDArray[np.float64]]:
     """Return what predicts the pictures of a folder with a model; None: the best."""
     return lambda folder: work.model(name).predict(listed(folder)[0])
+
+
+def _first_head(entry: Entry, work: Experiment) -> Any:
+    """Return a context in which the first head is judged as soon as it is on disk, where `vggft predict` finds it."""
+    add = Board.add
+
+    def first(board: Board, result: Result) -> None:
+        add(board, result)
+        if len(board.trained) == 1:
+            entry.judge("first head", _of(work, result.head.name))
+
+    return mock.patch.object(Board, "add", first)
 
 
 def _each_epoch(

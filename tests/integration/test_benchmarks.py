@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from conftest import make_classes
 
 from benchmarks.__main__ import parsed
 from benchmarks.contenders import vggft
-from benchmarks.contenders.entry import listed
+from benchmarks.contenders.entry import Entry, Task, listed
 from featurize.disk import durable
 from vggft import Experiment
 
@@ -53,6 +54,26 @@ def test_vggft_is_scored_on_the_features_that_it_trains_on(tmp_path):
     digests = [durable.sha256(file) for file in listed(folder)[0]]
     cached = work.workspace.cache().read("block4_pool", digests)
     np.testing.assert_array_equal(vggft._outputs(work, folder), cached)
+
+
+@pytest.mark.slow
+def test_the_race_of_vggft_begins_with_the_first_head_on_disk(tmp_path, monkeypatch):
+    data, unseen = tmp_path / "data", make_classes(tmp_path / "unseen", a=1, b=1)
+    make_classes(data / "train", a=4, b=4)
+    make_classes(data / "validate", a=2, b=2)
+    contender = Entry.__new__(Entry)  # leaves the descriptors of pytest alone
+    contender.task = Task("race", data, unseen, tmp_path, tmp_path / "work", seconds=-1)
+    judged, work = [], vggft.experiment(contender)
+    monkeypatch.setattr(contender, "say", lambda event, **values: None)
+
+    def judge(name, predict):
+        heads = sorted(path.name for path in (work.workspace.heads).iterdir() if path.is_dir())
+        judged.append((name, len(heads), predict(unseen).shape))
+
+    monkeypatch.setattr(contender, "judge", judge)
+    monkeypatch.setattr(Experiment, "fit_heads", partialmethod(Experiment.fit_heads, epochs=1))
+    vggft.race(contender)
+    assert judged == [("first head", 1, (2, 2)), ("best head", 16, (2, 2))]
 
 
 @pytest.mark.parametrize(
