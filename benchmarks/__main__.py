@@ -38,6 +38,8 @@ QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5], "sizes": [32,
 def main() -> None:
     """Ask the questions and print the answers."""
     options, interpreters = parsed()
+    journal: Path = options.json.with_suffix(".runs.jsonl")
+    journal.write_text("")
     with tempfile.TemporaryDirectory(prefix="vggft-benchmarks-") as temporary:
         place = (options.work or Path(temporary)).resolve()
         data, unseen = divide(options.folder, place / "pictures", options.images, 224 if options.quick else None)
@@ -58,6 +60,7 @@ def main() -> None:
             options.contenders,
             sizes=options.sizes,
             files=options.files,
+            journal=journal,
         )
         if "growth" in options.questions:
             growth.check(contest)
@@ -74,6 +77,7 @@ def main() -> None:
             report["missing"] = contest.missing
             forms.write_json(options.json, report)
             print(f"\n## {answer.title}\n\n{answer.text}", flush=True)
+        journal.unlink()  # all of it is in the answers
         if first:
             print(f"\nThe very first run of vggft (features): {first.seconds:.1f} s")
         for name, reason in contest.missing.items():
@@ -105,8 +109,9 @@ def parsed() -> tuple[argparse.Namespace, dict[str, str]]:
     parser.add_argument(
         "--json",
         type=Path,
-        default="benchmarks.json",
-        help="file for everything that was measured (default: benchmarks.json)",
+        default=Path("benchmarks.json"),
+        help="file for everything that was measured (default: benchmarks.json); an interrupted benchmark leaves what it has "
+        "measured in a file beside it, .runs.jsonl",
     )
     parser.add_argument("--quick", action="store_true", help="a few images, one round")
     options = parser.parse_args()

@@ -12,7 +12,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +72,7 @@ class Contest:
         only: contenders that take part; empty for all.
         missing: contender → why it could not take part.
         sizes: numbers of images at which the growth of costs is measured; `files`: the same without the network.
+        journal: file to which each run is appended, a line of JSON, as soon as it has ended; None: nowhere.
     """
 
     data: Path
@@ -87,6 +88,7 @@ class Contest:
     missing: dict[str, str] = field(default_factory=dict)
     sizes: Sequence[int] = (500, 1_000, 2_000)
     files: Sequence[int] = (10_000, 100_000)
+    journal: Path | None = None
 
     def task(self, do: str, **fields: Any) -> Task:
         """Return a task on the files of this contest; `work` is each contender's own folder."""
@@ -106,6 +108,11 @@ class Contest:
         else:
             if run.events[-1]["event"] == "done":
                 print(f"{run.seconds:.1f} s", file=sys.stderr)
+                if self.journal:
+                    with self.journal.open("a", encoding="utf-8") as lines:
+                        print(
+                            json.dumps({"contender": contender, "task": task.fields(), "run": asdict(run)}), file=lines
+                        )
                 return run
             self.missing[contender] = run.events[-1]["reason"]
         print(f"left out: {self.missing[contender]}", file=sys.stderr)

@@ -55,10 +55,11 @@ class Task:
 
     def write(self, path: Path) -> None:
         """Write the file that `read` reads; the clock starts now."""
-        fields = asdict(replace(self, began=time.time()))
-        path.write_text(
-            json.dumps({name: str(value) if isinstance(value, Path) else value for name, value in fields.items()})
-        )
+        path.write_text(json.dumps(replace(self, began=time.time()).fields()))
+
+    def fields(self) -> dict[str, Any]:
+        """Return the fields as JSON."""
+        return {name: str(value) if isinstance(value, Path) else value for name, value in asdict(self).items()}
 
     @classmethod
     def read(cls, path: Path) -> Self:

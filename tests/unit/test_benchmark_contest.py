@@ -1,5 +1,6 @@
 """The benchmarks: the clock, the measurements, contenders that are left out, and the division of pictures into splits."""
 
+import json
 import shutil
 import sys
 import textwrap
@@ -89,8 +90,12 @@ def test_a_contender_whose_library_is_not_installed_is_left_out(divided, tmp_pat
 
 def test_a_contender_that_fails_is_left_out_with_what_it_printed(divided, tmp_path):
     contest = contest_with(divided, tmp_path, "if entry.task.seed: sys.exit('no memory')")
+    contest.journal = tmp_path / "runs.jsonl"
     assert contest.in_turn(["tried"], contest.task("try")) == {}  # the second round fails
     assert contest.missing == {"tried": "failed: status 1; no memory"}
+    (first,) = map(json.loads, contest.journal.read_text().splitlines())
+    assert (first["contender"], first["task"]["seed"], first["task"]["do"]) == ("tried", 0, "try")
+    assert first["run"]["seconds"] > 0
 
 
 def test_what_a_contender_starts_ends_with_it(divided, tmp_path):
