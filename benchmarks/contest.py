@@ -2,7 +2,6 @@
 
 import json
 import os
-import resource
 import shutil
 import signal
 import statistics
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders.entry import UNSEEN, VALIDATE, Task, listed
+from benchmarks.machine import children_processor_seconds
 from heads.metrics import measure
 
 VGGFT = "vggft"
@@ -164,7 +164,7 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
         file, printed = Path(folder) / "task.json", Path(folder) / "stderr.txt"
         replace(task, work=work).write(file)
         command = [interpreter, "-m", f"benchmarks.contenders.{contender}", str(file)]
-        used = _processor()
+        used = children_processor_seconds()
         with printed.open("wb") as stderr:
             process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=stderr, text=True, env=environment, start_new_session=True
@@ -182,7 +182,7 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
             with suppress(ProcessLookupError):  # whatever it has started, and all of it after Ctrl-C
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
-        used = _processor() - used
+        used = children_processor_seconds() - used
         if status or not events or events[-1]["event"] not in ("done", "missing"):
             lines = printed.read_text(errors="replace").strip().splitlines()
             raise Failed(f"status {status}; {lines[-1] if lines else 'nothing was printed'}")
@@ -192,12 +192,6 @@ def _run(contender: str, task: Task, work: Path, interpreter: str) -> Run:
     epochs = [event["seconds"] for event in events if event["event"] == "epoch"]
     disk = sum(path.stat().st_size for path in work.rglob("*") if path.is_file())
     return Run(events[-1]["clock"], epochs, scores, peak, disk, events, used)
-
-
-def _processor() -> float:
-    """Return the processor time in seconds of all processes that have ended and were started from here, directly or not."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _score(task: Task, event: Mapping[str, Any]) -> Score | None:

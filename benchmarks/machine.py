@@ -4,6 +4,7 @@ import importlib.metadata
 import os
 import platform
 import re
+import resource
 from pathlib import Path
 
 
@@ -20,3 +21,9 @@ PACKAGES = "vggft tensorflow keras numpy scipy scikit-learn h5py pillow numba MN
 def versions() -> dict[str, str]:
     """Return the versions of the packages that take part, as far as they are installed here."""
     return {d.name: d.version for name in PACKAGES for d in importlib.metadata.distributions(name=name)}
+
+
+def children_processor_seconds() -> float:
+    """Return the processor time of all processes that have ended and were started from this one, directly or not."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime

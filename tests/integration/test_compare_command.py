@@ -83,6 +83,20 @@ def test_what_is_compared_was_chosen_before_these_images_were_looked_at(trained,
     assert {row.name for row in found.rows[-2:]} == {"chosen head", "chosen network"}
 
 
+def gallery_of(workspace):
+    page = (workspace.report / "report.html").read_text()
+    return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
+
+
+def test_a_network_that_fine_tuning_has_changed_has_heat_maps_of_its_own(again, monkeypatch):
+    monkeypatch.setattr(NetworkModel, "unchanged", property(lambda self: False))
+    monkeypatch.setattr(costs, "BATCHES", (1,))
+    contrast = command.run(again, CompareOptions(), Ui(quiet=True))["contrast"]
+    heat = gallery_of(again)["heat"]
+    assert [each["title"] for each in heat] == [contrast["tuned"], contrast["head"]]
+    assert all(all(each["maps"]) for each in heat)
+
+
 def test_the_table_of_the_command_can_be_recomputed(trained):
     workspace, _, results = trained
     result = results["compare"]
@@ -98,10 +112,11 @@ def test_the_table_of_the_command_can_be_recomputed(trained):
         assert method["log_loss"] == pytest.approx(reported[method["name"]]["log_loss"], abs=1e-6)
     page = (workspace.report / "report.html").read_text()
     assert re.search(r'<p class="verdict">(.*?)</p>', page).group(1) == html.escape(result["recommendation"])
-    data = json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
+    data = gallery_of(workspace)
     assert len(data["paths"]) == result["images"] == sum(map(bool, data["thumbnails"]))
-    contrast = result["contrast"]
-    assert [heat["title"] for heat in data["heat"]] == [contrast["tuned"], contrast["head"]]
+    assert [heat["title"] for heat in data["heat"]] == [
+        result["contrast"]["head"]
+    ]  # the tuned network is the same model
     assert all(all(heat["maps"]) for heat in data["heat"])
     assert json.loads((workspace.report / "compare.json").read_text()) == json.loads(
         json.dumps({key: value for key, value in result.items() if key not in ("report", "page")})

@@ -19,8 +19,9 @@ from vggft import Experiment
 from vggft.explanation import drawing, explainer
 from vggft.explanation.drawing import Panel
 from vggft.explanation.frozen import FrozenOutputs
-from vggft.prediction import inference, models
+from vggft.prediction import inference, models, selection
 from vggft.prediction.model import CachedImages
+from vggft.prediction.network_model import NetworkModel
 from vggft.steps.explain import _Map
 
 CONVOLUTION = TINY.convolutions[-1].name
@@ -100,7 +101,7 @@ def test_head_and_network_side_by_side(again, trained, tmp_path, monkeypatch):
     )
     picture = trained[1] / again.dataset.accepted()[3].path
     best, tuned = trained[2]["head"]["best"], trained[2]["finetune"]["name"]
-    done, result = explained(picture, "--class", "fruit", "-w", again.root)
+    done, result = explained(picture, "--class", "fruit", "--model", best, "--model", tuned, "-w", again.root)
     assert done.returncode == 0, done.stderr
     assert result["models"] == [best, tuned]
     assert result["folder"] == str(again.report / "explain")
@@ -245,12 +246,24 @@ def test_without_a_network_the_head_is_explained_alone(again, trained, tmp_path)
     assert explained(picture, "--out", tmp_path, "-w", again.root)[1]["models"] == [trained[2]["head"]["best"]]
 
 
+def test_a_network_that_is_its_head_is_explained_once(again, trained, monkeypatch):
+    best, tuned = trained[2]["head"]["best"], trained[2]["finetune"]["name"]
+    monkeypatch.setattr(NetworkModel, "unchanged", property(lambda self: True))
+    for start, expected in ((best, [best]), ("another head", [best, tuned])):
+        monkeypatch.setattr(NetworkModel, "start", property(lambda self, start=start: start))
+        choices = selection.contrasted(again, ())
+        assert [choice.model.name for choice in choices] == expected
+    monkeypatch.undo()
+    assert [choice.model.name for choice in selection.contrasted(again, [best, tuned])] == [best, tuned]
+
+
 def test_stale_models_explain_with_a_warning(again, trained):
     assert vggft("featurize", trained[1], "--validation", 0.4, "-w", again.root).returncode == 0
     picture = trained[1] / again.dataset.accepted()[0].path
-    done, result = explained(picture, "-w", again.root)
+    both = [trained[2]["head"]["best"], trained[2]["finetune"]["name"]]
+    done, result = explained(picture, "--model", both[0], "--model", both[1], "-w", again.root)
     assert done.returncode == 0
-    assert result["stale"] == result["models"] == [trained[2]["head"]["best"], trained[2]["finetune"]["name"]]
+    assert result["stale"] == result["models"] == both
     assert done.stderr.count("is stale") == 2
 
 

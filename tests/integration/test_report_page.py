@@ -1,6 +1,7 @@
 """The page of a comparison in a real browser: it shows what was measured, loads nothing, and works with keys alone."""
 
 import base64
+import io
 import json
 import re
 import struct
@@ -10,6 +11,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from browser import chromium
+from PIL import Image
 from small_compare import compared, predictions
 
 from vggft.comparison import plots
@@ -221,6 +223,20 @@ def test_any_number_of_classes_fits_any_window(browser, tmp_path, classes):
     ids = browser.run("return Array.from(document.querySelectorAll('[id]'), e => e.id)")
     assert len(ids) == len(set(ids))
     assert len(browser.run("return document.querySelector('select[name=label]').options")) == classes + 1
+
+
+def test_the_network_fits_the_ground_and_keeps_its_colours(browser, tmp_path):
+    halves = '<rect width="40" height="40" fill="#ffffff"/><rect x="20" width="20" height="40" fill="#e36209"/>'
+    svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40" width="40" height="40">{halves}</svg>'
+    path = tmp_path / "report.html"
+    path.write_bytes(replace(page_of(predictions(0.5, n=60)), network=svg).render())
+    for scheme, ground in (("light", 255), ("dark", 22)):
+        browser.open(path, 800, scheme=scheme)
+        drawn = browser.driver.find_element("css selector", ".network").screenshot_as_png
+        pixels = np.asarray(Image.open(io.BytesIO(drawn)).convert("RGB")).astype(int)
+        assert np.abs(pixels[20, 10] - ground).max() < 10
+        red, green, blue = pixels[20, 30]
+        assert red > green + 30 > blue + 30  # orange
 
 
 def test_it_prints(opened):

@@ -162,6 +162,10 @@ class Model(ABC):
     def unchanged(self) -> bool:
         """True for a tuned network whose best epoch was 0: up to rounding, it equals the head it started from."""
 
+    def equals(self, head: str) -> bool:
+        """Return whether it is, up to rounding, the head of that name."""
+        return self.unchanged and self.start == head
+
     @property
     @abstractmethod
     def files(self) -> Sequence[Path]:

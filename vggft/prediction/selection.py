@@ -61,7 +61,7 @@ def contrasted(
 ) -> list[Choice]:
     """Return the models of these names; without names the best head and, where there is one, the best tuned network.
 
-    These two are what `vggft compare` contrasts. Stale models as in `choose`.
+    These two are what `vggft compare` contrasts; where they are the same model, it is there once. Stale models as in `choose`.
 
     Args:
         on_damage: as in `models.load`.
@@ -73,8 +73,13 @@ def contrasted(
     if names:
         return [_named(workspace, present, name) for name in dict.fromkeys(names)]
     available = _available(workspace, present, on_damage)
-    best = {"best head": available.heads[:1], "best tuned network": available.networks[:1]}
-    return [_aged(workspace, Choice(model, reason)) for reason, found in best.items() for model in found]
+    best = [Choice(model, "best head") for model in available.heads[:1]]
+    for network in available.networks[:1]:
+        if best and network.equals(best[0].model.name):
+            best = [replace(best[0], reason=f"best head; {network.name} is the same model")]
+        else:
+            best.append(Choice(network, "best tuned network"))
+    return [_aged(workspace, choice) for choice in best]
 
 
 def _named(workspace: Workspace, present: Models, name: str) -> Choice:

@@ -51,8 +51,14 @@ def build(
 
 
 def _heat_maps(workspace: Workspace, record: Record, models: Models, shown: Gallery, ui: Ui) -> list[HeatMaps]:
-    """Return the heat maps of the network and the head that are compared, each of the class that it predicts."""
-    names = [name for name in (record.comparison.contrast.network, record.comparison.contrast.head) if name]
+    """Return the heat maps of the network and the head that are compared, each of the class that it predicts.
+
+    Where these are the same model, only those of the head.
+    """
+    contrast = record.comparison.contrast
+    network = models.named(contrast.network) if contrast.network else None
+    same = network is not None and network.equals(contrast.head)
+    names = [contrast.head] if network is None or same else [network.name, contrast.head]
     rows = {row.name: row for row in record.comparison.rows}
     first = dict(zip(shown.positions[:HEAT_MAPS].tolist(), shown.samples, strict=False))
     root, start = workspace.dataset.root, PerProcess(partial(start_its_engine, workspace))
