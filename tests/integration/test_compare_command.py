@@ -90,7 +90,7 @@ def gallery_of(workspace):
 
 def test_a_network_that_fine_tuning_has_changed_has_heat_maps_of_its_own(again, monkeypatch):
     monkeypatch.setattr(NetworkModel, "unchanged", property(lambda self: False))
-    monkeypatch.setattr(costs, "BATCHES", (1,))
+    monkeypatch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
     contrast = command.run(again, CompareOptions(), Ui(quiet=True))["contrast"]
     heat = gallery_of(again)["heat"]
     assert [each["title"] for each in heat] == [contrast["tuned"], contrast["head"]]
