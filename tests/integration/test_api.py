@@ -92,6 +92,7 @@ def test_one_picture_is_no_list_of_pictures(trained):
         Experiment(trained[0].root, TINY).model().predict(np.zeros((8, 9, 3), np.uint8))
 
 
+@pytest.mark.slow
 def test_options_go_where_they_belong(featurized, tmp_path):
     shutil.copytree(featurized[0] / "work", tmp_path / "work")
     work = Experiment(tmp_path / "work", TINY)

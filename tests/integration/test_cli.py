@@ -102,6 +102,7 @@ def test_errors_as_json(tmp_path):
     assert vggft(network=VGG16).stdout == vggft("--help", network=VGG16).stdout
 
 
+@pytest.mark.slow
 def test_a_backend_that_is_not_there(copied):
     message = refused("head", "-w", copied / "work", run=vggft_apart, env={"KERAS_BACKEND": "jaxx"})
     assert "KERAS_BACKEND" in message
@@ -159,6 +160,7 @@ def _heads(base):
     return store.load_all(base / "work" / "heads")
 
 
+@pytest.mark.slow
 def test_three_classes_have_a_softmax(tmp_path):
     drawings(tmp_path / "data", 6, "bugs", "flowers", "fruit")
     assert vggft("featurize", tmp_path / "data", "-w", tmp_path / "work").returncode == 0

@@ -88,6 +88,7 @@ def gallery_of(workspace):
     return json.loads(re.search(r'id="data">(.*?)</script>', page, re.DOTALL).group(1))
 
 
+@pytest.mark.slow
 def test_a_network_that_fine_tuning_has_changed_has_heat_maps_of_its_own(again, monkeypatch):
     monkeypatch.setattr(NetworkModel, "unchanged", property(lambda self: False))
     monkeypatch.setattr(costs, "BATCHES", (1, 8))  # latency of 32 pictures takes a while
@@ -180,6 +181,7 @@ def test_networks_of_other_features_are_refused_and_named(again, ui):
         command.run(again, CompareOptions(cv=1), ui)
 
 
+@pytest.mark.slow
 def test_heads_alone_are_compared_and_the_best_one_predicts(again, ui, capsys):
     shutil.rmtree(again.finetune)
     found = command.run(again, CompareOptions(), Ui())
@@ -197,6 +199,7 @@ def test_heads_alone_are_compared_and_the_best_one_predicts(again, ui, capsys):
         command.run(again, CompareOptions(cv=2), ui)
 
 
+@pytest.mark.slow
 def test_images_that_are_gone_leave_gaps_in_the_page(again, capsys):
     settings = json.loads((again.root / "workspace.json").read_text())
     rewrite(again.root / "workspace.json", {**settings, "data": str(again.root / "nowhere")})
@@ -215,6 +218,7 @@ def test_a_picture_of_the_network_that_was_damaged_is_left_out_of_the_page(again
     assert "data:image/svg+xml" not in page.read_text()
 
 
+@pytest.mark.slow
 def test_a_missing_image_takes_no_heat_maps_from_the_others(tmp_path, ui):
     """The cache has the top layer alone, so heat maps are computed from the files."""
     data, work = drawings(tmp_path / "data", 8, "bugs", "flowers"), tmp_path / "work"
@@ -236,6 +240,7 @@ def test_a_missing_image_takes_no_heat_maps_from_the_others(tmp_path, ui):
     assert len(shown["paths"]) == len(samples) > 1
 
 
+@pytest.mark.slow
 def test_the_page_is_opened_on_request(again, ui, monkeypatch, capsys):
     asked = []
     for opened, said in ((True, ""), (False, "no browser could be started")):
@@ -315,6 +320,7 @@ def test_a_network_that_kept_epoch_0_is_named_after_the_head_it_started_from(aga
     assert f"which the leaderboard ranks below {best.name};" in found["recommendation"]
 
 
+@pytest.mark.slow
 def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     """It loads and predicts, but it is not the network that run.json names."""
     (run,) = again.finetune.iterdir()
@@ -332,6 +338,7 @@ def test_a_network_that_was_exchanged_is_left_out(again, ui, capsys):
     assert f"left out: {said}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_test_split_is_used_where_there_is_one_and_near_duplicates_belong_together(again, ui, monkeypatch):
     """Half of the training images become the test split, all that was made is taken along; one of them is there twice."""
     dataset = again.dataset

@@ -101,6 +101,7 @@ def test_a_program_with_another_backend_of_matplotlib():
     assert "KERAS_BACKEND" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_program_that_computes_in_16_bits(trained, again, weights):
     """The same head and network, whatever policy the program has set for its own models."""
     import keras

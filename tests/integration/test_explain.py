@@ -120,6 +120,7 @@ def test_head_and_network_side_by_side(again, trained, tmp_path, monkeypatch):
         assert (drawn.format, drawn.mode) == ("PNG", "RGB")
 
 
+@pytest.mark.slow
 def test_names_that_are_the_same_or_strange_and_files_that_are_no_pictures(again, trained, tmp_path):
     picture = trained[1] / again.dataset.accepted()[0].path
     names = ["a/x.png", "b/x.png", "b/new\nline $\\alpha$.png", "b/" + "l" * 200 + ".png", "b/ミク.png"]
@@ -204,6 +205,7 @@ def test_bad_input_is_refused_before_anything_is_written(again, trained, tmp_pat
     assert "no files there" in refused("explain", tmp_path / "empty", "--out", tmp_path / "out", *work)
 
 
+@pytest.mark.slow
 def test_from_python(again, tmp_path):
     drawings(tmp_path / "others", 2, "bugs")
     experiment = Experiment(again.root, TINY)

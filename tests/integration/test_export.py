@@ -59,6 +59,7 @@ def pictures(data):
 
 
 # Every format in the first six; every format of a head, too, with the slow tests.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model"),
     [
@@ -80,6 +81,7 @@ def test_every_format_predicts_what_vggft_predicts(name, model, work, tuned, tmp
     assert result["checked"]["largest_difference"] < 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("out", "precision", "size"),
     [
@@ -120,6 +122,7 @@ def test_networks_of_all_poolings_are_theirs(model, trained, small_pictures, sma
     assert np.abs(p - head.head.predict(small_features[TINY.top])).max() < 1e-5
 
 
+@pytest.mark.slow
 def test_a_pipeline_for_scikit_learn(trained, work, tmp_path):
     import skops.io
 

@@ -73,6 +73,7 @@ def test_any_split_and_the_comparison_of_all(work, ui):
         assert run.classes == ("bugs", "flowers")
 
 
+@pytest.mark.slow
 def test_starts(work, ui):
     found = finetune.run(work, FinetuneOptions(start=SCRATCH, plan=FAST), ui)
     assert found["name"] == "block3-scratch-batch5-epochs1"
@@ -217,6 +218,7 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     assert finetune.run(work, FinetuneOptions(name="two", resume=True), ui)["resumed"] is False
 
 
+@pytest.mark.slow
 def test_names_of_files_change_nothing(here, work, ui):
     """Also while a run is interrupted: training orders images by content."""
     one = finetune.run(work, FinetuneOptions(plan=FAST, start="avg-256"), ui)
@@ -248,6 +250,7 @@ def test_a_damaged_run_is_in_nobodys_way(work, ui, capsys):
     assert "vggft runs --remove one deletes this run" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_what_tensorboard_shows(work, ui):
     import tensorflow as tf
 
@@ -271,6 +274,7 @@ def test_what_tensorboard_shows(work, ui):
         assert shown == pytest.approx({key: value for key, value in expected.items() if value is not None})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="tmpfs is Linux's")
 def test_a_full_disk_at_checkpoint_time(headed, disk, ui, monkeypatch):
     """There is room for the first checkpoint, and none for a second one beside it."""

@@ -14,6 +14,7 @@ from featurize.video.lists import identity
 pytest.importorskip("av", reason="the extra 'video' is not installed")
 
 
+@pytest.mark.slow
 def test_only_its_own_temporary_files_of_killed_processes_are_deleted(tmp_path):
     """Another command, such as sort, may be working in the folder."""
     path, out, dead = encode(tmp_path / "clip.mp4", shots(0)), tmp_path / "out", Fork(int)
@@ -49,6 +50,7 @@ def rows(folder):
     return [row | {"modified": ""} for row in videos], frames
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("state", ["begun", "finished"])
 def test_a_video_that_was_incomplete_is_cut_again_under_its_name(tmp_path, state):
     """Under another name, frames that are equal could be in two splits."""

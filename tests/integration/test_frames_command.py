@@ -156,6 +156,7 @@ def killed(video, out, number):
     step.run(None, FramesOptions((video,), out, every=0.5), Ui(quiet=True))
 
 
+@pytest.mark.slow
 def test_killed_after_each_frame(tmp_path):
     path = encode(tmp_path / "a\r\nb.mp4", shots(0, 1, 0, 2, 3, 1, seconds=1))
     whole = tmp_path / "whole"
@@ -232,6 +233,7 @@ def test_a_video_without_keyframes_does_not_stop_the_others(tmp_path):
     assert {video_of(name) for name in frames(out)} == {"bad", "good"}
 
 
+@pytest.mark.slow
 def test_a_disk_that_fails_is_read_again_by_the_next_run(tmp_path, monkeypatch):
     path, whole, out = encode(tmp_path / "v.mkv", noise(100, (320, 240))), tmp_path / "whole", tmp_path / "out"
     expected = run(path, whole, "--every", "0.5")

@@ -112,6 +112,7 @@ def test_what_is_kept_of_each_head(twice):
         assert [row["name"] for row in csv.DictReader(file)] == [h["name"] for h in last["heads"]]
 
 
+@pytest.mark.slow
 def test_heads_by_name_and_by_grid_join_the_leaderboard(copied):
     work = copied / "work"
     one = head_json(work, "--head", "max-linear", "--head", "logistic-avg", "--epochs", "3", "--cv", "0")
@@ -224,6 +225,7 @@ def test_cross_validation_and_suspects(copied):
     assert "damaged" in refused("head", "-w", work, "--suspects")
 
 
+@pytest.mark.slow
 def test_suspects_cross_validate_what_nobody_did(copied):
     work = copied / "work"
     for name in ("logistic-avg", "max-linear"):  # the second time although there is a head that was cross-validated
@@ -236,6 +238,7 @@ def test_suspects_cross_validate_what_nobody_did(copied):
     assert isinstance(found["suspects"], list)
 
 
+@pytest.mark.slow
 def test_batch_size_and_learning_rate_from_both_sides(copied):
     work, names = copied / "work", ("logistic-avg", "max-linear")
     picked = [*(word for name in names for word in ("--head", name)), "--cv", "0"]
@@ -248,6 +251,7 @@ def test_batch_size_and_learning_rate_from_both_sides(copied):
     assert head_json(work, *picked, "--batch-size", "8", "--epochs", "2")["trained"] == ["max-linear"]
 
 
+@pytest.mark.slow
 def test_suspects_change_no_ranking(copied):
     """Heads of several plans are cross-validated as they are, and only once; nothing else is trained."""
     work = copied / "work"
@@ -269,6 +273,7 @@ def test_suspects_change_no_ranking(copied):
     assert set(again["suspects_by"]) == {"max-linear", "logistic-avg", "avg-256"}
 
 
+@pytest.mark.slow
 def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied, monkeypatch):
     import typer
 
@@ -284,6 +289,7 @@ def test_a_head_that_fails_is_reported_and_the_others_are_kept(copied, monkeypat
     assert left.value.exit_code == PARTIAL
 
 
+@pytest.mark.slow
 def test_what_others_keep_beside_the_heads_stays(copied):
     import shutil
 
@@ -323,6 +329,7 @@ def test_leaks_are_reported(tmp_path):
     assert "with a near-duplicate in another split" in done.stderr
 
 
+@pytest.mark.slow
 def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
     drawings(tmp_path / "data" / "train", 8, "bugs", "flowers", "fruit")
     for path in sorted((tmp_path / "data" / "train" / "fruit").iterdir())[1:]:
@@ -348,6 +355,7 @@ def test_one_image_in_a_class_and_a_class_that_validation_lacks(tmp_path):
         ]  # who predicts that image has not seen its class
 
 
+@pytest.mark.slow
 def test_perturbed_test_images_change_nothing(tmp_path):
     """The same experiment twice, the second time with the classes of its test folder exchanged."""
     found = []

@@ -2,10 +2,12 @@
 
 import re
 
+import pytest
 from conftest import drawings, vggft
 from test_head_command import head_json
 
 
+@pytest.mark.slow
 def test_few_validation_images_are_ranked_by_folds_and_the_order_is_said_to_be_unsure(copied, monkeypatch):
     work, picked = copied / "work", ("--head", "logistic-avg", "--head", "max-linear", "--epochs", "2")
     done = vggft("head", "-w", work, *picked)
@@ -39,6 +41,7 @@ def test_where_no_folds_can_be_made_the_ranking_is_by_validation(tmp_path):
     assert len(found["trained"]) == 2
 
 
+@pytest.mark.slow
 def test_a_damaged_file_of_predictions_hides_only_how_sure_the_order_is(copied):
     work, picked = copied / "work", ("--head", "logistic-avg", "--head", "max-linear", "--epochs", "2")
     head_json(work, *picked)

@@ -61,6 +61,7 @@ def learner(folder, tmp_path):
     assert not is_alive(learner.pid)
 
 
+@pytest.mark.slow
 def test_it_learns_while_decisions_come_and_go(learner, folder):
     files = names(folder)
     learner.learn({file: label(file) for file in files[:4]})
@@ -85,6 +86,7 @@ def test_it_learns_while_decisions_come_and_go(learner, folder):
     assert until(lambda now: not now.suggestions, learner).learned_from == 0
 
 
+@pytest.mark.slow
 def test_featurize_afterwards_computes_nothing(learner, tmp_path):
     until(lambda now: now.computed == 48, learner)
     learner.close()
@@ -94,6 +96,7 @@ def test_featurize_afterwards_computes_nothing(learner, tmp_path):
     assert (result["computed"], result["reused"]) == (0, 48)
 
 
+@pytest.mark.slow
 def test_its_death_is_reported_and_the_suggestions_stay(learner, folder):
     learner.learn({file: label(file) for file in names(folder)[:10]})
     before = until(lambda now: now.suggestions and now.computed == 48, learner)
@@ -134,6 +137,7 @@ def test_it_ends_with_its_parent_and_goes_on_later(folder, tmp_path):
     assert strict_json(done.stdout)["computed"] == 0
 
 
+@pytest.mark.slow
 def test_it_waits_for_a_command_that_writes(folder, tmp_path):
     workspace = Workspace(tmp_path / "work", TINY)
     with workspace.writing(new=True):

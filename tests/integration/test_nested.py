@@ -84,6 +84,7 @@ def test_every_image_is_predicted_once_and_has_a_p_value(compared):
     recompute(work / "report", result)
 
 
+@pytest.mark.slow
 def test_what_is_held_out_has_no_say(tuned, tmp_path, ui):
     """A fold gives the same bits whatever the labels of its held-out images."""
     shutil.copytree(tuned, tmp_path / "work")
@@ -170,6 +171,7 @@ def test_near_duplicates_are_held_out_and_counted_together(tuned, ui):
         assert own.split == ("test" if own.digest in held[0] else own.split)
 
 
+@pytest.mark.slow
 def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui, monkeypatch):
     shutil.copytree(tuned, tmp_path / "work")
     workspace = Workspace(tmp_path / "work", TINY)
@@ -193,6 +195,7 @@ def test_the_best_of_a_fold_is_that_of_its_validation_images(tuned, tmp_path, ui
     assert left.isdisjoint(store.PICTURES)  # nobody would see them
 
 
+@pytest.mark.slow
 def test_each_fold_ranks_heads_as_the_workspace_does(tuned, tmp_path, ui, monkeypatch):
     work = tmp_path / "work"
     shutil.copytree(tuned, work)
@@ -329,6 +332,7 @@ def test_what_was_not_trained_in_every_fold_is_left_out(tuned, ui):
     assert told == ["other: it could not be trained in every fold"]
 
 
+@pytest.mark.slow
 def test_a_fold_whose_head_fails_the_parity_gate_is_reported(tuned, tmp_path, ui, capsys):
     class Differs(StepTrainers):
         def tune(self, fold, run, ui):

@@ -67,6 +67,7 @@ def test_workers_compute_what_one_process_computes(data, here, tmp_path, monkeyp
     assert strict_json(again.stdout)["computed"] == 0
 
 
+@pytest.mark.slow
 def test_a_layer_is_computed_from_the_cached_one_below_it(data, here, tmp_path):
     for name, address in (("alone", ()), ("on", ("--on", "local:2"))):
         for layer in ("block2_pool", "block3_pool"):

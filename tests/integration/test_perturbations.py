@@ -54,6 +54,7 @@ def test_perturbations(trained):
     assert [float(row["score"]) for row in said] == pytest.approx(p.max(axis=1).tolist(), abs=5e-3)
 
 
+@pytest.mark.slow
 def test_an_image_that_vanished_is_left_out_of_the_perturbations_and_of_nothing_else(again, trained, ui, capsys):
     """Its features are cached; those of the perturbed images are not."""
     data = again.root.parent / "data"

@@ -64,6 +64,7 @@ def test_nothing_larger_is_kept(work):
     assert work.cache().read(POOLED, digests(work)).shape == (24, 2, 16)
 
 
+@pytest.mark.slow
 def test_heads_are_those_of_a_full_cache_to_the_last_bit(base, work, ui):
     full = Workspace(base / "full", TINY)
     featurize.run(full, FeaturizeOptions(base / "data", test=0.25), ui)
@@ -170,6 +171,7 @@ def test_fine_tuning_names_the_command_that_computes_its_inputs(work, options):
     assert not list(work.finetune.glob("*/*"))
 
 
+@pytest.mark.slow
 def test_the_full_layers_are_added_later_and_change_no_head(base, work):
     rows, trained = work.cache().read(POOLED, digests(work)), heads_of(work)
     done = vggft("featurize", base / "data", *FULL, "-w", work.root, "--json")
@@ -190,6 +192,7 @@ def test_the_full_layers_are_added_later_and_change_no_head(base, work):
     assert heads_of(upgraded) == trained
 
 
+@pytest.mark.slow
 def test_maps_of_another_engine_change_no_prediction(base, work):
     """They differ by rounding, here by more: predict reads what the heads were trained on."""
     command = ["predict", base / "data", "--json", "--model", "logistic-avgmax", "-w", work.root]
@@ -213,6 +216,7 @@ def test_fine_tuning_goes_on_from_the_full_layers(base, work):
     assert vggft("compare", "-w", work.root).returncode == 0
 
 
+@pytest.mark.slow
 def test_from_a_full_cache_no_network_runs(copied, monkeypatch):
     full = Workspace(copied / "work", TINY)
     monkeypatch.setattr(filling, "start_engine", None)
@@ -258,6 +262,7 @@ def test_lost_rows_of_cached_maps_come_from_these_again(copied, monkeypatch):
     assert np.array_equal(Workspace(full.root, TINY).cache().read(POOLED, names), rows)
 
 
+@pytest.mark.slow
 def test_a_head_whose_maps_are_gone_is_left_out_of_the_comparison(copied):
     work = copied / "work"
     grid = copied / "grid.toml"

@@ -490,6 +490,7 @@ class _Recorder:
         return [np.asarray(self.outputs[layer], np.float32)]
 
 
+@pytest.mark.slow
 def test_a_process_that_reads_a_list_and_writes_rows(trained, tmp_path):
     workspace, data, _ = trained
     names = [os.fsencode(path) for path in sorted((data / "fruit").iterdir())[:2]]
@@ -515,6 +516,7 @@ def test_an_unset_variable_is_not_the_current_folder(trained, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["--csv", "--quiet"])
 def test_a_reader_that_has_seen_enough(trained, form):
     workspace, data, _ = trained

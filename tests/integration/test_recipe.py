@@ -129,6 +129,7 @@ def test_values_and_record(tuned):
     assert (plan.epochs, plan.l2_sp, plan.class_weight, plan.clip, plan.label_smoothing) == (20, 0, None, None, 0)
 
 
+@pytest.mark.slow
 def test_the_last_epoch_is_kept_as_it_is(raw, ui):
     """Also where validation gets worse: no temperature, no best epoch."""
     found = finetune.run(raw, FinetuneOptions.of(recipe="original", epochs=3, lr=0.5, clip=1), ui)

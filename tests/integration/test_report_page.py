@@ -206,6 +206,7 @@ def test_heat_maps_lie_over_the_pictures_that_have_some(opened, page):
     assert np.abs(np.array(alpha) - 0.8 * np.frombuffer(values, np.uint8)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [*(pytest.param(n, marks=pytest.mark.slow) for n in (2, 10)), 101])
 def test_any_number_of_classes_fits_any_window(browser, tmp_path, classes):
     path = tmp_path / "report.html"
@@ -225,6 +226,7 @@ def test_any_number_of_classes_fits_any_window(browser, tmp_path, classes):
     assert len(browser.run("return document.querySelector('select[name=label]').options")) == classes + 1
 
 
+@pytest.mark.slow
 def test_the_network_fits_the_ground_and_keeps_its_colours(browser, tmp_path):
     halves = '<rect width="40" height="40" fill="#ffffff"/><rect x="20" width="20" height="40" fill="#e36209"/>'
     svg = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40" width="40" height="40">{halves}</svg>'
@@ -245,6 +247,7 @@ def test_it_prints(opened):
     assert 3 <= len(re.findall(rb"/Type\s*/Page\b", pdf)) <= 20
 
 
+@pytest.mark.slow
 def test_names_are_text(browser, tmp_path):
     of = predictions(0.5, n=60)
     samples = [
@@ -266,6 +269,7 @@ def test_names_are_text(browser, tmp_path):
     assert browser.requests() == [path.as_uri()]
 
 
+@pytest.mark.slow
 def test_heads_alone_have_no_filters_of_fine_tuning(browser, tmp_path):
     of = predictions(0.5, n=60)
     heads = [c for c in of.candidates if c.name != "net"]

@@ -34,6 +34,7 @@ def folder(tmp_path):
     return place
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", COMMANDS)
 def test_module(folder, words):
     done = run("-m", "vggft", *words, cwd=folder)
@@ -42,6 +43,7 @@ def test_module(folder, words):
     assert "no features here yet" in done.stderr
 
 
+@pytest.mark.slow
 def test_console_script(folder):
     script = Path(sysconfig.get_path("scripts")) / "vggft"
     for start in [[script], ["-c", CONSOLE_SCRIPT]] if script.exists() else [["-c", CONSOLE_SCRIPT]]:
@@ -52,12 +54,14 @@ def test_console_script(folder):
         assert "no features here yet" in done.stderr
 
 
+@pytest.mark.slow
 def test_python_in_a_script_beside_them(folder):
     (folder / "work.py").write_text("from vggft import Experiment\nprint(Experiment('nowhere').workspace.exists)\n")
     done = run("place/work.py", cwd=folder.parent)  # the folder of the script comes first on the path
     assert (done.returncode, done.stdout) == (0, "False\n"), done.stderr
 
 
+@pytest.mark.slow
 def test_a_folder_without_init(tmp_path):
     """Such a folder is a package, too, if nothing else has its name."""
     for name in STAGES:
@@ -66,6 +70,7 @@ def test_a_folder_without_init(tmp_path):
     assert "no features here yet" in done.stderr
 
 
+@pytest.mark.slow
 def test_another_package_that_is_found_first(tmp_path):
     elsewhere = tmp_path / "elsewhere"
     (elsewhere / "heads").mkdir(parents=True)

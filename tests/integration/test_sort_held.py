@@ -40,6 +40,7 @@ def held(browser, number):
     wait_for(lambda: f"{number} key" in browser.texts("#message")[0])
 
 
+@pytest.mark.slow
 def test_each_key_counts_for_the_next_picture_and_backspace_takes_the_last_back(browser, root, ui, may_load):
     with serving(session(root, "cats", "dogs"), ui) as address:
         browser.open(address)

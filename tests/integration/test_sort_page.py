@@ -132,6 +132,7 @@ def test_without_the_token_the_page_says_what_to_open(browser, root, ui):
         wait_for_picture(browser, "000.png")
 
 
+@pytest.mark.slow
 def test_two_windows_share_one_list(browser, tmp_path, ui):
     root = photos(tmp_path / "photos", 24)
     with serving(session(root, "cats"), ui) as address:
@@ -175,6 +176,7 @@ def test_a_window_that_slept_shows_nothing_that_another_has_sorted(browser, root
         wait_for(lambda: labels(root) == {"000.png": "dogs", "001.png": "dogs", "002.png": "cats"})
 
 
+@pytest.mark.slow
 def test_the_decision_for_a_file_that_was_moved_is_not_undone(browser, root, ui):
     """Else its picture would be shown again, from memory, and get a decision that changes nothing."""
     with serving(session(root, "cats", "dogs"), ui) as address:
@@ -285,6 +287,7 @@ def test_a_kill_loses_no_key_and_the_page_goes_on(browser, root):
     assert "--labels" in err
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_said_and_keys_wait(browser, root, ui, monkeypatch):
     with serving(session(root, "cats"), ui) as address:
         browser.open(address)
@@ -310,6 +313,7 @@ def test_a_full_disk_is_said_and_keys_wait(browser, root, ui, monkeypatch):
         wait_for(lambda: browser.run("return document.getElementById('problem').hidden"))
 
 
+@pytest.mark.slow
 def test_names_are_text_only(browser, tmp_path, ui):
     root = tmp_path / "photos"
     hostile = ["<img src=x onerror='window.hacked=1'>.png", "a\nb\u202e.png", os.fsdecode(b"caf\xe9.png")]

@@ -34,6 +34,7 @@ def ask(address, path, body=None):
         return json.load(answer)
 
 
+@pytest.mark.slow
 def test_corrections_survive_a_kill_are_applied_and_undone(base):
     data, work = base / "data", base / "work"
     before = snapshot(data)

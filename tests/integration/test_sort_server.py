@@ -207,6 +207,7 @@ def test_a_large_picture_is_made_smaller(client, of):
     assert sizes == {256: (85, 256), 1000: (333, 1000), 1600: (533, 1600), 4000: (1000, 3000)}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not features.check("jpg_2000"), reason="this Pillow has no JPEG 2000")
 def test_a_large_jpeg_2000_is_shown_as_far_as_it_is_decoded(client, of):
     Image.new("RGB", (4000, 3000), "red").save(of.pictures.root / "000.png", "JPEG2000", num_resolutions=6)

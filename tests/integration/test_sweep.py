@@ -114,6 +114,7 @@ def test_each_combination_means_what_its_options_mean_alone(combinations, fixed,
     assert not any(one.combinations or one.sweep for one in options.combinations)
 
 
+@pytest.mark.slow
 def test_again_it_trains_nothing_and_a_longer_one_only_what_is_new(swept, again, ui):
     _, first, _ = swept
     before = snapshot(again.finetune)
@@ -151,6 +152,7 @@ def test_combinations_that_mean_the_same_are_trained_once(again, ui):
     assert [run["name"] for run in found["sweep"]] == ["block3-logistic-max-batch5-epochs1"]
 
 
+@pytest.mark.slow
 def test_one_that_fails_does_not_stop_the_others(here, ui, monkeypatch):
     work, prepare = Workspace(here / "work", TINY), tuning.prepare
 

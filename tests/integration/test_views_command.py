@@ -87,6 +87,7 @@ def test_their_names_say_so(work):
     assert run.start == "logistic-max-views2"
 
 
+@pytest.mark.slow
 def test_without_views_heads_and_runs_are_those_of_a_workspace_that_has_none(work, here, tmp_path, ui):
     other = Workspace(tmp_path / "other", TINY)
     featurize.run(other, FeaturizeOptions(here / "data"), ui)
@@ -99,6 +100,7 @@ def test_without_views_heads_and_runs_are_those_of_a_workspace_that_has_none(wor
     assert plain == {model.name: model.validation for model in models.load(work).fresh if model.name in plain}
 
 
+@pytest.mark.slow
 def test_a_sweep_compares_with_and_without(work, ui):
     found = finetune.run(work, FinetuneOptions.of(sweep="views=0,1,2", **FAST), ui)
     assert len(found["sweep"]) == 3
@@ -116,6 +118,7 @@ def test_nested_cross_validation_computes_views_of_validation_images_that_a_fold
     assert view_caches(work) == {1: learnt, 2: learnt}
 
 
+@pytest.mark.slow
 def test_suspects_alone_use_the_heads_that_are_here_with_their_views(work, ui):
     head.run(work, HeadOptions.of(epochs=3, head=HEADS, views=0, cv=0, retrain=True), ui)
     head.run(work, HeadOptions.of(epochs=3, head=HEADS, cv=0, retrain=True), ui)

@@ -117,6 +117,7 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, pictures):
     assert np.array_equal(together[-1:], engine(pictures[-1:], TWO[1:])[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["keras", "winograd"])
 def test_any_layers_in_any_order(name, published):
     engine = engine_of(name, published, Fingerprint.of(VGG16, preprocess="raw", size=64), 4)
@@ -185,6 +186,7 @@ def test_other_errors_of_an_engine_are_not_swallowed(weights, small_pictures, mo
         assert engine.batch_size == size  # a smaller batch was not tried
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_another_fingerprint(published, pictures, reference):
     mixed = Fingerprint.of(VGG16, precision="mixed_float16")
     assert mixed.key != Fingerprint.of(VGG16).key

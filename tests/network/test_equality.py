@@ -89,6 +89,7 @@ def test_three_steps_from_the_cache_are_three_steps_from_pixels(network, split_p
     np.testing.assert_allclose(half[2], p, atol=0.03)
 
 
+@pytest.mark.slow
 def test_inputs_on_the_device_train_as_those_in_memory(weights, small_features, tmp_path):
     cache = FeatureCache(tmp_path, Fingerprint.of(TINY, size=SIZE[TINY]), TINY)
     data = rows_of(cache, "block2_pool", small_features["block2_pool"])
@@ -101,6 +102,7 @@ def test_inputs_on_the_device_train_as_those_in_memory(weights, small_features, 
     assert np.array_equal(on_device[2], in_memory[2])
 
 
+@pytest.mark.slow
 def test_another_mask_or_order_would_be_seen(weights, small_features):
     """Another dropout seed, or other batches, differ by far more than the tolerances above."""
     data = examples(small_features["block2_pool"], TARGETS)

@@ -85,6 +85,7 @@ def test_a_row_does_not_depend_on_its_neighbours(engine, drawings):
     assert relative_errors(together[1][1:], together[1][:-1]).min() > 0.1  # and rows are not all alike
 
 
+@pytest.mark.slow
 def test_any_layers_in_any_order_from_raw_pixels(published):
     wanted = ["block5_pool", "block1_pool", "block5_conv1"]
     pictures = read(sorted(PICTURES.glob("fruit/*.png"))[:5], 64)  # no usual number of cores divides 5
@@ -118,6 +119,7 @@ def test_one_picture_opens_one_session_of_a_network_that_was_converted_before(pu
     assert len(opened) == 1
 
 
+@pytest.mark.slow
 def test_nothing_is_printed_and_mnns_tools_stay_out():
     done = subprocess.run([sys.executable, "-c", QUIET], capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

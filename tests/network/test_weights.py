@@ -35,6 +35,7 @@ def test_the_published_numbers(published):
     assert bias[0] == pytest.approx(0.73429835, abs=1e-7)
 
 
+@pytest.mark.slow
 def test_the_carriers_code_is_never_imported():
     program = (
         "import sys; from featurize.backbone import weights as w; from featurize.backbone.vgg16 import VGG16;"
@@ -194,6 +195,7 @@ def test_weights_of_a_network_with_other_layers_are_refused(tmp_path, name):
             assert weight_files.load(TINY, locate(TINY, path)).digest == TINY.digest
 
 
+@pytest.mark.slow
 def test_offline_with_nothing_installed(tmp_path):
     """Fails within 10 seconds with three remedies, and writes nothing. A proxy that does not exist blocks the network."""
     site = tmp_path / "site"

@@ -116,6 +116,7 @@ def test_blas_has_its_threads_back_afterwards(published):
         assert 2 in before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [45, *(pytest.param(size, marks=pytest.mark.slow) for size in (32, 63, 300))])
 def test_other_sizes(published, size):
     pictures = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)

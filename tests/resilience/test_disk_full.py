@@ -113,6 +113,7 @@ class Noise:
         ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("short", "file", "whole"),
     [

@@ -163,6 +163,7 @@ def run(finished, tmp_path, combinations):
     return wrong
 
 
+@pytest.mark.slow
 def test_a_sample_of_files_kinds_of_damage_and_commands(trained, tmp_path_factory, tmp_path):
     base = copied(trained, tmp_path_factory.mktemp("sample"))
     combinations = list(itertools.product(files(base), DAMAGE, ("head", "info", "runs")))

@@ -61,6 +61,7 @@ interrupts.check()
     assert err.endswith("KeyboardInterrupt\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "wait",
     [
@@ -85,6 +86,7 @@ def test_where_no_check_comes_the_process_ends(tmp_path, wait):
     assert seconds < 4
 
 
+@pytest.mark.slow
 def test_a_second_signal_ends_at_once_and_one_that_is_repeated_does_not():
     program = """
 began = time.monotonic()
@@ -103,6 +105,7 @@ except KeyboardInterrupt:
     assert seconds < 5
 
 
+@pytest.mark.slow
 def test_there_is_time_to_put_things_in_order():
     program = """
 come()
@@ -138,6 +141,7 @@ except KeyboardInterrupt:
     assert "Exception ignored" in err
 
 
+@pytest.mark.slow
 def test_an_interrupt_that_a_library_swallows_ends_the_process():
     program = """
 come()
@@ -250,6 +254,7 @@ def test_the_command_line_in_a_python_program_leaves_its_handlers(monkeypatch):
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [1.0, pytest.param(3.0, marks=pytest.mark.slow)])
 def test_predict_that_waits_for_a_list_can_be_interrupted(trained, seconds):
     """Wherever it comes: also while TensorFlow is imported, after which nothing would ask any more."""

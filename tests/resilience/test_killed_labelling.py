@@ -39,6 +39,7 @@ def count_keys(root):
         print(n, flush=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_every_key_that_was_answered_is_there(tmp_path, seed):
     root = pictures(tmp_path / "photos")

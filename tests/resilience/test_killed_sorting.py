@@ -21,6 +21,7 @@ def killed(*arguments):
     return process.returncode != 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [sort, undo])
 @pytest.mark.parametrize(("how", "across"), [("move", False), ("move", True), ("copy", False), ("link", False)])
 def test_killed_at_each_step(tmp_path, monkeypatch, function, how, across):
@@ -50,6 +51,7 @@ def test_killed_at_each_step(tmp_path, monkeypatch, function, how, across):
     assert 3 <= number < 99
 
 
+@pytest.mark.slow
 def test_the_command_interrupted_and_killed(again, tmp_path):
     photos, folder = drawings(tmp_path / "photos", 12, "bugs", "flowers"), tmp_path / "sorted"
     before = pictures(photos)

@@ -94,6 +94,7 @@ def test_only_featurize_makes_a_workspace(tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="flock")
 def test_where_hdf5s_own_lock_is_refused(base):
     import fcntl

@@ -245,6 +245,7 @@ with descriptors.hiding_libraries():
     assert done.stderr == ""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_threads_together_take_the_memory_of_one_large_picture(tmp_path):
     """Four threads, and room for one picture of 50 MB: also what the C library keeps for each thread is returned."""

@@ -20,6 +20,7 @@ def shell(line, cwd):
     return subprocess.run(["bash", "-c", program], cwd=cwd, capture_output=True, text=True, timeout=120, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("closed", [">&-", "<&-", "2>&-", "<&- >&- 2>&-"])
 def test_closed_streams(tmp_path, closed):
     done = shell(f"vggft predict nothing.png {closed}", tmp_path)
@@ -29,12 +30,14 @@ def test_closed_streams(tmp_path, closed):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_list_from_a_closed_stream_is_an_empty_one(trained, tmp_path):
     done = shell(f"vggft predict - --model max-linear -w '{trained[0].root}' <&-", tmp_path)
     assert done.returncode == 1
     assert "standard input: no files there" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
 @pytest.mark.parametrize("words", ["runs", "predict nothing.png"])
 def test_json_onto_a_full_disk(featurized, words):

@@ -43,6 +43,7 @@ def contest_with(divided, place, body):
     return Contest(data, unseen, place, place / "contenders", 2, interpreters={"tried": str(interpreter)})
 
 
+@pytest.mark.slow
 def test_judging_takes_no_time_and_scores_are_those_of_the_probabilities(divided, tmp_path):
     contest = contest_with(
         divided,

@@ -131,6 +131,7 @@ def test_any_damage_is_noticed_when_the_cache_is_opened(cache, tmp_path):
         shard.write_bytes(sound)
 
 
+@pytest.mark.slow
 def test_damage_that_leaves_no_trace_in_the_file_s_time_is_noticed_when_it_is_read(cache, tmp_path):
     everything = [digest(i) for i in range(50)]
     for shard in cache.folder.glob("shards/*.h5"):

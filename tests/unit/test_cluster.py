@@ -54,6 +54,7 @@ def test_without_a_package_of_dask_the_error_says_what_to_install(name, monkeypa
         Cluster("local:2", print)
 
 
+@pytest.mark.slow
 def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
     environment = dict(os.environ)
     with Cluster("local:2", print) as workers:
@@ -78,6 +79,7 @@ def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
         os.kill(pid, 0)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_wait_for_results(monkeypatch):
     with Cluster("local:1", print) as workers:
         results = workers.run(time.sleep, [0, 60])
@@ -101,6 +103,7 @@ def count(path):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 def test_work_that_nobody_waits_for_any_more_ends(tmp_path):
     path = tmp_path / "count"
     with Cluster("local:1", print) as workers:

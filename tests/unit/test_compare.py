@@ -218,6 +218,7 @@ def test_dots_in_names_of_classes_mix_up_no_columns(tmp_path):
         assert [int(row[f"class.{name}.n"]) for name in ("1", "1.1")] == [one["n"] for one in method["per_class"]]
 
 
+@pytest.mark.slow
 def test_of_many_models_the_important_ones_are_shown(tmp_path, capsys):
     """The five best, the baseline, the networks and the pair; the others are counted."""
     of = predictions(0.5)

@@ -162,6 +162,7 @@ def test_pixels(tmp_path):
         Rows(found)
 
 
+@pytest.mark.slow
 def test_training_does_not_see_where_its_inputs_come_from(weights, small_features):
     plan = Plan(1, 5, learning_rate=1e-4)
 

@@ -49,6 +49,7 @@ def test_a_network_is_taken_apart_into_what_it_was_assembled_from(weights, small
     assert np.ptp(found.predict(features)[:, 0]) > 1e-4
 
 
+@pytest.mark.slow
 def test_the_gate_refuses(weights, small_pictures, small_features):
     kernel = 20 * head().layers[0].kernel  # the few features of the tiny network decide what it predicts
     one = Head("h", "dense", "avg", head().classes, (Layer(kernel, head().layers[0].bias, "relu"), head().layers[1]))
@@ -107,6 +108,7 @@ def test_a_scaler_is_taken_out_of_the_first_layer_again(weights, small_features)
     np.testing.assert_allclose(probabilities(logits), one.predict(small_features["block3_pool"]), atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("split_point", "first", "precision"),
     [

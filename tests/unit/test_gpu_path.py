@@ -191,6 +191,7 @@ os.kill(os.getpid(), 9)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks into /proc")
 def test_a_decoding_process_ends_with_its_parent():
     done = subprocess.run([sys.executable, "-c", ORPHAN], capture_output=True, text=True, timeout=60, check=False)
@@ -203,6 +204,7 @@ def test_a_decoding_process_ends_with_its_parent():
     pytest.fail("still there after 10 s")
 
 
+@pytest.mark.slow
 def test_a_run_in_processes_writes_what_a_run_in_threads_writes(work, tmp_path, monkeypatch):
     decoder, names = partial(images.decode_resized, size=16), []
     for least, folder in ((1_000, "threads"), (1, "processes")):

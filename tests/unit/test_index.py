@@ -146,6 +146,7 @@ def read(tmp_path, number=40):
     return FeatureCache(tmp_path, Fingerprint.of(VGG16), NETWORK).read("block5_pool", asked)[:, 0, 0, 0].tolist()
 
 
+@pytest.mark.slow
 def test_a_flipped_byte_anywhere_in_the_index_gives_no_wrong_row(tmp_path):
     path = written(tmp_path).folder / "index.h5"
     sound = path.read_bytes()

@@ -60,6 +60,7 @@ def test_photographs(hymenoptera):
     assert max(differences) < 1.5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"quality_mode": "rates", "quality_layers": [12], "irreversible": True}])
 def test_photographs_in_jpeg_2000(hymenoptera, options):
     differences = []
@@ -77,6 +78,7 @@ def test_jpeg_2000_of_any_size(side):
     assert apart(jpeg2000(landscape(1003, side)), 30) < 2
 
 
+@pytest.mark.slow
 def test_jpeg_2000_takes_little_time_or_is_refused(monkeypatch):
     """OpenJPEG holds Python's global lock, so that nobody would hear Ctrl-C."""
     monkeypatch.setattr(images, "_JPEG2000_PIXELS", 200_000)

@@ -111,6 +111,7 @@ def test_not_converging_is_said_and_does_not_warn(monkeypatch):
     assert [point.unconverged for point in fitted.search if point.C > 0.1] == [5] * 4
 
 
+@pytest.mark.slow
 def test_balanced_class_weights():
     data = features(60, 2)
     few = data.take(np.flatnonzero((data.targets == 0) | (np.arange(60) < 10)))

@@ -43,6 +43,7 @@ def test_the_default_population_covers_what_matters():
 
 
 # Every two of the settings meet in the first four; all three of them with the slow tests.
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classes", "units", "l2"),
     [
@@ -120,6 +121,7 @@ def test_dropout_leaves_the_expectation_as_it_is():
         assert np.asarray(logits).reshape(5, 3, 1)[:, h] == pytest.approx(hidden @ kernel2[:, h] + bias2[h], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_head_is_the_same_whoever_trains_beside_it(classes):
     ours, theirs = (TRAIN, VALIDATION) if classes == 2 else (THREE, THREE_VALIDATION)
@@ -220,6 +222,7 @@ def test_class_weights():
     assert q > p
 
 
+@pytest.mark.slow
 def test_a_class_without_images_and_one_class_alone():
     only = THREE.take(np.flatnonzero(THREE.targets != 1))
     found = grown([SPEC, replace(SPEC, name="linear", units=0, dropout=0)], only, THREE_VALIDATION, classes=3)

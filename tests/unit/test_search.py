@@ -36,6 +36,7 @@ def cross_validated(results):
     return list(search.cross_validate(list(zip(SPECS, results, strict=True)), SETTING, IN_GROUPS, VALIDATION, 3))
 
 
+@pytest.mark.slow
 def test_pooled_heads_train_together_and_flattened_ones_alone():
     shown = []
 
@@ -75,6 +76,7 @@ def test_a_head_that_fails_is_named_and_the_others_go_on():
     assert {result.head.name for result in found if isinstance(result, Result)} == {"line", "net"}
 
 
+@pytest.mark.slow
 def test_perturbed_validation_images_change_no_scaler_and_no_C():
     others = features(30, 2, seed=5, split="validate")
     a, b = (by_name(search.train_all(SPECS, SETTING, TRAIN, v)) for v in (VALIDATION, others))
@@ -144,6 +146,7 @@ def test_heads_train_in_folds_as_long_and_with_the_C_of_the_head_itself(results,
     assert sum(len(paths) for paths, _ in seen[3:]) == 2 * 90
 
 
+@pytest.mark.slow
 def test_images_whose_class_is_in_one_fold_only_do_not_judge():
     """No head that predicts them has seen their class: a regression gives it one in a million, a dense head anything."""
     classes = ["0", "1", "2"]
@@ -183,6 +186,7 @@ def test_cross_validation_is_kept_and_read_back(results, cross_validated, tmp_pa
     assert not (tmp_path / "line" / "out_of_fold.csv").exists()
 
 
+@pytest.mark.slow
 def test_seeds(results):
     found = list(search.over_seeds(SPECS, SETTING, TRAIN, VALIDATION, 3))
     assert [result.head.name for result in found] == ["line", "net"] * 2

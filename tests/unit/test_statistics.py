@@ -67,6 +67,7 @@ def test_intervals_cover(monkeypatch, n, models):
         assert max(log_loss, accuracy if models is two_models else 0) <= 0.95 + slack
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("together", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_intervals_of_groups_cover(monkeypatch, together):
     """25 videos of 8 frames, which are hard or easy together: images drawn one by one would cover far less."""
@@ -135,6 +136,7 @@ def test_holm():
     assert holm([]) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("p10", "p01"), [(0.10, 0.04), (0.06, 0.03)])
 def test_so_many_images_show_the_difference_in_80_of_100_cases(p10, p01):
     n = int(images_needed(round(10_000 * p10), round(10_000 * p01), 10_000))

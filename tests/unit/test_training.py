@@ -39,6 +39,7 @@ def step(network, cached, weights, plan, steps=1):
     return before, tuned(network), found
 
 
+@pytest.mark.slow
 def test_every_image_takes_part_in_every_epoch(network, cached, weights):
     seen = []
     data = examples(cached, CLASSES)
@@ -84,6 +85,7 @@ def test_sgd_is_what_it_says(network, cached, weights):
         assert ratio == pytest.approx(2.9, abs=0.05), name
 
 
+@pytest.mark.slow
 def test_layer_decay(network, cached, weights):
     before, after, _ = step(network, cached, weights, Plan(learning_rate=1e-3))
     fresh = networks.assemble(weights, "caffe", TINY.size, head("max", 3, scaler=True))

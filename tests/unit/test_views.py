@@ -81,6 +81,7 @@ def with_copies(images, number):
     return replace(images, views=(images.pooled,) * number)
 
 
+@pytest.mark.slow
 def test_views_that_are_copies_change_nothing():
     """Each image counts once, whatever its number of views; the order of images and the dropout masks stay."""
     specs = [DenseSpec("line", "avg", units=0, learning_rate=0.01), DenseSpec("net", "max", 8, 0.01, dropout=0.5)]
@@ -120,6 +121,7 @@ def test_an_epoch_has_one_view_of_each_image(monkeypatch):
     assert counts.min() > 0.2 * counts.sum()
 
 
+@pytest.mark.slow
 def test_regression_sees_all_views_and_folds_hold_them_out_together(monkeypatch):
     rng = np.random.default_rng(0)
     noisy = {name: (x + rng.normal(0, 1, x.shape)).astype(x.dtype) for name, x in TRAIN.pooled.items()}
