@@ -15,6 +15,7 @@ from PIL import Image
 from small_compare import compared, predictions
 
 from vggft.comparison import plots
+from vggft.comparison.advice import Tune, TuneAgain
 from vggft.comparison.page import gallery
 from vggft.comparison.page.gallery import HeatMaps
 from vggft.comparison.page.page import MOST, Page
@@ -239,6 +240,14 @@ def test_the_network_fits_the_ground_and_keeps_its_colours(browser, tmp_path):
         assert np.abs(pixels[20, 10] - ground).max() < 10
         red, green, blue = pixels[20, 30]
         assert red > green + 30 > blue + 30  # orange
+
+
+def test_a_command_is_shown_as_one():
+    made = page_of(predictions(0.5, n=60))
+    advice = (Tune("vggft finetune -w 'a<b'"), TuneAgain("net"))
+    page = replace(made, record=replace(made.record, advice=advice)).render().decode()
+    assert "and compare again: <code>vggft finetune -w &#39;a&lt;b&#39;</code></li>" in page
+    assert page.count("<code>") == 1
 
 
 def test_it_prints(opened):

@@ -119,6 +119,19 @@ def test_an_unchanged_network_is_named_after_the_head_it_started_from():
     )
 
 
+def test_the_same_model_twice_has_no_difference_to_show():
+    of, a_pair = predictions(0, n=4), pair((-0.1, 0.1))
+    for contrast, shown in (
+        (Contrast("head", "net", "head", unchanged=True), None),
+        (Contrast("head", "net", "other", unchanged=True), a_pair),
+        (Contrast("head", "net", "head"), a_pair),
+        (Contrast("head", "net", unchanged=True), a_pair),  # folds: the heads of folds are not that of the workspace
+    ):
+        comparison = Comparison(of, contrast, [], [a_pair], decide(a_pair, contrast.unchanged), None)
+        assert comparison.difference is shown
+        assert comparison.first is a_pair
+
+
 def test_with_folds_ways_of_selecting_are_compared():
     ways = replace(pair((-0.2, -0.1)), a="best network", b="best head")
     assert said(ways, "folds").startswith(

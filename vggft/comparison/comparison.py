@@ -89,6 +89,12 @@ class Comparison:
         return self.pairs[0] if _challenge(self.predictions) else None
 
     @property
+    def difference(self) -> Pair | None:
+        """The first pair, where its models differ; None where the network is, up to rounding, the head, and without a pair."""
+        same = self.contrast.unchanged and self.contrast.start == self.contrast.head
+        return None if same else self.first
+
+    @property
     def use(self) -> str:
         """The name of the model to use."""
         network = self.contrast.network

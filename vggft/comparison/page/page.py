@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from featurize.wording import counted
+from vggft.comparison.advice import Advice
 from vggft.comparison.page.gallery import Gallery
 from vggft.comparison.plots.plot import Plot
 from vggft.comparison.report import sentences, tables
@@ -19,6 +20,12 @@ FILE = "report.html"
 MOST = 14_000_000  # bytes: pages of 15 MB still open at once, and can be sent by mail
 
 _TEMPLATES = Path(__file__).parent / "templates"
+
+
+def _advice(advice: Advice) -> tuple[str, str]:
+    """Return what to do next, and the command that ends the sentence, which the page shows as one."""
+    command: str = getattr(advice, "command", "")
+    return sentences.advise(advice).removesuffix(command), command
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class Page:
         predictions = comparison.predictions
         context: dict[str, Any] = {
             "recommendation": sentences.recommendation(comparison),
-            "first_pair": sentences.first_pair(comparison.first, comparison.no_p_value) if comparison.first else None,
-            "advice": [sentences.advise(advice) for advice in record.advice],
+            "first_pair": comparison.difference and sentences.first_pair(comparison.difference, comparison.no_p_value),
+            "advice": [_advice(advice) for advice in record.advice],
             "notes": [*sentences.notes(comparison, record.ranked_by), *self.notes],
             "stale": record.stale,
             "left_out": record.left_out,

@@ -9,8 +9,8 @@ from vggft.comparison.verdict import RELEVANT
 
 
 def draw(comparison: Comparison) -> Plot | None:
-    """Draw the differences of log-loss and accuracy of the first pair; None where there is no pair."""
-    pair = comparison.first
+    """Draw the differences of log-loss and accuracy of the first pair; None where there is none."""
+    pair = comparison.difference
     if pair is None:
         return None
     points = tuple(

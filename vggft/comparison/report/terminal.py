@@ -11,8 +11,8 @@ def show(record: Record, ui: Ui) -> None:
     comparison = record.comparison
     ui.sentence(sentences.recommendation(comparison))
     ui.print("")
-    if comparison.first:
-        ui.sentence(sentences.first_pair(comparison.first, comparison.no_p_value))
+    if comparison.difference:
+        ui.sentence(sentences.first_pair(comparison.difference, comparison.no_p_value))
         ui.print("")
     rows = tables.most_important(record)
     _table(tables.quality(record, rows), ui)
