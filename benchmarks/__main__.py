@@ -14,9 +14,11 @@ runs a contender with another Python, where its libraries do not go together wit
 """
 
 import argparse
+import shlex
 import subprocess
 import sys
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -66,23 +68,25 @@ def main() -> None:
             growth.check(contest)
         report: dict[str, Any] = {"machine": machine(), "versions": versions(), "command": sys.argv[1:], "answers": {}}
         report["images"] = {path.name: len(listed(path)[0]) for path in (*sorted(data.iterdir()), unseen)}
-        print(f"{report['machine']}\n{', '.join(f'{name} {version}' for name, version in report['versions'].items())}")
+        print(shlex.join(["python", "-m", "benchmarks", *sys.argv[1:]]), report["machine"], sep="\n")
+        print(", ".join(f"{name} {version}" for name, version in report["versions"].items()))
         counts = ", ".join(f"{number} {name}" for name, number in report["images"].items())
         print(f"{counts} images of {len(classes(unseen))} classes; rounds: {options.rounds}", flush=True)
-        # The first run of vggft on a machine compiles its engine; all others find it compiled.
-        first = contest.run(VGGFT, contest.task("features")) if VGGFT in (options.contenders or [VGGFT]) else None
+        if VGGFT in (options.contenders or [VGGFT]) and (first := contest.run(VGGFT, contest.task("ready"))):
+            report["ready"] = asdict(first)
+            print(f"vggft compiles and measures its engines, once on a machine: {first.seconds:.1f} s", flush=True)
         for name in options.questions:
             answer = QUESTIONS[name](contest)
             report["answers"][name] = {"title": answer.title, "text": answer.text, **answer.numbers}
-            report["missing"] = contest.missing
+            report["missing"], report["contenders"] = contest.missing, contest.versions
             forms.write_json(options.json, report)
             print(f"\n## {answer.title}\n\n{answer.text}", flush=True)
         journal.unlink()  # all of it is in the answers
-        if first:
-            print(f"\nThe very first run of vggft (features): {first.seconds:.1f} s")
+        for name, others in contest.versions.items():
+            print(f"\n{name} ran with {', '.join(f'{package} {version}' for package, version in others.items())}")
         for name, reason in contest.missing.items():
             print(f"\nleft out: {name} ({reason})")
-        if any(reason.startswith("failed") for reason in contest.missing.values()):
+        if VGGFT in contest.missing or any(reason.startswith("failed") for reason in contest.missing.values()):
             sys.exit(1)
 
 
@@ -118,7 +122,7 @@ def parsed() -> tuple[argparse.Namespace, dict[str, str]]:
     if options.quick:
         vars(options).update(QUICK)
     interpreters = dict(pair.partition("=")[::2] for pair in options.python)
-    known = {*race.CONTENDERS, *growth.WITHOUT_NETWORK}
+    known = {*race.CONTENDERS, *epoch.TRAINS, *growth.WITHOUT_NETWORK}
     for flag, names, allowed in (
         ("--questions", options.questions, QUESTIONS),
         ("--contenders", options.contenders, known),

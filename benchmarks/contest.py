@@ -71,6 +71,7 @@ class Contest:
         interpreters: contender → Python, where it is not this one.
         only: contenders that take part; empty for all.
         missing: contender → why it could not take part.
+        versions: contender → package → version, of those that ran with another Python.
         sizes: numbers of images at which the growth of costs is measured; `files`: the same without the network.
         journal: file to which each run is appended, a line of JSON, as soon as it has ended; None: nowhere.
     """
@@ -86,6 +87,7 @@ class Contest:
     interpreters: Mapping[str, str] = field(default_factory=dict)
     only: Sequence[str] = ()
     missing: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)
     sizes: Sequence[int] = (500, 1_000, 2_000)
     files: Sequence[int] = (10_000, 100_000)
     journal: Path | None = None
@@ -108,6 +110,8 @@ class Contest:
         else:
             if run.events[-1]["event"] == "done":
                 print(f"{run.seconds:.1f} s", file=sys.stderr)
+                if contender in self.interpreters:
+                    self.versions[contender] = run.events[-1]["versions"]
                 if self.journal:
                     with self.journal.open("a", encoding="utf-8") as lines:
                         print(

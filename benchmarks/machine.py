@@ -7,12 +7,17 @@ import re
 import resource
 from pathlib import Path
 
+from featurize.process import cores
+
+CORETYPE = "OPENBLAS_CORETYPE"  # makes OpenBLAS use the kernels of another processor
+
 
 def machine() -> str:
-    """Return processor, number of cores and Python version."""
+    """Return processor, number of cores that may be used, Python version, and the kernels that OpenBLAS is told to use."""
     cpuinfo = Path("/proc/cpuinfo")
+    kernels = f", {CORETYPE}={os.environ[CORETYPE]}" if CORETYPE in os.environ else ""
     models = re.findall("model name\t: (.*)", cpuinfo.read_text(encoding="utf-8")) if cpuinfo.is_file() else []
-    return f"{[*models, platform.machine()][0]}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    return f"{[*models, platform.machine()][0]}, {cores.usable()} cores, Python {platform.python_version()}{kernels}"
 
 
 PACKAGES = "vggft tensorflow keras numpy scipy scikit-learn h5py pillow numba MNN torch torchvision timm fastai".split()

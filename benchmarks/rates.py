@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.contenders.entry import TRAIN, listed
+from benchmarks.machine import CORETYPE
 from benchmarks.operations import Convolution, convolutions
 from featurize import engines
 from featurize.backbone import weights
@@ -23,7 +24,6 @@ from featurize.cache.fingerprint import Fingerprint
 from featurize.options.choices import EngineName
 from featurize.pixels import images
 
-CORETYPE = "OPENBLAS_CORETYPE"
 _PICTURES = 64  # passed to the engine in one call, all decoded before
 
 

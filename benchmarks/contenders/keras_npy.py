@@ -110,7 +110,9 @@ def population(entry: Entry) -> None:
 
 def race(entry: Entry) -> None:
     """Compute features, then fit logistic regression to the pooled and to the flattened ones."""
-    seen: dict[Path, NDArray[Any]] = {}  # by judging: it takes no time on the clock, but need not compute twice
+    seen: dict[
+        Path, NDArray[Any]
+    ] = {}  # judging takes no time on the clock, but need not compute unseen pictures twice
 
     def judged(folder: Path) -> NDArray[Any]:
         if folder not in seen:
@@ -119,6 +121,7 @@ def race(entry: Entry) -> None:
 
     with suppress(TimeIsUpError):
         x, targets = stored(entry, TRAIN)
+        seen[entry.task.data / VALIDATE] = stored(entry, VALIDATE)[0]
         for pooling in ("avg", "flatten"):
             with interrupted(entry):
                 scores = logistic(pooled(x, pooling), targets)

@@ -9,10 +9,9 @@ with the best validation accuracy counts. Changed for this comparison:
   the last block's patches, all after the network's layer normalisation. VGG16 has no class token: these are the averages of the
   last block's output or of those of the last four, with or without the maxima of the last block, each set normalised likewise.
 - An epoch is one pass over the training pictures, where DINOv2 takes 1,250 batches, and validation follows each.
-- Where the time is limited, there are 12,500 batches or as many as fit, so that the cosine ends in time. Each batch from the
-  second on updates the estimate of how many fit, by the mean seconds of a batch so far. The first one waits for the loading
-  processes and does not count.
-- Where it is not limited, there are 10 passes over the training pictures.
+- There are 12,500 batches or as many as fit into the time, so that the cosine ends in time. Each batch from the second on updates
+  the estimate of how many fit, by the mean seconds of a batch so far. The first one waits for the loading processes and does not
+  count.
 - Of heads with the same accuracy, the one with the lowest log-loss counts, not the first.
 """
 
@@ -32,7 +31,6 @@ from benchmarks.contenders.torch_weights import vgg16
 RATES = (1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 0.1)
 KINDS = ((1, False), (1, True), (4, False), (4, True))  # blocks that are averaged; the last block's maxima, or not
 BATCH, STEPS = 128, 12_500
-PASSES = 10  # over the training pictures, where the time is not limited
 _USED = 0.9  # of the time that is left, by plan: the seconds of a batch vary
 
 
@@ -124,8 +122,7 @@ def train(entry: Entry, grid: Grid) -> Iterator[tuple[int, int]]:
 
     batches = loader(entry.task.data / TRAIN, grid.batch, augmented=True, interpolation="bicubic")
     validation = len(listed(entry.task.data / VALIDATE)[0]) / grid.batch
-    limited = entry.task.seconds is not None
-    step, steps, first = 0, STEPS if limited else PASSES * len(batches), 0.0
+    step, steps, first = 0, STEPS, 0.0
     optimizer = SGD(grid.groups, momentum=0.9, weight_decay=0)
     schedule = LambdaLR(optimizer, lambda number: (1 + math.cos(math.pi * number / steps)) / 2)
     while step < steps:
@@ -137,7 +134,7 @@ def train(entry: Entry, grid: Grid) -> Iterator[tuple[int, int]]:
             step += 1
             if step == 1:
                 first = entry.clock
-            elif limited:
+            else:
                 steps = min(STEPS, step + _fitting(entry, step, first, (len(batches), validation)))
             schedule.step()
             if step == steps:

@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from benchmarks.contenders.entry import TRAIN, Task, classes, listed
-from benchmarks.contest import Contest, Run, relative, spread, table
+from benchmarks.contest import Contest, Run, fastest_first, relative, spread, table
 from benchmarks.questions.answer import Answer, numbers, seconds_of
 from benchmarks.restoring import keep, restore
 
@@ -102,8 +102,11 @@ def _moves(data: Path) -> list[tuple[Path, Path]]:
 def _table(first: Mapping[str, Run], again: Mapping[str, Mapping[str, list[Run]]]) -> str:
     """Return a row for each contender: the seconds of the first run, and for each change the seconds and the ratio to vggft."""
     rows = []
-    for name, run in first.items():
-        row = [name, f"{run.seconds:.1f}"]
+    nothing, *_ = again.values()
+    for name in fastest_first(seconds_of(nothing)):
+        if any(name not in runs for runs in again.values()):  # it has failed meanwhile
+            continue
+        row = [name, f"{first[name].seconds:.1f}"]
         for runs in again.values():
             seconds = seconds_of(runs)
             row += [spread(seconds[name]), relative(seconds, name)]

@@ -18,4 +18,8 @@ def ask(contest: Contest) -> Answer:
     title = (
         f"The original experiment, {contest.epochs} epochs; scores on {len(listed(contest.unseen)[0])} unseen images"
     )
-    return Answer(title, seconds_table(runs, columns), numbers(runs))
+    text = (
+        f"{seconds_table(runs, columns)}\n\nIn an epoch, original trains on half of the training images, as its script did; the "
+        "others train on all of them."
+    )
+    return Answer(title, text, numbers(runs))

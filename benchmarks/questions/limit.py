@@ -4,12 +4,14 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from tempfile import TemporaryDirectory
 
 from benchmarks import rates
 from benchmarks.contenders.entry import TRAIN, VALIDATE, listed
 from benchmarks.contenders.fastai_fine_tune import SMALL_BATCH
 from benchmarks.contest import VGGFT, Contest, Run, spread, table
+from benchmarks.machine import CORETYPE
 from benchmarks.operations import Epoch, convolutions, epoch, forward
 from benchmarks.questions.answer import Answer, numbers
 from benchmarks.questions.epoch import EPOCHS
@@ -36,6 +38,11 @@ class _Row:
     name: str
     rates: Sequence[float]
     multiply_adds: float
+
+    @property
+    def operations(self) -> float:
+        """Return the median of operations a second."""
+        return 2 * median(self.rates) * self.multiply_adds
 
     def cells(self, best: float) -> list[str]:
         """Return the row of the table; `best` in GFLOP/s."""
@@ -112,15 +119,16 @@ def _best(products: Sequence[Mapping[str, Sequence[float]]]) -> tuple[float, str
 
 def _table(rows: Sequence[_Row], best: float) -> str:
     heads = ["", "images/s", "GMAC an image", "GFLOP/s by the direct count", "of the fastest matrix product"]
-    return table(heads, [row.cells(best) for row in rows])
+    ranked = sorted(rows, key=lambda row: row.operations, reverse=True)
+    return table(heads, [row.cells(best) for row in ranked])
 
 
 def _machine(best: float, size: str, medians: Sequence[str], image: int) -> str:
-    kernels = os.environ.get(rates.CORETYPE)
+    kernels = os.environ.get(CORETYPE)
     return (
         f"The fastest product of float32 matrices with NumPy on all cores, before or after the contenders: {best:.0f} "
         f"GFLOP/s ({size}). At that rate, direct convolutions would compute {best * 1e9 / (2 * image):.1f} images/s. Matrices "
-        f"as large as those of the layers, GFLOP/s: {'; '.join(medians)}. {rates.CORETYPE} is "
+        f"as large as those of the layers, GFLOP/s: {'; '.join(medians)}. {CORETYPE} is "
         + (f"{kernels} for the contenders, and unset for the products and the engine alone." if kernels else "not set.")
     )
 

@@ -21,10 +21,10 @@ def ask(contest: Contest) -> Answer:
     columns = {"heads": {name: str(event["heads"]) for name, event in trained.items()}}
     for number, title in enumerate(("log-loss of the best", "accuracy")):
         columns[title] = {name: unseen_of(each)[number] for name, each in runs.items()}
-    text = seconds_table(runs, columns)
+    text = f"{seconds_table(runs, columns)}\n\n{' and '.join(CACHED)} read features that were computed before."
     if FROM_PIXELS in runs:
         text += (
-            f"\n\n{FROM_PIXELS} gets {contest.minutes[0]:g} minutes, enough for {trained[FROM_PIXELS]['steps']} of the 12,500 "
+            f" {FROM_PIXELS} gets {contest.minutes[0]:g} minutes, enough for {trained[FROM_PIXELS]['steps']} of the 12,500 "
             "steps that its documentation takes."
         )
     return Answer(

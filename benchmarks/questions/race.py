@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from math import inf
 from statistics import median
 
 from benchmarks.contenders.entry import listed
@@ -32,7 +33,8 @@ def ask(contest: Contest) -> Answer:
     for seconds in reversed(times):
         names = CONTENDERS if seconds == times[-1] else PLANNING
         runs = contest.in_turn(names, contest.task("race", seconds=seconds), contest.clear)
-        by_time[seconds] = by_time.get(times[-1], {}) | runs
+        others = {name: run for name, run in by_time.get(times[-1], {}).items() if name not in PLANNING}
+        by_time[seconds] = others | runs
     longest = by_time[times[-1]]
     unseen = len(listed(contest.unseen)[0])
     text = f"{_reached(by_time)}\n\n{_times(longest)}"
@@ -67,11 +69,11 @@ def _reached(by_time: Mapping[float, Runs]) -> str:
 
     def rank(name: str) -> float:
         scores = selected[name, times[-1]]
-        return median(score.unseen["log_loss"] if score else float("inf") for score in scores)
+        return median(score.unseen["log_loss"] if score else inf for score in scores)
 
     rows = []
     for name in sorted(longest, key=rank):
-        cells = [_shown(selected[name, seconds]) for seconds in times]
+        cells = [_shown(selected.get((name, seconds), [None])) for seconds in times]
         last = " / ".join(score.name if score else "–" for score in selected[name, times[-1]])
         rows.append([name, *cells, last, memory_of(longest[name])])
     heads = [f"after {seconds / 60:g} min" for seconds in times]
@@ -91,7 +93,7 @@ def _times(runs: Runs) -> str:
     """Return after how many seconds each contender was as good as the best model of the reference in the same round."""
     if REFERENCE not in runs:
         return f"Without {REFERENCE}, there is nothing to reach."
-    targets = [best_until(run.scores, float("inf")) for run in runs[REFERENCE]]
+    targets = [best_until(run.scores, inf) for run in runs[REFERENCE]]
     if not all(targets):
         return f"{REFERENCE} has finished no epoch."
     goals: dict[str, Callable[[Score, Score], bool]] = {
@@ -106,7 +108,13 @@ def _times(runs: Runs) -> str:
         for name, each in runs.items()
         for goal, better in goals.items()
     }
-    rows = [[name, *(_seconds(seconds[name, goal]) for goal in goals)] for name in runs]
+
+    def rank(name: str) -> float:
+        first, *_ = goals
+        reached_in = [inf if each is None else each for each in seconds[name, first]]
+        return median(reached_in)
+
+    rows = [[name, *(_seconds(seconds[name, goal]) for goal in goals)] for name in sorted(runs, key=rank)]
     text = table([f"seconds until as good as the best of {REFERENCE}", *goals], rows)
     ratios = []
     for goal in goals if VGGFT in runs else ():
