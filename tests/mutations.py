@@ -28,6 +28,15 @@ class Mutation(NamedTuple):
 
 MUTATIONS = [
     Mutation(
+        "vggft/prediction/selection.py", "network.equals(best[0].model.name)", "False", "integration/test_explain.py"
+    ),
+    Mutation(
+        "vggft/comparison/comparison.py",
+        "return None if same else self.first",
+        "return self.first",
+        "unit/test_sentences.py",
+    ),
+    Mutation(
         "featurize/cluster/cluster.py",
         "        for item in suspected:\n            yield self.run_alone(function, item)",
         "        for item in suspected:\n            yield Done(item, None, died=True)",
