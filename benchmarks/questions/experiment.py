@@ -19,7 +19,7 @@ def ask(contest: Contest) -> Answer:
         f"The original experiment, {contest.epochs} epochs; scores on {len(listed(contest.unseen)[0])} unseen images"
     )
     text = (
-        f"{seconds_table(runs, columns)}\n\nIn an epoch, original trains on half of the training images, or on a batch where that "
-        "is more, as its script did; the others train on all of them."
+        f"{seconds_table(runs, columns)}\n\nIn an epoch, original trains on half of the training images, or on a batch where "
+        "that is more, as its script did; the others train on all of them."
     )
     return Answer(title, text, numbers(runs))
