@@ -4,15 +4,13 @@
 
 WORKSPACE has features and trained heads (`vggft featurize`, `vggft head`); IMAGE is to be predicted by its best head. In each
 round the commands take turns, each in a process of its own, beside a Python that does nothing and one that imports TensorFlow.
-Medians, with minimum and maximum. Python's own list of imports tells, in a run that is not timed, whether a command imports
-TensorFlow.
+Medians, with minimum and maximum. Whether a command imports TensorFlow is seen in a run that is not timed.
 """
 
 import argparse
-import os
-import re
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -21,7 +19,14 @@ from benchmarks.machine import children_processor_seconds, machine, versions
 from featurize.backbone.vgg16 import VGG16
 from vggft.workspace.workspace import Workspace
 
-_IMPORTED = re.compile(r"\| +tensorflow$", re.MULTILINE)  # a line of PYTHONPROFILEIMPORTTIME
+# Runs vggft, and writes to the file of the first argument whether TensorFlow was imported.
+_REPORTING = """
+import atexit, pathlib, runpy, sys
+file = pathlib.Path(sys.argv.pop(1))
+atexit.register(lambda: file.write_text(str("tensorflow" in sys.modules)))
+runpy.run_module("vggft", run_name="__main__", alter_sys=True)
+"""
+_IMPORTING = "Python that imports TensorFlow"
 
 
 def main() -> None:
@@ -32,17 +37,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     here, data = ["-w", options.workspace], Workspace(options.workspace, VGG16).settings.data
-    vggft = [sys.executable, "-m", "vggft"]
-    commands = {
-        "Python that does nothing": [sys.executable, "-c", "pass"],
-        "Python that imports TensorFlow": [sys.executable, "-c", "import tensorflow"],
-        "vggft --help": [*vggft, "--help"],
-        "vggft doctor": [*vggft, "doctor", *here],
-        "vggft featurize, nothing new": [*vggft, "featurize", data, *here],
-        "vggft head, nothing new": [*vggft, "head", *here],
-        "vggft predict, one image": [*vggft, "predict", options.image, *here],
+    words = {
+        "vggft --help": ["--help"],
+        "vggft doctor": ["doctor", *here],
+        "vggft featurize, nothing new": ["featurize", data, *here],
+        "vggft head, nothing new": ["head", *here],
+        "vggft predict, one image": ["predict", options.image, *here],
     }
-    imports = {name: _imports_tensorflow(command) for name, command in commands.items()}  # also fills caches
+    imports = {name: _imports_tensorflow(each) for name, each in words.items()}  # also fills caches
+    commands = {name: [sys.executable, "-m", "vggft", *each] for name, each in words.items()}
+    for name, code in (("Python that does nothing", "pass"), (_IMPORTING, "import tensorflow")):
+        commands[name], imports[name] = [sys.executable, "-c", code], name == _IMPORTING
     seconds: dict[str, list[float]] = {name: [] for name in commands}
     processor: dict[str, list[float]] = {name: [] for name in commands}
     for _ in range(options.rounds):
@@ -60,10 +65,11 @@ def main() -> None:
     print(table(heads, rows))
 
 
-def _imports_tensorflow(command: list[object]) -> bool:
-    environment = {**os.environ, "PYTHONPROFILEIMPORTTIME": "1"}
-    done = subprocess.run(list(map(str, command)), check=True, capture_output=True, text=True, env=environment)
-    return bool(_IMPORTED.search(done.stderr))
+def _imports_tensorflow(words: list[object]) -> bool:
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "imported"
+        subprocess.run([sys.executable, "-c", _REPORTING, str(file), *map(str, words)], check=True, capture_output=True)
+        return file.read_text() == "True"
 
 
 if __name__ == "__main__":
