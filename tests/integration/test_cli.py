@@ -122,6 +122,7 @@ def test_a_second_writer_is_refused_and_told_who_writes(copied):
     assert vggft("featurize", copied / "data", "-w", copied / "work").returncode == 0
 
 
+@pytest.mark.slow
 def test_heads_leaderboard_and_stale_heads(copied):
     work = ["-w", copied / "work"]
     names = {"logistic-avg", "avg-256", "max-256", "flatten-256-classic"}

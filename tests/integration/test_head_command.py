@@ -52,6 +52,7 @@ def twice(featurized, tmp_path_factory):
     return once(tmp_path_factory, "heads", build)
 
 
+@pytest.mark.slow
 def test_the_default_population(twice):
     _, (first, *_) = twice
     assert first["heads"][0]["name"] == first["best"]
@@ -67,6 +68,7 @@ def test_the_default_population(twice):
         assert [c["n"] for c in h["validation"]["per_class"]] == [2, 2]
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_metrics_and_nothing_is_trained_twice(twice):
     _, (first, again, retrained) = twice
     assert again["trained"] == []
@@ -75,6 +77,7 @@ def test_the_same_seed_gives_the_same_metrics_and_nothing_is_trained_twice(twice
     assert measured(retrained) == measured(first)
 
 
+@pytest.mark.slow
 def test_what_is_kept_of_each_head(twice):
     base, (*_, last) = twice
     workspace = Workspace(base / "work", TINY)
@@ -175,6 +178,7 @@ def test_bad_input_changes_nothing(copied):
     assert "in the way" in refused("head", "-w", work)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
     work = copied / "work"

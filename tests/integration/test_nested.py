@@ -66,6 +66,7 @@ def compared(tuned, tmp_path_factory):
     return base / "work", result
 
 
+@pytest.mark.slow
 def test_every_image_is_predicted_once_and_has_a_p_value(compared):
     work, result = compared
     assert result["measured_on"] == "folds"
@@ -255,6 +256,7 @@ def test_killed_and_run_again(tuned, compared, tmp_path):
     assert strict_json(done.stdout)["pairs"] == compared[1]["pairs"]
 
 
+@pytest.mark.slow
 def test_folds_that_are_done_are_not_done_again(compared, tmp_path, ui):
     work = tmp_path / "work"
     shutil.copytree(compared[0], work)

@@ -84,6 +84,7 @@ def results(work):
     return found
 
 
+@pytest.mark.slow
 def test_every_combination_is_trained_and_ranked(swept, again, ui):
     _, found, read = swept
     names = {f"{block}-logistic-max{lr}-batch5-epochs1" for block in ("block3", "block2") for lr in ("", "-lr0.002")}
@@ -146,6 +147,7 @@ def test_runs_with_the_same_inputs_follow_one_another(here, ui, monkeypatch):
     assert len(set(order)) == 4
 
 
+@pytest.mark.slow
 def test_combinations_that_mean_the_same_are_trained_once(again, ui):
     same = "from=logistic,logistic-max precision=auto,float32"
     found = finetune.run(again, FinetuneOptions.of(sweep=same, **FIXED), ui)
@@ -226,6 +228,7 @@ def test_killed_again_and_again_it_ends_as_the_undisturbed_one(here, tmp_path, t
     assert not store.unfinished(killed / "finetune")
 
 
+@pytest.mark.slow
 def test_the_command_prints_the_ranking(again):
     done = vggft("finetune", "--sweep", TWO, "--epochs", "1", "--batch-size", "5", "-w", again.root)
     assert done.returncode == 0, done.stderr

@@ -16,6 +16,7 @@ from featurize.cache.fingerprint import Fingerprint
 from vggft.workspace.workspace import Workspace
 
 
+@pytest.mark.slow
 def test_interrupted_by_a_person(tmp_path):
     data = drawings(tmp_path / "data", 12, "birds", "bugs", "flowers", "fruit")
     process = start("featurize", data, "-w", tmp_path / "work", "--shard", "8", "--json")
