@@ -110,9 +110,8 @@ def population(entry: Entry) -> None:
 
 def race(entry: Entry) -> None:
     """Compute features, then fit logistic regression to the pooled and to the flattened ones."""
-    seen: dict[
-        Path, NDArray[Any]
-    ] = {}  # judging takes no time on the clock, but need not compute unseen pictures twice
+    # Judging takes no time on the clock, but need not compute unseen pictures twice.
+    seen: dict[Path, NDArray[Any]] = {}
 
     def judged(folder: Path) -> NDArray[Any]:
         if folder not in seen:
