@@ -31,7 +31,8 @@ def all_of_it(session: nox.Session) -> None:
     _lint(session)
     docs(session)
     _demo(session)
-    session.run("python", "-m", "pytest", "-m", "slow or not slow", "--cov")
+    # Some slow tests take minutes: tests of a file need not stay together, or one process would be left with the longest.
+    session.run("python", "-m", "pytest", "-m", "slow or not slow", "--dist", "worksteal", "--cov")
 
 
 def _lint(session: nox.Session) -> None:
