@@ -2,8 +2,10 @@
 
 from benchmarks.contenders import vggft
 from benchmarks.contenders.entry import Entry, main
+from featurize.backbone.vgg16 import VGG16
+from finetune.examples import cached_bytes
 
-MEMORY = 2 * vggft.BATCH * 14 * 14 * 512 * 2  # bytes of block4_pool, float16
+MEMORY = 2 * vggft.BATCH * cached_bytes(VGG16, "block4_pool", VGG16.size)
 
 
 def epoch(entry: Entry) -> None:

@@ -103,9 +103,8 @@ def _table(first: Mapping[str, Run], again: Mapping[str, Mapping[str, list[Run]]
     """Return a row for each contender: the seconds of the first run, and for each change the seconds and the ratio to vggft."""
     rows = []
     nothing, *_ = again.values()
-    for name in fastest_first(seconds_of(nothing)):
-        if any(name not in runs for runs in again.values()):  # it has failed meanwhile
-            continue
+    names = [name for name in fastest_first(seconds_of(nothing)) if all(name in runs for runs in again.values())]
+    for name in names:  # without those that have failed meanwhile
         row = [name, f"{first[name].seconds:.1f}"]
         for runs in again.values():
             seconds = seconds_of(runs)

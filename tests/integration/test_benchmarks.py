@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import make_classes
 
+from benchmarks import starting
 from benchmarks.__main__ import parsed
 from benchmarks.contenders import vggft
 from benchmarks.contenders.entry import Entry, Task, listed
@@ -36,6 +37,7 @@ def test_questions_are_answered_on_a_few_images(tmp_path):
     report = json.loads((tmp_path / "report.json").read_text())
     assert report["images"] == {"train": 20, "validate": 4, "unseen": 4}
     assert report["missing"] == {}
+    assert report["ready"]["events"][0]["engine"] in ("winograd", "mnn", "keras")
     features, epoch = (report["answers"][name] for name in ("features", "epoch"))
     assert features["apart"]["keras_npy"] < 2e-3
     for name, kilobytes in (("vggft", 77), ("keras_npy", 101)):
@@ -54,6 +56,12 @@ def test_vggft_is_scored_on_the_features_that_it_trains_on(tmp_path):
     digests = [durable.sha256(file) for file in listed(folder)[0]]
     cached = work.workspace.cache().read("block4_pool", digests)
     np.testing.assert_array_equal(vggft._outputs(work, folder), cached)
+
+
+@pytest.mark.slow
+def test_what_a_command_imports():
+    assert starting._imports_tensorflow(["doctor"])
+    assert not starting._imports_tensorflow(["--help"])
 
 
 @pytest.mark.slow

@@ -94,6 +94,7 @@ def test_a_contender_that_fails_is_left_out_with_what_it_printed(divided, tmp_pa
     contest.journal = tmp_path / "runs.jsonl"
     assert contest.in_turn(["tried"], contest.task("try")) == {}  # the second round fails
     assert contest.missing == {"tried": "failed: status 1; no memory"}
+    assert contest.versions["tried"]["numpy"] == np.__version__
     (first,) = map(json.loads, contest.journal.read_text().splitlines())
     assert (first["contender"], first["task"]["seed"], first["task"]["do"]) == ("tried", 0, "try")
     assert first["run"]["seconds"] > 0

@@ -56,9 +56,8 @@ def _heat_maps(workspace: Workspace, record: Record, models: Models, shown: Gall
     Where these are the same model, only those of the head.
     """
     contrast = record.comparison.contrast
-    network = models.named(contrast.network) if contrast.network else None
-    same = network is not None and network.equals(contrast.head)
-    names = [contrast.head] if network is None or same else [network.name, contrast.head]
+    network = contrast.network if record.comparison.difference else None
+    names = [name for name in (network, contrast.head) if name]
     rows = {row.name: row for row in record.comparison.rows}
     first = dict(zip(shown.positions[:HEAT_MAPS].tolist(), shown.samples, strict=False))
     root, start = workspace.dataset.root, PerProcess(partial(start_its_engine, workspace))
