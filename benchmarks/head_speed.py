@@ -31,7 +31,7 @@ from typing import Any
 
 from PIL import Image, ImageOps
 
-from heads.specs import CLASSIC, POOLED
+from heads.specs import CLASSIC, POOLED_HEADS
 
 EPOCHS = 50
 FEW = 3  # measured epochs of the classic head
@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, ...]] = {
     "logistic-max, search included": ("--head", "logistic-max"),
     "max-256 alone": ("--head", "max-256", "--epochs", str(EPOCHS), "--patience", str(EPOCHS)),
     "twelve pooled heads": (
-        *(word for spec in POOLED for word in ("--head", spec.name)),
+        *(word for spec in POOLED_HEADS for word in ("--head", spec.name)),
         *("--epochs", str(EPOCHS), "--patience", str(EPOCHS)),
     ),
     f"classic, {FEW} epochs": ("--head", CLASSIC.name, "--epochs", str(FEW), "--patience", str(EPOCHS)),

@@ -266,7 +266,7 @@ def picture(measured: dict[str, Any], names: list[str], seeds: int) -> bytes:
     """Draw log-loss and accuracy on the test split against epochs, seed by seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER, draw
+    from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER
 
     colours = dict(zip(TRAININGS, (NETWORK, "#1b1b1b", OTHER, HEAD), strict=True))
 
@@ -286,7 +286,7 @@ def picture(measured: dict[str, Any], names: list[str], seeds: int) -> bytes:
         scale.yaxis.set_minor_formatter(NullFormatter())
         figure.axes[1].legend(fontsize="small")
 
-    return draw("original-experiment", "", "", (10, 3.8), paint).png
+    return render("original-experiment", "", "", (10, 3.8), paint).png
 
 
 if __name__ == "__main__":

@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from featurize.backbone import weights as weight_files
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import between, build
-from featurize.backbone.weights import Source, Weights
+from featurize.backbone.weights import Source, Weights, digest
 from featurize.backend import load_keras
 from featurize.cache.fingerprint import FEATURE_BOUNDS
 from featurize.errors import VggftError
@@ -120,7 +119,7 @@ def disassemble(network: Any, architecture: Architecture, classes: Sequence[str]
         file: the file that the network was read from.
     """
     arrays = {layer.name: tuple(network.get_layer(layer.name).get_weights()) for layer in architecture.convolutions}
-    backbone = Weights(architecture, arrays, weight_files.digest(architecture, arrays), Source("file", file))
+    backbone = Weights(architecture, arrays, digest(architecture, arrays), Source("file", file))
     return backbone, head_of(network, file.parent.name, classes)
 
 

@@ -60,7 +60,7 @@ class Settings:
         split_point: the layer below it; None for pixels.
         plan: training settings.
         memory: maximum bytes of training inputs in memory.
-        start: value of --from: "best", "scratch" or the name of a head.
+        start: value of --from: "logistic", "best", "scratch" or the name of a head.
         provenance: manifest, fingerprint, weights, versions.
         recipe: value of --recipe.
     """

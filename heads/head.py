@@ -181,7 +181,7 @@ def unfolded(layer: Layer, scaler: Scaler) -> Layer:
 
 
 def load_head(folder: Path) -> Head:
-    """Read a head written by `Head.save`. Nothing is unpickled.
+    """Read a head from the files of `HEAD_FILES`. Nothing is unpickled.
 
     Raises:
         VggftError: the folder holds no head, a head of another version, or damaged files.

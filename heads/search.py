@@ -28,7 +28,7 @@ Progress = Callable[[str, int, str], AbstractContextManager[Callable[[int], None
 _PARAMETERS_AT_ONCE = 2**25
 
 # Where the provenance of a cross-validated head has the number of folds.
-FOLDS = "training_folds"
+TRAINING_FOLDS = "training_folds"
 
 # Heads are ranked by out-of-fold log-loss, by the mean validation log-loss over seeds, or by validation log-loss.
 Criterion = Literal["folds", "seeds", "validation"]
@@ -205,7 +205,7 @@ def cross_validate(
                 continue
             result = results[name]
             p[name][len(train) :] = result.head.scores(validation.pooled[result.head.pooling])
-            head = replace(result.head, provenance={**result.head.provenance, FOLDS: number})
+            head = replace(result.head, provenance={**result.head.provenance, TRAINING_FOLDS: number})
             out_of_fold = Predictions(samples, targets, p[name], fold_of_image)
             metrics = measure(p[name][counted], targets[counted])
             yield replace(result, head=head, folds=metrics, out_of_fold=out_of_fold)
@@ -321,7 +321,7 @@ def criterion(results: Sequence[Result]) -> Criterion:
     """Return the most reliable criterion that all heads have: same folds, else the same number of seeds, else validation."""
     provenances = [result.head.provenance for result in results]
     if len({provenance.get("recipe", {}).get("seed") for provenance in provenances}) == 1:  # also the seed of the folds
-        numbers = {provenance.get(FOLDS) for provenance in provenances}
+        numbers = {provenance.get(TRAINING_FOLDS) for provenance in provenances}
         if all(result.folds for result in results) and len(numbers) == 1 and None not in numbers:
             return "folds"
         if len({result.spread.seeds for result in results if result.spread}) == 1 and all(r.spread for r in results):

@@ -13,6 +13,20 @@ NAME = re.compile(r"(?!.*\.csv$)[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 NAMES = "letters, digits, '.', '_' and '-', 64 at most, and no .csv at the end"
 
 
+_VIEWS = "-views"
+
+
+def with_views(name: str, number: int) -> str:
+    """Return the name of a head that is trained on so many views of each image."""
+    return f"{name}{_VIEWS}{number}"
+
+
+def without_views(name: str) -> tuple[str, int]:
+    """Return the name of a head's specification, and the number of views that its name tells; 0: none."""
+    own, found, number = name.rpartition(_VIEWS)
+    return (own, int(number)) if found and number.isdecimal() else (name, 0)
+
+
 @dataclass(frozen=True)
 class DenseSpec(Options):
     """A dense head: pooling → hidden ReLU units → dropout → classes, trained by Adam.
@@ -53,7 +67,7 @@ CLASSIC = DenseSpec("flatten-256-classic", "flatten", units=256, learning_rate=1
 
 # Chosen from a grid search (two to five values of each hyper-parameter, all combinations) on the photographs and drawings used
 # in development. Pooling, L2 and the learning rate mattered most, dropout less than L2, and 64 or 256 hidden units hardly at all.
-POOLED: tuple[DenseSpec, ...] = (
+POOLED_HEADS: tuple[DenseSpec, ...] = (
     DenseSpec("avg-linear", "avg", units=0, learning_rate=1e-3, l2=0.01),
     DenseSpec("max-linear", "max", units=0, learning_rate=1e-3, l2=0.01),
     DenseSpec("avgmax-linear", "avgmax", units=0, learning_rate=3e-4, l2=0.01),
@@ -72,7 +86,7 @@ BASELINES = (
     LogisticSpec("logistic-max", "max"),
     LogisticSpec("logistic-avgmax", "avgmax"),
 )
-DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED, CLASSIC)
+DEFAULTS: tuple[Spec, ...] = (*BASELINES, *POOLED_HEADS, CLASSIC)
 
 # The specification of the randomly initialised head of `vggft finetune --from scratch`.
-UNTRAINED = next(spec for spec in POOLED if spec.name == "avg-256")
+UNTRAINED = next(spec for spec in POOLED_HEADS if spec.name == "avg-256")

@@ -20,7 +20,7 @@ from heads.head import HEAD_FILES, Head, Kind, load_head
 from heads.history import read_history
 from heads.logistic import SearchPoint
 from heads.metrics import Metrics
-from heads.search import FOLDS, Result, Spread, best_first, criterion, of_recipe
+from heads.search import TRAINING_FOLDS, Result, Spread, best_first, criterion, of_recipe
 from heads.specs import Pooling
 
 METRICS, HISTORY, PIPELINE = "metrics.json", "history.csv", "pipeline.joblib"
@@ -121,7 +121,7 @@ def _load(folder: Path) -> Result:
             raise ValueError(f"{METRICS} of other classes than {', '.join(head.classes)}")
         if "recipe" in head.provenance:
             of_recipe(head.name, head.provenance["recipe"])
-        number = head.provenance.get(FOLDS, 2)
+        number = head.provenance.get(TRAINING_FOLDS, 2)
         if not isinstance(number, int) or number < 2:
             raise ValueError(f"{number!r} folds")
         curve = folder / HISTORY
@@ -183,7 +183,7 @@ def write_leaderboard(path: Path, results: Sequence[Result], stale: Sequence[Res
         row += [f.n, f.accuracy, f.log_loss, f.auc] if f else [None] * 4
         row += [s.seeds, s.log_loss, s.log_loss_sd] if s else [None] * 3
         recipe = head.provenance.get("recipe", {})
-        row += [head.provenance.get(FOLDS), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
+        row += [head.provenance.get(TRAINING_FOLDS), *(recipe.get(key) for key in ("seed", "epochs", "class_weight"))]
         row += [by if fresh else None]
         row += [result.status if fresh else "stale", result.remark]
         rows.append(["" if value is None else value for value in row])
@@ -211,7 +211,7 @@ def read_probabilities(folder: Path, head: Head, samples: Sequence[Sample], file
         return np.array([[float(rows[s.digest, s.label][column]) for column in columns] for s in samples])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise VggftError(
-            f"{path}: missing or damaged ({reason(error)}). Make it again: vggft head --head {head.name} --retrain"
+            f"{path}: missing or damaged ({reason(error)}). Train the head again, with --retrain."
         ) from None
 
 

@@ -252,7 +252,7 @@ def _call(expected: str, function: Callable[[Item], Result], item: Item) -> Resu
     def require_wanted() -> None:
         task = worker.state.tasks.get(key)
         if task is None or task.state != "executing" or worker.status.name not in ("running", "paused"):
-            raise VggftError("the process that wanted this has gone.")
+            raise VggftError("the process that submitted this task has ended.")
 
     try:
         if version("vggft") != expected:

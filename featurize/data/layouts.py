@@ -181,7 +181,7 @@ def _no_class_folders(root: Path, split: Split, inside: dict[Split, Path], other
         )
     alone = f"vggft featurize {shlex.quote(str(train))}"
     advice = (
-        f"If these pictures are unlabelled, they are what vggft predict is for: run {alone}, and later vggft predict "
+        f"If these pictures are unlabelled, leave them out: {alone}. Later, to classify them: vggft predict "
         f"{shlex.quote(str(folder))}."
         if split == "test"
         else f"To draw validation images from the training folder: {alone}."

@@ -26,7 +26,7 @@ _SETTLED_NS = 2_000_000_000
 
 # Where pictures that lie in no class folders may belong.
 _OTHERWISE = (
-    "; with --labels TABLE, a row for each file tells its label. Unlabelled pictures are what vggft predict is for."
+    "; or label the files with --labels TABLE, a row for each file. To classify unlabelled pictures: vggft predict."
 )
 
 # Files per thread task. One task per file needed 2 kB of memory each, and took a third of the time of a scan without changes.

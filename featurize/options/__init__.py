@@ -20,6 +20,7 @@ from types import NoneType, UnionType
 from typing import Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from featurize.errors import VggftError
+from featurize.process import places
 
 _UNITS = {"": 1, "B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -78,12 +79,11 @@ class Option:
     @property
     def bounds(self) -> str:
         """The bounds in words; empty where there are none."""
-        if self.least is not None and self.most is not None:
-            return f"{self.least} to {self.most}"
-        parts = []
-        if self.least is not None:
+        both = self.least is not None and self.most is not None
+        parts = [f"{self.least} to {self.most}"] if both else []
+        if self.least is not None and not both:
             parts.append(f"{self.least} or more")
-        for word, bound in (("above", self.above), ("at most", self.most), ("below", self.below)):
+        for word, bound in (("above", self.above), ("at most", None if both else self.most), ("below", self.below)):
             if bound is not None:
                 parts.append(f"{word} {bound}")
         return " and ".join(parts) + (f", or {self.off} (off)" if self.off is not None else "")
@@ -145,6 +145,12 @@ class Field:
         return ", ".join(part for part in (_KINDS[self.kind][1], self.option.bounds) if part)
 
     @property
+    def description(self) -> str:
+        """Help text and bounds."""
+        bounds = self.option.bounds
+        return self.option.help + (f" {bounds[0].upper()}{bounds[1:]}." if bounds else "")
+
+    @property
     def usual(self) -> str:
         """The default in words; empty where there is nothing to say."""
         if self.option.default or self.argument or self.kind is bool:
@@ -198,9 +204,13 @@ class Field:
             right = is_usable(read) and self.option.allows(read)
         if not right or (self.choices and read not in self.choices):
             raise self._wrong(value)
-        if self.kind is Path and str(value) != "-" and Path(value) == Path("-"):
-            return Path(value).absolute()  # "-" is standard input, ./- a file
-        return self.kind(read)
+        if self.kind is not Path:
+            return self.kind(read)
+        path = Path(value)
+        if str(value) != "-" and path == Path("-"):
+            return path.absolute()  # "-" is standard input, ./- a file
+        # Shells expand ~, but neither in --flag=~/folder nor in Python. A file can be called ~cat.
+        return places.expanded(path) if path.parts[:1] == ("~",) else path
 
     def _wrong(self, value: Any) -> VggftError:
         shown = _shown(value) if self.kind is float and isinstance(value, float) else repr(value)

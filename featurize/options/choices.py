@@ -31,8 +31,8 @@ LayoutName = Literal["auto", "classes", "splits"]
 Layout = Annotated[
     LayoutName | None,
     Option(
-        "What the folders in DATA are: classes, or splits that hold class folders (others are left out); auto: by their "
-        "names, where those are clear.",
+        "What the folders in DATA are: classes, or splits with class folders in them (other folders are ignored); auto: "
+        "inferred from their names.",
         default="that of the workspace; auto in a new one",
     ),
 ]

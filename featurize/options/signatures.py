@@ -29,9 +29,8 @@ def takes(options: type[Options]) -> Callable[[_Method], _Method]:
 
 def description(field: Field) -> str:
     """Return help text, allowed values and the meaning of None."""
-    bounds = field.option.bounds and f" {field.option.bounds[0].upper()}{field.option.bounds[1:]}."
     usual = f" None: {field.usual}." if field.default is None and field.usual else ""
-    return f"{field.option.help}{bounds}{usual}"
+    return f"{field.description}{usual}"
 
 
 def _parameter(field: Field) -> inspect.Parameter:

@@ -235,7 +235,7 @@ def test_a_solver_is_interrupted(entry):
 def test_the_default_heads_are_those_of_vggft():
     assert tuple(spec.pooling for spec in specs.BASELINES) == keras_npy.LOGISTIC
     written = [
-        keras_npy.Dense(s.pooling, s.units, s.learning_rate, s.dropout, s.l2, s.standardise) for s in specs.POOLED
+        keras_npy.Dense(s.pooling, s.units, s.learning_rate, s.dropout, s.l2, s.standardise) for s in specs.POOLED_HEADS
     ]
     classic = specs.CLASSIC
     written.append(

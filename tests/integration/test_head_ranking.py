@@ -15,8 +15,8 @@ def test_few_validation_images_are_ranked_by_folds_and_the_order_is_said_to_be_u
     assert "Heads on 24 images that they were not trained on, lowest log-loss first" in done.stdout
     sure = next(line for line in done.stdout.splitlines() if line.startswith("how sure: "))
     assert re.fullmatch(
-        r"how sure: [a-z-]+ is the best in \d+% of the draws when the images are resampled; "
-        r"(1 of 1 other is not significantly worse|no other is as good)",
+        r"how sure: [a-z-]+ ranks first in \d+% of bootstrap resamples of the images; "
+        r"(1 of 1 other is not significantly worse|the other is significantly worse)",
         sure,
     )
     again = vggft("head", "-w", work, *picked)

@@ -154,7 +154,7 @@ def test_an_error_stops_features_and_names_the_reason(folder, tmp_path):
     (tmp_path / "work").mkdir()
     (tmp_path / "work" / "manifest.csv").write_text("mine")
     learner = ProcessLearner(Workspace(tmp_path / "work", TINY), folder, names(folder))
-    assert "manifest.csv: not provably written by vggft" in until(lambda now: now.stopped, learner).stopped
+    assert "manifest.csv: vggft cannot prove that it wrote this" in until(lambda now: now.stopped, learner).stopped
     learner.close()
 
 

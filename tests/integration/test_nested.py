@@ -291,7 +291,8 @@ def test_runs_that_cannot_be_repeated_are_left_out_before_anything_is_trained(tu
     folds = folds_of(workspace, replace(found, networks=(orphan, network)), 2, ui.warn, ui)
     assert folds.network.name == "net"
     assert [run.name for run in folds.runs] == ["net"]
-    assert "orphan: the head it starts from is missing. Train it: vggft head --head gone" in capsys.readouterr().err
+    to_train = "To train it: vggft head --head gone --grid FILE"
+    assert f"orphan: the head it starts from is missing. {to_train}" in capsys.readouterr().err
     with pytest.raises(VggftError, match="--cv 2: no network of this workspace can be tuned again"):
         folds_of(workspace, replace(found, networks=(orphan,)), 2, ui.warn, ui)
 

@@ -110,7 +110,7 @@ def test_a_picture_that_ends_its_readers_is_found_and_rejected_by_name(data, her
 def test_workers_that_die_whatever_they_compute_blame_no_picture(data, tmp_path, monkeypatch):
     monkeypatch.setenv(DEADLY, "1")
     said = refused("featurize", data, "-w", tmp_path / "work", "--on", "local:2", network=DISTURBED)
-    assert said.startswith("error: local:2: workers die whatever they compute")
+    assert said.startswith("error: local:2: workers die on every task")
     monkeypatch.delenv(DEADLY)
     done = vggft("featurize", data, "-w", tmp_path / "work", "--on", "local:2", "--json", network=DISTURBED)
     assert (strict_json(done.stdout)["computed"], strict_json(done.stdout)["rejected"]) == (30, 1)

@@ -208,7 +208,7 @@ def test_training_replaces_no_file_of_somebody_else(copied):
     (folder / "notes.txt").write_text("mine")
     (folder / "predictions.csv").write_text("mine")
     before = snapshot(folder)
-    assert "predictions.csv: not provably" in refused("head", "--head", "logistic-max", "-w", copied / "work")
+    assert "predictions.csv: vggft cannot prove" in refused("head", "--head", "logistic-max", "-w", copied / "work")
     assert snapshot(folder) == before
 
 

@@ -74,3 +74,34 @@ def test_the_stand_in_engine_gives_the_same_from_a_cached_layer():
     assert np.array_equal(engine(pictures[1:2], ["block3_pool"])[0][0], top[1])
     from_cache = engine(cached.astype(np.float16), ["block3_pool"], "block2_pool")[0]
     assert np.allclose(from_cache, top, rtol=2e-3, atol=2e-3)
+
+
+# Whom a room may import: those before it. Rooms are the folders of `featurize` and `vggft` and the modules beside them.
+ORDER = """
+    featurize.errors featurize.wording featurize.process featurize.options featurize.disk featurize.pixels featurize.data
+    featurize.video featurize.backend featurize.backbone featurize.cache featurize.engines featurize.runner featurize.cluster
+    featurize heads finetune
+    vggft.ui vggft.workspace vggft.prediction vggft.explanation vggft.sorting vggft.labelling vggft.comparison vggft.export
+    vggft.steps vggft.cli vggft.api vggft.siblings vggft vggft.__main__
+""".split()
+
+
+def room(module):
+    package, *rest = module.split(".")
+    return ".".join([package, *rest[:1]]) if package in ("featurize", "vggft") else package
+
+
+@pytest.mark.parametrize("package", ["featurize", "heads", "finetune", "vggft"])
+def test_no_room_imports_a_later_one(package):
+    """Imports inside functions count, too."""
+    for path in sorted((ROOT / package).rglob("*.py")):
+        own = room(".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            imported = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module:
+                imported = [f"{node.module}.{alias.name}" for alias in node.names]
+            rooms = {
+                room(name) for name in imported if name.split(".")[0] in ("featurize", "heads", "finetune", "vggft")
+            }
+            later = [name for name in rooms if name not in ORDER[: ORDER.index(own) + 1]]
+            assert not later, f"{path.relative_to(ROOT)}, line {node.lineno}: {own} imports {later[0]}"

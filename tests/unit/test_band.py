@@ -50,7 +50,7 @@ def test_no_score_does():
     found = chosen((0.9, False), (0.8, True))
     assert found == Band(NEVER, 2, 0, None)
     assert found.unsure(1.0)
-    assert "all predictions are marked as unsure (?): at no score" in str(found)
+    assert "all predictions are marked as unsure (?): no threshold reaches an accuracy of 95% on" in str(found)
 
 
 def test_three_classes():

@@ -92,7 +92,7 @@ def test_files_of_the_repository_named_in_the_text_exist(page):
         assert (ROOT / path).is_file(), path
 
 
-@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("name", ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/guarantees.md"])
 def test_rooms_named_in_the_text_exist(name):
     rooms = re.findall(r"`((?:featurize|heads|finetune|vggft|tests|docs)/[\w/.]+)`", (ROOT / name).read_text("utf-8"))
     assert rooms

@@ -147,7 +147,7 @@ def test_a_workspace_keeps_its_settings(engine, folder, tmp_path):
 def test_files_of_somebody_else_are_no_workspace(engine, folder, tmp_path):
     (tmp_path / "work" / "heads").mkdir(parents=True)
     (tmp_path / "work" / "heads" / "notes.txt").write_text("mine")
-    with pytest.raises(VggftError, match="not provably written by vggft"):
+    with pytest.raises(VggftError, match="vggft cannot prove that it wrote this"):
         features_of(folder, tmp_path / "work").advance()
     assert sorted(path.name for path in (tmp_path / "work").rglob("*")) == ["heads", "notes.txt"]
     assert engine.rows == []

@@ -247,7 +247,7 @@ def test_opening_makes_no_object_for_a_row(tmp_path, monkeypatch):
 def test_a_new_workspace_replaces_no_columns_that_vggft_did_not_write(tmp_path, monkeypatch):
     monkeypatch.setattr(manifest, "_LARGE", 1)
     (tmp_path / "manifest.h5").write_bytes(b"of somebody else")
-    with pytest.raises(VggftError, match=r"manifest\.h5: not provably written by vggft"):
+    with pytest.raises(VggftError, match=r"manifest\.h5: vggft cannot prove that it wrote this"):
         earlier.refuse_foreign_files(tmp_path)
     rows = samples(60)
     check(opened(tmp_path, rows), rows)

@@ -51,7 +51,7 @@ def test_every_option_is_on_the_command_line_and_in_the_reference(command, field
     row = next(line for line in (own + common).splitlines() if re.match(start, line) and field.option.help in line)
     if not field.argument:
         assert field.flag in shown.opts
-        assert field.option.help in shown.help
+        assert field.description in shown.help
         assert field.usual in row
         assert not field.usual or f"[default: {field.usual}" in shown.help
 
@@ -141,6 +141,7 @@ WRONG = [
     (HeadOptions, "seed", True, "a whole number, 0 to 4294967295"),
     (HeadOptions, "batch_size", -3, "a whole number, 1 or more"),
     (HeadOptions, "cv", 1, "a whole number, 2 or more, or 0 (off)"),
+    (FeaturizeOptions, "views", 33, "a whole number, 1 to 32, or 0 (off)"),
     (HeadOptions, "suspects", 1, "True or False"),
     (HeadOptions, "head", 3, "text"),
     (HeadOptions, "grid", 3, "a path"),
@@ -163,8 +164,9 @@ WRONG = [
 @pytest.mark.parametrize(("options", "name", "value", "right"), WRONG)
 def test_types_and_bounds_are_checked_in_python_too(options, name, value, right):
     sentence = f"--{name.replace('_', '-')} {value!r}: expected {right}."
+    data = {"data": "d"} if options is FeaturizeOptions else {}
     with pytest.raises(VggftError, match=f"^{re.escape(sentence)}$"):
-        options.of(**{name: value})
+        options.of(**data, **{name: value})
 
 
 @pytest.mark.parametrize("wrong", [{"seed": -1}, {"batch_size": 0}, {"epochs": 2.5}, {"seed": True}])
@@ -208,6 +210,14 @@ def test_values_are_kept_as_the_field_says():
     assert (type(options.test), options.test) == (float, 0.25)
     assert HeadOptions.of(head=["a", "b"]).head == ("a", "b")
     assert PredictOptions(["a.png"]).paths == (Path("a.png"),)
+
+
+def test_a_home_folder_that_no_shell_has_replaced(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    options = FeaturizeOptions.of(data="~/pictures", weights=Path("~/w.h5"))
+    assert (options.data, options.weights) == (Path("/home/me/pictures"), Path("/home/me/w.h5"))
+    assert HeadOptions.parse({"grid": "~/grid.toml"}).grid == Path("/home/me/grid.toml")
+    assert PredictOptions(["~cat.png", "~", "-"]).paths == (Path("~cat.png"), Path("/home/me"), Path("-"))
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from small_features import features
 from heads.metrics import measure
 from heads.plan import Plan
 from heads.population import train_together
-from heads.specs import CLASSIC, DEFAULTS, POOLED, DenseSpec
+from heads.specs import CLASSIC, DEFAULTS, POOLED_HEADS, DenseSpec
 
 TRAIN, VALIDATION = features(61, 2), features(30, 2, seed=1, split="validate")
 THREE, THREE_VALIDATION = features(61, 3), features(30, 3, seed=1, split="validate")
@@ -31,13 +31,13 @@ def same(a, b, tolerance=0.0):
 
 
 def test_the_default_population_covers_what_matters():
-    assert len(POOLED) == 12
+    assert len(POOLED_HEADS) == 12
     assert len({spec.name for spec in DEFAULTS}) == len(DEFAULTS) == 16
     assert {spec.pooling for spec in DEFAULTS} == {"flatten", "avg", "max", "avgmax"}
-    assert {spec.units > 0 for spec in POOLED} == {True, False}
-    assert len({spec.learning_rate for spec in POOLED}) >= 3
-    assert {spec.dropout for spec in POOLED} == {0, 0.5}
-    assert len({spec.l2 for spec in POOLED}) >= 3
+    assert {spec.units > 0 for spec in POOLED_HEADS} == {True, False}
+    assert len({spec.learning_rate for spec in POOLED_HEADS}) >= 3
+    assert {spec.dropout for spec in POOLED_HEADS} == {0, 0.5}
+    assert len({spec.l2 for spec in POOLED_HEADS}) >= 3
     assert DenseSpec("flatten-256-classic", "flatten", 256, 1e-4, dropout=0.5, standardise=False) == CLASSIC
     assert CLASSIC in DEFAULTS
 
@@ -125,7 +125,7 @@ def test_dropout_leaves_the_expectation_as_it_is():
 @pytest.mark.parametrize("classes", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_head_is_the_same_whoever_trains_beside_it(classes):
     ours, theirs = (TRAIN, VALIDATION) if classes == 2 else (THREE, THREE_VALIDATION)
-    small = [replace(spec, units=min(spec.units, 8)) for spec in POOLED]
+    small = [replace(spec, units=min(spec.units, 8)) for spec in POOLED_HEADS]
     together = grown(small, ours, theirs, classes=classes)
     for spec in small[::3]:
         (alone,) = grown([spec], ours, theirs, classes=classes).values()

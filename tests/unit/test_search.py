@@ -13,7 +13,7 @@ from heads import logistic, population, search, store
 from heads.metrics import measure
 from heads.plan import Plan
 from heads.search import Failed, Result, Setting, Spread
-from heads.specs import CLASSIC, POOLED, DenseSpec, LogisticSpec
+from heads.specs import CLASSIC, POOLED_HEADS, DenseSpec, LogisticSpec
 
 TRAIN, VALIDATION = features(60, 2), features(30, 2, seed=1, split="validate")
 IN_GROUPS = features(90, 2, seed=2, groups=[f"g{i // 3}" for i in range(90)])
@@ -45,7 +45,7 @@ def test_pooled_heads_train_together_and_flattened_ones_alone():
         shown.append((what, total, unit))
         yield lambda done: None
 
-    pooled = POOLED[::3]
+    pooled = POOLED_HEADS[::3]
     small = [replace(spec, units=min(spec.units, 4)) for spec in (*pooled, CLASSIC, replace(CLASSIC, name="other"))]
     setting = replace(SETTING, progress=progress)
     found = by_name(search.train_all([SPECS[0], *small], setting, TRAIN, VALIDATION))
@@ -219,7 +219,7 @@ def test_heads_are_ranked_by_what_all_of_them_have():
     a, b = replace(one, validation=low), replace(net, validation=high)
 
     def with_folds(result, metrics, number):
-        return replace(result, folds=metrics, head=replace(result.head, provenance={search.FOLDS: number}))
+        return replace(result, folds=metrics, head=replace(result.head, provenance={search.TRAINING_FOLDS: number}))
 
     folded = with_folds(a, high, 5), with_folds(b, low, 5)
     spread = replace(a, spread=Spread(3, 0.9, 0.1, 0.5, 0.1)), replace(b, spread=Spread(3, 0.8, 0.1, 0.5, 0.1))

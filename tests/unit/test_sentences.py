@@ -180,11 +180,12 @@ def test_the_first_pair():
         ),
         (
             ReserveTest("vggft featurize data --test 0.2"),
-            "For a verdict on images that select nothing, reserve a test split and train again: vggft featurize data --test 0.2",
+            "For a verdict on images that selected nothing, reserve a test split and train again: vggft featurize data "
+            "--test 0.2",
         ),
         (
             SelectionUnreliable("net", "head", 0.12345),
-            "But out of fold net itself is better than head (log-loss 0.1235 lower): selection on few validation images is "
+            "Out of fold, net is better than head (log-loss 0.1235 lower): selection on few validation images is "
             "unreliable. compare.csv has the numbers of all models.",
         ),
         (

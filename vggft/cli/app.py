@@ -84,9 +84,9 @@ def _parameter(field: Field) -> inspect.Parameter:
 
 
 def help_text(field: Field) -> str:
-    """Return an option's help text with its default."""
+    """Return an option's help text with its bounds and default."""
     environment = f", or ${field.option.environment}" if field.option.environment else ""
-    return f"{field.option.help} [default: {field.usual}{environment}]" if field.usual else field.option.help
+    return f"{field.description} [default: {field.usual}{environment}]" if field.usual else field.description
 
 
 def _add_commands() -> None:

@@ -32,7 +32,7 @@ def _section(command: Command) -> str:
     if command.method:
         names = [*(field.name for field in arguments), "…"]
         parts.append(f"Python: `Experiment.{command.method}({', '.join(names)})`")
-    parts += [f"`{field.metavar}`: {_help(field)}" for field in arguments]
+    parts += [f"`{field.metavar}`: {field.description}" for field in arguments]
     options = [field for field in step_fields if not field.argument]
     if command.shared not in (Shared, Writing):
         options += [field for field in offered(command.shared) if field.name == "workspace"]
@@ -53,18 +53,13 @@ def _table(fields: Iterable[Field], python: bool) -> str:
     for field in fields:
         flags = [field.option.short] if field.option.short else []
         option = f"`{', '.join([*flags, field.flag])} {field.metavar}`".replace(" `", "`").replace("|", "\\|")
-        cells = [option, *([f"`{field.name}`"] if python else []), _default(field), _help(field)]
+        cells = [option, *([f"`{field.name}`"] if python else []), _default(field), field.description]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 
 def _default(field: Field) -> str:
     return field.usual + (f", or `${field.option.environment}`" if field.option.environment else "")
-
-
-def _help(field: Field) -> str:
-    bounds = field.option.bounds
-    return field.option.help + (f" {bounds[0].upper()}{bounds[1:]}." if bounds else "")
 
 
 if __name__ == "__main__":

@@ -48,8 +48,8 @@ def train(cluster: Cluster, nested: NestedCrossValidation, ui: Ui, wanted: Seque
         for count, task in enumerate(cluster.run(call, wanted), start=1):
             if task.result is None:  # its workers died
                 raise VggftError(
-                    f"fold {task.item + 1} of {nested.number}: every worker that trained it died, also alone, perhaps for want "
-                    "of memory. Finished folds are kept. Run the command again with larger workers, or without --on."
+                    f"fold {task.item + 1} of {nested.number}: every worker that ran it died, even with nothing else running, "
+                    "probably out of memory. Finished folds are kept. Run the command again with larger workers, or without --on."
                 )
             result, warnings = task.result
             for warning in warnings:

@@ -35,6 +35,7 @@ from vggft.prediction.network_model import NetworkModel
 from vggft.ui.console import Ui, duration
 from vggft.workspace import provenance, views
 from vggft.workspace.filling import as_it_was
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 BEST_HEAD, BEST_NETWORK = "best head", "best network"  # no model has a name with a space
@@ -66,7 +67,7 @@ def ranking(present: Models) -> Ranking:
     results = [model.result for model in present.heads]
     by = present.heads_ranked_by
     if by == "folds":
-        return Ranking(int(results[0].head.provenance[search.FOLDS]), 0)
+        return Ranking(int(results[0].head.provenance[search.TRAINING_FOLDS]), 0)
     if by == "seeds" and results[0].spread:
         return Ranking(0, results[0].spread.seeds)
     return Ranking(0, 0)
@@ -173,7 +174,8 @@ class NestedCrossValidation:
         for run in runs:
             start = run.settings.start
             if start not in (BEST, LOGISTIC, SCRATCH, *heads):
-                self._leave_out(f"{run.name}: the head it starts from is missing. Train it: vggft head --head {start}")
+                train = models.training(self.workspace, start)
+                self._leave_out(f"{run.name}: the head it starts from is missing. To train it: {train}")
             elif run.split_point is None and missing:
                 images = f"{counted(len(missing), 'image')} missing or changed (first: {missing[0]})"
                 self._leave_out(f"{run.name}: it is tuned from pixels, and there are files of {images}")
@@ -182,6 +184,7 @@ class NestedCrossValidation:
         if runs and not repeatable:
             raise VggftError(
                 f"--cv {self.number}: no network of this workspace can be tuned again. Tune one: vggft finetune"
+                f"{workspace_flag(self.workspace.root)}"
             )
         return repeatable
 

@@ -15,7 +15,7 @@ from vggft.prediction import inference
 from vggft.prediction.model import Model
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import Filling, as_it_was, fill, require
+from vggft.workspace.filling import Filling, as_it_was, files_of, fill, require
 from vggft.workspace.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 is 0.013 then
@@ -104,9 +104,9 @@ def _compute(
     workspace: Workspace, caches: Mapping[str, FeatureCache], layers: Sequence[str], samples: Sequence[Sample], ui: Ui
 ) -> list[Sample]:
     """Compute missing features; return the images that all caches contain, even if their files are gone."""
-    root, settings = workspace.dataset.root, workspace.settings
-    present = [sample for sample in samples if (root / sample.path).is_file()]
-    files = {sample.digest: [root / sample.path] for sample in present}
+    root, settings, wanted = workspace.dataset.root, workspace.settings, {sample.digest for sample in samples}
+    copies = [sample for sample in workspace.dataset.accepted() if sample.digest in wanted]
+    files = files_of(root, [sample for sample in copies if (root / sample.path).is_file()])
     filling = Filling(files, layers, settings.weights_file_path)
     missing = {name: cache.missing(layers, list(files)) for name, cache in caches.items()}
     if any(missing.values()):

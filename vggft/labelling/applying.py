@@ -61,7 +61,7 @@ class ClassFolders:
     def of(cls, root: Path, into: Path | None) -> "ClassFolders":
         """Return the class folders in `into`; without it, in a folder beside the one that is sorted."""
         root = places.resolved(root)
-        folder = root.with_name(f"{root.name}-sorted") if into is None else places.resolved(places.expanded(into))
+        folder = root.with_name(f"{root.name}-sorted") if into is None else places.resolved(into)
         return cls(root, folder)
 
     @property

@@ -49,7 +49,7 @@ class Band:
     def __str__(self) -> str:
         """Return the rule's result in one line."""
         if self.accuracy is None:
-            few = f"at no score are {RIGHT:.0%} of the {self.images} validation images above it classified correctly"
+            few = f"no threshold reaches an accuracy of {RIGHT:.0%} on the {self.images} validation images"
             return f"all predictions are marked as unsure (?): {few}"
         if not self.threshold:
             return f"no prediction is marked as unsure: accuracy is {self.accuracy:.1%} on all {self.images} validation images"

@@ -17,6 +17,7 @@ from featurize.wording import counted, size
 from heads import features
 from vggft.prediction.model import Predictor
 from vggft.prediction.scoring import Scorer
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Busy, Workspace
 
 # Bytes on disk of features of images that are not in the data set; `vggft cache prune` deletes them.
@@ -142,4 +143,5 @@ class FeatureScorer(Scorer):
         if estimate.bytes_needed(cache, [self._layer], others) + needed > MOST_KEPT:
             raise VggftError(
                 f"those of predicted images take {size(MOST_KEPT)} already. To make room, run: vggft cache prune"
+                f"{workspace_flag(self._workspace.root)}"
             )

@@ -52,8 +52,8 @@ def files(root: Path, classes: Sequence[str], beside: Beside = lambda path: None
     if not labelled:
         loose = f"{counted(loose_files(root), 'file')} but no class folders" if loose_files(root) else "no images"
         raise VggftError(
-            f"{root}: {loose}. Expected a folder of images for each class ({', '.join(classes)}), or --labels TABLE. Unlabelled "
-            "images are what vggft predict is for."
+            f"{root}: {loose}. Expected a folder of images for each class ({', '.join(classes)}), or --labels TABLE. To classify "
+            "unlabelled images: vggft predict."
         )
     return labelled
 

@@ -24,6 +24,7 @@ from heads.predictions import Predictions
 from heads.search import merit
 from heads.specs import Pooling
 from vggft.workspace.backbone import decoder
+from vggft.workspace.filling import files_of
 from vggft.workspace.workspace import Workspace
 
 Kind = Literal["logistic", "dense", "tuned"]
@@ -63,7 +64,8 @@ class CachedImages:
         """Yield the cached outputs of a layer, some hundred images at a time; None: the decoded pictures, from their files."""
         digests = [sample.digest for sample in self.samples]
         if layer is None:
-            files = {sample.digest: [self.workspace.dataset.root / sample.path] for sample in self.samples}
+            dataset = self.workspace.dataset
+            files = files_of(dataset.root, dataset.accepted())  # also copies of these images
             fingerprint = self.cache.fingerprint
             source = examples.from_pixels(files, decoder(fingerprint), fingerprint.size, digests)
         else:

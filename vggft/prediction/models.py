@@ -10,6 +10,7 @@ from featurize.errors import VggftError
 from finetune.store import Run, Settings
 from heads.head import HEAD_FILE
 from heads.search import Criterion, Result, best_first, criterion
+from heads.specs import DEFAULTS, without_views
 from vggft.prediction.head_model import HeadModel
 from vggft.prediction.model import Model
 from vggft.prediction.network_model import NetworkModel
@@ -199,6 +200,14 @@ def split_fits(workspace: Workspace, settings: Settings) -> bool:
         return workspace.architecture.split_point(settings.unfreeze) == settings.split_point
     except VggftError:  # an unknown layer
         return False
+
+
+def training(workspace: Workspace, head: str) -> str:
+    """Return the command that trains a head again, by its name. FILE stands for the file of specifications that defines it."""
+    own, views = without_views(head)
+    chosen = f" --views {views}" if views != workspace.settings.views else ""
+    grid = "" if own in {spec.name for spec in DEFAULTS} else " --grid FILE"
+    return f"vggft head --head {own}{chosen}{grid}{workspace_flag(workspace.root)}"
 
 
 def fresh_heads(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> tuple[HeadModel, ...]:

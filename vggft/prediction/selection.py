@@ -86,7 +86,7 @@ def _named(workspace: Workspace, present: Models, name: str) -> Choice:
     unfit = [model for model in present.stale if model.name == name and model not in present.fitting]
     if unfit:
         why = provenance.difference(workspace, unfit[0].classes, unfit[0].provenance)
-        raise VggftError(f"model {name!r} is stale: {why}. Train it again: {_training(workspace, unfit[0])}")
+        raise VggftError(f"model {name!r} is stale: {why}. {_replacing(workspace, unfit[0])}")
     return _aged(workspace, Choice(present.named(name), "--model"))
 
 
@@ -105,13 +105,14 @@ def _aged(workspace: Workspace, choice: Choice) -> Choice:
     if provenance.matches(provenance.current(workspace), model.provenance):
         return choice
     why = provenance.difference(workspace, model.classes, model.provenance)
-    return replace(choice, age=f"{model.name} is stale: {why}. To train it again: {_training(workspace, model)}")
+    return replace(choice, age=f"{model.name} is stale: {why}. {_replacing(workspace, model)}")
 
 
-def _training(workspace: Workspace, model: Model) -> str:
-    """Return the command that trains a model again."""
-    command = "vggft finetune" if model.tuned else f"vggft head --head {model.name}"
-    return f"{command}{workspace_flag(workspace.root)}"
+def _replacing(workspace: Workspace, model: Model) -> str:
+    """Return a sentence with the command that trains a head again, or another network."""
+    if model.tuned:
+        return f"To tune another network: vggft finetune{workspace_flag(workspace.root)}"
+    return f"To train it again: {models.training(workspace, model.name)}"
 
 
 def _recommended(workspace: Workspace, present: Models, on_damage: Callable[[VggftError], None] | None) -> Model | None:

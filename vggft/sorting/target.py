@@ -46,7 +46,7 @@ class Target:
             "the workspace": places.resolved(workspace.root),
             "the cache": places.resolved(workspace.cache_folder),
         }
-        target = cls(places.resolved(places.expanded(folder)), _free("unsure", classes), guarded)
+        target = cls(places.resolved(folder), _free("unsure", classes), guarded)
         for place in (target.place(label, unsure=unsure) for label in classes for unsure in (False, True)):
             in_the_way = places.in_the_way(place)
             if in_the_way is not None:

@@ -121,7 +121,8 @@ def _serves(fingerprint: Fingerprint, users: Sequence[Workspace]) -> bool:
 def _described(fingerprint: Fingerprint | None) -> str:
     if fingerprint is None:
         return "its fingerprint.json is missing or damaged"
-    values = {**asdict(fingerprint), "weights": f"{fingerprint.weights[:12]}…", "probe": fingerprint.probe or "none"}
+    values = {**asdict(fingerprint), "weights": f"{fingerprint.weights[:12]}…"}
+    values["perturbation or view"] = values.pop("probe") or "none"
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 

@@ -12,12 +12,14 @@ from vggft.workspace.workspace import Workspace
 PICTURES = Path(__file__).resolve().parent.parent / "pictures"
 HEAD_EPOCHS = 50
 TUNE_EPOCHS = 3
+RUN = "demo"
 
 
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Run the four commands on 132 public-domain drawings in four classes, and print where the results are."""
     began = time.perf_counter()
-    options = FinetuneOptions.of(epochs=TUNE_EPOCHS)
+    begun = (workspace.finetune / RUN).exists()  # and interrupted, or finished by an earlier demo
+    options = FinetuneOptions.of(name=RUN, **({"resume": True} if begun else {"epochs": TUNE_EPOCHS}))
 
     def heading(text: str) -> None:
         ui.print("")
@@ -27,7 +29,8 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     featurized = featurize.run(workspace, FeaturizeOptions(PICTURES), ui)
     heading(f"$ vggft head --epochs {HEAD_EPOCHS}")
     heads = head.run(workspace, HeadOptions.of(epochs=HEAD_EPOCHS), ui)
-    heading(f"$ vggft finetune --unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}")
+    what = "--resume" if begun else f"--unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}"
+    heading(f"$ vggft finetune {what} --name {RUN}")
     kept = ui.kept
     tuned = finetune.run(workspace, options, ui)
     ui.keep(kept)

@@ -61,7 +61,7 @@ def run(workspace: Workspace, options: EvaluateOptions, ui: Ui) -> dict[str, Any
         VggftError: folders that are not the model's classes, no images, no such model, or a report folder that cannot be
             written.
     """
-    folder = places.expanded(options.folder)
+    folder = options.folder
     choice = selection.choose(workspace, options.model, lambda error: ui.warn(f"left out: {error}"))
     classes = choice.model.classes
     files = _files(options, folder, classes, ui)
@@ -139,10 +139,9 @@ def _files(options: EvaluateOptions, folder: Path, classes: Sequence[str], ui: U
     if options.labels is None:
         files = labelled.files(folder, classes, notes.append)
     else:
-        table = places.expanded(options.labels)
-        found = labels.read(table, folder, notes.append)
-        scan_report.tell_of_labels(found, str(table), ui)
-        files = labelled.in_table(found, table, places.resolved(folder), classes)
+        found = labels.read(options.labels, folder, notes.append)
+        scan_report.tell_of_labels(found, str(options.labels), ui)
+        files = labelled.in_table(found, options.labels, places.resolved(folder), classes)
     if notes:
         ui.say(ignored(notes))
     return files
@@ -152,8 +151,8 @@ def _warn(seen: Mapping[str, int], n: int, ui: Ui) -> None:
     """Warn of images that make the numbers optimistic, and of the use of the test split."""
     if seen["train"] or seen["validate"]:
         ui.warn(
-            f"the numbers are optimistic: of {counted(n, 'image')} {seen['train']} trained the model and {seen['validate']} "
-            "selected it"
+            f"the metrics are optimistic: of {counted(n, 'image')}, {seen['train']} are in the training split and "
+            f"{seen['validate']} in the validation split"
         )
     if seen["test"]:
         ui.warn(

@@ -157,7 +157,7 @@ def _folder(workspace: Workspace, out: Path | None) -> Path:
     Raises:
         VggftError: it cannot be created or written.
     """
-    folder = workspace.report / "explain" if out is None else places.expanded(out).absolute()
+    folder = workspace.report / "explain" if out is None else out.absolute()
     data = places.resolved(workspace.dataset.root)
     if out is None:
         durable.refuse_link(workspace.report_folder() / folder.name)

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from featurize.disk import forms
 from featurize.errors import VggftError
-from featurize.process import interrupts, places
+from featurize.process import interrupts
 from featurize.wording import counted, size
 from vggft.export import card, description, formats, network, pipeline, reference, staging
 from vggft.export.formats import About, Format
@@ -29,7 +29,7 @@ def run(workspace: Workspace, options: ExportOptions, ui: Ui) -> dict[str, Any]:
         VggftError: the name does not tell the format, a package is missing, something is there already, there is no such model,
             or the file does not predict what `vggft predict` predicts.
     """
-    out = places.expanded(options.out)
+    out = options.out
     chosen = formats.chosen(out, options.format)
     beside = {kind: out.with_name(f"{out.name}.{kind}") for kind in ("json", "md")}
     targets = [*beside.values(), *chosen.files(out)]

@@ -40,8 +40,8 @@ def run(workspace: Workspace, options: FramesOptions, ui: Ui) -> dict[str, Any]:
             options, or the folder cannot be written.
     """
     require_package()
-    out = places.expanded(options.out)
-    paths = _paths([places.expanded(path) for path in options.videos])
+    out = options.out
+    paths = _paths(options.videos)
     _require_folder(out)
     failed: list[dict[str, str]] = []
     sources = list(_sources(paths, failed, ui))

@@ -16,7 +16,7 @@ from heads import folds, grid, near_duplicates, search, store
 from heads.features import Features
 from heads.metrics import Metrics
 from heads.search import Result, Setting
-from heads.specs import CLASSIC, DEFAULTS, NAME, DenseSpec, Spec
+from heads.specs import CLASSIC, DEFAULTS, NAME, DenseSpec, Spec, with_views
 from vggft.comparison.order import Certainty, certainty
 from vggft.prediction import models
 from vggft.steps import head_inputs, label_check, leaderboard
@@ -47,7 +47,7 @@ def run(workspace: Workspace, options: HeadOptions, ui: Ui) -> dict[str, Any]:
 
 
 def _with_views(name: str, number: int) -> str:
-    named = f"{name}-views{number}"
+    named = with_views(name, number)
     if not NAME.fullmatch(named):
         raise VggftError(f"--views: {named!r} is too long for the name of a head. Choose a shorter one than {name!r}.")
     return named
@@ -74,7 +74,7 @@ def train(
     for spec in specs:
         place = workspace.heads / spec.name
         if place.is_symlink() or (place.exists() and not place.is_dir()):
-            raise VggftError(f"{place}: in the way of the folder of a head. Move it away.")
+            raise VggftError(f"{place}: not a folder, but the head is saved in a folder of this name. Move it away.")
         if (workspace.finetune / spec.name).exists():
             raise VggftError(
                 f"head {spec.name}: a tuned network has that name. Give the head another name, or delete the run: "
@@ -83,7 +83,7 @@ def train(
         foreign = store.foreign_files(place)
         if foreign:
             raise VggftError(
-                f"{foreign[0]}: not provably written by vggft, and the head {spec.name} would replace it. Move it away."
+                f"{foreign[0]}: vggft cannot prove that it wrote this, and the head {spec.name} would replace it. Move it away."
             )
     with workspace.writing():
         board = Board(workspace, options.plan, ui)
@@ -126,7 +126,7 @@ def _named(options: HeadOptions, number: int) -> list[Spec]:
     if not options.head:
         return [*custom, CLASSIC] if custom else list(DEFAULTS)
     known = {spec.name: spec for spec in [*DEFAULTS, *custom]}
-    names = [name.removesuffix(f"-views{number}") for name in options.head]
+    names = [name if name in known else name.removesuffix(with_views("", number)) for name in options.head]
     for name in names:
         if name not in known:
             raise VggftError(
@@ -227,7 +227,7 @@ def _cross_validate(specs: Sequence[Spec], number: int, setting: Setting, inputs
     pairs = []
     for spec in board.present(specs):
         result = board.results[spec.name]
-        if not result.folds or result.head.provenance.get(search.FOLDS) != number:
+        if not result.folds or result.head.provenance.get(search.TRAINING_FOLDS) != number:
             pairs.append((spec, result))
     if pairs:
         ui.say(leaderboard.announcement([result for _, result in pairs], number))
@@ -286,7 +286,7 @@ def _order(workspace: Workspace, ranked: Sequence[Result], inputs: Inputs, ui: U
     file = store.PREDICTIONS
     if by == "folds":
         made = ranked[0].head.provenance
-        counted = search.judged(inputs.train, inputs.validation, made[search.FOLDS], made["recipe"]["seed"])
+        counted = search.judged(inputs.train, inputs.validation, made[search.TRAINING_FOLDS], made["recipe"]["seed"])
         samples = [s for s, counts in zip((*inputs.train.samples, *samples), counted, strict=True) if counts]
         file = store.OUT_OF_FOLD
     if len(samples) > _MANY:

@@ -1,5 +1,6 @@
 """What heads are trained on: features of the training and validation images, views among them; and leaks between splits."""
 
+import shlex
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import get_args
@@ -15,6 +16,7 @@ from heads.specs import DEFAULTS, Pooling, Spec
 from vggft.steps import leaderboard
 from vggft.ui.console import Ui
 from vggft.workspace import maps, views
+from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
 
@@ -64,7 +66,10 @@ def read(workspace: Workspace, wanted: Collection[Pooling], number: int, ui: Ui)
     dataset = workspace.dataset
     for split in ("train", "validate"):
         if not dataset.accepted(split):
-            raise VggftError(f"{workspace.manifest}: no usable image in split {split!r}. Add some: vggft featurize")
+            raise VggftError(
+                f"{workspace.manifest}: no usable image in split {split!r}. Add some, and run again: vggft featurize "
+                f"{shlex.quote(workspace.settings.data)}{workspace_flag(workspace.root)}"
+            )
     poolings = [pooling for pooling in get_args(Pooling) if pooling in {"avg", *wanted}]
     everything = _pooled(workspace, dataset.accepted("train") + dataset.accepted("validate"), poolings, ui)
     test = _of_test(workspace, ui)

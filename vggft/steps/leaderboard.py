@@ -71,9 +71,9 @@ def show_order(first: str, order: Certainty, others: int, ui: Ui) -> None:
     alike = (
         f"{of} {'is' if len(order.alike) == 1 else 'are'} not significantly worse"
         if order.alike
-        else "no other is as good"
+        else ("the other is" if others == 1 else "all others are") + " significantly worse"
     )
-    ui.print(f"how sure: {first} is the best in {order.first:.0%} of the draws when the images are resampled; {alike}")
+    ui.print(f"how sure: {first} ranks first in {order.first:.0%} of bootstrap resamples of the images; {alike}")
 
 
 def announcement(results: Sequence[Result], number: int) -> str:

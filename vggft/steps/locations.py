@@ -17,7 +17,7 @@ def refuse_overlap(place: Path, data: Path) -> None:
     Raises:
         VggftError: one lies in the other, links resolved.
     """
-    folder, pictures = places.resolved(place), places.resolved(places.expanded(data))
+    folder, pictures = places.resolved(place), places.resolved(data)
     if folder.is_relative_to(pictures) or pictures.is_relative_to(folder):
         raise VggftError(
             f"the workspace or cache {place} and the data folder {data} overlap: one lies inside the other. Choose another "
@@ -34,7 +34,7 @@ def choose_cache(workspace: Workspace, options: FeaturizeOptions) -> Path | None
     if options.cache is None:
         stored = workspace.settings.cache if workspace.exists else None
         return Path(stored) if stored else None
-    folder, root = places.resolved(places.expanded(options.cache)), places.resolved(workspace.root)
+    folder, root = places.resolved(options.cache), places.resolved(workspace.root)
     if folder == root / "cache":
         workspace.choose_cache(workspace.root / "cache")
         return None

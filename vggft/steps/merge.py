@@ -41,7 +41,7 @@ def run(workspace: Workspace, options: MergeOptions, ui: Ui) -> dict[str, Any]:
         VggftError: a folder without features, features of another fingerprint, or parts of different divisions; nothing was
             changed.
     """
-    sources = [_source(workspace, places.resolved(places.expanded(path))) for path in options.parts]
+    sources = [_source(workspace, places.resolved(path)) for path in options.parts]
     fingerprint = _only_fingerprint(workspace, sources)
     problems = _problems(sources, ui)
     total = sum(len(shards.present(source.cache / "shards")) for source in sources)

@@ -68,7 +68,7 @@ class FeaturizeOptions(Options):
     labels: Annotated[
         Path | None,
         Option(
-            "Table (CSV) with the label of each file in DATA: columns file and label, perhaps split and group.",
+            "Table (CSV) with a row for each file in DATA: columns file and label, optionally split and group.",
             metavar="TABLE",
             default="that of the workspace; none in a new one: class folders are the labels",
         ),
@@ -77,7 +77,7 @@ class FeaturizeOptions(Options):
     layers: Annotated[
         tuple[str, ...],
         Option(
-            f"Layer to cache; repeat for more. {POOLED}: averages and maxima of the last one, which suffice for heads.",
+            f"Layer to cache; repeat for more. {POOLED}: averages and maxima of the last one, enough for all heads that pool.",
             metavar="LAYER",
             default=f"those of the workspace; {', '.join(VGG16.cached)} {_NEW}",
         ),
@@ -243,7 +243,7 @@ class FinetuneOptions(Options):
             default=f"{MEMORY / 1e9:g}GB; as before with --resume",
         ),
     ] = None
-    on: Annotated[str | None, replace(_ON, help=f"With --sweep, a run a task. {_ON.help}")] = None
+    on: Annotated[str | None, replace(_ON, help=f"With --sweep: each run is a task. {_ON.help}")] = None
     combinations: tuple[Any, ...] = ()
 
     @classmethod
@@ -288,7 +288,7 @@ class CompareOptions(Options):
     cv: Annotated[int, Option("Nested cross-validation with N outer folds.", least=2, off=0)] = 0
     quick: Annotated[bool, Option("Skip what takes longest: perturbed images, latency and heat maps.")] = False
     open: Annotated[bool, Option("Open the report in a browser.")] = False
-    on: Annotated[str | None, replace(_ON, help=f"With --cv, a fold a task. {_ON.help}")] = None
+    on: Annotated[str | None, replace(_ON, help=f"With --cv: each fold is a task. {_ON.help}")] = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -322,7 +322,7 @@ class PredictOptions(Options):
     into: Annotated[
         Path | None,
         Option(
-            "Put each image into the folder of its class in this folder, unsure ones into unsure/; nothing is overwritten.",
+            "Put each image into FOLDER/CLASS/, unsure ones into FOLDER/unsure/CLASS/; nothing is overwritten.",
             metavar="FOLDER",
         ),
     ] = None
@@ -343,7 +343,7 @@ class SortOptions(Options):
     """Which pictures to sort, into which classes, and where sorted ones go."""
 
     folder: Annotated[
-        Path | None, Option("Folder with pictures, also in folders below it.", metavar="FOLDER", argument=True)
+        Path | None, Option("Folder of pictures, searched with all folders below it.", metavar="FOLDER", argument=True)
     ] = None
     classes: Annotated[
         tuple[str, ...],
@@ -388,13 +388,13 @@ class FramesOptions(Options):
     EVERY: ClassVar[float] = 1.0  # seconds
 
     videos: Annotated[tuple[Path, ...], Option("Videos or folders of videos.", metavar="VIDEO")]
-    out: Annotated[Path, Option("Folder for the frames; it may have frames of other videos.", metavar="OUT")]
+    out: Annotated[Path, Option("Folder for the frames; it may hold frames of other videos.", metavar="OUT")]
     every: Annotated[
         float | None,
         Option("Take a frame every N seconds.", metavar="SECONDS", least=0.001, default=f"{EVERY:g}"),
     ] = None
     changes: Annotated[
-        bool, Option("Instead, look at every frame, and take those that look different from all frames taken before.")
+        bool, Option("Instead of a frame every N seconds, take each that looks different from all taken before.")
     ] = False
     keep_similar: Annotated[bool, Option("Keep near-duplicates of earlier frames of the video, too.")] = False
 

@@ -44,7 +44,7 @@ def tell_of_labels(labelled: Labelled, table: str, ui: Ui) -> None:
     ui.say(f"labels: {table}, {columns}")
     for files, what in (
         (labelled.unlabelled, "left out, because the table has no label for"),
-        (labelled.repeated, "in several rows of the table, which say the same:"),
+        (labelled.repeated, "several rows of the table, with the same content, for"),
     ):
         if files:
             shown = ", ".join(files[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
@@ -63,7 +63,7 @@ def _tell_of_ignored(scan: Scan, ui: Ui) -> None:
 def _tell_of_folders(scan: Scan, ui: Ui) -> None:
     depth = 2 if scan.stored_splits else 1  # of a class folder
     if scan.labelled is None and all(sample.path.count("/") > depth for sample in scan.samples):
-        ui.say("the class folders hold only folders: images in these have the class of the folder above")
+        ui.say("the class folders hold only folders: the images in these get the class of the class folder")
 
 
 def _tell_of_groups(samples: Sequence[Sample], ui: Ui) -> None:
@@ -80,18 +80,18 @@ def _tell_of_groups(samples: Sequence[Sample], ui: Ui) -> None:
     parted = sorted(group for group, found in splits_of.items() if len(found) > 1)
     if parted:
         ui.warn(
-            f"{counted(len(parted), 'group')} in several splits, as folders or table say ({', '.join(parted[:_SHOWN])}): metrics "
-            "may be too good"
+            f"{counted(len(parted), 'group')} in several splits, which folders or table give ({', '.join(parted[:_SHOWN])}): "
+            "metrics may be optimistic"
         )
 
 
 def _warn_of_classes(dataset: Dataset, ui: Ui) -> None:
     for alike in differ_in_case(dataset.classes):
         ui.warn(
-            f"classes that differ only in upper and lower case: {', '.join(alike)}. If they are one, give it one name"
+            f"classes that differ only in upper and lower case: {', '.join(alike)}. If they are one class, rename one"
         )
     for same in _same_numbers(dataset.classes):
-        ui.warn(f"classes that are one number: {', '.join(same)}. If they are one, give it one name")
+        ui.warn(f"classes that are the same number: {', '.join(same)}. If they are one class, rename one")
     for split in ("validate", "test"):
         classes = dataset.accepted(split).counts("label")
         for name in dataset.classes:

@@ -72,7 +72,7 @@ def run(workspace: Workspace, options: SortOptions, ui: Ui) -> dict[str, Any]:
         if options.apply and isinstance(task.destination, Unmoved):
             return _correct_table(workspace, task.destination, task.decisions, ui)
         if options.apply:
-            return _apply(task, options, ui)
+            return _apply(workspace, task, options, ui)
         if options.review:
             _serve(task, _to_review(workspace, task, ui), lambda pictures: None, options, ui)
         _serve(task, Pictures.below(task.root), partial(_learner, workspace), options, ui)
@@ -93,7 +93,7 @@ def _require_consistent(options: SortOptions) -> None:
 def _folder(workspace: Workspace, options: SortOptions) -> Iterator[_Task]:
     """Return the task of sorting a folder, whose lock is held inside the context."""
     given = options.folder or Path()
-    root = places.resolved(places.expanded(given))
+    root = places.resolved(given)
     if not root.is_dir():
         what = "not a folder" if root.exists() else "no such folder"
         raise VggftError(f"{given}: {what}. Expected a folder with pictures.")
@@ -171,14 +171,14 @@ def _correct_table(workspace: Workspace, destination: Unmoved, decided: Decision
     return {"labels": str(copy), "corrected": number}
 
 
-def _apply(task: _Task, options: SortOptions, ui: Ui) -> dict[str, Any]:
+def _apply(workspace: Workspace, task: _Task, options: SortOptions, ui: Ui) -> dict[str, Any]:
     """Put decided files where they belong."""
     rows = list(task.decisions.rows.values())
     how = options.how or task.destination.hows[0]
     with ui.progress("putting files into folders", len(rows), "files") as advance:
         result = applying.apply(rows, task.root, task.destination, how, ui, advance)
     data = task.root if options.review else task.destination.folder
-    ui.say(f"next: vggft featurize {shlex.quote(str(data))}")
+    ui.say(f"next: vggft featurize {shlex.quote(str(data))}{workspace_flag(workspace.root)}")
     return result
 
 
@@ -221,9 +221,7 @@ def _serve(
         keep(session)
         _show(session, seat.address(port, token), options, ui)
         server.wait(thread)
-    raise VggftError(
-        f"The page's server has ended by itself. Every key that it took is kept. Run again: {task.command}"
-    )
+    raise VggftError(f"The page's server stopped unexpectedly. All decisions are saved. Run again: {task.command}")
 
 
 def _show(session: Session, address: str, options: SortOptions, ui: Ui) -> None:

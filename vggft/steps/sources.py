@@ -91,7 +91,7 @@ def layers(options: FeaturizeOptions, architecture: Architecture, before: Settin
 def rules(options: FeaturizeOptions, before: Before, group_by: str | None) -> Rules:
     """Return how files get labels, splits and groups: as the options say, else as the workspace remembers."""
     if options.labels is not None:
-        return Rules(group_by, table=places.resolved(places.expanded(options.labels)))
+        return Rules(group_by, table=places.resolved(options.labels))
     if options.layout is not None or before.settings is None:
         return Rules(group_by, options.layout or "auto")
     table = before.settings.labels

@@ -40,8 +40,8 @@ def choose(workspace: Workspace, wanted: str, on_damage: Callable[[VggftError], 
     for result in stale:
         if result.head.name == wanted:
             raise VggftError(
-                f"--from {wanted}: stale: {provenance.difference(workspace, result.head.classes, result.head.provenance)}. Train "
-                f"it again: vggft head --head {wanted}{workspace_flag(workspace.root)}"
+                f"--from {wanted}: stale: {provenance.difference(workspace, result.head.classes, result.head.provenance)}. To "
+                f"train it again: {models.training(workspace, wanted)}"
             )
     known = ", ".join(result.head.name for result in best_first(fresh)) or (
         f"none yet (vggft head{workspace_flag(workspace.root)} trains some)"

@@ -147,7 +147,7 @@ def _attempts_on(
             compute_inputs(workspace, workspace.cache(), split_point, number, ui, Means(on=cluster))
         with ui.progress("training runs", len(wanted), "runs") as advance:
             for count, task in enumerate(cluster.run(call, _tasks(workspace, wanted)), start=1):
-                dead = (), "every worker that trained it died, also alone, perhaps for want of memory"
+                dead = (), "every worker that ran it died, even with nothing else running, probably out of memory"
                 warnings, found = task.result or dead
                 for warning in warnings:
                     ui.warn(warning)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from featurize.disk.transfer import located
-from featurize.process import interrupts, places
+from featurize.process import interrupts
 from featurize.wording import counted
 from vggft.sorting import journal, undoing
 from vggft.steps.options import UndoOptions
@@ -17,7 +17,7 @@ def run(workspace: Workspace, options: UndoOptions, ui: Ui) -> dict[str, Any]:
     Raises:
         VggftError: it is no such list.
     """
-    path = located(places.expanded(options.list))
+    path = located(options.list)
     undone, left = 0, []
     for entry, changed, why in undoing.undo(journal.read(path)):
         undone += changed

@@ -84,8 +84,8 @@ def refuse_foreign_files(root: Path) -> None:
             foreign.append(folder)
     if foreign:
         raise VggftError(
-            f"{foreign[0]}: not provably written by vggft, which would replace it or write in it. Choose another --workspace, "
-            "such as a new folder, or move it away."
+            f"{foreign[0]}: vggft cannot prove that it wrote this, and would replace it or write in it. Move it away, or choose "
+            "another --workspace, such as a new folder."
         )
 
 
@@ -97,7 +97,8 @@ def refuse_foreign_lock(path: Path) -> None:
     """
     if os.path.lexists(path) and not path.is_symlink() and (path.is_dir() or path.stat().st_size):
         raise VggftError(
-            f"{path}: in the way of the lock of the workspace. Choose another --workspace, or move it away."
+            f"{path}: vggft needs this name for its lock, but something else is there. Move it away, or choose another "
+            "--workspace."
         )
 
 

@@ -152,8 +152,8 @@ def _require_sound(cluster: Cluster, job: Job) -> None:
     """
     if cluster.run_alone(compute_blank, job).died:
         raise VggftError(
-            f"{cluster.address}: workers die whatever they compute, perhaps for want of memory, or because they cannot run the "
-            "engine. Look at what they print, and start them with more memory (dask worker --memory-limit 0 sets no limit), or "
+            f"{cluster.address}: workers die on every task: probably out of memory, or they cannot run the engine. Look at "
+            "what they print, and start them with more memory (dask worker --memory-limit 0 sets no limit), or "
             "choose another --engine. Features that are finished are kept."
         )
 

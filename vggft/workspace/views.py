@@ -1,5 +1,6 @@
 """Views of training images in the cache: how many there are, and computing those that are missing."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -30,7 +31,7 @@ def wanted(workspace: Workspace, asked: int | None) -> int:
     if asked is not None and asked > present:
         raise VggftError(
             f"--views {asked}: {counted(present, 'view')} of each training image in the cache. Compute more: vggft featurize "
-            f"{workspace.settings.data} --views {asked}{workspace_flag(workspace.root)}"
+            f"{shlex.quote(workspace.settings.data)} --views {asked}{workspace_flag(workspace.root)}"
         )
     return present if asked is None else asked
 

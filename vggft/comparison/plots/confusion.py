@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from vggft.comparison.comparison import Comparison
-from vggft.comparison.plots.plot import Plot
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import Plot, render
 from vggft.ui.visible import shortened, visible
 
 _NUMBERED = 12  # classes; with more, the cells are too small for numbers
@@ -37,7 +36,7 @@ def draw(comparison: Comparison) -> Plot:
                         axes.text(j, i, str(number), ha="center", va="center", fontsize="small", color=colour)
 
     wrong = "; ".join(f"{row.name}: {most_confused(row.confusion, classes)}" for row in rows)
-    return draw_plot(
+    return render(
         "confusion", "Confusion matrices", f"Most confused classes. {wrong}.", (side * len(rows) + 0.6, side), paint
     )
 

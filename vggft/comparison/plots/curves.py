@@ -5,8 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from finetune.store import Run
-from vggft.comparison.plots.plot import HEAD, NETWORK, Plot
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import HEAD, NETWORK, Plot, render
 from vggft.prediction.model import Model
 from vggft.ui.visible import shortened
 
@@ -50,9 +49,7 @@ def draw(models: Sequence[Model], colour: Mapping[str, str]) -> Plot | None:
         for model in shown
         if model.history
     )
-    return draw_plot(
-        "curves", "Learning curves", f"{_LEGEND}; dotted: a model without epochs. {kept}.", (10, 3.8), paint
-    )
+    return render("curves", "Learning curves", f"{_LEGEND}; dotted: a model without epochs. {kept}.", (10, 3.8), paint)
 
 
 def draw_all(models: Sequence[Model]) -> Plot | None:
@@ -78,7 +75,7 @@ def draw_all(models: Sequence[Model]) -> Plot | None:
             axes.xaxis.get_major_locator().set_params(integer=True, nbins=4)
 
     alt = f"Log-loss against epochs of {len(trained)} models. {_LEGEND}."
-    return draw_plot("curves-all", "Learning curves of all models", alt, (11, height), paint)
+    return render("curves-all", "Learning curves of all models", alt, (11, height), paint)
 
 
 def draw_run(run: Run) -> tuple[Plot, Plot]:
@@ -108,7 +105,7 @@ def _curve_of_run(run: Run, quantity: Literal["loss", "accuracy"]) -> Plot:
         axes.legend(fontsize="small")
 
     alt = f"{quantity.capitalize()} of {run.name} against epochs; validation {kept:.4f} in epoch {run.best_epoch}, which is kept."
-    return draw_plot(quantity, quantity.capitalize(), alt, (6, 4), paint)
+    return render(quantity, quantity.capitalize(), alt, (6, 4), paint)
 
 
 def draw_runs(runs: Sequence[Run]) -> Plot:
@@ -125,7 +122,7 @@ def draw_runs(runs: Sequence[Run]) -> Plot:
         axes.set(xlabel="seconds of training", ylabel="validation log-loss")
         axes.legend(fontsize="small")
 
-    return draw_plot("sweep", "Sweep", "Validation log-loss against seconds of training.", (10, 6), paint)
+    return render("sweep", "Sweep", "Validation log-loss against seconds of training.", (10, 6), paint)
 
 
 def _curve(axes: Any, model: Model, accuracy: bool, colour: str) -> None:

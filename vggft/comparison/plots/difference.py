@@ -3,8 +3,7 @@
 from typing import Any
 
 from vggft.comparison.comparison import Comparison
-from vggft.comparison.plots.plot import HEAD, INK, Plot
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import HEAD, INK, Plot, render
 from vggft.comparison.verdict import RELEVANT
 
 
@@ -31,4 +30,4 @@ def draw(comparison: Comparison) -> Plot | None:
         figure.suptitle(f"{pair.a} minus {pair.b}, with 95% intervals", fontsize="medium")
 
     alt = f"{pair.a} minus {pair.b}. Shaded: differences of log-loss below {RELEVANT}, too small to matter."
-    return draw_plot("difference", "The difference", alt, (9, 1.9), paint)
+    return render("difference", "The difference", alt, (9, 1.9), paint)

@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from vggft.comparison.plots.plot import BASELINE, Plot, colours
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import BASELINE, Plot, colours, render
 from vggft.comparison.report.record import Record
 
 
@@ -32,4 +31,4 @@ def draw(record: Record) -> Plot | None:
         f"{model}: {perturbed.accuracy(model, names[0]):.3f} as it is, lowest {accuracy:.3f} ({name})"
         for model, (accuracy, name) in lowest.items()
     )
-    return draw_plot("perturbations", "Perturbed images", f"Accuracy. {alt}.", (7, 0.38 * len(names) + 1), paint)
+    return render("perturbations", "Perturbed images", f"Accuracy. {alt}.", (7, 0.38 * len(names) + 1), paint)

@@ -56,7 +56,7 @@ class Plot:
         return {f"{self.name}.png": self.png, f"{self.name}.svg": self.svg.encode()}
 
 
-def draw(name: str, title: str, alt: str, size: tuple[float, float], paint: Callable[[Any], None]) -> Plot:
+def render(name: str, title: str, alt: str, size: tuple[float, float], paint: Callable[[Any], None]) -> Plot:
     """Draw a plot.
 
     Args:

@@ -6,8 +6,7 @@ import numpy as np
 
 from heads.metrics import CALIBRATION_BINS, reliability
 from vggft.comparison.comparison import Comparison
-from vggft.comparison.plots.plot import INK, Plot, colours
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import INK, Plot, colours, render
 
 
 def draw(comparison: Comparison) -> Plot:
@@ -32,4 +31,4 @@ def draw(comparison: Comparison) -> Plot:
         f"Expected calibration error with {CALIBRATION_BINS} bins: {errors}. Above the dotted line a model is too cautious, "
         "below it too sure."
     )
-    return draw_plot("reliability", "Reliability", alt, (4.4, 4.2), paint)
+    return render("reliability", "Reliability", alt, (4.4, 4.2), paint)

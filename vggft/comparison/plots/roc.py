@@ -6,8 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vggft.comparison.comparison import Comparison, Measured
-from vggft.comparison.plots.plot import INK, Plot, colours
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import INK, Plot, colours, render
 from vggft.ui.table import auc_text
 
 _RATES = 501  # false positive rates at which the curves of classes are averaged
@@ -32,7 +31,7 @@ def draw(comparison: Comparison) -> Plot | None:
         axes.legend(fontsize="small", loc="lower right")
 
     areas = ", ".join(f"{row.name} {auc_text(row.metrics)}" for row in rows)
-    return draw_plot("roc", "ROC curves", f"Area under the curve: {areas}.", (4.4, 4.2), paint)
+    return render("roc", "ROC curves", f"Area under the curve: {areas}.", (4.4, 4.2), paint)
 
 
 def curve(row: Measured, targets: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

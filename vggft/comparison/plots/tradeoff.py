@@ -2,8 +2,7 @@
 
 from typing import Any
 
-from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER, Plot
-from vggft.comparison.plots.plot import draw as draw_plot
+from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER, Plot, render
 from vggft.comparison.report.record import Record
 
 _COLOURS = {"tuned": NETWORK, "dense": HEAD, "logistic": BASELINE}
@@ -50,4 +49,4 @@ def draw(record: Record) -> Plot | None:
         f"{name}: {x:.0f} s, {y:.4f}" for points in kinds.values() for name, x, y in points if name in named
     )
     alt = f"Seconds from images to model, and log-loss, of {sum(map(len, kinds.values()))} models; {points}."
-    return draw_plot("tradeoff", "Quality against cost", alt, (7, 4.2), paint)
+    return render("tradeoff", "Quality against cost", alt, (7, 4.2), paint)

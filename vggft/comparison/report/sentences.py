@@ -173,13 +173,13 @@ def advise(advice: Advice) -> str:
                 f"For a verdict on all images, run nested cross-validation (about {duration(seconds)} here): {command}"
             )
         case ReserveTest(command):
-            return f"For a verdict on images that select nothing, reserve a test split and train again: {command}"
+            return f"For a verdict on images that selected nothing, reserve a test split and train again: {command}"
         case SelectionUnreliable(better, worse, log_loss):
             return (
-                f"But out of fold {better} itself is better than {worse} (log-loss {log_loss:.4f} lower): selection on few "
-                "validation images is unreliable. compare.csv has the numbers of all models."
+                f"Out of fold, {better} is better than {worse} (log-loss {log_loss:.4f} lower): selection on few validation "
+                "images is unreliable. compare.csv has the numbers of all models."
             )
         case Tune(command):
-            return f"Whether fine-tuning is better is open: tune a network, from cached features, and compare again: {command}"
+            return f"No tuned network was compared. To tune one from the cached features, and compare again: {command}"
         case TuneAgain(network):
             return f"But {network} kept epoch 0, and is still the head it started from. Tune again with another --seed or --lr."
