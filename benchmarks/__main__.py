@@ -34,7 +34,7 @@ QUESTIONS = {
     question.__name__.rpartition(".")[2]: question.ask
     for question in (features, changes, classic, population, epoch, experiment, race, limit, growth)
 }
-QUICK = {"images": 24, "rounds": 1, "epochs": 1, "minutes": [0.5], "sizes": [32, 64], "files": [128, 256]}
+QUICK = {"images": 12, "rounds": 1, "epochs": 1, "minutes": [0.5], "sizes": [32, 64], "files": [128, 256]}
 
 
 def main() -> None:

@@ -5,7 +5,7 @@
 FOLDER holds JPEG photographs in class folders, at any depth. They are copied until there are N files, each with a few bytes
 of its own after its end, so that each has its own digest and none is found in the cache; copies of one photograph stay in
 one split. Keras runs on KERAS_BACKEND (jax, torch or tensorflow). No network is used. On an H100, under eight minutes;
-with --quick a few images, in about a minute, on a CPU too. Measured, as medians of rounds taken in turn:
+with --quick a few images of 64 pixels, in half a minute, on a CPU too. Measured, as medians of rounds taken in turn:
 
 - the engine alone, on decoded pictures, in float16 (mixed precision) and in float32;
 - files → features in a cache committed on disk, in the best precision of the device; the same with an engine that costs
@@ -32,7 +32,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,10 +40,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.gpu_contenders import CORES, OUTPUTS, SIZE, TorchProcess, fit_from_pixels, keras_predict
+from benchmarks.gpu_contenders import CORES, OUTPUTS, TorchProcess, fit_from_pixels, keras_predict
 from benchmarks.machine import machine
 from featurize import backend, engines, runner
 from featurize.backbone import network, weights
+from featurize.backbone.architecture import Architecture
 from featurize.backbone.vgg16 import VGG16
 from featurize.backbone.weights import Weights
 from featurize.cache.feature_cache import FeatureCache
@@ -52,11 +53,12 @@ from featurize.disk import durable, forms
 from featurize.engines import KerasEngine
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION
 from featurize.pixels import images
+from featurize.pixels.decoding import Decoder
 from featurize.runner import Step
 
 PACKAGES = "vggft keras jax torch tensorflow numpy h5py hdf5plugin pillow".split()
 TUNING_BATCH = 64
-DECODER = partial(images.decode_resized, size=SIZE)
+QUICK_SIDE = 64  # pixels: a twelfth of the work
 
 
 @dataclass
@@ -80,15 +82,25 @@ class Bench:
         """How often each contender runs."""
         return 1 if self.quick else 3
 
+    @property
+    def network(self) -> Architecture:
+        """VGG16; of small pictures where there is little to do."""
+        return replace(VGG16, size=QUICK_SIDE) if self.quick else VGG16
+
+    @property
+    def decoder(self) -> Decoder:
+        """What decodes as featurize does."""
+        return partial(images.decode_resized, size=self.network.size)
+
     def engine(self, precision: str) -> KerasEngine:
         """Return the engine of a precision; a small batch where there is little to do."""
-        return KerasEngine(self.weights, Fingerprint.of(VGG16, precision=precision), 4 if self.quick else None)
+        return KerasEngine(self.weights, Fingerprint.of(self.network, precision=precision), 4 if self.quick else None)
 
     def decoded(self, number: int) -> NDArray[np.uint8]:
         """Decode pictures that are spread over all files."""
         chosen = [self.paths[i] for i in np.linspace(0, len(self.paths) - 1, number).astype(int)]
         with ThreadPoolExecutor(CORES) as pool:
-            return np.stack(list(pool.map(decode_file, chosen)))
+            return np.stack(list(pool.map(partial(decode_file, side=self.network.size), chosen)))
 
 
 def main() -> None:
@@ -187,27 +199,27 @@ def in_turn(contenders: Mapping[str, Callable[[], object]], images: int, rounds:
     return {name: {"images_per_second": statistics.median(own), "rounds": own} for name, own in rates.items()}
 
 
-def decode_file(path: Path) -> NDArray[np.uint8]:
+def decode_file(path: Path, side: int) -> NDArray[np.uint8]:
     """Read and decode one file as featurize does."""
-    return images.decode_resized(path.read_bytes(), SIZE)
+    return images.decode_resized(path.read_bytes(), side)
 
 
-def only_decode(path: Path) -> None:
+def only_decode(path: Path, side: int) -> None:
     """Decode one file; nothing goes back to the process that asked."""
-    decode_file(path)
+    decode_file(path, side)
 
 
 def decoding(bench: Bench) -> dict[str, Any]:
     """Decode all files and do nothing else."""
-    work = digests(bench)
+    work, alone = digests(bench), partial(only_decode, side=bench.network.size)
 
     def decode(processes: bool) -> None:
-        for _ in runner.decoded(work, DECODER, 3 * engines.GPU_BATCH, processes=processes):
+        for _ in runner.decoded(work, bench.decoder, 3 * engines.GPU_BATCH, processes=processes):
             pass
 
     with multiprocessing.get_context("spawn").Pool(CORES) as pool:
         contenders: dict[str, Callable[[], object]] = {
-            "processes, pictures thrown away": lambda: pool.map(only_decode, bench.paths, 16),
+            "processes, pictures thrown away": lambda: pool.map(alone, bench.paths, 16),
             "processes, as vggft decodes for a GPU": partial(decode, processes=True),
             "threads, as vggft decodes for a CPU": partial(decode, processes=False),
         }
@@ -295,16 +307,20 @@ class Prepared:
 
 def pipeline(bench: Bench) -> dict[str, Any]:
     """Files → cache on disk, beside those who keep their outputs in memory."""
-    fingerprint, work, place = Fingerprint.of(VGG16, precision=bench.best), digests(bench), bench.place / "cache"
+    fingerprint, work, place = (
+        Fingerprint.of(bench.network, precision=bench.best),
+        digests(bench),
+        bench.place / "cache",
+    )
     engine = bench.engine(bench.best)
     prepared = Prepared(engine, bench.decoded(engine.batch_size))
     blank = np.zeros((1, 1, 1), np.uint8)
 
     def featurize(engine: Any, *, decode: bool) -> None:
         shutil.rmtree(place, ignore_errors=True)
-        cache = FeatureCache(place, fingerprint, VGG16)
+        cache = FeatureCache(place, fingerprint, bench.network)
         if decode:
-            runner.run(work, OUTPUTS, DECODER, engine, cache)
+            runner.run(work, OUTPUTS, bench.decoder, engine, cache)
         else:
             with cache.writing_in_processes():
                 runner.compute(((digest, blank) for digest in work), Step(OUTPUTS), engine, cache)
@@ -314,9 +330,9 @@ def pipeline(bench: Bench) -> dict[str, Any]:
         "vggft": partial(featurize, engine, decode=True),
         "vggft, free engine": partial(featurize, prepared, decode=True),
         "vggft, writing alone": partial(featurize, prepared, decode=False),
-        "keras predict": keras_predict(bench.weights.arrays, bench.paths, bench.best),
+        "keras predict": keras_predict(bench.weights.arrays, bench.paths, bench.best, bench.network.size),
     }
-    torch = TorchProcess(bench.place, bench.weights.arrays)
+    torch = TorchProcess(bench.place, bench.weights.arrays, bench.network.size)
     if not torch.skipped:
         contenders["pytorch"] = torch
     found = in_turn(contenders, len(bench.paths), bench.rounds)
@@ -339,13 +355,13 @@ def training(bench: Bench) -> dict[str, Any]:
             for path in sorted((bench.place / "data" / split).rglob("*.jpg"), key=lambda path: path.name)[:number]:
                 (data / split / path.parent.name).mkdir(parents=True, exist_ok=True)
                 os.link(path, data / split / path.parent.name / path.name)
-    experiment = Experiment(bench.place / "work")
+    experiment = Experiment(bench.place / "work", bench.network)
     weights_file = bench.weights.source.place if bench.weights.source.kind == "file" else None
     seconds = {}
     began = time.perf_counter()
     experiment.featurize(data, weights=weights_file, engine="keras")
     seconds["featurize"], began = time.perf_counter() - began, time.perf_counter()
-    heads = experiment.fit_heads(epochs=2) if bench.quick else experiment.fit_heads()
+    heads = experiment.fit_heads(epochs=2, cv=0) if bench.quick else experiment.fit_heads()
     seconds["heads"], began = time.perf_counter() - began, time.perf_counter()
     batch = 4 if bench.quick else TUNING_BATCH
     experiment.finetune(epochs=3, batch_size=batch)

@@ -3,7 +3,7 @@
 Each reads the same files, computes in the same precision and keeps its outputs in memory. PyTorch runs in a process of its
 own, which `benchmarks/gpu.py` starts:
 
-    python -m benchmarks.gpu_contenders FOLDER WEIGHTS.npz
+    python -m benchmarks.gpu_contenders FOLDER WEIGHTS.npz SIDE
 """
 
 import importlib.util
@@ -26,7 +26,6 @@ from featurize.backbone.weights import Arrays
 from featurize.backend import load_keras
 from featurize.options.choices import MIXED_PRECISION
 
-SIZE = 224
 OUTPUTS = ("block4_pool", "block5_pool")
 CORES = os.cpu_count() or 1
 KERAS_BATCH = 64
@@ -34,9 +33,9 @@ TORCH_BATCH = 128
 
 
 def keras_pictures(
-    paths: Sequence[Path], prepare: Callable[[Any], Any], targets: NDArray[Any] | None, size: int
+    paths: Sequence[Path], prepare: Callable[[Any], Any], targets: NDArray[Any] | None, size: int, side: int
 ) -> Any:
-    """Return batches as Keras's documentation makes them without TensorFlow: a PyDataset, its batches decoded in threads."""
+    """Return batches of `size`, as Keras's documentation makes them without TensorFlow: a PyDataset, decoded in threads."""
     keras = load_keras()
 
     class Pictures(keras.utils.PyDataset):  # type: ignore[misc,name-defined]
@@ -49,27 +48,27 @@ def keras_pictures(
         def __getitem__(self, number: int) -> Any:
             part = slice(number * size, (number + 1) * size)
             load, to_array = keras.utils.load_img, keras.utils.img_to_array
-            rows = [to_array(load(path, target_size=(SIZE, SIZE), interpolation="bilinear")) for path in paths[part]]
+            rows = [to_array(load(path, target_size=(side, side), interpolation="bilinear")) for path in paths[part]]
             x = prepare(np.stack(rows))
             return (x,) if targets is None else (x, targets[part])
 
     return Pictures()
 
 
-def keras_predict(arrays: Arrays, paths: Sequence[Path], precision: str) -> Callable[[], object]:
+def keras_predict(arrays: Arrays, paths: Sequence[Path], precision: str, side: int) -> Callable[[], object]:
     """Return a round of `model.predict` of Keras's own VGG16 over files; pictures travel as float32."""
     keras = load_keras()
     vgg16 = keras.applications.vgg16
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(precision)
     try:
-        full = keras.applications.VGG16(include_top=False, weights=None, input_shape=(SIZE, SIZE, 3))
+        full = keras.applications.VGG16(include_top=False, weights=None, input_shape=(side, side, 3))
     finally:
         keras.config.set_dtype_policy(before)
     for layer, numbers in arrays.items():
         full.get_layer(layer).set_weights(numbers)
     model = keras.Model(full.input, [full.get_layer(layer).output for layer in OUTPUTS])
-    pictures = keras_pictures(paths, vgg16.preprocess_input, None, KERAS_BATCH)
+    pictures = keras_pictures(paths, vgg16.preprocess_input, None, KERAS_BATCH, side)
     return lambda: model.predict(pictures, verbose=0)
 
 
@@ -87,11 +86,11 @@ def fit_from_pixels(
         for layer in network.layers:
             if layer.name in VGG16.names:
                 layer.dtype_policy = precision
-    binary = network.output_shape[-1] == 1
+    binary, side = network.output_shape[-1] == 1, network.input_shape[1]
     loss = "binary_crossentropy" if binary else "sparse_categorical_crossentropy"
     network.compile(keras.optimizers.SGD(1e-4, momentum=0.9), loss, metrics=["accuracy"])
-    short = [keras_pictures(paths[:batch], np.asarray, targets[:batch], batch) for paths, targets in splits]
-    training, validation = (keras_pictures(paths, np.asarray, targets, batch) for paths, targets in splits)
+    short = [keras_pictures(paths[:batch], np.asarray, targets[:batch], batch, side) for paths, targets in splits]
+    training, validation = (keras_pictures(paths, np.asarray, targets, batch, side) for paths, targets in splits)
     network.fit(short[0], validation_data=short[1], epochs=1, verbose=0)  # compiles
     return lambda: network.fit(training, validation_data=validation, epochs=1, verbose=0)
 
@@ -99,14 +98,15 @@ def fit_from_pixels(
 class TorchProcess:
     """Plain PyTorch, in a process of its own, that runs a round whenever it is told to."""
 
-    def __init__(self, folder: Path, arrays: Arrays) -> None:
+    def __init__(self, folder: Path, arrays: Arrays, side: int) -> None:
         """Start it and wait until it is warmed up; `skipped` says why where it is not."""
         self.skipped = "" if importlib.util.find_spec("torch") else "PyTorch is not installed"
         if self.skipped:
             return
         flat = {f"{name}/{i}": array for name, pair in arrays.items() for i, array in enumerate(pair)}
         np.savez(folder / "weights.npz", **flat)  # type: ignore[arg-type]
-        command = [sys.executable, "-m", "benchmarks.gpu_contenders", str(folder / "data"), str(folder / "weights.npz")]
+        words = [str(folder / "data"), str(folder / "weights.npz"), str(side)]
+        command = [sys.executable, "-m", "benchmarks.gpu_contenders", *words]
         self._child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.about = self._answer()
 
@@ -133,10 +133,10 @@ class TorchProcess:
 
 
 class _Files:
-    """A dataset for PyTorch's DataLoader: uint8 pictures (3, size, size), BGR."""
+    """A dataset for PyTorch's DataLoader: uint8 pictures (3, side, side), BGR."""
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._paths = paths
+    def __init__(self, paths: Sequence[Path], side: int) -> None:
+        self._paths, self._side = paths, side
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -145,11 +145,11 @@ class _Files:
         import torch
 
         with Image.open(self._paths[i]) as image:
-            square = image.convert("RGB").resize((SIZE, SIZE), Image.Resampling.BILINEAR)
+            square = image.convert("RGB").resize((self._side, self._side), Image.Resampling.BILINEAR)
         return torch.from_numpy(np.asarray(square)[..., ::-1].transpose(2, 0, 1).copy())
 
 
-def torch_round(paths: Sequence[Path], weights: Path) -> tuple[Callable[[], object], dict[str, Any]]:
+def torch_round(paths: Sequence[Path], weights: Path, side: int) -> tuple[Callable[[], object], dict[str, Any]]:
     """Return a round of feature extraction as one writes it in PyTorch, with all that makes it fast, and what it runs on.
 
     The layers are those of torchvision.models.vgg16().features: channels last, half precision on a GPU, cuDNN's benchmark
@@ -178,7 +178,7 @@ def torch_round(paths: Sequence[Path], weights: Path) -> tuple[Callable[[], obje
     means = torch.tensor(VGG16.means, device=device).reshape(1, 3, 1, 1)
     workers = CORES if len(paths) > CORES else 0
     loader = torch.utils.data.DataLoader(
-        _Files(paths), TORCH_BATCH, num_workers=workers, pin_memory=gpu, persistent_workers=workers > 0
+        _Files(paths, side), TORCH_BATCH, num_workers=workers, pin_memory=gpu, persistent_workers=workers > 0
     )
 
     def play() -> list[Any]:
@@ -201,8 +201,8 @@ def main() -> None:
     """Warm PyTorch up, say so, then run a round for each line on standard input, until it ends."""
     speak = os.fdopen(os.dup(1), "w", encoding="utf-8", buffering=1)
     os.dup2(2, 1)
-    folder, weights = map(Path, sys.argv[1:])
-    play, about = torch_round(sorted(folder.rglob("*.jpg")), weights)
+    folder, weights, side = sys.argv[1:]
+    play, about = torch_round(sorted(Path(folder).rglob("*.jpg")), Path(weights), int(side))
     print(json.dumps(about), file=speak)
     for _ in sys.stdin:
         began = time.perf_counter()

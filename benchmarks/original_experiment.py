@@ -266,7 +266,7 @@ def picture(measured: dict[str, Any], names: list[str], seeds: int) -> bytes:
     """Draw log-loss and accuracy on the test split against epochs, seed by seed."""
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER
+    from vggft.comparison.plots.plot import BASELINE, HEAD, NETWORK, OTHER, render
 
     colours = dict(zip(TRAININGS, (NETWORK, "#1b1b1b", OTHER, HEAD), strict=True))
 

@@ -1,6 +1,6 @@
 """What featurize costs besides the network: each stage alone, and all of it with an engine that computes nothing.
 
-    python -m benchmarks.pipeline FOLDER [--images 400] [--rounds 5] [--large N] [--against CHECKOUT] [--json FILE]
+    python -m benchmarks.pipeline FOLDER [--images 400] [--rounds 5] [--large N] [--computed N] [--against CHECKOUT] [--json FILE]
 
 FOLDER contains JPEG photographs at any depth. They are copied until there are as many files as asked for, each with a few bytes
 of its own after its end. The engine hands out float16 outputs of block4_pool and block5_pool that Keras computed before.
@@ -87,6 +87,12 @@ def main() -> None:
     parser.add_argument(
         "--large", type=int, default=0, metavar="N", help="photographs of 12 megapixels (default: none)"
     )
+    parser.add_argument(
+        "--computed",
+        type=int,
+        default=BATCH,
+        help=f"pictures whose outputs are computed; they repeat (default: {BATCH})",
+    )
     parser.add_argument("--against", type=Path, help="the folder of another checkout of vggft")
     parser.add_argument("--json", type=Path, help="write all that was measured to this file")
     options = parser.parse_args()
@@ -96,7 +102,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="vggft-", ignore_cleanup_errors=True) as name:
         place = Path(name)
         data = lay_out(options.folder, place / "small", options.images)
-        prepare(data, place / "outputs.npz")
+        prepare(data, place / "outputs.npz", options.computed)
         found: dict[str, Any] = {"machine": machine(), "images": options.images}
         found["stages"] = stages(data, place)
         found["featurize"] = in_turn(checkouts, place / "small", place, options.rounds, processors())
@@ -134,14 +140,17 @@ def lay_out(source: Path, folder: Path, wanted: int, size: tuple[int, int] | Non
     return made
 
 
-def prepare(paths: Sequence[Path], file: Path) -> None:
-    """Compute the outputs of a batch of pictures."""
+def prepare(paths: Sequence[Path], file: Path, computed: int = BATCH) -> None:
+    """Write the outputs of a batch of pictures: those of `computed` pictures, which repeat."""
     loaded = weights.load(VGG16, weights.locate(VGG16))
-    engine = engines.KerasEngine(loaded, Fingerprint.of(VGG16))
-    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, BATCH).astype(int)]
+    engine = engines.KerasEngine(loaded, Fingerprint.of(VGG16), min(computed, engines.CPU_BATCH))
+    chosen = [paths[i] for i in np.linspace(0, len(paths) - 1, computed).astype(int)]
     pictures = np.stack([images.decode_resized(path.read_bytes(), VGG16.size) for path in chosen])
     outputs = engine(pictures, LAYERS)
-    narrow: dict[str, Any] = {name: output.astype(np.float16) for name, output in zip(LAYERS, outputs, strict=True)}
+    narrow: dict[str, Any] = {
+        name: np.resize(output.astype(np.float16), (BATCH, *output.shape[1:]))
+        for name, output in zip(LAYERS, outputs, strict=True)
+    }
     np.savez(file, **narrow)
 
 

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import itertools
 import json
 import os
 import shutil
@@ -52,14 +53,23 @@ def pytest_xdist_auto_num_workers():
 
 
 def pytest_collection_modifyitems(items):
-    """Give each worker's share an equal part of the long tests, at its start, so that none is left alone with them at the end."""
+    """Begin each worker's share with long tests, so that none is left alone with them; those of a file share what it builds."""
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # xdist gives each worker consecutive tests
-    long = [item for item in items if item.get_closest_marker("slow")]
-    for item in long:  # the fast tests alone have to hold the floor of coverage, whose measuring slows Python code down
-        item.add_marker("no_cover")
-    short = [item for item in items if not item.get_closest_marker("slow")]
-    bounds = [len(short) * i // shares for i in range(shares + 1)]
-    items[:] = [item for i in range(shares) for item in (*long[i::shares], *short[bounds[i] : bounds[i + 1]])]
+    files, short = {}, []
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")  # the fast tests alone have to hold the floor; measuring slows Python code down
+            files.setdefault(item.path, []).append(item)
+        else:
+            short.append(item)
+    long = [[] for _ in range(shares)]
+    for tests in sorted(files.values(), key=len, reverse=True):
+        min(long, key=len).extend(tests)
+    ordered, rest = [], iter(short)
+    for number, tests in enumerate(long):
+        ordered += tests
+        ordered += itertools.islice(rest, max(0, len(items) * (number + 1) // shares - len(ordered)))
+    items[:] = [*ordered, *rest]
 
 
 def pytest_collection_finish():
@@ -223,17 +233,27 @@ def unrendered():
         yield
 
 
-@pytest.fixture(scope="module")
-def untraced():
-    """TensorFlow runs operations one by one: tracing a step of training takes longer than the few steps of these tests.
-
-    For files of tests whose subject is not a step. Traced steps are in `test_training.py`, `test_resume.py`, `test_equality.py`.
-    """
+@contextlib.contextmanager
+def eager():
+    """Let TensorFlow run operations one by one."""
     import tensorflow as tf
 
+    before = tf.config.functions_run_eagerly()
     tf.config.run_functions_eagerly(True)
-    yield
-    tf.config.run_functions_eagerly(False)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(before)
+
+
+@pytest.fixture(scope="module")
+def untraced():
+    """For files of tests whose subject is not a step: tracing one takes longer than the few steps of these tests.
+
+    Traced steps are in `test_training.py`, `test_resume.py`, `test_equality.py`.
+    """
+    with eager():
+        yield
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ def fruit(size):
 def keras_outputs(weights, pictures, names):
     """Return layer → outputs of pictures, float32, as Keras computes them."""
     fingerprint = Fingerprint.of(weights.architecture, size=pictures.shape[1])
-    return dict(zip(names, engines.KerasEngine(weights, fingerprint, 12)(pictures, names), strict=True))
+    return dict(zip(names, engines.KerasEngine(weights, fingerprint, len(pictures))(pictures, names), strict=True))
 
 
 def head(pooling="avg", classes=2, seed=0, dropout=0.0, scaler=False, shape=FEATURES) -> Head:

@@ -160,7 +160,8 @@ def _each_epoch(
 
 def _outputs(work: Experiment, folder: Path) -> NDArray[np.float16]:
     """Compute what fine-tuning reads of the pictures of a folder, as `featurize` does."""
-    layer = VGG16.split_point(VGG16.unfreeze)
+    network = work.workspace.architecture
+    layer = network.split_point(network.unfreeze)
     assert layer
     files, engine = listed(folder)[0], start_its_engine(work.workspace)
     digests = [durable.sha256(file) for file in files]

@@ -39,7 +39,7 @@ def ask(contest: Contest) -> Answer:
             if images != few:
                 _tuning(contest, data, images, grown, Path(folder) / f"features-{images}")
         small = thumbnails(contest.data, Path(folder) / "thumbnails", _THUMBNAILS)
-        pipeline.prepare(mixed(small), contest.weights / OUTPUTS)
+        pipeline.prepare(mixed(small), contest.weights / OUTPUTS, 4 if contest.quick else pipeline.BATCH)
         for images, data in lay_out(small, Path(folder) / "files", [few, *files]).items():
             _features(replace(contest, only=()), WITHOUT_NETWORK, data, images, grown)
     text = "\n\n".join([_costs(grown), _exponents(grown, few), _notes(few)])

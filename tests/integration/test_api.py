@@ -14,7 +14,7 @@ from vggft.steps import predict
 from vggft.steps.options import PredictOptions
 from vggft.ui.console import Ui
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
 
 
 def test_arrays_of_any_size_are_predicted_as_files_are(trained, capfd, tmp_path):

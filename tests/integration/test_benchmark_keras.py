@@ -15,7 +15,8 @@ from benchmarks.weight_files import write_weights
 from heads import specs
 from heads.metrics import measure
 
-pytestmark = pytest.mark.slow
+# XLA takes longer to compile VGG16 than the few steps of these tests take; in one of them it does.
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untraced")]
 SIDE = 32  # the smallest that Keras's VGG16 takes
 
 
@@ -143,7 +144,7 @@ def test_the_corrected_original_keeps_its_best_epoch(entry, monkeypatch):
     agree(contender, recomputed)
 
 
-def test_epochs_of_fine_tuning(entry):
+def test_epochs_of_fine_tuning(entry, traced):
     for module in (original_corrected, keras_guide):
         contender = entry(epochs=2)
         module.epoch(contender)
@@ -171,6 +172,7 @@ def test_the_race_of_the_guide(entry, monkeypatch):
 
 
 def test_the_race_of_the_corrected_original(entry, monkeypatch):
+    monkeypatch.setattr(original_corrected, "HEAD_EPOCHS", 2)
     monkeypatch.setattr(original_corrected, "EPOCHS", 2)
     contender = entry()
     original_corrected.race(contender)

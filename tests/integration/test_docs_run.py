@@ -3,6 +3,7 @@
 Blocks after a line `<!-- test: run -->` run, in order; the block after `<!-- test: file NAME -->` is written to that file first.
 """
 
+import ast
 import contextlib
 import io
 import json
@@ -14,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from conftest import drawings, once, vggft
+from conftest import blank_figures, drawings, once, vggft
 from PIL import Image
 from tiny import TINY
 
@@ -29,7 +30,7 @@ PAGES = [path for path in sorted((ROOT / "docs").glob("*.md")) if _BLOCK.search(
 
 @pytest.fixture(scope="session")
 def readme(tmp_path_factory):
-    """The folder in which README's blocks were run."""
+    """The folder in which README's blocks were run, and what was run there."""
 
     def build(base):
         drawings(base / "data", 12, "bugs", "flowers")
@@ -43,14 +44,14 @@ def readme(tmp_path_factory):
             shutil.copy(path, base / "photos" / f"{name}.png")
             Image.open(path).convert("RGB").save(base / "photos" / f"{name}.jpg")
         shutil.copy(base / "photos" / "a.jpg", base / "holiday.jpg")
-        run_page(ROOT / "README.md", base)
-        return {}
+        with blank_figures():
+            return run_page(ROOT / "README.md", base)
 
-    return once(tmp_path_factory, "readme", build)[0]
+    return once(tmp_path_factory, "readme", build)
 
 
-def run_page(path, folder):
-    """Run the marked blocks of a page in a folder."""
+def run_page(path, folder, before=()):
+    """Run the marked blocks of a page in a folder, but for commands and calls that ran there before; return its own."""
     text = path.read_text(encoding="utf-8")
     for shown, small in TOP_LAYER.items():
         text = text.replace(shown, small)
@@ -58,17 +59,24 @@ def run_page(path, folder):
     for _, name, _, body in page:
         if name:
             (folder / name).write_text(body, encoding="utf-8")
-    names = {}
+    names, done = {}, []
     with contextlib.chdir(folder), pytest.MonkeyPatch.context() as patch:
         patch.setattr("vggft.Experiment", partial(Experiment, architecture=TINY), raising=False)
         patch.setattr(costs, "BATCHES", (1, 2))
         for _, name, language, body in page:
             if language == "python":
+                block = ast.parse(body, str(path))
+                calls = {node: ast.unparse(node) for node in block.body if isinstance(node, ast.Expr)}
+                block.body = [node for node in block.body if calls.get(node) not in before]
+                done += calls.values()
                 with contextlib.redirect_stdout(io.StringIO()):
-                    exec(compile(body, str(path), "exec"), names)
+                    exec(compile(block, str(path), "exec"), names)
             elif not name:
-                for line in body.splitlines():
-                    run_line(line.removeprefix("$ "), folder)
+                for line in (shown.removeprefix("$ ") for shown in body.splitlines()):
+                    done.append(line)
+                    if line not in before:
+                        run_line(line, folder)
+    return done
 
 
 def run_line(line, folder):
@@ -88,6 +96,7 @@ def run_line(line, folder):
 
 @pytest.mark.slow
 def test_readme_runs(readme):
+    readme, _ = readme
     compared = json.loads((readme / "vggft-work" / "report" / "compare.json").read_text())
     assert {"dense", "logistic", "tuned"} <= {row["kind"] for row in compared["methods"]}
     assert len((readme / "predictions.csv").read_text().splitlines()) == 3
@@ -98,5 +107,6 @@ def test_readme_runs(readme):
 @pytest.mark.usefixtures("unrendered")
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
 def test_page_runs(page, readme, tmp_path):
-    shutil.copytree(readme, tmp_path / "here")
-    run_page(page, tmp_path / "here")
+    folder, before = readme
+    shutil.copytree(folder, tmp_path / "here")
+    run_page(page, tmp_path / "here", before)

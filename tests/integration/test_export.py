@@ -58,14 +58,12 @@ def pictures(data):
     return paths, np.stack([images.decode_resized(path.read_bytes(), TINY.size) for path in paths]).astype(np.float32)
 
 
-# Every format in the first six; every format of a head, too, with the slow tests.
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "model"),
     [
         *((name, "tuned") for name in OUT),
-        ("onnx", "flatten-256-classic"),
-        *(pytest.param(name, "flatten-256-classic", marks=pytest.mark.slow) for name in OUT if name != "onnx"),
+        ("onnx", "flatten-256-classic"),  # of heads, three others in network/test_export_vgg16.py
     ],
 )
 def test_every_format_predicts_what_vggft_predicts(name, model, work, tuned, tmp_path):

@@ -171,11 +171,11 @@ def test_bad_input_changes_nothing(copied):
         assert snapshot(work) == before
     (work / "heads").mkdir()
     (work / "heads" / "max-256").write_text("a file of mine")
-    assert "in the way" in refused("head", "-w", work)
+    assert "max-256: not a folder, but the head is saved in a folder of this name" in refused("head", "-w", work)
     assert [p.name for p in (work / "heads").iterdir()] == ["max-256"]
     (work / "heads" / "max-256").unlink()
     (work / "heads" / "max-256").symlink_to(copied / "elsewhere")
-    assert "in the way" in refused("head", "-w", work)
+    assert "max-256: not a folder, but the head is saved in a folder of this name" in refused("head", "-w", work)
 
 
 @pytest.mark.slow
@@ -183,7 +183,7 @@ def test_bad_input_changes_nothing(copied):
 def test_a_stopped_run_keeps_what_it_finished_and_goes_on(copied, how):
     work = copied / "work"
     names = ("logistic-avg", "logistic-max", "logistic-avgmax", "avg-256", "flatten-256-classic")
-    picked = [word for name in names for word in ("--head", name)]
+    picked = [*(word for name in names for word in ("--head", name)), "--cv", "0"]
     process = start("head", *picked, "-w", work, "--epochs", "100000", "--patience", "100000")
     wait_until((work / "heads" / "logistic-avgmax" / "head.json").exists, process)
     time.sleep(1)  # into the dense heads, which would take days

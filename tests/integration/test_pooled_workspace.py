@@ -5,7 +5,7 @@ import shutil
 import h5py
 import numpy as np
 import pytest
-from conftest import drawings, refused, shards, snapshot, strict_json, vggft
+from conftest import drawings, once, refused, shards, snapshot, strict_json, vggft
 from small_cache import damage, files
 from tiny import TINY
 
@@ -18,6 +18,8 @@ from vggft.steps.options import FeaturizeOptions, HeadOptions
 from vggft.workspace import filling, views
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
+
 HEADS = ("logistic-avg", "logistic-avgmax")
 FULL = [word for name in TINY.cached for word in ("--layers", name)]
 NAMED = [word for name in HEADS for word in ("--head", name)]
@@ -26,13 +28,15 @@ NAMED = [word for name in HEADS for word in ("--head", name)]
 @pytest.fixture(scope="module")
 def pooled_only(tmp_path_factory):
     """24 drawings, test images among them, and heads."""
-    base = tmp_path_factory.mktemp("pooled")
-    data = drawings(base / "data", 12, "bugs", "flowers")
-    done = vggft("featurize", data, "--layers", POOLED, "--test", 0.25, "-w", base / "work")
-    assert done.returncode == 0, done.stderr
-    trained = vggft("head", *NAMED, "-w", base / "work")
-    assert trained.returncode == 0, trained.stderr
-    return base
+
+    def build(base):
+        data = drawings(base / "data", 12, "bugs", "flowers")
+        done = vggft("featurize", data, "--layers", POOLED, "--test", 0.25, "-w", base / "work")
+        assert done.returncode == 0, done.stderr
+        trained = vggft("head", *NAMED, "-w", base / "work")
+        assert trained.returncode == 0, trained.stderr
+
+    return once(tmp_path_factory, "pooled", build)[0]
 
 
 @pytest.fixture

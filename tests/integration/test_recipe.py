@@ -3,10 +3,11 @@
 import json
 import shlex
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import drawings, refused, snapshot, vggft
+from conftest import blank_figures, drawings, eager, refused, snapshot, vggft
 from PIL import Image
 from tiny import random_weights, write_keras_file
 
@@ -252,14 +253,17 @@ def test_contradictions_change_nothing(raw):
 def test_sweep_comparison_and_folds(raw, ui):
     """A sweep varies what the recipe leaves open; heads and recipes of one workspace are compared; a fold repeats the head."""
     head.run(raw, HeadOptions.of(head=["logistic-avg"]), ui)
-    swept = finetune.run(raw, FinetuneOptions.of(recipe="original", epochs=1, sweep="lr=1e-4,1e-3"), ui)
+    with blank_figures(), eager():
+        swept = finetune.run(raw, FinetuneOptions.of(recipe="original", epochs=1, sweep="lr=1e-4,1e-3"), ui)
     names = {"original-epochs1", "original-lr0.001-epochs1"}
     assert {run["name"] for run in swept["sweep"]} == names
-    compared = compare.run(raw, CompareOptions(quick=True), ui)
+    with blank_figures():
+        compared = compare.run(raw, CompareOptions(quick=True), ui)
     assert names < {method["name"] for method in compared["methods"]}
     (run,) = (run for run in store.load_all(raw.finetune) if run.name == "original-epochs1")
     shutil.rmtree(raw.finetune / run.name)
-    fold_trainers.StepTrainers().tune(raw, run, ui)
+    with blank_figures(), eager():
+        fold_trainers.StepTrainers().tune(raw, run, ui)
     (again,) = (again for again in store.load_all(raw.finetune) if again.name == run.name)
     assert again.settings.recipe == "original"
     assert again.start_digest == run.start_digest
@@ -271,15 +275,16 @@ def test_the_real_network_with_two_classes(tmp_path, published):
     import keras
 
     drawings(tmp_path / "data", 5, "birds", "fruit")
-    work = ("-w", tmp_path / "work")
-    assert vggft("featurize", tmp_path / "data", "--preprocess", "raw", *work, network=VGG16).returncode == 0
-    done = vggft("finetune", "--recipe", "original", "--epochs", "1", *work, network=VGG16)
+    work, small = ("-w", tmp_path / "work"), replace(VGG16, size=64)
+    assert vggft("featurize", tmp_path / "data", "--preprocess", "raw", *work, network=small).returncode == 0
+    with blank_figures(), eager():
+        done = vggft("finetune", "--recipe", "original", "--epochs", "1", *work, network=small)
     assert done.returncode == 0, done.stderr
     network = keras.saving.load_model(tmp_path / "work" / "finetune" / "original-epochs1" / "network.keras")
-    frozen, trained = frozen_and_trained(224)
+    frozen, trained = frozen_and_trained(64)
     assert trained_layers(network) == [*trained, "head_dense1", "logits"]
     assert changed_layers(network, published.arrays) == trained
     assert [name for name in published.arrays if name not in trained] == frozen
-    assert network.get_layer("head_dense1").kernel.shape == (25088, 256)
+    assert network.get_layer("head_dense1").kernel.shape == (2 * 2 * 512, 256)
     assert network.get_layer("logits").kernel.shape == (256, 1)
     assert network.get_layer("scores").get_config()["activation"] == "sigmoid"

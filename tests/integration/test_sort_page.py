@@ -1,5 +1,6 @@
 """The page of `vggft sort` in a real browser: keys, grids, two windows, kills of the server, full disks, hostile names."""
 
+import io
 import os
 import time
 
@@ -205,23 +206,22 @@ def five_a_second(browser, keys):
 
 
 def photographs(root, count):
-    """Write pictures of 12 million pixels in JPEG files of 3 MB."""
+    """Write JPEG files of 3 MB with 12 million pixels, each with other bytes after its end."""
     root.mkdir()
     coarse = np.random.default_rng(0).integers(0, 256, (300, 400, 3), np.uint8)
-    pixels = np.asarray(Image.fromarray(coarse).resize((4000, 3000))).copy()
-    for i in range(count):
-        pixels[:200, :200] = 2 * i
-        Image.fromarray(pixels).save(root / f"{i:03}.jpg", quality=88)
+    Image.fromarray(coarse).resize((4000, 3000)).save(root / "000.jpg", quality=88)
+    for i in range(1, count):
+        (root / f"{i:03}.jpg").write_bytes((root / "000.jpg").read_bytes() + b"%d" % i)
 
 
 def many(root, count):
-    """Write small pictures in folders of 500."""
-    picture = np.zeros((30, 40, 3), np.uint8)
+    """Write small pictures in folders of 500, each with other bytes after its end."""
+    file = io.BytesIO()
+    Image.new("RGB", (40, 30)).save(file, "JPEG")
     for i in range(count):
         folder = root / f"{i // 500:02}"
         folder.mkdir(parents=True, exist_ok=True)
-        picture[:10, :10] = i % 256, i // 256, 0
-        Image.fromarray(picture).save(folder / f"{i:05}.jpg")
+        (folder / f"{i:05}.jpg").write_bytes(file.getvalue() + b"%d" % i)
 
 
 @pytest.mark.slow

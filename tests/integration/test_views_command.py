@@ -27,7 +27,7 @@ from vggft.steps.options import (
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
-pytestmark = pytest.mark.usefixtures("unrendered")
+pytestmark = pytest.mark.usefixtures("unrendered", "untraced")
 
 HEADS = ("logistic-max", "max-linear")
 FAST = {"epochs": 2, "batch_size": 5}
@@ -221,7 +221,7 @@ def test_the_cost_is_said_before(here):
 
 
 @pytest.mark.slow
-def test_killed_while_views_are_computed(here, tmp_path, ui):
+def test_killed_while_views_are_computed(here, tmp_path, ui, traced):
     work = tmp_path / "work"
     process = start("featurize", here / "data", "--views", 4, "-w", work)
     wait_until(lambda: len(list(work.glob("cache/*/shards/*.h5"))) >= 2, process)

@@ -102,12 +102,12 @@ def test_engines_agree_with_keras_own_network(name, published, pictures, referen
 
 
 @pytest.mark.slow
-def test_engines_agree_on_photographs(engine, published, hymenoptera):
+def test_engines_agree_on_photographs(published, hymenoptera):
     paths = sorted(hymenoptera.glob("*/*/*.jpg"))[::50]
     photographs = np.stack([images.decode_resized(path.read_bytes(), 224) for path in paths])
-    expected = engine_of("keras", published, Fingerprint.of(VGG16))(photographs, TWO)
-    for found, own in zip(engine(photographs, TWO), expected, strict=True):
-        assert relative_errors(found, own).max() < 1e-4
+    of_both = (engine_of(name, published, Fingerprint.of(VGG16), 8)(photographs, TWO) for name in ("winograd", "keras"))
+    for found, expected in zip(*of_both, strict=True):
+        assert relative_errors(found, expected).max() < 1e-4
 
 
 @pytest.mark.slow

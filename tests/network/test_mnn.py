@@ -61,7 +61,7 @@ def engine(published):
 
 @pytest.fixture(scope="module")
 def keras_engine(published):
-    return engines.KerasEngine(published, Fingerprint.of(VGG16), 11)
+    return engines.KerasEngine(published, Fingerprint.of(VGG16), 5)
 
 
 @pytest.mark.slow

@@ -22,7 +22,7 @@ def test_copies_of_drawings_and_of_digits_are_found_and_nothing_else(tmp_path, p
     from featurize.pixels import images
     from heads.head import pool
 
-    engine = engines.KerasEngine(published, Fingerprint.of(VGG16), 8)
+    engine = engines.KerasEngine(published, Fingerprint.of(VGG16), 4)
     drawings = []
     for path in sorted(PICTURES.glob("*/*.png"))[::40]:
         picture = Image.open(path).convert("RGBA")

@@ -78,6 +78,6 @@ def test_killed_and_run_again(tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_twenty_times(tmp_path):
+def test_killed_twelve_times(tmp_path):
     data = drawings(tmp_path / "data", 33, *("birds", "bugs", "flowers", "fruit"))
-    kill_at_random(tmp_path, data, 20, random.Random(1))
+    kill_at_random(tmp_path, data, 12, random.Random(1))

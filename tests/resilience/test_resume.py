@@ -40,16 +40,14 @@ def same(a, b):
 @pytest.mark.parametrize(
     ("plan", "stops"),
     [
-        pytest.param(Plan(3, 5, seed=3, learning_rate=3e-5, schedule="cosine", layer_decay=0.8), (2,), id="sgd"),
         pytest.param(
-            Plan(2, 5, optimizer="adam", learning_rate=1e-5, l2_sp=0.01, label_smoothing=0.1, clip=1.0),
+            Plan(
+                2, 6, optimizer="adam", learning_rate=1e-5, layer_decay=0.8, l2_sp=0.01, label_smoothing=0.1, clip=1.0
+            ),
             (0, 1),
             id="adam",
-            marks=pytest.mark.slow,
         ),
-        pytest.param(
-            Plan(2, 5, learning_rate=3e-5, precision="mixed_float16"), (1,), id="mixed", marks=pytest.mark.slow
-        ),
+        pytest.param(Plan(2, 6, seed=3, learning_rate=3e-5, precision="mixed_float16"), (1,), id="mixed"),
     ],
 )
 def test_stopped_after_any_epoch(weights, small_features, tmp_path, plan, stops):
@@ -117,16 +115,17 @@ def test_a_damaged_checkpoint_is_noticed(weights, small_features, tmp_path):
 
 @pytest.fixture(scope="module")
 def ready(tmp_path_factory):
-    """24 drawings with features and heads, and an undisturbed run of 4 epochs."""
+    """24 drawings with features and heads; what an undisturbed run of 4 epochs says, and how many seconds it takes."""
     base = tmp_path_factory.mktemp("resume")
     drawings(base / "data", 12, "bugs", "flowers")
     assert vggft("featurize", base / "data", "-w", base / "work").returncode == 0
     done = vggft("head", "--head", "max-64-l2-dropout", "--epochs", "5", "-w", base / "work")
     assert done.returncode == 0, done.stderr
     process = start("finetune", *SETTINGS, "--name", "whole", "-w", base / "work", "--json")
+    began = time.monotonic()
     out, err = process.communicate()
     assert process.returncode == 0, err
-    return base / "work", strict_json(out)
+    return base / "work", strict_json(out), time.monotonic() - began
 
 
 SETTINGS = (
@@ -217,7 +216,7 @@ def test_killed_and_interrupted_by_a_person(ready, tmp_path):
 
 @pytest.mark.slow
 def test_nothing_to_resume(ready):
-    work, whole = ready
+    work, whole, _ = ready
     done = vggft("finetune", "--resume", "-w", work, "--json")
     assert done.returncode == 0
     assert strict_json(done.stdout) == {**whole, "resumed": False}
@@ -230,18 +229,13 @@ def test_killed_at_random(ready, tmp_path):
     rng = random.Random(5)
     work = tmp_path / "work"
     shutil.copytree(ready[0], work)
-    started = time.monotonic()
-    undisturbed = start("finetune", *SETTINGS, "--name", "timed", "-w", work)
-    undisturbed.communicate()
-    seconds = time.monotonic() - started
-    assert undisturbed.returncode == 0
     command = ["finetune", *SETTINGS, "--name", "broken", "-w", work]
     kills = 0
     while True:
         process = start(*command)
         try:
             # Longer and longer, so that it ends where the machine has become slower, too.
-            out, err = process.communicate(timeout=seconds * (0.7 * rng.random() + 0.2 * kills))
+            out, err = process.communicate(timeout=ready[2] * (0.6 * rng.random() + 0.2 * kills))
         except subprocess.TimeoutExpired:
             process.kill()
             process.communicate()

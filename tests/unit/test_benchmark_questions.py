@@ -3,20 +3,22 @@
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from conftest import make_classes
 from PIL import Image
 
+from benchmarks import __main__ as command
 from benchmarks import growing, operations, pipeline, rates
 from benchmarks.contest import Contest, Run
 from benchmarks.questions import changes, growth, limit
+from benchmarks.questions.answer import Answer
 from benchmarks.restoring import keep, restore
 
 ROOT = Path(__file__).parents[2]
@@ -164,7 +166,7 @@ def test_shares_of_the_limit(contest, monkeypatch):
 
 
 def test_growth_shows_the_start_and_fits_without_it(contest, monkeypatch):
-    monkeypatch.setattr(pipeline, "prepare", lambda paths, file: None)
+    monkeypatch.setattr(pipeline, "prepare", lambda *arguments: None)
     answer = growth.ask(contest)
     # 1 + n/10 s: 1.4, 5 and 9 s for 4, 40 and 80 images; log₂ (9 / 5) = 0.85
     assert "| vggft: features | 4 | 1.4 (1.4–1.4) | 2.8 (2.8–2.8) | 1.00 GB | 0.0 MB |" in answer.text
@@ -176,7 +178,7 @@ def test_growth_shows_the_start_and_fits_without_it(contest, monkeypatch):
 
 
 def test_epochs_start_from_the_features_and_count_after_the_first(contest, monkeypatch):
-    monkeypatch.setattr(pipeline, "prepare", lambda paths, file: None)
+    monkeypatch.setattr(pipeline, "prepare", lambda *arguments: None)
     monkeypatch.setattr(rates, "products", lambda times: {"a": [100.0]})
     monkeypatch.setattr(rates, "engine", engine_alone)
     contest.only = ["vggft", "torchvision_vgg16"]
@@ -214,7 +216,7 @@ def test_growth_needs_an_image_of_each_class(contest, sizes, files, option):
     ("smallest", "expected"), [(5, ["4", "5", "10"]), (4, ["4", "8", "16"]), (1, ["4", "5", "10"])]
 )
 def test_quick_growth_works_with_many_classes(contest, monkeypatch, smallest, expected):
-    monkeypatch.setattr(pipeline, "prepare", lambda paths, file: None)
+    monkeypatch.setattr(pipeline, "prepare", lambda *arguments: None)
     contest.quick, contest.sizes, contest.files = True, [smallest, 2 * smallest], [4 * smallest]
     growth.check(contest)
     assert list(growth.ask(contest).numbers["vggft: features"]) == expected
@@ -227,20 +229,47 @@ def test_growth_needs_free_disk_space(contest, monkeypatch):
         growth.check(contest)
 
 
+@pytest.fixture
+def alone(tmp_path, monkeypatch):
+    """A contest on four small pictures in which only `prepared` takes part, in a process of its own."""
+    monkeypatch.chdir(ROOT)
+    for folder in ("data/train", "data/validate", "unseen", "weights"):
+        make_classes(tmp_path / folder, cat=1, dog=1)
+    places = (tmp_path / name for name in ("data", "unseen", "weights", "work"))
+    return Contest(*places, rounds=1, quick=True, only=["prepared"], sizes=[8], files=[8, 16])
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("question", ["growth", "limit"])
-def test_questions_without_contenders(question, tmp_path):
-    file = tmp_path / "answers.json"
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--questions", question, "--contenders", "prepared"]
-    process = subprocess.run(
-        [*command, "--json", file], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT
-    )
-    assert process.returncode == 0, process.stderr
-    answer = json.loads(file.read_text())["answers"][question]
-    if question == "growth":
-        runs = answer["prepared: features"]
-        assert [runs[size][0]["disk"] > 0 for size in ("128", "256")] == [True, True]
-        assert runs["256"][0]["processor"] > 0
-    else:
-        assert len(answer["products"][0]) == 8
-        assert answer["engine"]["rates"][0] > 0
+def test_growth_without_contenders(alone):
+    runs = growth.ask(alone).numbers["prepared: features"]
+    assert [runs[size][0]["disk"] > 0 for size in ("4", "8", "16")] == [True] * 3
+    assert runs["16"][0]["processor"] > 0
+    assert not alone.missing
+
+
+@pytest.mark.slow
+def test_the_limit_without_contenders(alone):
+    measured = limit.ask(alone).numbers
+    assert [len(each) for each in measured["products"]] == [8, 8]
+    assert measured["engine"]["rates"][0] > 0
+
+
+def test_the_command_asks_with_its_options(tmp_path, monkeypatch):
+    asked, file = [], tmp_path / "found.json"
+
+    def ask(contest):
+        asked.append(contest)
+        return Answer("title", "text", {"a": 1})
+
+    monkeypatch.setitem(command.QUESTIONS, "growth", ask)
+    monkeypatch.setattr(growth, "check", asked.append)
+    monkeypatch.setattr(command, "subprocess", SimpleNamespace(run=lambda *_, **__: SimpleNamespace(returncode=0)))
+    folder = make_classes(tmp_path / "pictures", cat=4, dog=4)
+    words = [folder, "--quick", "--questions", "growth", "--contenders", "prepared", "--json", file]
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *map(str, words)])
+    command.main()
+    checked, contest = asked
+    assert checked is contest
+    assert (contest.sizes, contest.files) == (command.QUICK["sizes"], command.QUICK["files"])
+    assert (contest.rounds, contest.quick, contest.only) == (1, True, ["prepared"])
+    assert json.loads(file.read_text())["answers"] == {"growth": {"title": "title", "text": "text", "a": 1}}

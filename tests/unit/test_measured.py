@@ -127,8 +127,8 @@ def test_where_nothing_can_be_kept_engines_are_measured_all_the_same(place, monk
     assert measured.known(TINY, ["fast"]) is None
 
 
-@pytest.mark.slow
 def test_only_the_latest_states_are_kept(place, monkeypatch):
+    monkeypatch.setattr(measured, "_ENTRIES", 3)
     for number in range(measured._ENTRIES + 3):
         monkeypatch.setattr(measured.cores, "usable", lambda number=number: number)
         measured._keep(TINY, {"fast": 1.0})

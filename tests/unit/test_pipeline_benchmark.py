@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 def test_the_benchmark_of_the_pipeline(hymenoptera, tmp_path):
     kept = tmp_path / "found.json"
     command = [sys.executable, "-m", "benchmarks.pipeline", hymenoptera]
-    words = ["--images", "64", "--rounds", "1", "--large", "4", "--json", kept]
+    words = ["--images", "64", "--computed", "4", "--rounds", "1", "--large", "4", "--json", kept]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=300, check=False, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     found = json.loads(kept.read_text())
