@@ -5,6 +5,7 @@ nothing, starts at once, and is interrupted, stopped and killed like any other p
 imports, environment variables and standard streams.
 """
 
+import contextlib
 import multiprocessing
 import multiprocessing.forkserver
 import os
@@ -113,7 +114,7 @@ def _call(function, arguments, cwd, streams):
     function(*arguments)
 
 
-def _command(words, network, pause):
+def _command(words, network, pause, light):
     from vggft import __main__
     from vggft.cli import app
     from vggft.workspace import backbone
@@ -121,7 +122,13 @@ def _command(words, network, pause):
     create = backbone.create
     backbone.create = lambda *arguments: Slow(create(*arguments), pause)
     sys.argv, app.main = words, partial(app.main, network)
-    __main__.main()
+    with contextlib.ExitStack() as lighter:
+        if light:
+            from conftest import blank_figures, eager
+
+            lighter.enter_context(blank_figures())
+            lighter.enter_context(eager())
+        __main__.main()
 
 
 class Slow:
@@ -138,13 +145,14 @@ class Slow:
         return self._engine(*arguments)
 
 
-def start(*arguments, network=TINY, pause=0.1) -> Fork:
+def start(*arguments, network=TINY, pause=0.1, light=False) -> Fork:
     """Start a command that the test disturbs.
 
     Args:
         pause: seconds before each batch of the frozen network.
+        light: as in a file of tests with `unrendered` and `untraced`.
     """
-    return Fork(_command, ["vggft", *map(str, arguments)], network, pause)
+    return Fork(_command, ["vggft", *map(str, arguments)], network, pause, light)
 
 
 def drained(descriptor) -> str:

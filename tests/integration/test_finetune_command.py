@@ -201,7 +201,9 @@ def test_another_backend_or_state_is_not_gone_on_with(here, work, ui, monkeypatc
     monkeypatch.setattr(new_run, "train", stop)
     with pytest.raises(KeyboardInterrupt):
         finetune.run(work, FinetuneOptions(plan=FAST, name="one"), ui)
-    process = start("finetune", "--epochs", "1", "--name", "two", "-w", work.root)  # in which nothing is patched
+    process = start(
+        "finetune", "--epochs", "1", "--name", "two", "-w", work.root, light=True
+    )  # in which nothing is patched
     assert "run one is unfinished" in process.communicate()[1]
     settings = work.finetune / "one" / "unfinished" / "settings.json"
     kept = settings.read_text()

@@ -37,7 +37,7 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     ]
     ui.print(f"{workspace.cache_folder}, schema version {SCHEMA}")
     for summary in summaries:
-        use = _use(summary.fingerprint, settled, elsewhere, wanted)
+        _, use = _use(summary.fingerprint, settled, elsewhere, wanted)
         ui.print("")
         ui.print(f"{summary.folder.name} ({use}): {_described(summary.fingerprint)}")
         ui.print(f"{counted(summary.images, 'image')} in {counted(summary.files, 'file')}, {size(summary.stored)}")
@@ -60,7 +60,7 @@ def info(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         "cache": str(workspace.cache_folder),
         "shared_with": [str(other.root) for other in others],
         "fingerprints": [
-            _as_json(summary, _use(summary.fingerprint, settled, elsewhere, wanted)) for summary in summaries
+            _as_json(summary, _use(summary.fingerprint, settled, elsewhere, wanted)[0]) for summary in summaries
         ],
     }
 
@@ -85,26 +85,26 @@ def _settled(workspace: Workspace) -> Fingerprint | None:
 
 def _use(
     fingerprint: Fingerprint | None, settled: Fingerprint | None, elsewhere: Sequence[Fingerprint], wanted: int
-) -> str:
-    """Return what the features of a fingerprint are used for.
+) -> tuple[bool, str]:
+    """Return whether the features of a fingerprint are in use, and what for.
 
     Args:
         wanted: number of views of this workspace.
         elsewhere: the fingerprints of the workspaces that share the cache.
     """
     if fingerprint is None:
-        return "unknown"
+        return False, "unknown"
     if settled is None:
-        return "the first featurize was interrupted"
+        return False, "the first featurize was interrupted"
     if fingerprint == settled:
-        return "in use"
+        return True, "in use"
     if _is_perturbation(fingerprint, settled):
         number = views.number(fingerprint.probe)
         if number is None:
-            return "in use by compare"
-        return "in use: a view" if number <= wanted else "stale: a view"
+            return True, "in use by compare"
+        return (True, "in use: a view") if number <= wanted else (False, "stale: a view")
     shared = any(fingerprint == used or _is_perturbation(fingerprint, used) for used in elsewhere)
-    return "in use by another workspace" if shared else "stale"
+    return (True, "in use by another workspace") if shared else (False, "stale")
 
 
 def _is_perturbation(fingerprint: Fingerprint | None, settled: Fingerprint | None) -> bool:
@@ -126,10 +126,10 @@ def _described(fingerprint: Fingerprint | None) -> str:
     return ", ".join(f"{key} {value}" for key, value in values.items())
 
 
-def _as_json(summary: Info, use: str) -> dict[str, Any]:
+def _as_json(summary: Info, in_use: bool) -> dict[str, Any]:
     return {
         "folder": str(summary.folder),
-        "in_use": use.startswith("in use"),
+        "in_use": in_use,
         "fingerprint": asdict(summary.fingerprint) if summary.fingerprint else None,
         "images": summary.images,
         "files": summary.files,
