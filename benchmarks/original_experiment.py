@@ -44,8 +44,10 @@ from vggft import Experiment
 from vggft.prediction import inference, models
 from vggft.steps import new_run, starts
 from vggft.steps.demo import PICTURES
+from vggft.steps.job import Job
 from vggft.steps.options import MEMORY, FinetuneOptions
-from vggft.steps.tuning import Inputs, Job, files_of, prepare
+from vggft.steps.training_inputs import Inputs, files_of
+from vggft.steps.tuning import prepare
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import decoder
 from vggft.workspace.workspace import Workspace

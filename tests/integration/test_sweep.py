@@ -15,9 +15,9 @@ from tiny import TINY
 from featurize.errors import VggftError
 from finetune import store
 from vggft.prediction import models
-from vggft.steps import featurize, finetune, head, sweep, tuning
+from vggft.steps import featurize, finetune, head, sweep, training_inputs, tuning
 from vggft.steps.options import FeaturizeOptions, FinetuneOptions, HeadOptions
-from vggft.steps.tuning import Inputs
+from vggft.steps.training_inputs import Inputs
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -45,10 +45,12 @@ def swept(headed, tmp_path_factory):
 
     def build(base):
         shutil.copytree(headed, base, dirs_exist_ok=True)
-        read, examples = [], tuning._examples
+        read, examples = [], training_inputs._examples
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(
-                tuning, "_examples", lambda job, ui: (read.append(job.settings.split_point), examples(job, ui))[1]
+                training_inputs,
+                "_examples",
+                lambda job, ui: (read.append(job.settings.split_point), examples(job, ui))[1],
             )
             found = finetune.run(Workspace(base / "work", TINY), FinetuneOptions.of(sweep=TWO, **FIXED), Ui(quiet=True))
         return found, read

@@ -21,8 +21,10 @@ from finetune.store import Settings
 from heads.head import Head
 from heads.specs import DEFAULTS, NAME, NAMES, UNTRAINED
 from vggft.steps import starts
+from vggft.steps.job import Job
 from vggft.steps.options import MEMORY, FinetuneOptions
-from vggft.steps.tuning import Inputs, Job, files_of, prepare, require_maps, train
+from vggft.steps.training_inputs import Inputs, files_of, require_maps
+from vggft.steps.tuning import prepare, train
 from vggft.ui.console import Ui
 from vggft.workspace import filling, provenance, views
 from vggft.workspace.filling import Filling

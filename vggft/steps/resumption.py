@@ -8,7 +8,10 @@ from finetune import store
 from finetune.store import Settings, Unfinished
 from vggft.prediction import models
 from vggft.steps import new_run, tuning
-from vggft.steps.tuning import Inputs, Job, prepare, report
+from vggft.steps.job import Job
+from vggft.steps.run_report import report
+from vggft.steps.training_inputs import Inputs
+from vggft.steps.tuning import prepare
 from vggft.ui.console import Ui
 from vggft.workspace import provenance
 from vggft.workspace.folder import workspace_flag

@@ -27,7 +27,8 @@ from vggft.prediction import models
 from vggft.steps import new_run, resumption
 from vggft.steps.new_run import Training
 from vggft.steps.options import FinetuneOptions
-from vggft.steps.tuning import Inputs, as_json, compute_inputs
+from vggft.steps.run_report import as_json
+from vggft.steps.training_inputs import Inputs, compute_inputs
 from vggft.ui.collecting import Collecting
 from vggft.ui.console import Ui
 from vggft.ui.table import interval_text
