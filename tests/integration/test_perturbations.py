@@ -7,16 +7,19 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import rewrite
+from conftest import drawings, rewrite
 from tiny import TINY
 
 from featurize.cache import upkeep
+from featurize.pixels import images
 from featurize.pixels.perturbations import PERTURBATIONS
 from vggft.comparison import perturbations
 from vggft.prediction import inference, models
-from vggft.steps import cache
+from vggft.prediction.model import CachedImages
+from vggft.steps import cache, featurize, head
 from vggft.steps import compare as command
-from vggft.steps.options import CompareOptions, PruneOptions
+from vggft.steps.options import CompareOptions, FeaturizeOptions, HeadOptions, PruneOptions
+from vggft.workspace.workspace import Workspace
 
 pytestmark = pytest.mark.usefixtures("unrendered")
 
@@ -95,6 +98,19 @@ def test_a_changed_image_is_left_out_of_the_perturbations_of_a_network_that_read
         perturbed = perturbations.predict(again, [found.heads[0], whole], [changed, *rest], ui)
     assert perturbed.left_out == 1
     assert all([sample.path for sample in own] == [sample.path for sample in rest] for own in asked)
+
+
+def test_a_copy_takes_the_place_of_an_image_that_vanished(tmp_path, ui):
+    data, work = drawings(tmp_path / "data", 6, "bugs", "flowers"), Workspace(tmp_path / "work", TINY)
+    first = min((data / "bugs").iterdir())
+    shutil.copy(first, data / "bugs" / "zz.png")
+    featurize.run(work, FeaturizeOptions(data), ui)
+    head.run(work, HeadOptions.of(head=["logistic-max"], cv=0), ui)
+    (gone,) = (sample for sample in work.dataset.samples if sample.path == f"bugs/{first.name}")
+    first.unlink()
+    assert perturbations.predict(work, models.load(work).heads, [gone], ui).left_out == 0
+    (picture,) = next(CachedImages(work, work.cache(), [gone], ()).outputs(None))
+    assert np.array_equal(picture, images.decode_resized((data / "bugs" / "zz.png").read_bytes(), TINY.size))
 
 
 def test_prune_keeps_what_compare_computed_of_images_that_are_there(again, ui):

@@ -105,7 +105,7 @@ def _compute(
 ) -> list[Sample]:
     """Compute missing features; return the images that all caches contain, even if their files are gone."""
     root, settings, wanted = workspace.dataset.root, workspace.settings, {sample.digest for sample in samples}
-    copies = [sample for sample in workspace.dataset.accepted() if sample.digest in wanted]
+    copies = [sample for sample in workspace.dataset.samples if sample.digest in wanted]
     files = files_of(root, [sample for sample in copies if (root / sample.path).is_file()])
     filling = Filling(files, layers, settings.weights_file_path)
     missing = {name: cache.missing(layers, list(files)) for name, cache in caches.items()}

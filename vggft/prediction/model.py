@@ -65,7 +65,7 @@ class CachedImages:
         digests = [sample.digest for sample in self.samples]
         if layer is None:
             dataset = self.workspace.dataset
-            files = files_of(dataset.root, dataset.accepted())  # also copies of these images
+            files = files_of(dataset.root, dataset.samples)  # also copies that were set aside
             fingerprint = self.cache.fingerprint
             source = examples.from_pixels(files, decoder(fingerprint), fingerprint.size, digests)
         else:
