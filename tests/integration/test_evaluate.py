@@ -281,7 +281,7 @@ def test_images_that_were_learnt_from(trained, work, tmp_path):
     found = strict_json(done.stdout)
     assert (found["model"], found["kind"], found["metrics"]["n"]) == ("logistic-max", "logistic", 34)
     assert found["seen"] == {"train": 26, "validate": 6, "test": 0}
-    assert "26 trained the model and 6 selected it" in done.stderr
+    assert "26 are in the training split and 6 in the validation split" in done.stderr
     assert len(found["rejected"]) == 1
     samples = workspace.dataset.accepted()
     model = models.load(workspace).named("logistic-max")

@@ -108,7 +108,12 @@ def test_many_alike_are_sorted_at_once(browser, root, ui):
         browser.open(address)
         browser.press(".")
         wait_for_tiles(browser, 12)
+        browser.run(
+            "window.moved = 0;"
+            "new MutationObserver(() => window.moved++).observe(document.getElementById('grid'), {childList: true})"
+        )
         browser.click(".tile", 1)
+        assert browser.run("return window.moved") == 0  # a tile that moves while a key is down gets no click
         browser.run(
             "document.querySelectorAll('.tile')[4].dispatchEvent(new MouseEvent('click', {bubbles: true, shiftKey: true}))"
         )

@@ -186,7 +186,7 @@ def test_a_new_workspace_replaces_no_file_of_somebody_else(copied, name):
     path.parent.mkdir(parents=True)
     path.write_text('{"a": ["b"]}' if name.endswith("json") else "id,path\n1,x\n")
     before = snapshot(copied)
-    assert "Choose another --workspace" in refused("featurize", copied / "data", "-w", path.parents[name.count("/")])
+    assert "or choose another --workspace" in refused("featurize", copied / "data", "-w", path.parents[name.count("/")])
     assert snapshot(copied) == before
 
 

@@ -91,12 +91,17 @@ REFUSED = {
     "flat splits": (pictures("train", "test1"), ["train: no class folders (2 files)", "/train --labels TABLE"]),
     "unlabelled test pictures": (
         [*pictures("train/a", "train/b"), *pictures("test")],
-        ["test: no class folders (2 files)", "vggft predict is for", "vggft featurize ", "/train,"],
+        [
+            "test: no class folders (2 files)",
+            "Later, to classify them: vggft predict ",
+            "vggft featurize ",
+            "/train. Later",
+        ],
     ),
     "an empty split": ([*pictures("train/a", "train/b"), "val"], ["val: empty.", "remove it"]),
     "flat test pictures in a folder of their own": (
         [*pictures("asl_train/asl_train/a", "asl_train/asl_train/b", "asl_test")],
-        ["asl_test: no class folders (2 files)", "/asl_train/asl_train,"],
+        ["asl_test: no class folders (2 files)", "/asl_train/asl_train. Later"],
     ),
     "pictures beside annotations": (
         [*pictures("images"), *pictures("annotations/trimaps")],
@@ -197,7 +202,7 @@ REFUSED = {
     ),
     "ASL": (
         pictures("asl_train/asl_train/a", "asl_train/asl_train/b", "asl_test/asl_test"),
-        ["asl_test/asl_test: no class folders (2 files)", "vggft predict is for"],
+        ["asl_test/asl_test: no class folders (2 files)", "Later, to classify them: vggft predict "],
     ),
     "a class that only validation has": (
         pictures("train/a", "train/b", "val/a", "val/c"),

@@ -465,7 +465,9 @@ function renderGrid() {
   $("tiles").classList.toggle("plain", mode === "grid");
   const present = new Map([...grid.children].map((tile) => [tile.dataset.id, tile]));
   const focused = [...grid.children].indexOf(document.activeElement);
-  grid.replaceChildren(...upcoming.map((picture) => present.get(String(picture.id)) ?? tile(picture)));
+  const nodes = upcoming.map((picture) => present.get(String(picture.id)) ?? tile(picture));
+  // A tile that is taken out while a key or the mouse is down gets no click, though it is put back at once.
+  if (nodes.length !== grid.children.length || nodes.some((node, i) => node !== grid.children[i])) grid.replaceChildren(...nodes);
   for (const node of grid.children) {
     const on = selected.has(Number(node.dataset.id));
     node.ariaPressed = String(on);
