@@ -111,6 +111,7 @@ class Batched:
     layers: tuple[Block, ...]
 
 
+_MANY = 500_000  # parameters; the pooled default heads have 790,000 with four classes and the classic head has 6.4 million
 _KEPT = 4
 _idle: dict[Hashable, Batched] = {}
 
@@ -143,6 +144,15 @@ def give_back(batched: Batched) -> None:
     _idle[batched.form] = batched
 
 
+def _fused(parameters: int) -> bool:
+    """Return whether XLA compiles a step, on JAX always.
+
+    Adam reads and writes every weight in ten operations, which XLA makes one of. With few weights, compiling takes longer.
+    """
+    backend = keras.backend.backend()
+    return backend == "jax" or (backend == "tensorflow" and parameters >= _MANY)
+
+
 def _build(
     blocks: Sequence[tuple[str, Sequence[DenseSpec]]], widths: dict[str, int], outputs: int
 ) -> tuple[Any, tuple[Block, ...]]:
@@ -166,6 +176,5 @@ def _build(
     adam.build(
         model.trainable_variables
     )  # else TensorFlow traces a step twice: once to create the optimizer's variables
-    # JAX supports only XLA; on TensorFlow XLA saves about a quarter of a step, but compiling takes seconds.
-    model.compile(adam, loss=None, jit_compile=keras.backend.backend() == "jax")
+    model.compile(adam, loss=None, jit_compile=_fused(model.count_params()))
     return model, tuple(layers)
