@@ -111,7 +111,9 @@ class Batched:
     layers: tuple[Block, ...]
 
 
-_MANY = 500_000  # parameters; the pooled default heads have 790,000 with four classes and the classic head has 6.4 million
+_MANY = (
+    500_000  # parameters; the pooled default heads have 790,000 with four classes and the classic head has 6.4 million
+)
 _KEPT = 4
 _idle: dict[Hashable, Batched] = {}
 

@@ -52,6 +52,9 @@ def pytest_xdist_auto_num_workers():
     return min(4, os.cpu_count() + 1)
 
 
+LONGEST = ("test_backends.py", "test_vgg16_end_to_end.py")  # begin first, or the others would be done long before them
+
+
 def pytest_collection_modifyitems(items):
     """Begin each worker's share with long tests, so that none is left alone with them; those of a file share what it builds."""
     shares = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))  # xdist gives each worker consecutive tests
@@ -63,7 +66,7 @@ def pytest_collection_modifyitems(items):
         else:
             short.append(item)
     long = [[] for _ in range(shares)]
-    for tests in sorted(files.values(), key=len, reverse=True):
+    for tests in sorted(files.values(), key=lambda tests: (tests[0].path.name in LONGEST, len(tests)), reverse=True):
         min(long, key=len).extend(tests)
     ordered, rest = [], iter(short)
     for number, tests in enumerate(long):

@@ -5,8 +5,9 @@ from conftest import drawings, snapshot
 from tiny import TINY
 
 from finetune import store
+from heads.specs import DEFAULTS
 from vggft.comparison import costs
-from vggft.steps import demo, tuning
+from vggft.steps import demo, head, tuning
 from vggft.ui.console import Ui
 from vggft.workspace.workspace import Workspace
 
@@ -16,6 +17,7 @@ from vggft.workspace.workspace import Workspace
 def test_again_it_goes_on_and_in_the_end_trains_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(demo, "PICTURES", drawings(tmp_path / "data", 12, "bugs", "flowers"))
     monkeypatch.setattr(demo, "HEAD_EPOCHS", 1)
+    monkeypatch.setattr(head, "DEFAULTS", DEFAULTS[:4])  # three regressions and a dense head
     monkeypatch.setattr(demo, "TUNE_EPOCHS", 1)
     monkeypatch.setattr(costs, "BATCHES", (1, 2))
     workspace, ui = Workspace(tmp_path / "work", TINY), Ui(quiet=False)

@@ -49,7 +49,7 @@ def test_a_damaged_file_of_predictions_hides_only_how_sure_the_order_is(copied):
     done = vggft("head", "-w", work, *picked)
     assert done.returncode == 0
     assert "out_of_fold.csv: missing or damaged" in done.stderr
-    assert "vggft head --head max-linear --retrain" in done.stderr
+    assert "Train the head again, with --retrain." in done.stderr
     assert "how sure" not in done.stdout
 
 

@@ -15,6 +15,9 @@ from vggft.export.formats import FORMATS
 OUT = {"keras": "m.keras", "onnx": "m.onnx", "openvino": "m.xml", "litert": "m.tflite", "saved_model": "m"}
 
 
+pytestmark = pytest.mark.usefixtures("unrendered")
+
+
 @pytest.fixture(scope="module")
 def photographs(hymenoptera, tmp_path_factory):
     """VGG16 on 24 photographs of ants and bees, a head and a tuned network, and what both predict for 6 other photographs."""

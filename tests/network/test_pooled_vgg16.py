@@ -16,6 +16,8 @@ from heads.head import pool
 from vggft.prediction import models
 from vggft.workspace.workspace import Workspace
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 HEADS = [word for name in ("logistic-avg", "logistic-max", "avgmax-256") for word in ("--head", name)]
 
 
