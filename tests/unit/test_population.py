@@ -30,6 +30,19 @@ def same(a, b, tolerance=0.0):
     )
 
 
+def test_xla_changes_rounding_only(monkeypatch):
+    from heads import batched
+
+    specs = [SPEC, replace(SPEC, name="linear", units=0, dropout=0.0, l2=0.01)]
+    plain = grown(specs)
+    monkeypatch.setattr(batched, "_idle", {})
+    monkeypatch.setattr(batched, "_MANY", 0)
+    compiled = grown(specs)
+    assert next(iter(batched._idle.values())).model.jit_compile
+    for spec in specs:
+        assert same(plain[spec.name], compiled[spec.name], 1e-4)
+
+
 def test_the_default_population_covers_what_matters():
     assert len(POOLED_HEADS) == 12
     assert len({spec.name for spec in DEFAULTS}) == len(DEFAULTS) == 16
