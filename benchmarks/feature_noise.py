@@ -16,7 +16,7 @@ seeds, for each set. WORK keeps pictures and features.
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -57,7 +57,8 @@ def brightness_by_channel(x: Values, rng: np.random.Generator, most: float) -> V
 def contrast(x: Values, rng: np.random.Generator, most: float) -> Values:
     """Multiply the distances of an image's features from their mean."""
     mean = x.mean(axis=1, keepdims=True)
-    return (x - mean) * rng.uniform(1 - most, 1 + most, (len(x), 1)).astype(np.float32) + mean
+    changed: Values = (x - mean) * rng.uniform(1 - most, 1 + most, (len(x), 1)).astype(np.float32) + mean
+    return changed
 
 
 CHANGES: dict[str, Change] = {
@@ -117,7 +118,7 @@ def relative(place: Path, data: Path, size: int, seeds: int) -> dict[str, float]
     return found
 
 
-def losses(parts: dict[str, Features], classes: list[str], seeds: int) -> dict[tuple[str, int], float]:
+def losses(parts: dict[str, Features], classes: Sequence[str], seeds: int) -> dict[tuple[str, int], float]:
     """Train the heads with each seed; return (head, seed) → log-loss on the test split."""
     found = {}
     for seed in range(seeds):
