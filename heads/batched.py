@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from featurize.backend import gpus
 from heads.specs import DenseSpec
 
 
@@ -147,12 +148,12 @@ def give_back(batched: Batched) -> None:
 
 
 def _fused(parameters: int) -> bool:
-    """Return whether XLA compiles a step, on JAX always.
+    """Return whether XLA compiles a step: on JAX always, on TensorFlow on a CPU. (On a GPU, it was not measured.)
 
     Adam reads and writes every weight in ten operations, which XLA makes one of. With few weights, compiling takes longer.
     """
     backend = keras.backend.backend()
-    return backend == "jax" or (backend == "tensorflow" and parameters >= _MANY)
+    return backend == "jax" or (backend == "tensorflow" and parameters >= _MANY and not gpus())
 
 
 def _build(

@@ -63,7 +63,7 @@ def pictures(data):
     ("name", "model"),
     [
         *((name, "tuned") for name in OUT),
-        ("onnx", "flatten-256-classic"),  # of heads, three others in network/test_export_vgg16.py
+        *((name, "flatten-256-classic") for name in ("onnx", "keras")),  # the others: network/test_export_vgg16.py
     ],
 )
 def test_every_format_predicts_what_vggft_predicts(name, model, work, tuned, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 TESTS = Path(__file__).parent.parent
 
 
-TESTS_OF_BACKENDS = ("VGG16-block4_pool", "adam", "mixed", "killed_and_interrupted")
+TESTS_OF_BACKENDS = ("TINY-block2_pool", "VGG16-block4_pool", "adam", "mixed", "killed_and_interrupted")
 
 
 @pytest.mark.slow

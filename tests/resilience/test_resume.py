@@ -42,7 +42,7 @@ def same(a, b):
     [
         pytest.param(
             Plan(
-                2, 6, optimizer="adam", learning_rate=1e-5, layer_decay=0.8, l2_sp=0.01, label_smoothing=0.1, clip=1.0
+                2, 5, optimizer="adam", learning_rate=1e-5, layer_decay=0.8, l2_sp=0.01, label_smoothing=0.1, clip=1.0
             ),
             (0, 1),
             id="adam",

@@ -64,8 +64,9 @@ class CachedImages:
         """Yield the cached outputs of a layer, some hundred images at a time; None: the decoded pictures, from their files."""
         digests = [sample.digest for sample in self.samples]
         if layer is None:
-            dataset = self.workspace.dataset
-            files = files_of(dataset.root, dataset.samples)  # also copies that were set aside
+            dataset, wanted = self.workspace.dataset, set(digests)
+            # Copies that were set aside, too.
+            files = files_of(dataset.root, (s for s in dataset.samples if s.digest in wanted))
             fingerprint = self.cache.fingerprint
             source = examples.from_pixels(files, decoder(fingerprint), fingerprint.size, digests)
         else:

@@ -1,5 +1,6 @@
 """All models of a workspace, fresh or stale, the best first."""
 
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -204,10 +205,12 @@ def split_fits(workspace: Workspace, settings: Settings) -> bool:
 
 def training(workspace: Workspace, head: str) -> str:
     """Return the command that trains a head again, by its name. FILE stands for the file of specifications that defines it."""
-    own, views = without_views(head)
-    chosen = f" --views {views}" if views != workspace.settings.views else ""
-    grid = "" if own in {spec.name for spec in DEFAULTS} else " --grid FILE"
-    return f"vggft head --head {own}{chosen}{grid}{workspace_flag(workspace.root)}"
+    base, views = without_views(head)
+    settings, where = workspace.settings, workspace_flag(workspace.root)
+    more = f"vggft featurize {shlex.quote(settings.data)} --views {views}{where} && " if views > settings.views else ""
+    chosen = f" --views {views}" if views < settings.views else ""
+    grid = "" if base in {spec.name for spec in DEFAULTS} else " --grid FILE"
+    return f"{more}vggft head --head {base}{chosen}{grid}{where}"
 
 
 def fresh_heads(workspace: Workspace, on_damage: Callable[[VggftError], None] | None = None) -> tuple[HeadModel, ...]:

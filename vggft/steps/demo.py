@@ -4,9 +4,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from finetune import store
+from vggft.prediction import models
 from vggft.steps import compare, featurize, finetune, head
 from vggft.steps.options import CompareOptions, FeaturizeOptions, FinetuneOptions, HeadOptions
 from vggft.ui.console import Ui
+from vggft.workspace import provenance
 from vggft.workspace.workspace import Workspace
 
 PICTURES = Path(__file__).resolve().parent.parent / "pictures"
@@ -18,8 +21,6 @@ RUN = "demo"
 def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     """Run the four commands on 132 public-domain drawings in four classes, and print where the results are."""
     began = time.perf_counter()
-    begun = (workspace.finetune / RUN).exists()  # and interrupted, or finished by an earlier demo
-    options = FinetuneOptions.of(name=RUN, **({"resume": True} if begun else {"epochs": TUNE_EPOCHS}))
 
     def heading(text: str) -> None:
         ui.print("")
@@ -29,10 +30,12 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
     featurized = featurize.run(workspace, FeaturizeOptions(PICTURES), ui)
     heading(f"$ vggft head --epochs {HEAD_EPOCHS}")
     heads = head.run(workspace, HeadOptions.of(epochs=HEAD_EPOCHS), ui)
-    what = "--resume" if begun else f"--unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}"
-    heading(f"$ vggft finetune {what} --name {RUN}")
+    name, begun = _run_of(workspace)
+    how = "--resume" if begun else f"--unfreeze {workspace.architecture.unfreeze} --epochs {TUNE_EPOCHS}"
+    heading(f"$ vggft finetune {how} --name {name}")
     kept = ui.kept
-    tuned = finetune.run(workspace, options, ui)
+    options = {"resume": True} if begun else {"epochs": TUNE_EPOCHS}
+    tuned = finetune.run(workspace, FinetuneOptions.of(name=name, **options), ui)
     ui.keep(kept)
     heading("$ vggft compare")
     compared = compare.run(workspace, CompareOptions(), ui)
@@ -57,3 +60,14 @@ def run(workspace: Workspace, ui: Ui) -> dict[str, Any]:
         "seconds": seconds,
         "written": written,
     }
+
+
+def _run_of(workspace: Workspace) -> tuple[str, bool]:
+    """Return the name of the demo's run, and whether an earlier demo has begun or finished it on the present data."""
+    if any(run.folder.name == RUN for run in store.unfinished(workspace.finetune)):
+        return RUN, True
+    present = provenance.current(workspace)
+    runs = models.load_runs(workspace, on_damage=lambda error: None)
+    if any(run.name == RUN and provenance.matches(present, run.settings.provenance) for run in runs):
+        return RUN, True
+    return store.free_name([workspace.finetune, workspace.heads], RUN), False

@@ -466,8 +466,9 @@ function renderGrid() {
   const present = new Map([...grid.children].map((tile) => [tile.dataset.id, tile]));
   const focused = [...grid.children].indexOf(document.activeElement);
   const nodes = upcoming.map((picture) => present.get(String(picture.id)) ?? tile(picture));
-  // A tile that is taken out while a key or the mouse is down gets no click, though it is put back at once.
-  if (nodes.length !== grid.children.length || nodes.some((node, i) => node !== grid.children[i])) grid.replaceChildren(...nodes);
+  // A tile that is taken out while a key or the mouse is down gets no click, though it is put back at once: those that stay, stay.
+  for (const node of [...grid.children]) if (!nodes.includes(node)) node.remove();
+  nodes.forEach((node, i) => { if (grid.children[i] !== node) grid.insertBefore(node, grid.children[i] ?? null); });
   for (const node of grid.children) {
     const on = selected.has(Number(node.dataset.id));
     node.ariaPressed = String(on);
