@@ -3,15 +3,15 @@
     python -m benchmarks.feature_noise WORK [FOLDER ...] [--sets textures,aerial] [--images 500] [--seeds 3] [--size 112]
 
 Frozen-feature augmentation, after Bär et al. 2024 (CVPR, arXiv:2403.10519): the features of each training image are scaled to
-0–1 by the training images' minima and maxima, changed pointwise, clipped, and scaled back, anew in every step:
+0–1 by the training images' minima and maxima, changed pointwise, clipped, and scaled back, differently in each step:
 
 - brightness: x + b, with one b for an image, drawn evenly from −v to v; by channel: a b for each channel;
 - contrast: (x − mean) · c + mean, with one c for an image, drawn evenly from 1 − v to 1 + v.
 
 The heads are the default ones that pool, so that what is changed are averages and maxima over positions, not each position. The
 data sets are those of tuning_defaults.py; FOLDERs with one folder for each class are further ones. Of each, 30% of the images
-judge. Printed is the log-loss on them relative to the same head and seed without a change: the geometric mean over heads and
-seeds, for each set. WORK keeps pictures and features.
+chose nothing; the table shows the log-loss on them relative to that of the same head and seed without a change, as a geometric
+mean over heads and seeds. WORK keeps pictures and features.
 """
 
 import argparse
@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 
 from benchmarks.contest import table
 from benchmarks.machine import machine
-from benchmarks.tuning_defaults import MADE, SIDE, made
+from benchmarks.tuning_defaults import MADE, add_sets, sets
 from featurize.backbone.architecture import POOLED
 from featurize.backbone.vgg16 import VGG16
 from heads import features, population
@@ -75,19 +75,12 @@ CHANGES: dict[str, Change] = {
 def main() -> None:
     """Parse the command line, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("folders", type=Path, nargs="*")
-    parser.add_argument("--sets", default=",".join(MADE), help="comma-separated; default: all that are made here")
-    parser.add_argument("--images", type=int, default=500, help="of each made set")
+    add_sets(parser, list(MADE))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--size", type=int, default=SIDE, help="side of the network's input")
     options = parser.parse_args()
-    names = [name for name in options.sets.split(",") if name]
-    folders = {name: made(options.work / "pictures" / name, name, options.images) for name in names}
-    folders |= {path.name: path for path in options.folders}
     columns = {
         name: relative(options.work / f"{name}-{options.size}", folder, options.size, options.seeds)
-        for name, folder in folders.items()
+        for name, folder in sets(options).items()
     }
     rows = []
     for change in CHANGES:

@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,27 +36,37 @@ Rng = np.random.Generator
 def main() -> None:
     """Parse the command line, measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("folders", type=Path, nargs="*")
+    add_sets(parser, [*MADE, "drawings"])
     parser.add_argument("--setting", action="append", required=True, help="such as 'lr=1e-3 schedule=cosine'")
-    parser.add_argument("--sets", default=",".join([*MADE, "drawings"]), help="comma-separated; default: all")
-    parser.add_argument("--images", type=int, default=500, help="of each made set")
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--size", type=int, default=SIDE, help="side of the network's input")
     parser.add_argument("--json", type=Path, help="write all that was measured to this file")
     options = parser.parse_args()
-    sets = {name: None for name in options.sets.split(",") if name} | {path.name: path for path in options.folders}
     rows: list[dict[str, Any]] = []
-    for name, folder in sets.items():
-        data = folder or (
-            PICTURES if name == "drawings" else made(options.work / "pictures" / name, name, options.images)
-        )
+    for name, data in sets(options).items():
         for row in measure(options.work / f"{name}-{options.size}", data, options.size, options.setting, options.seeds):
             rows.append({"set": name, **row})
             print(", ".join(f"{key}: {value}" for key, value in rows[-1].items()), flush=True)
         if options.json:
             forms.write_json(options.json, {"machine": machine(), "runs": rows})
     print(table(rows))
+
+
+def add_sets(parser: argparse.ArgumentParser, default: Sequence[str]) -> None:
+    """Add WORK, FOLDERs and the options that say which data sets are used; `sets` returns them."""
+    parser.add_argument("work", type=Path)
+    parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--sets", default=",".join(default), help="comma-separated; default: all")
+    parser.add_argument("--images", type=int, default=500, help="of each made set")
+    parser.add_argument("--size", type=int, default=SIDE, help="side of the network's input")
+
+
+def sets(options: argparse.Namespace) -> dict[str, Path]:
+    """Return the name and folder of each data set, which is drawn where it is not there yet."""
+    folders = {}
+    for name in filter(None, options.sets.split(",")):
+        drawn = options.work / "pictures" / name
+        folders[name] = PICTURES if name == "drawings" else made(drawn, name, options.images)
+    return folders | {path.name: path for path in options.folders}
 
 
 def measure(place: Path, data: Path, size: int, settings: list[str], seeds: int) -> list[dict[str, Any]]:

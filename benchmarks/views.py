@@ -17,7 +17,7 @@ from statistics import fmean
 from time import perf_counter
 from typing import Any
 
-from benchmarks.tuning_defaults import MADE, SIDE, made
+from benchmarks.tuning_defaults import MADE, add_sets, sets
 from featurize.backbone.vgg16 import VGG16
 from vggft import Experiment
 from vggft.prediction import models
@@ -28,18 +28,12 @@ WHAT = ("regression", "head", "tuned")
 def main() -> None:
     """Parse the command line, measure, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("work", type=Path)
-    parser.add_argument("folders", type=Path, nargs="*")
-    parser.add_argument("--sets", default=",".join(MADE), help="comma-separated; default: all that are made here")
-    parser.add_argument("--images", type=int, default=500, help="of each made set")
+    add_sets(parser, list(MADE))
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=10, help="of fine-tuning")
-    parser.add_argument("--size", type=int, default=SIDE, help="side of the network's input")
     options = parser.parse_args()
-    sets = {name: None for name in options.sets.split(",") if name} | {path.name: path for path in options.folders}
     rows = []
-    for name, folder in sets.items():
-        data = folder or made(options.work / "pictures" / name, name, options.images)
+    for name, data in sets(options).items():
         place = options.work / f"{name}-{options.size}-views"
         rows.append(measure(place, data, options.size, options.views, options.epochs))
         print(name, json.dumps(rows[-1]), flush=True)

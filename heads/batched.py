@@ -112,9 +112,8 @@ class Batched:
     layers: tuple[Block, ...]
 
 
-_MANY = (
-    500_000  # parameters; the pooled default heads have 790,000 with four classes and the classic head has 6.4 million
-)
+# Parameters of a model whose steps XLA compiles: the pooled default heads together have 790,000, the classic head 6.4 million.
+_MANY = 500_000
 _KEPT = 4
 _idle: dict[Hashable, Batched] = {}
 
@@ -148,9 +147,10 @@ def give_back(batched: Batched) -> None:
 
 
 def _fused(parameters: int) -> bool:
-    """Return whether XLA compiles a step: on JAX always, on TensorFlow on a CPU. (On a GPU, it was not measured.)
+    """Return whether XLA compiles a training step: always on JAX, on TensorFlow only on a CPU, where it was measured.
 
-    Adam reads and writes every weight in ten operations, which XLA makes one of. With few weights, compiling takes longer.
+    Adam passes over all weights about ten times, and once if XLA fuses its operations. With few weights, that saves less time
+    than compiling takes.
     """
     backend = keras.backend.backend()
     return backend == "jax" or (backend == "tensorflow" and parameters >= _MANY and not gpus())

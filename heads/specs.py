@@ -17,14 +17,14 @@ _VIEWS = "-views"
 
 
 def with_views(name: str, number: int) -> str:
-    """Return the name of a head that is trained on so many views of each image."""
+    """Return the name of a head that is trained on `number` views of each image."""
     return f"{name}{_VIEWS}{number}"
 
 
 def without_views(name: str) -> tuple[str, int]:
-    """Return the name of a head's specification, and the number of views that its name tells; 0: none."""
-    own, found, number = name.rpartition(_VIEWS)
-    return (own, int(number)) if found and number.isdecimal() else (name, 0)
+    """Split what `with_views` returns into name and number; a name without a number of views has 0."""
+    base, _, number = name.rpartition(_VIEWS)
+    return (base, int(number)) if base and number.isdecimal() else (name, 0)
 
 
 @dataclass(frozen=True)

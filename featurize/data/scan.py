@@ -96,7 +96,7 @@ def scan(
             images, a table that cannot be used, or a pattern without a capture group.
     """
     pattern = _group_pattern(rules.group_by)
-    root = places.expanded(Path(root))
+    root = Path(root)
     if not root.is_dir():
         problem = "not a folder" if os.path.lexists(root) else "no such folder"
         raise VggftError(f"{root}: {problem}. Expected a folder of class folders (cats/, dogs/, …).")

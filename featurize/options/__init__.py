@@ -79,14 +79,16 @@ class Option:
     @property
     def bounds(self) -> str:
         """The bounds in words; empty where there are none."""
-        both = self.least is not None and self.most is not None
-        parts = [f"{self.least} to {self.most}"] if both else []
-        if self.least is not None and not both:
+        off = f", or {self.off} (off)" if self.off is not None else ""
+        if self.least is not None and self.most is not None:
+            return f"{self.least} to {self.most}{off}"
+        parts = []
+        if self.least is not None:
             parts.append(f"{self.least} or more")
-        for word, bound in (("above", self.above), ("at most", None if both else self.most), ("below", self.below)):
+        for word, bound in (("above", self.above), ("at most", self.most), ("below", self.below)):
             if bound is not None:
                 parts.append(f"{word} {bound}")
-        return " and ".join(parts) + (f", or {self.off} (off)" if self.off is not None else "")
+        return " and ".join(parts) + off
 
 
 @dataclass(frozen=True)

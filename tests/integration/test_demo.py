@@ -41,3 +41,7 @@ def test_again_it_goes_on_and_in_the_end_trains_nothing(tmp_path, monkeypatch, c
     assert again["finetune"] == {**first["finetune"], "resumed": False}
     assert snapshot(workspace.finetune) == trained
     assert [path.name for path in workspace.finetune.iterdir()] == ["demo"]
+
+    min((tmp_path / "data" / "bugs").iterdir()).unlink()
+    other = demo.run(workspace, ui)  # pictures have changed, as in another version: the earlier run is stale
+    assert other["finetune"]["name"] == "demo-2"

@@ -51,7 +51,11 @@ def readme(tmp_path_factory):
 
 
 def run_page(path, folder, before=()):
-    """Run the marked blocks of a page in a folder, but for commands and calls that ran there before; return its own."""
+    """Run the marked blocks of a page in a folder; return its commands and calls.
+
+    Args:
+        before: commands and calls that ran there; they are not repeated until the page runs another one.
+    """
     text = path.read_text(encoding="utf-8")
     for shown, small in TOP_LAYER.items():
         text = text.replace(shown, small)
@@ -66,15 +70,19 @@ def run_page(path, folder, before=()):
         for _, name, language, body in page:
             if language == "python":
                 block = ast.parse(body, str(path))
-                calls = {node: ast.unparse(node) for node in block.body if isinstance(node, ast.Expr)}
-                block.body = [node for node in block.body if calls.get(node) not in before]
-                done += calls.values()
+                calls = [ast.unparse(node) for node in block.body if isinstance(node, ast.Expr)]
+                if set(calls) <= set(before):
+                    block.body = [node for node in block.body if not isinstance(node, ast.Expr)]
+                else:
+                    before = ()
+                done += calls
                 with contextlib.redirect_stdout(io.StringIO()):
                     exec(compile(block, str(path), "exec"), names)
             elif not name:
                 for line in (shown.removeprefix("$ ") for shown in body.splitlines()):
                     done.append(line)
                     if line not in before:
+                        before = ()
                         run_line(line, folder)
     return done
 

@@ -84,7 +84,7 @@ def test_splits_groups_and_rows_without_files(flat, tmp_path):
     assert "rejected gone.png: labels.csv has a row for it, but there is no such file" in done.stderr
     samples = Workspace(tmp_path / "work", TINY).dataset.accepted()
     assert {s.group for s in samples} == {f"g{i}" for i in range(6)}
-    assert "6 groups in several splits, which folders or table give (g0, g1, g2, g3, g4)" in done.stderr
+    assert "6 groups in several splits, as given by folders or table (g0, g1, g2, g3, g4)" in done.stderr
     described[0] = (*described[0][:2], "val", "g0")  # the user's to change
     write(table, described, ("file", "label", "split", "group"))
     again = strict_json(vggft("featurize", folder, "-w", tmp_path / "work", "--json").stdout)

@@ -34,7 +34,7 @@ from vggft.prediction.models import Models
 from vggft.prediction.network_model import NetworkModel
 from vggft.ui.console import Ui, duration
 from vggft.workspace import provenance, views
-from vggft.workspace.filling import as_it_was
+from vggft.workspace.filling import as_it_was, copies
 from vggft.workspace.folder import workspace_flag
 from vggft.workspace.workspace import Workspace
 
@@ -166,10 +166,11 @@ class NestedCrossValidation:
         Raises:
             VggftError: there is none.
         """
-        root, heads = self.workspace.dataset.root, {model.name for model in self.present.heads}
+        heads = {model.name for model in self.present.heads}
         runs = [model.run for model in self.present.networks]
         reads = self.samples if any(run.split_point is None for run in runs) else []  # from pixels
-        missing = [sample.path for sample in reads if not as_it_was(root / sample.path, sample.digest)]
+        files = copies(self.workspace.dataset, {sample.digest for sample in reads})
+        missing = [s.path for s in reads if not any(as_it_was(path, s.digest) for path in files[s.digest])]
         repeatable = []
         for run in runs:
             start = run.settings.start

@@ -15,7 +15,7 @@ from vggft.prediction import inference
 from vggft.prediction.model import Model
 from vggft.ui.console import Ui
 from vggft.workspace.backbone import start_engine
-from vggft.workspace.filling import Filling, as_it_was, files_of, fill, require
+from vggft.workspace.filling import Filling, as_it_was, copies, fill, require
 from vggft.workspace.workspace import Workspace
 
 MOST = 500  # images; the standard error of an accuracy of 0.9 is 0.013 then
@@ -65,7 +65,8 @@ def predict(
     chosen = spread(samples)
     possible = len(chosen)
     if any(model.layer is None for model in models):  # it reads the files again
-        chosen = [s for s in chosen if as_it_was(workspace.dataset.root / s.path, s.digest)]
+        files = copies(workspace.dataset, {sample.digest for sample in chosen})
+        chosen = [s for s in chosen if any(as_it_was(path, s.digest) for path in files[s.digest])]
     fingerprint = workspace.settings.fingerprint
     caches = {name: workspace.cache(replace(fingerprint, probe=name)) for name in PERTURBATIONS}
     layers = sorted({model.layer for model in models if model.layer})
@@ -104,9 +105,8 @@ def _compute(
     workspace: Workspace, caches: Mapping[str, FeatureCache], layers: Sequence[str], samples: Sequence[Sample], ui: Ui
 ) -> list[Sample]:
     """Compute missing features; return the images that all caches contain, even if their files are gone."""
-    root, settings, wanted = workspace.dataset.root, workspace.settings, {sample.digest for sample in samples}
-    copies = [sample for sample in workspace.dataset.samples if sample.digest in wanted]
-    files = files_of(root, [sample for sample in copies if (root / sample.path).is_file()])
+    settings, known = workspace.settings, copies(workspace.dataset, {sample.digest for sample in samples})
+    files = {digest: paths for digest, paths in known.items() if any(path.is_file() for path in paths)}
     filling = Filling(files, layers, settings.weights_file_path)
     missing = {name: cache.missing(layers, list(files)) for name, cache in caches.items()}
     if any(missing.values()):

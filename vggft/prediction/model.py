@@ -24,7 +24,7 @@ from heads.predictions import Predictions
 from heads.search import merit
 from heads.specs import Pooling
 from vggft.workspace.backbone import decoder
-from vggft.workspace.filling import files_of
+from vggft.workspace.filling import copies
 from vggft.workspace.workspace import Workspace
 
 Kind = Literal["logistic", "dense", "tuned"]
@@ -64,9 +64,7 @@ class CachedImages:
         """Yield the cached outputs of a layer, some hundred images at a time; None: the decoded pictures, from their files."""
         digests = [sample.digest for sample in self.samples]
         if layer is None:
-            dataset, wanted = self.workspace.dataset, set(digests)
-            # Copies that were set aside, too.
-            files = files_of(dataset.root, (s for s in dataset.samples if s.digest in wanted))
+            files = copies(self.workspace.dataset, set(digests))
             fingerprint = self.cache.fingerprint
             source = examples.from_pixels(files, decoder(fingerprint), fingerprint.size, digests)
         else:

@@ -26,6 +26,7 @@ from heads.history import Epoch
 from heads.metrics import Metrics
 from heads.specs import Pooling
 from vggft.prediction.model import CachedImages, Dissected, Model, Predictor
+from vggft.workspace.folder import workspace_flag
 
 # Several threads load a network once, and Keras compiles it once.
 _USING_KERAS = PerProcess(threading.Lock)
@@ -128,7 +129,7 @@ class NetworkModel(Model):
             yield
         except (ValueError, OSError, TypeError, KeyError, BadZipFile) as error:
             raise VggftError(
-                f"{self.network}: Keras cannot load it ({reason(error)}). Tune again: vggft finetune"
+                f"{self.network}: Keras cannot load it ({reason(error)}). {_tune_again(self.network)}"
             ) from None
 
     def predict_cached(self, images: CachedImages) -> NDArray[np.float64]:
@@ -170,7 +171,11 @@ def _load(path: Path, changed: int, sha256: str, split_point: str | None) -> Cal
     return cache(lambda output: between(network, split_point, [output]))
 
 
+def _tune_again(network: Path) -> str:
+    return f"Tune again: vggft finetune{workspace_flag(network.parents[2])}"
+
+
 def _whole(path: Path, sha256: str) -> Any:
     if sha256 and durable.sha256(path) != sha256:
-        raise VggftError(f"{path}: not the file that training wrote. Tune again: vggft finetune")
+        raise VggftError(f"{path}: not the file that training wrote. {_tune_again(path)}")
     return load_keras().saving.load_model(path, compile=False)

@@ -44,7 +44,7 @@ def tell_of_labels(labelled: Labelled, table: str, ui: Ui) -> None:
     ui.say(f"labels: {table}, {columns}")
     for files, what in (
         (labelled.unlabelled, "left out, because the table has no label for"),
-        (labelled.repeated, "several rows of the table, with the same content, for"),
+        (labelled.repeated, "the table has several identical rows for"),
     ):
         if files:
             shown = ", ".join(files[:_SHOWN]) + (", …" if len(files) > _SHOWN else "")
@@ -80,7 +80,7 @@ def _tell_of_groups(samples: Sequence[Sample], ui: Ui) -> None:
     parted = sorted(group for group, found in splits_of.items() if len(found) > 1)
     if parted:
         ui.warn(
-            f"{counted(len(parted), 'group')} in several splits, which folders or table give ({', '.join(parted[:_SHOWN])}): "
+            f"{counted(len(parted), 'group')} in several splits, as given by folders or table ({', '.join(parted[:_SHOWN])}): "
             "metrics may be optimistic"
         )
 

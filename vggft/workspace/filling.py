@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from featurize.cache import estimate, sharing, timings
 from featurize.cache.feature_cache import FeatureCache
 from featurize.cache.timings import Timing
 from featurize.cluster.cluster import Cluster
-from featurize.data.dataset import Sample
+from featurize.data.dataset import Dataset, Sample
 from featurize.disk import durable
 from featurize.engines import Engine, PoolingEngine, rate
 from featurize.errors import VggftError
@@ -278,6 +278,11 @@ def _announce(cache: FeatureCache, step: Step, number: int, by: Engine | Cluster
         shape = cache.architecture.layer(step.below).shape(pixels) if step.below else (pixels, pixels, 3)
         took = f" and {duration(number / rate(by, shape, step.layers, step.below))}"
     ui.say(f"{what}{start}{on}: about {room} on disk{took}")
+
+
+def copies(dataset: Dataset, digests: Collection[str]) -> Mapping[str, Sequence[Path]]:
+    """Return digest → files of the data set, also those that were set aside as copies."""
+    return files_of(dataset.root, (sample for sample in dataset.samples if sample.digest in digests))
 
 
 def as_it_was(path: Path, digest: str) -> bool:
