@@ -30,6 +30,7 @@ def same(a, b, tolerance=0.0):
     )
 
 
+@pytest.mark.slow
 def test_xla_changes_rounding_only(monkeypatch):
     from heads import batched
 
