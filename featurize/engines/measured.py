@@ -31,7 +31,7 @@ from featurize.process import cores
 ROUNDS, SECONDS = 3, 2.0  # an engine runs in turn with the others, this often and about this long in all
 
 PACKAGES = {"winograd": "numba", "mnn": "MNN"}  # engine → the package that it needs
-_VARIABLES = ("OPENBLAS_", "OMP_", "MKL_", "NUMBA_", "GOTO_", "BLIS_")  # prefixes of names that these libraries read
+_VARIABLES = ("OMP_", "NUMBA_")  # prefixes of names that these libraries read
 _ENTRIES = 50  # states that are kept, the latest ones
 
 Rates = Mapping[str, float]
@@ -92,7 +92,7 @@ def _seconds(engine: Engine, pictures: NDArray[np.uint8], layers: Sequence[str])
 
 def _state() -> dict[str, Any]:
     """Return what the speed of an engine depends on, as far as it can change between two runs on a machine."""
-    packages = ("vggft", "numpy", "scipy", *PACKAGES.values())
+    packages = ("vggft", *PACKAGES.values())
     versions = {d.name: d.version for name in packages for d in importlib.metadata.distributions(name=name)}
     variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
     return {"processor": _processor(), "cores": cores.usable(), "versions": versions, "environment": variables}

@@ -2,12 +2,9 @@
 
 import importlib
 import importlib.util
-import os
 import shutil
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from threadpoolctl import threadpool_info
 
 from featurize import backend
 from featurize.backbone.architecture import Architecture
@@ -21,15 +18,10 @@ from featurize.engines.winograd_engine import WinogradEngine
 from featurize.errors import VggftError
 from featurize.options.choices import FULL_PRECISION, MIXED_PRECISION, EngineName, Precision
 
-# The names of OpenBLAS's kernels for AVX-512, the only ones with a fast path for small products.
-_SMALL_PRODUCTS = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 CPU_PACKAGES = "numba MNN onnx"  # what the CPU engines need, as pip takes it
-
 
 # For fewer images than this, starting and measuring several engines takes longer than the fastest one saves.
 WORTH_MEASURING = 500
-# The variable makes OpenBLAS use the kernels of another processor; with them, winograd can lose half of its speed.
-_KERNELS_VARIABLE = "OPENBLAS_CORETYPE"
 
 
 @dataclass(frozen=True)
@@ -71,7 +63,7 @@ def choose(architecture: Architecture, wanted: EngineName = "auto", precision: P
     if wanted == "winograd" and not winograd_engine.computes(architecture):
         raise VggftError(
             f"--engine winograd: {architecture.name} has convolutions whose number of filters is no multiple of "
-            f"{winograd_engine.FILTERS}. Use --engine keras."
+            f"{winograd_engine.PART}. Use --engine keras."
         )
     if wanted in measured.PACKAGES:
         if precision == MIXED_PRECISION:
@@ -79,7 +71,7 @@ def choose(architecture: Architecture, wanted: EngineName = "auto", precision: P
                 f"--engine {wanted}: the features here are of mixed precision, which only Keras on a GPU computes. Use "
                 "--engine keras, or another --workspace."
             )
-        return Choice(wanted, f"asked for{_hint([wanted])}")
+        return Choice(wanted, "asked for")
     gpus = backend.gpus() if shutil.which("nvidia-smi") else []
     best = MIXED_PRECISION if gpus else FULL_PRECISION
     precision = precision or best
@@ -100,26 +92,17 @@ def _for_cpu(architecture: Architecture) -> Choice:
     if not names:
         return Choice("keras", f"no faster CPU engine is installed; pip install {CPU_PACKAGES} brings two")
     if len(names) == 1:
-        return Choice(names[0], f"no GPU to use; faster than Keras on a CPU{_hint(names)}")
+        return Choice(names[0], "no GPU to use; faster than Keras on a CPU")
     rates = measured.known(architecture, names)
     if rates:
         return _fastest(rates)
-    suited = {str(library.get("architecture")) for library in threadpool_info()} & _SMALL_PRODUCTS
-    name = "winograd" if suited else "mnn"
-    return Choice(name, f"no GPU to use; probably the fastest on this CPU{_hint(names)}", unmeasured=tuple(names))
+    name = "winograd" if winograd_engine.suits() else "mnn"
+    return Choice(name, "no GPU to use; probably the fastest on this CPU", unmeasured=tuple(names))
 
 
 def _fastest(rates: measured.Rates) -> Choice:
     listed = ", ".join(f"{name} {rate:.1f}" for name, rate in rates.items())
-    return Choice(
-        max(rates, key=rates.__getitem__), f"the fastest on this machine, in images/s: {listed}{_hint(rates)}"
-    )
-
-
-def _hint(names: Collection[str]) -> str:
-    """Return what stands in the way of winograd, if it is among the engines of a choice."""
-    slowed = "winograd" in names and _KERNELS_VARIABLE in os.environ
-    return f"; {_KERNELS_VARIABLE} is set, which can slow winograd down" if slowed else ""
+    return Choice(max(rates, key=rates.__getitem__), f"the fastest on this machine, in images/s: {listed}")
 
 
 def measure(engines: Mapping[str, Engine], architecture: Architecture, size: int) -> Choice:

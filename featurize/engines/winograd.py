@@ -1,14 +1,15 @@
-"""3×3 convolutions with fewer multiplications, compiled for the CPU at hand: Winograd's minimal filtering on BLAS.
+"""3×3 convolutions with fewer multiplications, compiled for the CPU at hand: Winograd's minimal filtering.
 
 Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks" (arXiv:1509.09308): with n = m + 2, an m×m tile of
 the output is Aᵀ[(GgGᵀ) ⊙ (BᵀdB)]A for an n×n tile d of the input and a 3×3 kernel g. That takes n² multiplications
-where the definition takes 9m². Summed over channels, each of the n² positions is a matrix product, which BLAS computes;
-the rest are mostly additions. m is 4 or 8. The matrices come from n - 1 points and ∞ (Cook & Toom; a good account is
+where the definition takes 9m². Summed over channels, each of the n² positions is a matrix product of its own; the rest
+are mostly additions. m is 4 or 8. The matrices come from n - 1 points and ∞ (Cook & Toom; a good account is
 Barabasz et al., "Error Analysis and Improving the Accuracy of Winograd Convolution for Deep Neural Networks",
 arXiv:1803.10986). The points are 0 and pairs ±p, and each pair shares what is even and what is odd in it.
 
-Arrays are float32, of one picture, (height, width, channels). What a convolution reads or writes is a canvas: the
-picture one pixel in from the upper left, among zeros. All channels but those of pixels are multiples of 64.
+Arrays are float32. What a convolution reads or writes are canvases, (pictures, side, side, channels): a picture one
+pixel in from the upper left, among zeros. All channels but those of pixels are multiples of 64. Each output is computed
+in the same order whichever pictures and tiles are computed with it, so its bits are the same, too.
 """
 
 from typing import Any, NamedTuple
@@ -17,11 +18,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-FILTERS = 64  # multiplied and transformed back at once
-TILES = 50  # transformed and multiplied at once: at most this many, at least one row
-# Up to this many multiplications, OpenBLAS with AVX-512 multiplies matrices in place; larger ones it copies first, which
-# takes longer here than multiplying (kernel/x86_64/sgemm_small_kernel_permit_skylakex.c).
-SMALL = 100**3
+from featurize.engines.vectors import COLUMNS, LANES, LINE, ROWS, larger, load, multiply, store
+
+PART = 64  # channels or filters at a time: what is computed of them fits the first cache
 GAP = 16  # numbers between blocks of memory, so that they do not all map to the same cache set
 
 # The p of each m. Of pairs tried beside 1, 1/2 and 2, 3/4 had the smallest error (5e-5 a layer; 4/3 as small, 4 and 1/4
@@ -58,7 +57,12 @@ def _compiled(function: Any) -> Any:
 
 
 class Scratch(NamedTuple):
-    """Buffers of one thread: tiles half transformed, transformed, multiplied, and transformed back."""
+    """Buffers of one thread: one tile half transformed, tiles transformed and multiplied, one tile transformed back.
+
+    The tiles of a block lie as (channels / 64, n, tiles, n, 64), and their products as (filters / 64, n, tiles, n, 64), with a
+    gap behind each n · 64. Were each position a matrix of its own, a tile would be written to n² places, whose addresses
+    have most of their last twelve bits in common: the processor then takes what is read for what was just written, and waits.
+    """
 
     half: NDArray[np.float32]
     tiles: NDArray[np.float32]
@@ -92,10 +96,10 @@ def transform_kernel(kernel: NDArray[np.float32], size: int) -> NDArray[np.float
     g = _g(tile_side(size))
     both = np.kron(g, g)
     channels, filters = kernel.shape[2:]
-    transformed = np.empty((len(both), filters // FILTERS, channels, FILTERS), np.float32)
-    for part in range(filters // FILTERS):
-        own = kernel[..., part * FILTERS : (part + 1) * FILTERS].reshape(9, -1)
-        transformed[:, part] = (both @ own.astype(np.float64)).reshape(-1, channels, FILTERS)
+    transformed = np.empty((len(both), filters // PART, channels, PART), np.float32)
+    for part in range(filters // PART):
+        own = kernel[..., part * PART : (part + 1) * PART].reshape(9, -1)
+        transformed[:, part] = (both @ own.astype(np.float64)).reshape(-1, channels, PART)
     return transformed
 
 
@@ -104,244 +108,261 @@ def scratch(layers: list[tuple[int, int, int]]) -> Scratch:
     room = [0, 0, 0, 0]
     for size, channels, filters in layers:
         m = tile_side(size)
-        n, across = m + 2, -(-size // m)
-        tiles = max(TILES, across)
-        half = max(n * m * ((across + 1) * channels + GAP), n * m * tiles * FILTERS)
-        needed = half, n * n * (tiles * channels + GAP), n * n * (tiles * filters + GAP), m * m * tiles * FILTERS
+        n, tiles = m + 2, tiles_at_once.py_func(channels, filters)
+        of_tiles = (n * (n * PART + GAP) * tiles * own // PART for own in (channels, filters))
+        needed = n * n * PART, *of_tiles, m * m * LANES
         room = [max(pair) for pair in zip(room, needed, strict=True)]
     return Scratch(*(np.empty(numbers, np.float32) for numbers in room))
 
 
 @_compiled
-def _stretches(x, i, di, length):
-    """Return three stretches of `x`, which is flat: the first from i on, each further by di."""
-    return x[i : i + length], x[i + di : i + di + length], x[i + 2 * di : i + 2 * di + length]
+def tiles_at_once(channels, filters):
+    """Return how many tiles a block has at most: those that take, with their products, half of the kernel's memory, or 32.
+
+    With fewer, the kernel is read more often; with more, more of the tiles have left the cache when they are needed.
+    """
+    return max(32, channels * filters // (channels + filters) // 2)
 
 
 @_compiled
-def _bt4(d, i, di, wrap, v, j, dj, length):
-    d0, d1, d2 = _stretches(d, i, di, length)
-    d3, d4, d5 = d[i + 3 * di :][:length], d[i + wrap :][:length], d[i + wrap + di :][:length]
-    v0, v1, v2 = _stretches(v, j, dj, length)
-    v3, v4, v5 = _stretches(v, j + 3 * dj, dj, length)
-    for c in range(length):
-        a, b = d4[c] - F(4) * d2[c], d3[c] - F(4) * d1[c]
-        e, f = d4[c] - d2[c], F(2) * (d3[c] - d1[c])
-        x0, x5 = F(4) * d0[c] - F(5) * d2[c] + d4[c], F(4) * d1[c] - F(5) * d3[c] + d5[c]
-        v0[c], v1[c], v2[c], v3[c], v4[c], v5[c] = x0, a + b, a - b, e + f, e - f, x5
+def _bt4(d, i, di, v, j, dj):
+    d0, d1, d2 = load(d, i), load(d, i + di), load(d, i + 2 * di)
+    d3, d4, d5 = load(d, i + 3 * di), load(d, i + 4 * di), load(d, i + 5 * di)
+    a, b, e, f = d4 - F(4) * d2, d3 - F(4) * d1, d4 - d2, F(2) * (d3 - d1)
+    store(v, j, F(4) * d0 - F(5) * d2 + d4)
+    store(v, j + dj, a + b)
+    store(v, j + 2 * dj, a - b)
+    store(v, j + 3 * dj, e + f)
+    store(v, j + 4 * dj, e - f)
+    store(v, j + 5 * dj, F(4) * d1 - F(5) * d3 + d5)
 
 
 @_compiled
-def _bt8(d, i, di, wrap, v, j, dj, length):
-    r0, r1, r2 = _stretches(d, i, di, length)
-    r3, r4, r5 = _stretches(d, i + 3 * di, di, length)
-    r6, r7 = d[i + 6 * di :][:length], d[i + 7 * di :][:length]
-    r8, r9 = d[i + wrap :][:length], d[i + wrap + di :][:length]
-    v0, v1, v2 = _stretches(v, j, dj, length)
-    v3, v4, v5 = _stretches(v, j + 3 * dj, dj, length)
-    v6, v7, v8 = _stretches(v, j + 6 * dj, dj, length)
-    v9 = v[j + 9 * dj :][:length]
-    for c in range(length):  # in two loops: LLVM leaves one that writes to more than eight places as it is
-        d1, d2, d3, d4, d5, d6, d7, d8 = r1[c], r2[c], r3[c], r4[c], r5[c], r6[c], r7[c], r8[c]
-        x0 = _Z[0] * r0[c] + _Z[1] * d2 + _Z[2] * d4 + _Z[3] * d6 + d8
-        e0, f0 = _E0[0] * d2 + _E0[1] * d4 + _E0[2] * d6 + d8, _O0[0] * d1 + _O0[1] * d3 + _O0[2] * d5 + _O0[3] * d7
-        e1, f1 = _E1[0] * d2 + _E1[1] * d4 + _E1[2] * d6 + d8, _O1[0] * d1 + _O1[1] * d3 + _O1[2] * d5 + _O1[3] * d7
-        v0[c], v1[c], v2[c], v3[c], v4[c] = x0, e0 + f0, e0 - f0, e1 + f1, e1 - f1
-    for c in range(length):
-        d1, d2, d3, d4, d5, d6, d7, d8 = r1[c], r2[c], r3[c], r4[c], r5[c], r6[c], r7[c], r8[c]
-        e2, f2 = _E2[0] * d2 + _E2[1] * d4 + _E2[2] * d6 + d8, _O2[0] * d1 + _O2[1] * d3 + _O2[2] * d5 + _O2[3] * d7
-        e3, f3 = _E3[0] * d2 + _E3[1] * d4 + _E3[2] * d6 + d8, _O3[0] * d1 + _O3[1] * d3 + _O3[2] * d5 + _O3[3] * d7
-        x9 = _Z[0] * d1 + _Z[1] * d3 + _Z[2] * d5 + _Z[3] * d7 + r9[c]
-        v5[c], v6[c], v7[c], v8[c], v9[c] = e2 + f2, e2 - f2, e3 + f3, e3 - f3, x9
+def _bt8(d, i, di, v, j, dj):
+    d0, d1, d2, d3 = load(d, i), load(d, i + di), load(d, i + 2 * di), load(d, i + 3 * di)
+    d4, d5, d6, d7 = load(d, i + 4 * di), load(d, i + 5 * di), load(d, i + 6 * di), load(d, i + 7 * di)
+    d8, d9 = load(d, i + 8 * di), load(d, i + 9 * di)
+    e0, f0 = _E0[0] * d2 + _E0[1] * d4 + _E0[2] * d6 + d8, _O0[0] * d1 + _O0[1] * d3 + _O0[2] * d5 + _O0[3] * d7
+    e1, f1 = _E1[0] * d2 + _E1[1] * d4 + _E1[2] * d6 + d8, _O1[0] * d1 + _O1[1] * d3 + _O1[2] * d5 + _O1[3] * d7
+    e2, f2 = _E2[0] * d2 + _E2[1] * d4 + _E2[2] * d6 + d8, _O2[0] * d1 + _O2[1] * d3 + _O2[2] * d5 + _O2[3] * d7
+    e3, f3 = _E3[0] * d2 + _E3[1] * d4 + _E3[2] * d6 + d8, _O3[0] * d1 + _O3[1] * d3 + _O3[2] * d5 + _O3[3] * d7
+    store(v, j, _Z[0] * d0 + _Z[1] * d2 + _Z[2] * d4 + _Z[3] * d6 + d8)
+    store(v, j + dj, e0 + f0)
+    store(v, j + 2 * dj, e0 - f0)
+    store(v, j + 3 * dj, e1 + f1)
+    store(v, j + 4 * dj, e1 - f1)
+    store(v, j + 5 * dj, e2 + f2)
+    store(v, j + 6 * dj, e2 - f2)
+    store(v, j + 7 * dj, e3 + f3)
+    store(v, j + 8 * dj, e3 - f3)
+    store(v, j + 9 * dj, _Z[0] * d1 + _Z[1] * d3 + _Z[2] * d5 + _Z[3] * d7 + d9)
 
 
 @_compiled
-def _at4(p, i, di, y, j, dj, length):
-    p0, p1, p2 = _stretches(p, i, di, length)
-    p3, p4, p5 = _stretches(p, i + 3 * di, di, length)
-    y0, y1, y2 = _stretches(y, j, dj, length)
-    y3 = y[j + 3 * dj :][:length]
-    for c in range(length):
-        a, b, e, f = p1[c] + p2[c], p1[c] - p2[c], p3[c] + p4[c], p3[c] - p4[c]
-        y0[c], y1[c], y2[c], y3[c] = p0[c] + a + e, b + F(2) * f, a + F(4) * e, b + F(8) * f + p5[c]
+def _at4(p, i, di, y, j, dj):
+    p0, p1, p2 = load(p, i), load(p, i + di), load(p, i + 2 * di)
+    p3, p4, p5 = load(p, i + 3 * di), load(p, i + 4 * di), load(p, i + 5 * di)
+    a, b, e, f = p1 + p2, p1 - p2, p3 + p4, p3 - p4
+    store(y, j, p0 + a + e)
+    store(y, j + dj, b + F(2) * f)
+    store(y, j + 2 * dj, a + F(4) * e)
+    store(y, j + 3 * dj, b + F(8) * f + p5)
 
 
 @_compiled
-def _at8(p, i, di, y, j, dj, length):
-    p0, p1, p2 = _stretches(p, i, di, length)
-    p3, p4, p5 = _stretches(p, i + 3 * di, di, length)
-    p6, p7, p8 = _stretches(p, i + 6 * di, di, length)
-    p9 = p[i + 9 * di :][:length]
-    y0, y1, y2 = _stretches(y, j, dj, length)
-    y3, y4, y5 = _stretches(y, j + 3 * dj, dj, length)
-    y6, y7 = y[j + 6 * dj :][:length], y[j + 7 * dj :][:length]
-    for c in range(length):
-        s0, s1, s2, s3 = p1[c] + p2[c], p3[c] + p4[c], p5[c] + p6[c], p7[c] + p8[c]
-        t0, t1, t2, t3 = p1[c] - p2[c], p3[c] - p4[c], p5[c] - p6[c], p7[c] - p8[c]
-        x0, x7 = p0[c] + s0 + s1 + s2 + s3, t0 + _P1[7] * t1 + _P2[7] * t2 + _P3[7] * t3 + p9[c]
-        y1[c] = t0 + _P1[1] * t1 + _P2[1] * t2 + _P3[1] * t3
-        y2[c] = s0 + _P1[2] * s1 + _P2[2] * s2 + _P3[2] * s3
-        y3[c] = t0 + _P1[3] * t1 + _P2[3] * t2 + _P3[3] * t3
-        y4[c] = s0 + _P1[4] * s1 + _P2[4] * s2 + _P3[4] * s3
-        y5[c] = t0 + _P1[5] * t1 + _P2[5] * t2 + _P3[5] * t3
-        y6[c] = s0 + _P1[6] * s1 + _P2[6] * s2 + _P3[6] * s3
-        y0[c], y7[c] = x0, x7
+def _at8(p, i, di, y, j, dj):
+    p0, p1, p2, p3 = load(p, i), load(p, i + di), load(p, i + 2 * di), load(p, i + 3 * di)
+    p4, p5, p6, p7 = load(p, i + 4 * di), load(p, i + 5 * di), load(p, i + 6 * di), load(p, i + 7 * di)
+    p8, p9 = load(p, i + 8 * di), load(p, i + 9 * di)
+    s0, s1, s2, s3 = p1 + p2, p3 + p4, p5 + p6, p7 + p8
+    t0, t1, t2, t3 = p1 - p2, p3 - p4, p5 - p6, p7 - p8
+    store(y, j, p0 + s0 + s1 + s2 + s3)
+    store(y, j + dj, t0 + _P1[1] * t1 + _P2[1] * t2 + _P3[1] * t3)
+    store(y, j + 2 * dj, s0 + _P1[2] * s1 + _P2[2] * s2 + _P3[2] * s3)
+    store(y, j + 3 * dj, t0 + _P1[3] * t1 + _P2[3] * t2 + _P3[3] * t3)
+    store(y, j + 4 * dj, s0 + _P1[4] * s1 + _P2[4] * s2 + _P3[4] * s3)
+    store(y, j + 5 * dj, t0 + _P1[5] * t1 + _P2[5] * t2 + _P3[5] * t3)
+    store(y, j + 6 * dj, s0 + _P1[6] * s1 + _P2[6] * s2 + _P3[6] * s3)
+    store(y, j + 7 * dj, t0 + _P1[7] * t1 + _P2[7] * t2 + _P3[7] * t3 + p9)
 
 
 @_compiled
-def _bt(m, d, i, di, wrap, v, j, dj, length):
-    """v = Bᵀd. Stretches of d, from i on and each further by di, but the last two from i + wrap on; those of v likewise."""
+def _bt(m, d, i, di, v, j, dj):
+    """v = Bᵀd, for a vector of channels. The numbers of d lie `di` apart, from i on; those of v likewise."""
     if m == 4:
-        _bt4(d, i, di, wrap, v, j, dj, length)
+        _bt4(d, i, di, v, j, dj)
     else:
-        _bt8(d, i, di, wrap, v, j, dj, length)
+        _bt8(d, i, di, v, j, dj)
 
 
 @_compiled
-def _at(m, p, i, di, y, j, dj, length):
+def _at(m, p, i, di, y, j, dj):
     """y = Aᵀp."""
     if m == 4:
-        _at4(p, i, di, y, j, dj, length)
+        _at4(p, i, di, y, j, dj)
     else:
-        _at8(p, i, di, y, j, dj, length)
+        _at8(p, i, di, y, j, dj)
 
 
 @_compiled
-def _transform(m, x, size, rows, scratch):
-    """Bᵀd along columns, then along rows, for the tiles in these rows of tiles: to `scratch.tiles`, (n², tiles, channels)."""
-    side, _, channels = x.shape
-    flat, half = x.reshape(-1), scratch.half
-    first, last = rows
-    n, across = m + 2, (size + m - 1) // m
-    apart = (last - first) * across * channels + GAP
-    column = (across + 1) * channels + GAP  # each m-th column of the picture, side by side
-    down = side * channels
-    for row in range(first, last):
-        for k in range(m * across + 2):
-            i, j = row * m * down + k * channels, k % m * column + k // m * channels
-            _bt(m, flat, i, down, m * down, half, j, m * column, channels)
-        for a in range(n):
-            i, j = a * m * column, a * n * apart + (row - first) * across * channels
-            _bt(m, half, i, column, channels, scratch.tiles, j, apart, across * channels)
+def _place(tile, across, m):
+    """Return where a tile is: picture, first row and first column."""
+    picture, rest = divmod(tile, across * across)
+    return picture, rest // across * m, rest % across * m
+
+
+@_compiled
+def _transform(m, x, across, block, scratch):
+    """BᵀdB of the tiles of a block, to `scratch.tiles`."""
+    _, side, _, channels = x.shape
+    flat, half, n = x.reshape(-1), scratch.half, m + 2
+    first, last = block
+    apart = n * PART + GAP
+    strip = (last - first) * apart
+    for tile in range(first, last):
+        picture, top, left = _place(tile, across, m)
+        start = ((picture * side + top) * side + left) * channels
+        for c in range(0, channels, PART):
+            i, j = start + c, c // PART * n * strip + (tile - first) * apart
+            for b in range(n):
+                for e in range(0, PART, LANES):
+                    _bt(m, flat, i + b * channels + e, side * channels, half, b * PART + e, n * PART)
+            for a in range(n):
+                for e in range(0, PART, LANES):
+                    _bt(m, half, a * n * PART + e, PART, scratch.tiles, j + a * strip + e, PART)
+
+
+@_compiled
+def _product(tiles, i, a_row, u, j, u_row, products, k, y_row, rows, depth, more):
+    """Multiply `rows` rows by PART filters, in groups of about the same number of rows, and fetch what lies behind those."""
+    groups = (rows + ROWS - 1) // ROWS
+    ahead = j + depth * u_row
+    for f in range(0, PART, COLUMNS):
+        for group in range(groups):
+            first, last = group * rows // groups, (group + 1) * rows // groups
+            left, to = i + first * a_row, k + first * y_row + f
+            multiply(last - first, tiles, left, a_row, u, j + f, u_row, products, to, y_row, depth, more, ahead)
+            ahead += depth * LINE
 
 
 @_compiled
 def _multiply(u, tiles, scratch):
-    """Multiply at each position: `scratch.tiles` by the kernel, to `scratch.products`, (n², filters / 64, tiles, 64)."""
+    """Multiply at each position: `scratch.tiles` by the kernel, to `scratch.products`."""
     positions, parts, channels, _ = u.shape
+    flat = u.reshape(-1)
+    n = 6 if positions == 36 else 10
+    apart = n * PART + GAP
+    strip = tiles * apart
     for position in range(positions):
-        i = position * (tiles * channels + GAP)
-        left = scratch.tiles[i : i + tiles * channels].reshape(tiles, channels)
+        at = position // n * strip + position % n * PART
         for part in range(parts):
-            i = position * (tiles * parts * FILTERS + GAP) + part * tiles * FILTERS
-            np.dot(left, u[position, part], scratch.products[i : i + tiles * FILTERS].reshape(tiles, FILTERS))
+            j, to = (position * parts + part) * channels * PART, part * n * strip + at
+            for c in range(channels // PART):  # as much of the kernel as fits the first cache
+                i, right = c * n * strip + at, j + c * PART * PART
+                _product(scratch.tiles, i, apart, flat, right, PART, scratch.products, to, apart, tiles, PART, c > 0)
 
 
 @_compiled
-def _write(m, y, length, bias, to):
-    """Write one tile, whose m² positions lie `length` apart in y."""
-    for a in range(to.shape[0]):
-        for b in range(to.shape[1]):
-            output, given = to[a, b, :FILTERS], y[(a * m + b) * length :][:FILTERS]
-            for c in range(FILTERS):
-                value = given[c] + bias[c]
-                output[c] = F(0) if value < F(0) else value
-
-
-@_compiled
-def _pool(m, y, length, bias, to):
-    """Write the maxima of one tile's 2×2 squares."""
-    for a in range(to.shape[0]):
-        for b in range(to.shape[1]):
-            upper = 2 * (a * m + b) * length
-            lower = upper + m * length
-            y0, y1 = y[upper:][:FILTERS], y[upper + length :][:FILTERS]
-            y2, y3 = y[lower:][:FILTERS], y[lower + length :][:FILTERS]
-            output = to[a, b, :FILTERS]
-            for c in range(FILTERS):
-                value = max(y0[c], y1[c], y2[c], y3[c]) + bias[c]
-                output[c] = F(0) if value < F(0) else value
-
-
-@_compiled
-def _transform_back(m, bias, size, rows, full, pooled, scratch):
-    """AᵀpA, then bias, ReLU and pooling, 64 filters at a time: from `scratch.products` to the canvases."""
+def _transform_back(m, bias, size, block, full, pooled, scratch):
+    """AᵀpA of a block of tiles, then bias, ReLU and pooling: from `scratch.products` to the canvases."""
     half, y = scratch.half, scratch.outputs
-    first, last = rows
-    n, across = m + 2, (size + m - 1) // m
-    tiles = (last - first) * across
-    apart, length = tiles * len(bias) + GAP, tiles * FILTERS
-    for k in range(0, len(bias), FILTERS):
-        for b in range(n):
-            _at(m, scratch.products, b * apart + k * tiles, n * apart, half, b * length, n * length, length)
-        for a in range(m):
-            _at(m, half, a * n * length, length, y, a * m * length, length, length)
-        add = bias[k : k + FILTERS]
-        for tile in range(tiles):
-            top, left = (first + tile // across) * m, tile % across * m
-            height, width = min(m, size - top), min(m, size - left)
-            outputs = y[tile * FILTERS :]
-            if full.size:
-                to = full[1 + top : 1 + top + height, 1 + left : 1 + left + width, k : k + FILTERS]
-                _write(m, outputs, length, add, to)
-            if pooled.size:
-                i, j = 1 + top // 2, 1 + left // 2
-                to = pooled[i : i + height // 2, j : j + width // 2, k : k + FILTERS]
-                _pool(m, outputs, length, add, to)
+    first, last = block
+    n, across, filters = m + 2, (size + m - 1) // m, len(bias)
+    apart = n * PART + GAP
+    strip = (last - first) * apart
+    for tile in range(first, last):
+        picture, top, left = _place(tile, across, m)
+        height, width = min(m, size - top), min(m, size - left)
+        for part in range(0, filters, PART):
+            i = part // PART * n * strip + (tile - first) * apart
+            for b in range(n):
+                for e in range(0, PART, LANES):
+                    _at(m, scratch.products, i + b * PART + e, strip, half, b * PART + e, n * PART)
+            for e in range(0, PART, LANES):
+                for a in range(m):
+                    _at(m, half, a * n * PART + e, PART, y, a * m * LANES, LANES)
+                if full.size:
+                    to = (picture, 1 + top, 1 + left, part + e)
+                    _write(m, y, bias, full, to, height, width)
+                if pooled.size:
+                    to = (picture, 1 + top // 2, 1 + left // 2, part + e)
+                    _pool(m, y, bias, pooled, to, height // 2, width // 2)
+
+
+@_compiled
+def _write(m, y, bias, canvas, to, height, width):
+    """Write a vector of channels of one tile."""
+    flat, c = canvas.reshape(-1), to[3]
+    _, side, _, filters = canvas.shape
+    for a in range(height):
+        start = ((to[0] * side + to[1] + a) * side + to[2]) * filters + c
+        for b in range(width):
+            value = load(y, (a * m + b) * LANES) + load(bias, c)
+            store(flat, start + b * filters, larger(value, F(0)))
+
+
+@_compiled
+def _pool(m, y, bias, canvas, to, height, width):
+    """Write the maxima of one tile's 2×2 squares."""
+    flat, c = canvas.reshape(-1), to[3]
+    _, side, _, filters = canvas.shape
+    for a in range(height):
+        start = ((to[0] * side + to[1] + a) * side + to[2]) * filters + c
+        for b in range(width):
+            i = 2 * (a * m + b) * LANES
+            upper = larger(load(y, i), load(y, i + LANES))
+            lower = larger(load(y, i + m * LANES), load(y, i + (m + 1) * LANES))
+            store(flat, start + b * filters, larger(larger(upper, lower) + load(bias, c), F(0)))
 
 
 @_compiled
 def convolve(x, size, u, bias, full, pooled, scratch):
-    """Convolve a picture, add the bias, apply ReLU, and pool if requested.
+    """Convolve pictures, add the bias, apply ReLU, and pool if requested.
 
     Args:
-        x: the picture's canvas, (side, side, channels).
-        size: the picture's height and width.
+        x: the canvases of pictures, (pictures, side, side, channels).
+        size: height and width of a picture.
         u: the kernel, from `transform_kernel` for that size.
         bias: (filters,).
-        full: canvas for the output; empty: not wanted.
-        pooled: canvas for the maxima of the output's 2×2 squares; empty: not wanted.
+        full: canvases for the output; empty: not wanted.
+        pooled: canvases for the maxima of the output's 2×2 squares; empty: not wanted.
         scratch: from `scratch`.
     """
     m = 4 if u.shape[0] == 36 else 8
     across = (size + m - 1) // m
-    at_most = max(1, min(TILES, SMALL // FILTERS // x.shape[2]) // across)
-    blocks = (across + at_most - 1) // at_most
-    for block in range(blocks):
-        first, last = block * across // blocks, (block + 1) * across // blocks
-        _transform(m, x, size, (first, last), scratch)
-        _multiply(u, (last - first) * across, scratch)
-        _transform_back(m, bias, size, (first, last), full, pooled, scratch)
+    tiles = x.shape[0] * across * across
+    at_once = tiles_at_once(x.shape[3], len(bias))
+    blocks = (tiles + at_once - 1) // at_once
+    for i in range(blocks):
+        block = (i * tiles // blocks, (i + 1) * tiles // blocks)
+        _transform(m, x, across, block, scratch)
+        _multiply(u, block[1] - block[0], scratch)
+        _transform_back(m, bias, size, block, full, pooled, scratch)
 
 
 @_compiled
 def convolve_pixels(x, size, kernel, bias, full):
     """Convolve RGB pixels directly, without Winograd, and apply bias and ReLU; `kernel` is (27, filters)."""
-    flat, width = x.reshape(-1), 3 * x.shape[1]
-    squares = np.empty((size, 27), F)
-    line = np.empty((size, len(bias)), F)
-    for i in range(size):
-        for j in range(size):
-            for a in range(3):
-                given, square = flat[(i + a) * width + 3 * j :][:9], squares[j, 9 * a : 9 * a + 9]
-                for k in range(9):
-                    square[k] = given[k]
-        np.dot(squares, kernel, line)
-        for j in range(size):
-            given, to = line[j], full[1 + i, 1 + j]
-            for c in range(len(bias)):
-                value = given[c] + bias[c]
-                to[c] = F(0) if value < F(0) else value
+    pictures, side, _, _ = x.shape
+    filters = len(bias)
+    flat, weights, to, to_side = x.reshape(-1), kernel.reshape(-1), full.reshape(-1), full.shape[1]
+    for picture in range(pictures):
+        for i in range(size):
+            start = ((picture * to_side + 1 + i) * to_side + 1) * filters
+            for part in range(0, filters, PART):
+                for a in range(3):  # a row of the kernel: nine numbers, which lie side by side in the picture, too
+                    given, own = ((picture * side + i + a) * side) * 3, a * 9 * filters + part
+                    _product(flat, given, 3, weights, own, filters, to, start + part, filters, size, 9, a > 0)
+            for j in range(start, start + size * filters, filters):
+                for c in range(0, filters, LANES):
+                    store(to, j + c, larger(load(to, j + c) + load(bias, c), F(0)))
 
 
 def warm_up() -> None:
     """Compile all functions of this file, or load them from numba's cache, by running them on a tiny input."""
-    none = np.empty((0, 0, 0), np.float32)
-    x, pixels = (
-        np.zeros((canvas_side(2),) * 2 + (FILTERS,), np.float32),
-        np.zeros((canvas_side(2),) * 2 + (3,), np.float32),
-    )
-    bias = np.zeros(FILTERS, np.float32)
-    convolve_pixels(pixels, 2, np.zeros((27, FILTERS), np.float32), bias, x)
-    u = transform_kernel(np.zeros((3, 3, FILTERS, FILTERS), np.float32), 2)
-    convolve(x, 2, u, bias, none, x.copy(), scratch([(2, FILTERS, FILTERS)]))
+    none = np.empty((0, 0, 0, 0), np.float32)
+    x, pixels = (np.zeros((1, *(canvas_side(2),) * 2, channels), np.float32) for channels in (PART, 3))
+    bias = np.zeros(PART, np.float32)
+    convolve_pixels(pixels, 2, np.zeros((27, PART), np.float32), bias, x)
+    u = transform_kernel(np.zeros((3, 3, PART, PART), np.float32), 2)
+    convolve(x, 2, u, bias, none, x.copy(), scratch([(2, PART, PART)]))

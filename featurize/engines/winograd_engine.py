@@ -1,14 +1,14 @@
-"""The frozen base on `featurize.engines.winograd`: pictures in parallel, one per core."""
+"""The frozen base on `featurize.engines.winograd`: pictures in parallel, some per core."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from threadpoolctl import ThreadpoolController
 
 from featurize.backbone.architecture import Architecture
 from featurize.backbone.network import preprocessed
@@ -16,23 +16,46 @@ from featurize.backbone.weights import Weights
 from featurize.cache.fingerprint import Fingerprint
 from featurize.errors import VggftError
 from featurize.process import cores, interrupts
-from featurize.process.per_process import PerProcess
 
-FILTERS = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
+PART = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
 _PIXELS = "pixels"  # name of the input of the first layer
-_ROUNDS = 8  # pictures per core in one batch: the cores wait for each other only at its end
-# Only one engine at a time limits the threads of BLAS, or one might restore the limit of another for good.
-_LIMITING = PerProcess(threading.Lock)
-_NONE = np.empty((0, 0, 0), np.float32)
+# Pictures that a core computes together: each reading of a kernel larger than they are serves all of them.
+_TOGETHER = 4
+_ROUNDS = 2  # so many times per core in one batch: the cores wait for each other only at its end
+_NONE = np.empty((0, 0, 0, 0), np.float32)
 
 
 def computes(architecture: Architecture) -> bool:
     """Return whether this engine computes an architecture: the number of filters of each layer is a multiple of 64."""
-    return all(layer.filters % FILTERS == 0 for layer in architecture.layers)
+    return all(layer.filters % PART == 0 for layer in architecture.layers)
+
+
+@dataclass(frozen=True)
+class _Step:
+    """A convolution, or a pooling alone.
+
+    Attributes:
+        source: the layer that it reads.
+        name: the layer.
+        full: the layer, if its output is wanted, or None.
+        pooled: the pooling that is computed with it, or None.
+    """
+
+    source: str
+    name: str
+    full: str | None
+    pooled: str | None
+
+
+def suits() -> bool:
+    """Return whether this is probably the fastest engine on this CPU: one with AVX-512."""
+    from llvmlite import binding  # comes with numba
+
+    return bool(binding.get_host_cpu_features().get("avx512f"))
 
 
 class WinogradEngine:
-    """Runs each picture on one thread, so that a row never depends on its neighbours."""
+    """Runs each picture on one thread. A row never depends on its neighbours."""
 
     name = "winograd"
     in_flight = 1
@@ -44,8 +67,6 @@ class WinogradEngine:
             ImportError: numba is not installed, or does not start.
             VggftError: numba cannot compile.
         """
-        import scipy.linalg.cython_blas  # noqa: F401 (numba's; its threads are counted below only once it is loaded)
-
         from featurize.engines import winograd
 
         self._winograd: Any = winograd
@@ -62,22 +83,34 @@ class WinogradEngine:
                 transformed = winograd.transform_kernel(kernel, self._sizes[name])
             self._kernels[name] = np.ascontiguousarray(transformed), np.ascontiguousarray(bias)
         threads = cores.usable()
-        self.batch_size, self.trial = _ROUNDS * threads, threads
+        self.batch_size, self.trial = _ROUNDS * _TOGETHER * threads, _TOGETHER * threads
+        self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
-        self._buffers = _Buffers(winograd, weights.architecture, self._sizes)
-        self._blas = ThreadpoolController().select(user_api="blas")
+        self._large = frozenset(self._larger_than_kernels())
+        self._buffers = _Buffers(winograd, weights.architecture, self._sizes, self._large)
         self._compile()
 
     def __call__(
         self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`."""
-        with _LIMITING(), self._blas.limit(limits=1):  # the threads of the pool are enough
-            rows = []
-            for row in self._pool.map(lambda row: self._one(row, layers, below), inputs):
-                interrupts.check()
-                rows.append(row)
-        return [np.stack(column) for column in zip(*rows, strict=True)]
+        most = _TOGETHER * self._threads
+        groups = min(len(inputs), -(-len(inputs) // most) * self._threads)
+        outputs = []
+        for group in self._pool.map(lambda rows: self._group(rows, layers, below), np.array_split(inputs, groups)):
+            interrupts.check()
+            outputs.append(group)
+        return [np.concatenate(column) for column in zip(*outputs, strict=True)]
+
+    def _larger_than_kernels(self) -> Iterator[str]:
+        """Return the layers, from the pixels on, that are read by convolutions whose kernel is smaller than their pictures."""
+        source = _PIXELS
+        for layer in self._architecture.layers:
+            pictures = self._sizes[source] ** 2 * (layer.channels + layer.filters)  # read and written
+            if layer.convolution and self._kernels[layer.name][0].size > pictures:
+                return
+            yield source
+            source = layer.name
 
     def _compile(self) -> None:
         """Compile, or load from numba's cache; a damaged cache is deleted and compiled again."""
@@ -99,58 +132,78 @@ class WinogradEngine:
         kept = self._winograd.convolve.stats.cache_path
         return Path(kept) if kept else None
 
-    def _one(self, row: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
+    def _group(self, rows: NDArray[Any], layers: Sequence[str], below: str | None) -> list[NDArray[np.float32]]:
+        """Compute a few pictures: large outputs one after the other, so that they stay in the cache, small ones together."""
         source = below or _PIXELS
-        self._buffers.picture(source)[:] = row if below else preprocessed(row, self._preprocess, self._architecture)
+        steps = list(self._steps(source, layers))
+        large = [step for step in steps if step.source in self._large]
+        kept: dict[str, list[NDArray[np.float32]]] = {name: [] for name in layers}
+        for i, row in enumerate(rows):
+            here = slice(i, i + 1)
+            self._buffers.pictures(source, here)[0] = (
+                row if below else preprocessed(row, self._preprocess, self._architecture)
+            )
+            for step in large:
+                self._run(step, here)
+            for name in kept.keys() & self._large:
+                kept[name].append(self._buffers.pictures(name, here).copy())
+        everything = slice(0, len(rows))
+        for step in steps[len(large) :]:
+            self._run(step, everything)
+        for name in kept.keys() - self._large:
+            kept[name].append(self._buffers.pictures(name, everything).copy())
+        return [np.concatenate(kept[name]) for name in layers]
+
+    def _steps(self, source: str, layers: Sequence[str]) -> Iterator[_Step]:
+        """Return what has to be computed from `source` up to the last of `layers`."""
         chain, names = self._architecture.layers, self._architecture.names
         last = max(names.index(name) for name in layers)
-        i = names.index(below) + 1 if below else 0
+        i = names.index(source) + 1 if source != _PIXELS else 0
         while i <= last:
-            pooling = i < last and not chain[i + 1].convolution
-            if not chain[i].convolution:  # only right above `below`: others are pooled as they are convolved
-                self._pool_alone(source, names[i])
-            else:
-                full = names[i] if names[i] in layers or not pooling else None
-                self._layer(source, names[i], full, names[i + 1] if pooling else None)
-                i += pooling
-            source = names[i]
-            i += 1
-        return [self._buffers.picture(name).copy() for name in layers]
+            name = names[i]
+            pooling = chain[i].convolution and i < last and not chain[i + 1].convolution
+            pooled = names[i + 1] if pooling else None
+            yield _Step(source, name, name if name in layers or not pooling else None, pooled)
+            source = pooled or name
+            i += 1 + pooling
 
-    def _layer(self, source: str, name: str, full: str | None, pooled: str | None) -> None:
-        x, size = self._buffers.canvas(source), self._sizes[source]
-        to = [self._buffers.canvas(output) if output else _NONE for output in (full, pooled)]
-        if source == _PIXELS:
-            self._winograd.convolve_pixels(x, size, *self._kernels[name], to[0])
-        else:
-            self._winograd.convolve(x, size, *self._kernels[name], *to, self._buffers.scratch)
-
-    def _pool_alone(self, source: str, name: str) -> None:
-        to = self._buffers.picture(name)
-        height, width, filters = to.shape
-        squares = self._buffers.picture(source)[: 2 * height, : 2 * width].reshape(height, 2, width, 2, filters)
-        squares.max((1, 3), out=to)
+    def _run(self, step: _Step, pictures: slice) -> None:
+        x, size = self._buffers.canvases(step.source, pictures), self._sizes[step.source]
+        full, pooled = (self._buffers.canvases(to, pictures) if to else _NONE for to in (step.full, step.pooled))
+        if step.source == _PIXELS:
+            self._winograd.convolve_pixels(x, size, *self._kernels[step.name], full)
+        elif step.name in self._kernels:
+            self._winograd.convolve(x, size, *self._kernels[step.name], full, pooled, self._buffers.scratch)
+        else:  # pooling right above a cached layer: elsewhere, it is part of a convolution
+            to = self._buffers.pictures(step.name, pictures)
+            number, height, width, filters = to.shape
+            given = self._buffers.pictures(step.source, pictures)[:, : 2 * height, : 2 * width]
+            given.reshape(number, height, 2, width, 2, filters).max((2, 4), out=to)
 
 
 class _Buffers(threading.local):
-    """Buffers of one thread: a canvas for the output of each layer, and scratch memory."""
+    """Buffers of one thread: canvases for the output of each layer, of one picture where it is large, and scratch memory."""
 
-    def __init__(self, winograd: Any, architecture: Architecture, sizes: Mapping[str, int]) -> None:
+    def __init__(
+        self, winograd: Any, architecture: Architecture, sizes: Mapping[str, int], large: Collection[str]
+    ) -> None:
         self._winograd = winograd
         self._filters = {_PIXELS: 3, **{layer.name: layer.filters for layer in architecture.layers}}
         self._sizes = sizes
+        self._large = large
         self._canvases: dict[str, NDArray[np.float32]] = {}
         inner = architecture.convolutions[1:]
         self.scratch = winograd.scratch([(sizes[layer.name], layer.channels, layer.filters) for layer in inner])
 
-    def canvas(self, name: str) -> NDArray[np.float32]:
-        """Return the canvas of a layer's output."""
+    def canvases(self, name: str, pictures: slice) -> NDArray[np.float32]:
+        """Return the canvases of a layer's output for these pictures of a group."""
         if name not in self._canvases:
             side = self._winograd.canvas_side(self._sizes[name])
-            self._canvases[name] = np.zeros((side, side, self._filters[name]), np.float32)
-        return self._canvases[name]
+            number = 1 if name in self._large else _TOGETHER
+            self._canvases[name] = np.zeros((number, side, side, self._filters[name]), np.float32)
+        return self._canvases[name] if name in self._large else self._canvases[name][pictures]
 
-    def picture(self, name: str) -> NDArray[np.float32]:
-        """Return the part of that canvas where the output is."""
+    def pictures(self, name: str, pictures: slice) -> NDArray[np.float32]:
+        """Return the parts of those canvases where the output is."""
         size = self._sizes[name]
-        return self.canvas(name)[1 : 1 + size, 1 : 1 + size]
+        return self.canvases(name, pictures)[:, 1 : 1 + size, 1 : 1 + size]

@@ -199,14 +199,12 @@ def test_mixed_precision_is_another_fingerprint(published, pictures, reference):
 
 def test_which_engine_and_why(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    monkeypatch.delenv("OPENBLAS_CORETYPE", raising=False)
     installed = {"numba", "MNN"}
-    kernels = {"architecture": "SkylakeX"}
     monkeypatch.setattr(engines.selection.shutil, "which", lambda name: None)
     monkeypatch.setattr(
         engines.selection.importlib.util, "find_spec", lambda name: object() if name in installed else None
     )
-    monkeypatch.setattr(engines.selection, "threadpool_info", lambda: [{"user_api": "openmp"}, kernels])
+    monkeypatch.setattr(engines.selection.winograd_engine, "suits", lambda: True)
     both = ("winograd", "mnn")
     probably = "no GPU to use; probably the fastest on this CPU"
     assert engines.choose(VGG16) == engines.Choice("winograd", probably, unmeasured=both)
@@ -222,14 +220,8 @@ def test_which_engine_and_why(monkeypatch, tmp_path):
     for name in ("winograd", "mnn"):
         with pytest.raises(VggftError, match="mixed precision"):
             engines.choose(VGG16, name, "mixed_float16")
-    kernels["architecture"] = "Haswell"
+    monkeypatch.setattr(engines.selection.winograd_engine, "suits", lambda: False)
     assert engines.choose(VGG16) == engines.Choice("mnn", probably, unmeasured=both)
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    hint = "; OPENBLAS_CORETYPE is set, which can slow winograd down"
-    assert engines.choose(VGG16).reason == probably + hint
-    assert engines.choose(VGG16, "winograd").reason == "asked for" + hint
-    assert engines.choose(VGG16, "mnn").reason == "asked for"
-    monkeypatch.delenv("OPENBLAS_CORETYPE")
     installed.remove("MNN")
     assert engines.choose(VGG16).name == "winograd"
     installed.clear()
