@@ -179,7 +179,7 @@ class Cluster:
         """Return the result of a task, or raise what it raised."""
         from distributed.scheduler import KilledWorker
 
-        if end.cancelled:
+        if end.cancelled or isinstance(end.error, OSError):  # not the task's own: `_call` makes a VggftError of that
             raise self._lost()
         if isinstance(end.error, KilledWorker):
             return Done(item, None, died=True)

@@ -55,7 +55,7 @@ def test_without_a_package_of_dask_the_error_says_what_to_install(name, monkeypa
 
 
 @pytest.mark.slow
-def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
+def test_each_task_has_a_result_and_one_whose_workers_die_has_none(monkeypatch):
     environment = dict(os.environ)
     with Cluster("local:2", print) as workers:
         assert workers.workers == 2
@@ -74,6 +74,10 @@ def test_each_task_has_a_result_and_one_whose_workers_die_has_none():
         with pytest.raises(VggftError, match="five"):
             list(workers.run(worker_of, [5]))
         (pid,) = {done.result[1] for done in workers.run(worker_of, [7])}
+        with monkeypatch.context() as closed:  # a result is fetched while the scheduler dies
+            closed.setattr(cluster, "_ended", lambda future: cluster._Ended(error=OSError("Stream is closed")))
+            with pytest.raises(VggftError, match="the connection to the Dask scheduler is lost"):
+                list(workers.run(worker_of, [8]))
     assert dict(os.environ) == environment
     with pytest.raises(ProcessLookupError):
         os.kill(pid, 0)
