@@ -180,7 +180,7 @@ class Cluster:
         from distributed.scheduler import KilledWorker
 
         if end.cancelled or isinstance(end.error, OSError):  # not the task's own: `_call` makes a VggftError of that
-            raise self._lost()
+            raise self._lost() from end.error
         if isinstance(end.error, KilledWorker):
             return Done(item, None, died=True)
         unknown = isinstance(end.error, ModuleNotFoundError)  # on a worker; a scheduler says it in words

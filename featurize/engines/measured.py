@@ -92,7 +92,7 @@ def _seconds(engine: Engine, pictures: NDArray[np.uint8], layers: Sequence[str])
 
 def _state() -> dict[str, Any]:
     """Return what the speed of an engine depends on, as far as it can change between two runs on a machine."""
-    packages = ("vggft", *PACKAGES.values())
+    packages = ("vggft", "llvmlite", *PACKAGES.values())
     versions = {d.name: d.version for name in packages for d in importlib.metadata.distributions(name=name)}
     variables = {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
     return {"processor": _processor(), "cores": cores.usable(), "versions": versions, "environment": variables}

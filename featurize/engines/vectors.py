@@ -3,20 +3,21 @@
 Numba has no type for them: it leaves it to LLVM to find loops that can be computed in vectors, which uses half of the length
 of AVX-512's registers and keeps no sum of a matrix product in one. So this file writes LLVM's instructions itself.
 
-An array is flat and float32, and an index counts its numbers. Nothing is checked: an index beyond the array ends the process.
+An array is flat and float32, and an index counts its numbers. Nothing is checked: beyond an array lies memory of others.
 Numba's cache of a compiled function looks only at the file of that function: after a change here, touch the others.
 """
 
 import operator
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, models, overload, register_model
 
-LANES = 16 if llvm.get_host_cpu_features().get("avx512f") else 8  # numbers in a vector
+# Numbers in a vector. Asked of numba, which keeps what it compiled for the same features, not of the processor.
+LANES = 16 if "+avx512f" in cpu_target.target_context.codegen().magic_tuple()[2].split(",") else 8
 # Sums of a product that the registers hold, beside one row of its right side: 24 of 32 with AVX-512, 12 of 16 with AVX2.
 ROWS = 6
 COLUMNS = LANES * (4 if LANES == 16 else 2)
@@ -68,11 +69,12 @@ def store(typing, array, index, vector):
 
 @intrinsic
 def larger(typing, a, b):
-    """Return the larger of two numbers, lane by lane; where a is NaN, NaN."""
+    """Return the larger of two numbers, lane by lane; where either is NaN, NaN."""
 
     def build(context, builder, signature, args):
         left, right = _vectors(builder, signature, args)
-        return builder.select(builder.fcmp_ordered("<", left, right), right, left)
+        chosen = builder.select(builder.fcmp_unordered("<", left, right), right, left)
+        return builder.select(builder.fcmp_unordered("uno", left, left), left, chosen)
 
     return _vector(a, b), build
 

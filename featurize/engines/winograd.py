@@ -117,7 +117,7 @@ def scratch(layers: list[tuple[int, int, int]]) -> Scratch:
 
 @_compiled
 def tiles_at_once(channels, filters):
-    """Return how many tiles a block has at most: those that take, with their products, half of the kernel's memory, or 32.
+    """Return how many tiles a block has at most: with their products, they take half of the kernel's memory; or 32 if more.
 
     With fewer, the kernel is read more often; with more, more of the tiles have left the cache when they are needed.
     """
@@ -234,15 +234,17 @@ def _transform(m, x, across, block, scratch):
 
 @_compiled
 def _product(tiles, i, a_row, u, j, u_row, products, k, y_row, rows, depth, more):
-    """Multiply `rows` rows by PART filters, in groups of about the same number of rows, and fetch what lies behind those."""
+    """Multiply `rows` rows by PART filters, in groups of about the same number of rows, and fetch the next part of the kernel."""
     groups = (rows + ROWS - 1) // ROWS
-    ahead = j + depth * u_row
+    following, fetched = j + depth * u_row, 0
     for f in range(0, PART, COLUMNS):
         for group in range(groups):
             first, last = group * rows // groups, (group + 1) * rows // groups
             left, to = i + first * a_row, k + first * y_row + f
-            multiply(last - first, tiles, left, a_row, u, j + f, u_row, products, to, y_row, depth, more, ahead)
-            ahead += depth * LINE
+            multiply(
+                last - first, tiles, left, a_row, u, j + f, u_row, products, to, y_row, depth, more, following + fetched
+            )
+            fetched = (fetched + depth * LINE) % (depth * u_row)
 
 
 @_compiled

@@ -35,7 +35,7 @@ class _Step:
     """A convolution, or a pooling alone.
 
     Attributes:
-        source: the layer that it reads.
+        source: the layer that it reads, or the pixels.
         name: the layer.
         full: the layer, if its output is wanted, or None.
         pooled: the pooling that is computed with it, or None.
@@ -48,10 +48,12 @@ class _Step:
 
 
 def suits() -> bool:
-    """Return whether this is probably the fastest engine on this CPU: one with AVX-512."""
-    from llvmlite import binding  # comes with numba
-
-    return bool(binding.get_host_cpu_features().get("avx512f"))
+    """Return whether this is probably the fastest engine on this CPU: one with AVX-512, in vectors of 16 numbers."""
+    try:
+        from featurize.engines import vectors
+    except (ImportError, OSError):  # numba does not start, which whoever starts the engine is told
+        return False
+    return bool(vectors.LANES == 16)
 
 
 class WinogradEngine:
@@ -161,7 +163,8 @@ class WinogradEngine:
         i = names.index(source) + 1 if source != _PIXELS else 0
         while i <= last:
             name = names[i]
-            pooling = chain[i].convolution and i < last and not chain[i + 1].convolution
+            # The first convolution does not pool what it computes.
+            pooling = source != _PIXELS and chain[i].convolution and i < last and not chain[i + 1].convolution
             pooled = names[i + 1] if pooling else None
             yield _Step(source, name, name if name in layers or not pooling else None, pooled)
             source = pooled or name
@@ -174,7 +177,7 @@ class WinogradEngine:
             self._winograd.convolve_pixels(x, size, *self._kernels[step.name], full)
         elif step.name in self._kernels:
             self._winograd.convolve(x, size, *self._kernels[step.name], full, pooled, self._buffers.scratch)
-        else:  # pooling right above a cached layer: elsewhere, it is part of a convolution
+        else:  # pooling right above a cached layer or the first convolution: elsewhere, it is part of a convolution
             to = self._buffers.pictures(step.name, pictures)
             number, height, width, filters = to.shape
             given = self._buffers.pictures(step.source, pictures)[:, : 2 * height, : 2 * width]

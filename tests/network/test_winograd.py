@@ -3,15 +3,19 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
+from tiny import TINY, random_weights
 
 from featurize import engines
+from featurize.backbone.architecture import chain
 from featurize.backbone.vgg16 import VGG16
 from featurize.cache.fingerprint import Fingerprint
+from featurize.engines import winograd_engine
 from featurize.errors import VggftError
 
 winograd = pytest.importorskip("featurize.engines.winograd", reason="the extra 'cpu' is not installed")
@@ -98,26 +102,30 @@ def test_both_sizes_of_tiles():
 
 
 def test_pixels():
-    picture, kernel, bias = case(45, 3, 64)
+    picture, kernel, bias = case(45, 3, 128)
     pictures = picture, picture[::-1]
-    full = canvases(45, 64, number=2)
-    winograd.convolve_pixels(canvases(45, 3, *pictures), 45, kernel.reshape(27, 64), bias, full)
+    full = canvases(45, 128, number=2)
+    winograd.convolve_pixels(canvases(45, 3, *pictures), 45, kernel.reshape(27, 128), bias, full)
     expected = np.stack([definition(own, kernel, bias) for own in pictures])
     assert np.abs(inside(full, 45) - expected).max() < 1e-4
 
 
-def test_a_number_that_is_none_is_not_hidden():
+@pytest.mark.parametrize("place", [(5, 5, 5), (4, 4, 5)])  # in the corner of four tiles; of which but one corner is
+def test_a_number_that_is_none_is_not_hidden(place):
     picture, kernel, bias = case(14, 64, 64)
-    picture[5, 5, 5] = np.nan
+    picture[place] = np.nan
     full, half = canvases(14, 64), canvases(7, 64)
     u = winograd.transform_kernel(kernel, 14)
     winograd.convolve(canvases(14, 64, picture), 14, u, bias, full, half, winograd.scratch([(14, 64, 64)]))
-    assert np.isnan(full[0, 6, 6]).all()
+    full, half = inside(full, 14)[0], inside(half, 7)[0]
+    assert np.isnan(full[place[:2]]).all()
+    assert np.array_equal(half, pooled(full), equal_nan=True)
 
 
-def test_a_row_is_the_same_to_the_bit_in_any_batch(published):
+def test_a_row_is_the_same_to_the_bit_in_any_batch(published, monkeypatch):
     """Whichever pictures are computed together, on whichever thread, and whichever layers are wanted."""
     layers = ["block1_conv1", "block1_conv2", "block4_pool", "block5_pool"]
+    monkeypatch.setattr(winograd_engine.cores, "usable", lambda: 2)  # so several pictures a core
     pictures = np.random.default_rng(0).integers(0, 256, (11, 96, 96, 3), np.uint8)
     engine = engines.WinogradEngine(published, Fingerprint.of(VGG16, size=96))
     assert engine._large >= {"block1_conv1"}  # computed one after the other, and the last two layers together
@@ -129,6 +137,42 @@ def test_a_row_is_the_same_to_the_bit_in_any_batch(published):
     assert np.array_equal(engine(pictures[3:5], ["block5_pool"])[0], together[3][3:5])
     above = engine(together[2][:7], ["block5_pool"], "block4_pool")[0]
     assert np.array_equal(above, together[3][:7])
+
+
+def test_layers_in_any_order_and_a_pooling_right_above_the_first_convolution():
+    network = replace(
+        TINY, name="WIDE", layers=chain(((1, 64), (2, 128))), cached=("block1_pool", "block2_pool"), unfreeze="block2"
+    )
+    weights, fingerprint = random_weights(network, 0), Fingerprint.of(network, size=20)
+    pictures = np.random.default_rng(0).integers(0, 256, (3, 20, 20, 3), np.uint8)
+    wanted = ["block2_pool", "block1_pool", "block2_conv1", "block1_pool"]
+    found = engines.WinogradEngine(weights, fingerprint)(pictures, wanted)
+    names = sorted(set(wanted))
+    expected = dict(zip(names, engines.KerasEngine(weights, fingerprint, 2)(pictures, names), strict=True))
+    for name, own in zip(wanted, found, strict=True):
+        other = expected[name]
+        assert np.linalg.norm(own - other) < 1e-5 * np.linalg.norm(other)
+
+
+@pytest.mark.slow
+def test_with_shorter_vectors(tmp_path):
+    """As compiled for a processor without AVX-512, which this one can be told to be."""
+    settings = {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma", "NUMBA_CACHE_DIR": str(tmp_path)}
+    program = "from featurize.engines import vectors, winograd_engine as w; print(vectors.LANES, w.suits())"
+    for command, printed in (
+        (["-c", program], "8 False"),
+        (["-m", "pytest", "-n0", "-q", "-k", "pooling or pixels or any_batch", "-m", "not slow", __file__], "passed"),
+    ):
+        done = subprocess.run(
+            [sys.executable, *command],
+            check=False,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert printed in done.stdout
 
 
 @pytest.mark.slow
@@ -151,6 +195,18 @@ def test_pooling_right_above_a_cached_layer(published):
         0
     ]
     assert np.array_equal(found, np.stack([pooled(row.astype(np.float32)) for row in cached]))
+
+
+@pytest.mark.slow
+def test_the_time_of_each_layer(monkeypatch, capsys):
+    from benchmarks import layers  # imports numba
+
+    monkeypatch.setattr(sys, "argv", ["layers", "--rounds", "1"])
+    layers.main()
+    *_, heading, first, _, _, _, _, _, _, _, _, _, _, last, total = capsys.readouterr().out.splitlines()
+    assert heading.split()[-4:] == ["back", "GFLOP/s", "of", "products"]
+    assert (first.split()[0], last.split()[0], total.split()[0]) == ("block1_conv2", "block5_conv3", "all")
+    assert all(float(number) > 0 for line in (first, last, total) for number in line.split()[1:])
 
 
 def test_where_nothing_can_be_kept_it_is_compiled_every_time(monkeypatch):
