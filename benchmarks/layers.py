@@ -22,8 +22,9 @@ from featurize.backbone.vgg16 import VGG16
 from featurize.engines import winograd
 from featurize.engines.vectors import ROWS
 from featurize.engines.winograd import PART
+from featurize.engines.winograd_engine import TOGETHER
 
-SIZE, TOGETHER = 224, 4  # pixels; pictures of a layer whose kernel is larger than they are
+SIZE = 224  # pixels
 _NONE = np.empty((0, 0, 0, 0), np.float32)
 PARTS = ("transform", "multiply", "transform back")
 

@@ -45,7 +45,7 @@ def engine(data: Path, times: int, wanted: str = "auto") -> dict[str, Any]:
     Args:
         data: folder with `train/CLASS`, from which pictures are decoded before the measurement.
         times: see `products`.
-        wanted: name of the engine; "auto": the one that vggft chooses without `OPENBLAS_CORETYPE`.
+        wanted: name of the engine; "auto": the one that vggft chooses.
 
     Returns:
         "name" of the engine, "pictures" in each measurement, and "rates".

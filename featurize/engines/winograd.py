@@ -212,6 +212,13 @@ def _place(tile, across, m):
 
 
 @_compiled
+def _index(canvas, picture, row, column):
+    """Return where a position of a canvas begins in its flat array."""
+    _, side, _, channels = canvas.shape
+    return ((picture * side + row) * side + column) * channels
+
+
+@_compiled
 def _transform(m, x, across, block, scratch):
     """BᵀdB of the tiles of a block, to `scratch.tiles`."""
     _, side, _, channels = x.shape
@@ -221,7 +228,7 @@ def _transform(m, x, across, block, scratch):
     strip = (last - first) * apart
     for tile in range(first, last):
         picture, top, left = _place(tile, across, m)
-        start = ((picture * side + top) * side + left) * channels
+        start = _index(x, picture, top, left)
         for c in range(0, channels, PART):
             i, j = start + c, c // PART * n * strip + (tile - first) * apart
             for b in range(n):
@@ -294,10 +301,10 @@ def _transform_back(m, bias, size, block, full, pooled, scratch):
 @_compiled
 def _write(m, y, bias, canvas, to, height, width):
     """Write a vector of channels of one tile."""
-    flat, c = canvas.reshape(-1), to[3]
-    _, side, _, filters = canvas.shape
+    flat, filters = canvas.reshape(-1), canvas.shape[3]
+    picture, row, column, c = to
     for a in range(height):
-        start = ((to[0] * side + to[1] + a) * side + to[2]) * filters + c
+        start = _index(canvas, picture, row + a, column) + c
         for b in range(width):
             value = load(y, (a * m + b) * LANES) + load(bias, c)
             store(flat, start + b * filters, larger(value, F(0)))
@@ -306,10 +313,10 @@ def _write(m, y, bias, canvas, to, height, width):
 @_compiled
 def _pool(m, y, bias, canvas, to, height, width):
     """Write the maxima of one tile's 2×2 squares."""
-    flat, c = canvas.reshape(-1), to[3]
-    _, side, _, filters = canvas.shape
+    flat, filters = canvas.reshape(-1), canvas.shape[3]
+    picture, row, column, c = to
     for a in range(height):
-        start = ((to[0] * side + to[1] + a) * side + to[2]) * filters + c
+        start = _index(canvas, picture, row + a, column) + c
         for b in range(width):
             i = 2 * (a * m + b) * LANES
             upper = larger(load(y, i), load(y, i + LANES))
@@ -345,15 +352,14 @@ def convolve(x, size, u, bias, full, pooled, scratch):
 @_compiled
 def convolve_pixels(x, size, kernel, bias, full):
     """Convolve RGB pixels directly, without Winograd, and apply bias and ReLU; `kernel` is (27, filters)."""
-    pictures, side, _, _ = x.shape
     filters = len(bias)
-    flat, weights, to, to_side = x.reshape(-1), kernel.reshape(-1), full.reshape(-1), full.shape[1]
-    for picture in range(pictures):
+    flat, weights, to = x.reshape(-1), kernel.reshape(-1), full.reshape(-1)
+    for picture in range(x.shape[0]):
         for i in range(size):
-            start = ((picture * to_side + 1 + i) * to_side + 1) * filters
+            start = _index(full, picture, 1 + i, 1)
             for part in range(0, filters, PART):
                 for a in range(3):  # a row of the kernel: nine numbers, which lie side by side in the picture, too
-                    given, own = ((picture * side + i + a) * side) * 3, a * 9 * filters + part
+                    given, own = _index(x, picture, i + a, 0), a * 9 * filters + part
                     _product(flat, given, 3, weights, own, filters, to, start + part, filters, size, 9, a > 0)
             for j in range(start, start + size * filters, filters):
                 for c in range(0, filters, LANES):

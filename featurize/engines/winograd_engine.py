@@ -19,9 +19,9 @@ from featurize.process import cores, interrupts
 
 PART = 64  # of `featurize.engines.winograd`, which cannot be imported without numba
 _PIXELS = "pixels"  # name of the input of the first layer
-# Pictures that a core computes together: each reading of a kernel larger than they are serves all of them.
-_TOGETHER = 4
-_ROUNDS = 2  # so many times per core in one batch: the cores wait for each other only at its end
+# Pictures that a core computes as a group: each reading of a kernel larger than they are serves all of them.
+TOGETHER = 4
+_GROUPS = 2  # of a core in a full batch; only at the end of a batch does a core wait for the others
 _NONE = np.empty((0, 0, 0, 0), np.float32)
 
 
@@ -85,7 +85,7 @@ class WinogradEngine:
                 transformed = winograd.transform_kernel(kernel, self._sizes[name])
             self._kernels[name] = np.ascontiguousarray(transformed), np.ascontiguousarray(bias)
         threads = cores.usable()
-        self.batch_size, self.trial = _ROUNDS * _TOGETHER * threads, _TOGETHER * threads
+        self.batch_size, self.trial = _GROUPS * TOGETHER * threads, TOGETHER * threads
         self._threads = threads
         self._pool = ThreadPoolExecutor(threads)
         self._large = frozenset(self._larger_than_kernels())
@@ -96,7 +96,7 @@ class WinogradEngine:
         self, inputs: NDArray[Any], layers: Sequence[str], below: str | None = None
     ) -> list[NDArray[np.float32]]:
         """Run any number of rows, see `featurize.engines.Engine`."""
-        most = _TOGETHER * self._threads
+        most = TOGETHER * self._threads
         groups = min(len(inputs), -(-len(inputs) // most) * self._threads)
         outputs = []
         for group in self._pool.map(lambda rows: self._group(rows, layers, below), np.array_split(inputs, groups)):
@@ -202,7 +202,7 @@ class _Buffers(threading.local):
         """Return the canvases of a layer's output for these pictures of a group."""
         if name not in self._canvases:
             side = self._winograd.canvas_side(self._sizes[name])
-            number = 1 if name in self._large else _TOGETHER
+            number = 1 if name in self._large else TOGETHER
             self._canvases[name] = np.zeros((number, side, side, self._filters[name]), np.float32)
         return self._canvases[name] if name in self._large else self._canvases[name][pictures]
 
